@@ -1,0 +1,100 @@
+"""Weights on disk: `model.safetensors` beside a `model.json` that holds everything needed to use them.
+
+Loading is strict everywhere: a missing, surplus or misshapen tensor is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medlord_bench.errors import MissingError, UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+FORMAT = 1
+
+
+def save_model(folder: Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write weights and description into `folder`, each atomically; `model.json` last.
+
+    kind: e.g. "medlord.autoencoder". config: JSON-able; whatever sampling needs besides the tensors.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".model.{os.getpid()}"
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+    os.replace(temporary, folder / "model.safetensors")
+    text = json.dumps({"format": FORMAT, "kind": kind, "config": config}, indent=1, sort_keys=True)
+    temporary.write_text(text)
+    os.replace(temporary, folder / "model.json")
+
+
+def load_model(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Config and tensors as `save_model` wrote them. Raises `MissingError` or `UserError` naming the file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    description = folder / "model.json"
+    if not description.exists():
+        raise MissingError(f"{description}: not found; expected the weights of {kind}: train them or give --weights")
+    try:
+        found = json.loads(description.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{description}: not JSON ({error}); the file is damaged: restore it or train again") from None
+    if found.get("kind") != kind or found.get("format") != FORMAT:
+        raise UserError(
+            f"{description}: holds {found.get('kind')!r} in format {found.get('format')!r}, "
+            f"expected {kind!r} in format {FORMAT}; give the weights of that model"
+        )
+    try:
+        tensors = load_file(folder / "model.safetensors")
+    except FileNotFoundError:
+        raise MissingError(f"{folder / 'model.safetensors'}: not found, though model.json is; restore it") from None
+    except SafetensorError as error:
+        raise UserError(f"{folder / 'model.safetensors'}: unreadable ({error}); restore it or train again") from None
+    return found["config"], tensors
+
+
+def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Load `tensors` into `module`; every tensor must be there, known, and of the right shape.
+
+    where: the file, for the error. Raises `UserError` with the first offending names.
+    """
+    own = module.state_dict()
+    problems = [f"missing tensor {name!r}" for name in own if name not in tensors]
+    problems += [f"surplus tensor {name!r}" for name in tensors if name not in own]
+    problems += [
+        f"tensor {name!r} is {tuple(tensors[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise UserError(f"{where}: {'; '.join(problems[:3])}{more}; these weights belong to another architecture")
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def read_torch(path: Path) -> Any:
+    """A `.pth`/`.pt`/`.ckpt` file of plain tensors and containers, on the CPU; nothing in it is executed.
+
+    Raises `MissingError` where the file is absent and `UserError` where it needs code to load.
+    """
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise MissingError(f"{path}: not found; expected a PyTorch checkpoint") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path}: not a checkpoint of plain tensors ({reason}); save its state_dict again with torch.save"
+        ) from None
