@@ -173,6 +173,17 @@ class Stage:
     needs: tuple[str, ...] = ()
 
 
+Purpose = Literal["sample", "sample-conditional", "reconstruct"]
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What the output of a purpose depends on. stages: whose weights it reads. config: settings besides weights."""
+
+    stages: tuple[str, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Item:
     """One published file that a metric reads.
@@ -300,8 +311,12 @@ class Generator(Protocol):
 
     def __init__(self, config: Any) -> None: ...
 
-    def stages(self, conditional: bool) -> Sequence[Stage]:
-        """The training stages in order; those that only conditional sampling needs where `conditional` is true."""
+    def stages(self) -> Sequence[Stage]:
+        """All training stages, each after those it needs; the bench trains the ones that a run reads."""
+        ...
+
+    def reads(self, purpose: Purpose) -> Reads:
+        """What sampling or reconstructing depends on: which stages' weights, and which part of the config."""
         ...
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
@@ -312,9 +327,7 @@ class Generator(Protocol):
         """
         ...
 
-    def sample(
-        self, weights: Mapping[str, Path], requests: Sequence[Request], run: Run
-    ) -> Iterator[Volume | Failure]:
+    def sample(self, weights: Mapping[str, Path], requests: Sequence[Request], run: Run) -> Iterator[Volume | Failure]:
         """One volume per request, in order, in HU on the request's grid."""
         ...
 

@@ -165,7 +165,7 @@ class Curves:
         if self.path.exists():
             kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= start]
         self.path.write_text("".join(line + "\n" for line in kept))
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start)  # type: ignore[no-untyped-call]
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start)
 
     def add(self, step: int, figures: Mapping[str, float], split: str = "train") -> None:
         with open(self.path, "a") as file:
@@ -252,6 +252,7 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
         )
     curves = Curves(out, start)
     log_every = max(1, min(horizon.validate_every, horizon.steps // 200))
+    shown_at = start
     try:
         with run.progress.task(title, horizon.steps, start) as task:
             for step, batch in _prefetched(recipe, start, horizon.steps):
@@ -261,7 +262,8 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
                 if done % log_every == 0 or done == horizon.steps:
                     shown = _floats(figures)
                     curves.add(done, shown)
-                    task.advance(log_every if done % log_every == 0 else done % log_every, **shown)
+                    task.advance(done - shown_at, **shown)
+                    shown_at = done
                 if done % horizon.validate_every == 0:
                     loss = _validate(recipe, done, curves)
                     if loss < best:
@@ -279,7 +281,7 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
 
 def _publishable(recipe: Recipe, horizon: Horizon, out: Path, best: float, curves: Curves) -> Path:
     """The selected weights. The last step is a candidate too, but does not count for a longer training later."""
-    if horizon.selection == "last":
+    if horizon.selection == "last" or horizon.steps == 0:
         return _export(recipe, out / "last")
     if horizon.steps % horizon.validate_every and _validate(recipe, horizon.steps, curves) < best:
         return _export(recipe, out / "final")

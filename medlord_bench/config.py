@@ -1,0 +1,221 @@
+"""What a run is asked to do: a run file, command-line options and `--set a.b=c`, resolved into one typed `RunSpec`.
+
+Plugin configurations are validated by the plugin's own `Config`; presets and variants are data on the plugin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from medlord_bench import registry
+from medlord_bench.contracts import Frozen
+from medlord_bench.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+CONTESTANT = re.compile(r"(?P<name>[^:@]+)(:(?P<variant>[^:@]+))?(@(?P<preset>[^:@]+))?")
+DEFAULT_PRESET = {"phantom": "tiny"}  # every other data set: 24gb
+
+
+class Contestant(Frozen):
+    """One generator in one table: `name[:variant][@preset]` and its resolved configuration."""
+
+    label: str
+    plugin: str
+    config: dict[str, Any]
+    weights: Path | None = None
+
+
+class PluginSpec(Frozen):
+    """A data set or metric by name, with its resolved configuration."""
+
+    plugin: str
+    config: dict[str, Any]
+
+
+class RunSpec(Frozen):
+    """Everything that decides the results of a run. Where and how fast it runs is not in here (`Settings`)."""
+
+    contestants: tuple[Contestant, ...]
+    dataset: PluginSpec
+    metrics: tuple[PluginSpec, ...]
+    samples: int = Field(ge=0, description="unconditional samples per contestant")
+    conditional: bool = True
+    seed: int = 0
+
+
+class RunFile(Frozen):
+    """A YAML run file. Every field can be given on the command line instead; the command line wins."""
+
+    generators: tuple[str, ...] = ()
+    dataset: str = ""
+    metrics: tuple[str, ...] = ("fid", "reconstruction")
+    samples: int | None = Field(None, ge=0)
+    conditional: bool = True
+    seed: int = 0
+    weights: Path | None = None
+    set: dict[str, Any] = Field(default_factory=dict, description="dotted path -> value, as with --set")
+
+
+def validate(model: type[Model], data: Any, where: str) -> Model:
+    """`model.model_validate(data)`, or a `UserError` that names `where`, the field, and the near miss."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            holder = _holder(model, first["loc"][:-1])
+            raise UserError(
+                f"{where}: {registry.unknown('field', field, _fields(holder, first['loc'][:-1]))}"
+            ) from None
+        given = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise UserError(f"{where}: field {field!r}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+
+
+def _holder(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The model class that a dotted path inside `model` leads to, where it can be told."""
+    current: Any = model
+    for part in path:
+        field = getattr(current, "model_fields", {}).get(part)
+        if field is None:
+            return None
+        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        current = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+    return current if isinstance(current, type) else None
+
+
+def _fields(model: type[BaseModel] | None, path: tuple[int | str, ...]) -> list[str]:
+    prefix = "".join(f"{part}." for part in path)
+    return [prefix + name for name in model.model_fields] if model else []
+
+
+def read_run_file(path: Path) -> RunFile:
+    """Read and validate a YAML run file."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; expected a YAML run file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected fields such as 'generators' and 'dataset', got {type(data).__name__}")
+    return validate(RunFile, data, str(path))
+
+
+def parse_sets(options: Iterable[str]) -> dict[str, Any]:
+    """``["dataset.n_test=8", "dataset.patches.shape=64,64,64"]`` to {path: value}; values are YAML, commas a list."""
+    found: dict[str, Any] = {}
+    for option in options:
+        path, equals, text = option.partition("=")
+        if not equals or not path:
+            raise UserError(f"--set {option}: expected PATH=VALUE, e.g. --set generator.diffusion.steps=100")
+        try:
+            value = yaml.safe_load(
+                f"[{text}]" if "," in text and not text.lstrip().startswith(("[", "{", '"')) else text
+            )
+        except yaml.YAMLError:
+            raise UserError(f"--set {option}: the value is not YAML") from None
+        found[path.strip()] = value
+    return found
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` laid on top; nested mappings are merged, everything else is replaced."""
+    result = dict(base)
+    for name, value in over.items():
+        old = result.get(name)
+        result[name] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def nested(paths: Mapping[str, Any], head: str) -> dict[str, Any]:
+    """The settings below ``head.``, as nested mappings."""
+    result: dict[str, Any] = {}
+    for path, value in paths.items():
+        first, _, rest = path.partition(".")
+        if first != head or not rest:
+            continue
+        for part in reversed(rest.split(".")):
+            value = {part: value}
+        result = merged(result, value)
+    return result
+
+
+def contestant(text: str, dataset: str, sets: Mapping[str, Any], weights: Path | None = None) -> Contestant:
+    """Resolve ``name[:variant][@preset]`` with its `--set generator.…` (all) and `--set NAME.…` (its own) overrides."""
+    match = CONTESTANT.fullmatch(text.strip())
+    if match is None:
+        raise UserError(f"--generator {text}: expected NAME[:VARIANT][@PRESET], e.g. medlord@tiny")
+    plugin = registry.load("generators", match["name"])
+    preset = match["preset"] or DEFAULT_PRESET.get(dataset, "24gb")
+    if match["preset"] is None and preset not in plugin.presets:
+        preset = None
+    config: dict[str, Any] = {}
+    for kind, name, known in (("preset", preset, plugin.presets), ("variant", match["variant"], plugin.variants)):
+        if name is None:
+            continue
+        if name not in known:
+            raise UserError(f"generator {match['name']!r}: " + registry.unknown(kind, name, known))
+        config = merged(config, known[name])
+    for head in ("generator", match["name"]):
+        config = merged(config, nested(sets, head))
+    label = match["name"] + (f":{match['variant']}" if match["variant"] else "") + (f"@{preset}" if preset else "")
+    resolved = validate(plugin.Config, config, f"generator {label}")
+    return Contestant(label=label, plugin=match["name"], config=resolved.model_dump(mode="json"), weights=weights)
+
+
+def plugin_spec(kind: str, name: str, config: Mapping[str, Any]) -> PluginSpec:
+    """Resolve a data set's or metric's configuration."""
+    plugin = registry.load(kind, name)
+    resolved = validate(plugin.Config, config, f"{kind.removesuffix('s')} {name}")
+    return PluginSpec(plugin=name, config=resolved.model_dump(mode="json"))
+
+
+def make(kind: str, spec: PluginSpec | Contestant) -> Any:
+    """The plugin object that a resolved spec describes."""
+    plugin = registry.load(kind, spec.plugin)
+    return plugin(validate(plugin.Config, spec.config, f"{kind.removesuffix('s')} {spec.plugin}"))
+
+
+def resolve(file: RunFile, data_root: Path | None = None) -> RunSpec:
+    """A `RunFile` to a `RunSpec`: every plugin found, every configuration complete and valid."""
+    if not file.generators:
+        raise UserError("no generator: give --generator NAME (see: medlord-bench list generators)")
+    if not file.dataset:
+        raise UserError("no data set: give --dataset NAME (see: medlord-bench list datasets)")
+    _check_heads(file)
+    data = nested(file.set, "dataset")
+    if data_root is not None:
+        data["data_root"] = str(data_root)
+    dataset = plugin_spec("datasets", file.dataset, data)
+    contestants = tuple(contestant(text, file.dataset, file.set, file.weights) for text in file.generators)
+    repeated = {c.label for c in contestants if sum(c.label == other.label for other in contestants) > 1}
+    if repeated:
+        raise UserError(f"--generator {sorted(repeated)[0]}: given twice; each contestant stands in a table once")
+    samples = file.samples
+    if samples is None:
+        samples = len(make("datasets", dataset).cases("test"))
+    return RunSpec(
+        contestants=contestants,
+        dataset=dataset,
+        metrics=tuple(plugin_spec("metrics", name, nested(file.set, name)) for name in file.metrics),
+        samples=samples,
+        conditional=file.conditional,
+        seed=file.seed,
+    )
+
+
+def _check_heads(file: RunFile) -> None:
+    """Each `--set` path must begin with something that this run has."""
+    names = [CONTESTANT.fullmatch(text) for text in file.generators]
+    heads = {"generator", "dataset", *file.metrics, *(match["name"] for match in names if match)}
+    for path in file.set:
+        head = path.partition(".")[0]
+        if head not in heads or "." not in path:
+            raise UserError(f"--set {path}: {registry.unknown('start of a path', head, heads)}")

@@ -1,0 +1,65 @@
+"""Plugins by name, through entry points: names are listed without importing anything, code is loaded on first use.
+
+Built-ins come through the same door as a third party's distribution, so a broken plugin breaks only itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from medlord_bench.errors import MissingError, UserError
+
+KINDS = ("generators", "datasets", "metrics", "segmenters", "extractors", "reports", "executors", "commands")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A plugin as its distribution announces it. `target` is "module:attribute"."""
+
+    kind: str
+    name: str
+    target: str
+    distribution: str
+    version: str
+
+
+@cache
+def _points(kind: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"medlord_bench.{kind}")}
+
+
+def entries(kind: str) -> list[Entry]:
+    """Every plugin of a kind, by name; nothing is imported. Raises `UserError` for an unknown kind."""
+    if kind not in KINDS:
+        raise UserError(unknown("kind of plugin", kind, KINDS))
+    return [
+        Entry(kind, name, point.value, *(("", "") if point.dist is None else (point.dist.name, point.dist.version)))
+        for name, point in sorted(_points(kind).items())
+    ]
+
+
+def load(kind: str, name: str) -> Any:
+    """The class behind a name. Raises `UserError` (unknown name) or `MissingError` (its import fails)."""
+    points = _points(kind)
+    if name not in points:
+        raise UserError(unknown(kind.removesuffix("s"), name, points))
+    try:
+        return points[name].load()
+    except (ImportError, AttributeError) as error:
+        raise MissingError(
+            f"{kind.removesuffix('s')} {name!r} ({points[name].value}) cannot be loaded: {error}; "
+            "install what it needs, or its distribution again"
+        ) from error
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """The line for a name that does not exist: the near miss, or everything there is."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+    return f"unknown {what} {name!r}; {hint}"
