@@ -1,0 +1,132 @@
+"""A convolutional network applied tile by tile, equal to applying it to the whole volume.
+
+For networks of convolutions and pointwise activations only (no normalisation over space, no attention): there an output voxel
+depends on a bounded box of input voxels, which is computed here from the layers. A tile is computed from the box of
+its voxels, cut off where the volume ends, so that padding happens exactly where it happens untiled.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from medlord_bench.contracts import Shape
+
+POINTWISE = (nn.ReLU, nn.LeakyReLU, nn.Dropout, nn.Identity)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution along one axis. transposed: it upsamples by `stride` instead of downsampling."""
+
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int = 1
+    output_padding: int = 0
+    transposed: bool = False
+
+    def size(self, n: int) -> int:
+        """Output length for an input of length `n`."""
+        extent = self.dilation * (self.kernel - 1)
+        if self.transposed:
+            return (n - 1) * self.stride - 2 * self.padding + extent + self.output_padding + 1
+        return (n + 2 * self.padding - extent - 1) // self.stride + 1
+
+    def reach(self, low: int, high: int) -> tuple[int, int]:
+        """First and last input voxel that the output voxels low..high depend on (they may lie outside the volume)."""
+        extent = self.dilation * (self.kernel - 1)
+        if self.transposed:
+            return -((extent - low - self.padding) // self.stride), (high + self.padding) // self.stride
+        return low * self.stride - self.padding, high * self.stride - self.padding + extent
+
+
+class Span(NamedTuple):
+    """A tile along one axis, half-open: output voxels to keep, input voxels to read, and where the kept ones lie in
+    what comes out."""
+
+    keep: slice
+    read: slice
+    inner: slice
+
+
+def axis_layers(network: nn.Module) -> tuple[tuple[Layer, ...], tuple[Layer, ...], tuple[Layer, ...]]:
+    """The convolutions of `network` in order, for each of the three axes.
+
+    Residual branches may run in parallel to them as long as they reach no further. Raises ValueError where a module
+    mixes voxels in any other way.
+    """
+    layers: list[tuple[Layer, Layer, Layer]] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+            layers.append(_convolution(module))
+        elif not any(module.children()) and not isinstance(module, POINTWISE):
+            raise ValueError(f"{type(module).__name__} cannot be tiled exactly: only convolutions and ReLU can")
+    x, y, z = zip(*layers, strict=True)
+    return x, y, z
+
+
+def _convolution(module: nn.Conv3d | nn.ConvTranspose3d) -> tuple[Layer, Layer, Layer]:
+    if isinstance(module.padding, str) or module.padding_mode != "zeros":
+        raise ValueError(
+            f"padding {module.padding!r}, mode {module.padding_mode!r}: only numbers and zeros can be tiled"
+        )
+    transposed = isinstance(module, nn.ConvTranspose3d)
+    x, y, z = (
+        Layer(kernel, stride, int(padding), dilation, extra, transposed)
+        for kernel, stride, padding, dilation, extra in zip(
+            module.kernel_size, module.stride, module.padding, module.dilation, module.output_padding, strict=True
+        )
+    )
+    return x, y, z
+
+
+def output_size(layers: Sequence[Layer], n: int) -> int:
+    """Output length of a chain of layers for an input of length `n`."""
+    for layer in layers:
+        n = layer.size(n)
+    return n
+
+
+def spans(layers: Sequence[Layer], n: int, tile: int) -> Iterator[Span]:
+    """The tiles of `tile` output voxels along one axis of an input of length `n`."""
+    down = prod(layer.stride for layer in layers if not layer.transposed)
+    up = prod(layer.stride for layer in layers if layer.transposed)
+    total = output_size(layers, n)
+    for start in range(0, total, tile):
+        stop = min(start + tile, total)
+        low, high = start, stop - 1
+        for layer in reversed(layers):
+            low, high = layer.reach(low, high)
+        # Reading starts and ends on whole strides, so that the tile's sampling grid is the volume's.
+        first = max(0, low // down * down)
+        last = min(n, -(-(high + 1) // down) * down)
+        shift = first * up // down
+        yield Span(slice(start, stop), slice(first, last), slice(start - shift, stop - shift))
+
+
+@torch.no_grad()
+def apply_tiled(network: nn.Module, x: Tensor, tile: Shape, device: torch.device | str | None = None) -> Tensor:
+    """`network(x)` for `x` (B, C, X, Y, Z), `tile` output voxels at a time; no gradients.
+
+    Each tile is moved to the network's device and its result to `device` (default: where `x` is), so that neither the
+    input nor the output needs to fit beside the activations. Differs from the untiled result by rounding only.
+    """
+    layers = axis_layers(network)
+    where = next(network.parameters()).device
+    out: Tensor | None = None
+    shape = [output_size(axis, n) for axis, n in zip(layers, x.shape[2:], strict=True)]
+    axes = [list(spans(axis, n, t)) for axis, n, t in zip(layers, x.shape[2:], tile, strict=True)]
+    for i, j, k in itertools.product(*axes):
+        y = network(x[:, :, i.read, j.read, k.read].to(where))[:, :, i.inner, j.inner, k.inner]
+        if out is None:
+            out = torch.empty(*y.shape[:2], *shape, dtype=y.dtype, device=device or x.device)
+        out[:, :, i.keep, j.keep, k.keep] = y.to(out.device)
+    assert out is not None  # a volume has at least one tile
+    return out
