@@ -1,0 +1,154 @@
+"""Configuration of MedLoRD's latent diffusion stages. Imports no torch, so that plugins can be listed fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from medlord_bench.contracts import Frozen
+
+Positive = Annotated[int, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Levels = Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+
+class UNetConfig(Frozen):
+    """The denoising 3D U-Net (paper, section 2.2), one entry per resolution level in each tuple.
+
+    num_head_channels: channels per attention head; 0 where a level has no attention. The middle block always attends,
+    with the last level's heads, so that the last entry may not be 0.
+    attention: see `medlord_bench.nn.attention.resolve`.
+    checkpointing: recompute each level's activations in the backward pass; same result, less memory.
+    final_act: "none" is the network that the authors train and publish; "silu" puts MONAI's activation back before
+    the last convolution.
+    """
+
+    latent_channels: Positive = 8
+    channels: Levels = (64, 128, 256, 512)
+    num_res_blocks: Positive = 2
+    attention_levels: tuple[bool, ...] = (False, False, True, True)
+    num_head_channels: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 32, 32)
+    norm_num_groups: Positive = 32
+    attention: Literal["auto", "sdpa", "xformers", "math"] = "auto"
+    checkpointing: bool = False
+    final_act: Literal["none", "silu"] = "none"
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> UNetConfig:
+        levels = len(self.channels)
+        for name in ("attention_levels", "num_head_channels"):
+            if len(getattr(self, name)) != levels:
+                raise ValueError(f"{name} has {len(getattr(self, name))} entries, channels has {levels}: give as many")
+        for level, channels in enumerate(self.channels):
+            if channels % self.norm_num_groups:
+                raise ValueError(f"channels[{level}] = {channels} is no multiple of norm_num_groups")
+            heads = self.num_head_channels[level]
+            if self.attends(level) and (heads == 0 or channels % heads):
+                raise ValueError(f"num_head_channels[{level}] = {heads} does not divide channels[{level}] = {channels}")
+        return self
+
+    def attends(self, level: int) -> bool:
+        """Whether attention is computed with the heads of `level`."""
+        return self.attention_levels[level] or level == len(self.channels) - 1
+
+    @property
+    def divisor(self) -> int:
+        """Latent sides must be multiples of this."""
+        return int(2 ** (len(self.channels) - 1))
+
+
+# As data: the networks of the authors' configuration files (medlord.yaml; medlord_3level_300.yaml) and one for CPUs.
+UNETS: Mapping[str, Mapping[str, Any]] = {
+    "medlord": {
+        "channels": (64, 128, 256, 512),
+        "num_res_blocks": 2,
+        "attention_levels": (False, False, True, True),
+        "num_head_channels": (0, 0, 32, 32),
+    },
+    "3level": {
+        "channels": (128, 256, 512),
+        "num_res_blocks": 3,
+        "attention_levels": (False, False, True),
+        "num_head_channels": (0, 0, 64),
+    },
+    "tiny": {
+        "channels": (32, 64),
+        "num_res_blocks": 1,
+        "attention_levels": (False, True),
+        "num_head_channels": (0, 32),
+        "norm_num_groups": 16,
+    },
+}
+
+
+class ControlUNetConfig(Frozen):
+    """The ControlNet beside a `UNetConfig` (paper, section 2.3): same levels, `ratio` times as many channels.
+
+    embedding_channels, initial_stride: the mask embedding. It halves the mask's sides once per entry after the first,
+    and divides them by `initial_stride` before, which together must be the autoencoder's downsampling factor.
+    with_conditioning: two self-attentions and a feed-forward per attention block, which is what the authors'
+    configuration yields, or one self-attention as in the U-Net.
+    """
+
+    ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    norm_num_groups: Positive = 32
+    embedding_channels: Levels = (32, 64)
+    initial_stride: Literal[1, 2] = 2
+    with_conditioning: bool = True
+
+    @property
+    def downsampling(self) -> int:
+        """How many times coarser than the mask its embedding is, per side."""
+        return self.initial_stride * int(2 ** (len(self.embedding_channels) - 1))
+
+
+class OptimisationConfig(Frozen):
+    """How a diffusion stage is trained.
+
+    batch: the effective batch, computed in parts of `micro_batch` (no change of result but rounding).
+    lr_decay: factor on the learning rate after every step.
+    ema_decay: of the averaged weights, which are the ones that are validated, exported and sampled.
+    loss: "l1" (paper, section 2.2) or "huber" (the authors' code, beta 1), on the velocity.
+    """
+
+    batch: Positive = 4
+    micro_batch: Positive | None = None
+    steps: Positive = 250_000
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    ema_decay: Probability = 0.999
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp16"
+    loss: Literal["l1", "huber"] = "l1"
+    validate_every: Positive = 5_000
+    checkpoint_every: Positive = 1_000
+    selection: Literal["best", "last"] = "best"
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> OptimisationConfig:
+        if self.batch % self.parts_of:
+            raise ValueError(f"batch = {self.batch} is no multiple of micro_batch = {self.micro_batch}")
+        return self
+
+    @property
+    def parts_of(self) -> int:
+        """Latents per forward pass."""
+        return self.micro_batch or self.batch
+
+
+class DiffusionConfig(OptimisationConfig):
+    """The unconditional latent diffusion stage. timesteps: T of the cosine schedule (paper: 300)."""
+
+    net: UNetConfig = UNetConfig()
+    timesteps: Annotated[int, Field(ge=2)] = 300
+
+
+class ControlNetConfig(OptimisationConfig):
+    """The ControlNet stage. condition_dropout: how often a training step sees no condition at all."""
+
+    net: ControlUNetConfig = ControlUNetConfig()
+    batch: Positive = 1
+    lr: Annotated[float, Field(gt=0)] = 7.5e-5
+    condition_dropout: Probability = 0.1

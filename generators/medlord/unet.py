@@ -1,0 +1,119 @@
+"""The denoising 3D U-Net: MONAI's blocks, with a choice of attention kernel and checkpointing by level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet, get_timestep_embedding
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from medlord_bench.contracts import Shape
+from medlord_bench.errors import UserError
+from medlord_bench.nn.attention import resolve, set_kernel
+
+from .configs import UNETS, UNetConfig
+
+__all__ = ["UNETS", "UNet", "UNetConfig", "build_unet", "check_latent_shape", "config_from_state"]
+
+Residuals = tuple[Sequence[torch.Tensor], torch.Tensor]
+
+
+class UNet(DiffusionModelUNet):  # type: ignore[misc]
+    """Noisy latents and their timesteps to velocities. Parameters and names are MONAI's."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        # include_fc=False: the authors' attention has an output projection but never applies it.
+        super().__init__(
+            spatial_dims=3,
+            in_channels=config.latent_channels,
+            out_channels=config.latent_channels,
+            num_res_blocks=config.num_res_blocks,
+            channels=config.channels,
+            attention_levels=config.attention_levels,
+            num_head_channels=config.num_head_channels,
+            norm_num_groups=config.norm_num_groups,
+            include_fc=False,
+            use_combined_linear=False,
+        )
+        self.config = config
+        if config.final_act == "none":
+            self.out[1] = nn.Identity()
+
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, residuals: Residuals | None = None) -> torch.Tensor:
+        """x: latents (N, d, x, y, z); timesteps: int (N,). Returns the velocity, shaped as x.
+
+        residuals: a ControlNet's: one tensor to add to each skip connection, and one to the middle block's output.
+        """
+        embedded = self.time_embed(get_timestep_embedding(timesteps, self.block_out_channels[0]).to(x.dtype))
+        h = self.conv_in(x)
+        skips = [h]
+        for block in self.down_blocks:
+            h, states = self._level(block, h, embedded)
+            skips.extend(states)
+        h = self._level(self.middle_block, h, embedded)
+        if residuals is not None:
+            skips = [skip + extra for skip, extra in zip(skips, residuals[0], strict=True)]
+            h = h + residuals[1]
+        for block in self.up_blocks:
+            first = len(skips) - len(block.resnets)
+            h = self._level(block, h, skips[first:], embedded)
+            skips = skips[:first]
+        return self.out(h)
+
+    def _level(self, block: nn.Module, *inputs):
+        if self.config.checkpointing and torch.is_grad_enabled():
+            return run_checkpointed(block, *inputs)
+        return block(*inputs)
+
+
+def run_checkpointed(block: Callable, *inputs):
+    """`block(*inputs)`, with its activations recomputed in the backward pass (there is no dropout to replay)."""
+    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def build_unet(config: UNetConfig, device: str | torch.device = "cpu") -> UNet:
+    """A fresh U-Net on `device`, with the attention kernel that `config.attention` stands for there.
+
+    Raises `MissingError` where that kernel is not to be had.
+    """
+    kernel = resolve(config.attention, device)
+    net = UNet(config)
+    set_kernel(net, kernel)
+    return net.to(device)
+
+
+def check_latent_shape(config: UNetConfig, shape: Shape) -> None:
+    """Raise `UserError` where latents of `shape` (x, y, z) cannot pass the U-Net's levels."""
+    if any(side % config.divisor for side in shape):
+        raise UserError(
+            f"net.channels: {len(config.channels)} levels need latent sides that are multiples of {config.divisor}, "
+            f"the latents are {shape}; take fewer levels or another grid"
+        )
+
+
+def config_from_state(
+    state: Mapping[str, torch.Tensor],
+    head_channels: int,
+    norm_num_groups: int = 32,
+    final_act: str = "none",
+) -> UNetConfig:
+    """The architecture that a `UNet` state dict belongs to.
+
+    Heads, norm groups and the last activation leave no trace in the tensors and have to be given.
+    Raises KeyError where a tensor that decides the architecture is missing.
+    """
+    levels = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("down_blocks."))
+    resnets = [name.split(".")[3] for name in state if name.startswith("down_blocks.0.resnets.")]
+    attends = tuple(f"down_blocks.{level}.attentions.0.attn.to_q.weight" in state for level in range(levels))
+    uses_heads = [*attends[:-1], True]
+    return UNetConfig(
+        latent_channels=state["conv_in.conv.weight"].shape[1],
+        channels=tuple(state[f"down_blocks.{i}.resnets.0.conv1.conv.weight"].shape[0] for i in range(levels)),
+        num_res_blocks=1 + max(map(int, resnets)),
+        attention_levels=attends,
+        num_head_channels=tuple(head_channels if uses else 0 for uses in uses_heads),
+        norm_num_groups=norm_num_groups,
+        final_act=final_act,
+    )

@@ -1,0 +1,123 @@
+"""One attention call for every network, and which kernel answers it.
+
+At the paper's sizes (16,384 latent voxels per head) attention is either a fused kernel or 17 GiB of scores: on CUDA
+the explicit softmax is therefore never taken as a silent fallback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, cast
+
+import torch
+from monai.networks.blocks import CrossAttentionBlock, SABlock
+from torch import nn
+from torch.nn import functional
+
+from medlord_bench.errors import MissingError
+
+AttentionBackend = Literal["auto", "sdpa", "xformers", "math"]
+Kernel = Literal["sdpa", "xformers", "math"]
+
+
+def resolve(backend: AttentionBackend, device: str | torch.device) -> Kernel:
+    """The kernel that `backend` stands for on `device`; "auto" is PyTorch's own fused attention ("sdpa").
+
+    Raises `MissingError` where xformers is asked for by name and a call on `device` does not work: an installed
+    xformers says little, since it imports even where every one of its kernels is missing.
+    """
+    if backend == "xformers":
+        reason = _xformers_fault(torch.device(device))
+        if reason:
+            raise MissingError(
+                f"attention backend 'xformers' does not work on {device} ({reason}); use 'auto', or install an "
+                "xformers that was built for this torch"
+            )
+    return "sdpa" if backend == "auto" else backend
+
+
+def _xformers_fault(device: torch.device) -> str | None:
+    """Why a small xformers call fails on `device`, or None where it works."""
+    try:
+        import xformers.ops  # noqa: F401
+    except ImportError:
+        return "not installed: pip install 'medlord-bench[xformers]'"
+    probe = torch.zeros(1, 2, 64, 32, device=device, dtype=torch.float16 if device.type == "cuda" else torch.float32)
+    try:
+        attention(probe, probe, probe, "xformers")
+    except Exception as error:  # xformers raises whatever its dispatcher or CUDA raises
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return None
+
+
+@contextmanager
+def fused_kernels(device: str | torch.device) -> Iterator[None]:
+    """On CUDA, allow the fused attention kernels only: where none fits, the call raises instead of using N x N memory.
+
+    Other devices are left as they are.
+    """
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+        yield
+
+
+def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kernel: Kernel) -> torch.Tensor:
+    """softmax(Q K^T / sqrt(d)) V for (batch, heads, tokens, d) tensors; "math" is the explicit form, for reference."""
+    if kernel == "math":
+        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        return scores.softmax(dim=-1).to(value.dtype) @ value
+    if kernel == "xformers":
+        import xformers.ops
+
+        tokens_first = [x.transpose(1, 2) for x in (query, key, value)]  # (B, N, heads, d)
+        return cast(torch.Tensor, xformers.ops.memory_efficient_attention(*tokens_first)).transpose(1, 2)
+    with fused_kernels(query.device):
+        return functional.scaled_dot_product_attention(query, key, value)
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head self-attention on (batch, tokens, channels) over the projections of a MONAI attention block.
+
+    It takes over the block's own layers under their own names, so parameters and state dict stay what they were.
+    """
+
+    def __init__(self, block: SABlock | CrossAttentionBlock, kernel: Kernel) -> None:
+        super().__init__()
+        if getattr(block, "use_combined_linear", False) or block.causal or block.dropout_rate:
+            raise ValueError("only separate projections without causal mask or dropout can be given another kernel")
+        self.out_proj = block.out_proj  # Identity where the block has none
+        self.to_q, self.to_k, self.to_v = block.to_q, block.to_k, block.to_v
+        self.num_heads = int(block.num_heads)
+        self.kernel: Kernel = kernel
+
+    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        """x: (B, N, C) to (B, N, C). context: other tokens (B, M, C') to attend to; x itself where None."""
+        source = x if context is None else context
+        query, key, value = self._heads(self.to_q(x)), self._heads(self.to_k(source)), self._heads(self.to_v(source))
+        mixed = attention(query, key, value, self.kernel)  # (B, heads, N, d)
+        return cast(torch.Tensor, self.out_proj(mixed.transpose(1, 2).flatten(2)))
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, N, C) -> (B, heads, N, d)
+
+
+def set_kernel(module: nn.Module, kernel: Kernel) -> int:
+    """Make every MONAI attention block below `module` compute with `kernel`; parameters stay as they are.
+
+    Returns how many blocks there are. May be called again with another kernel.
+    """
+    count = 0
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, MultiHeadAttention):
+                child.kernel = kernel
+                count += 1
+            elif isinstance(child, SABlock | CrossAttentionBlock):
+                setattr(parent, name, MultiHeadAttention(child, kernel))
+                count += 1
+    return count

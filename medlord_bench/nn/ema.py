@@ -1,0 +1,57 @@
+"""Exponential moving average of a network's parameters: the weights that diffusion models are sampled with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from medlord_bench.errors import UserError
+
+
+class EMA:
+    """shadow = d * shadow + (1 - d) * parameter after every step, with d = min(decay, (1 + n) / (10 + n)) at update n.
+
+    The warm-up lets a training of a few hundred steps forget its initial weights; after 10 / (1 - decay) updates the
+    average is the plain one. Only parameters that are trained are averaged: frozen ones and buffers stay the network's.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        """decay: in [0, 1); 0 keeps the latest parameters."""
+        if not 0 <= decay < 1:
+            raise ValueError(f"EMA decay is {decay}, expected a number in [0, 1)")
+        self.decay = decay
+        self.updates = 0
+        self.shadow = {name: value.detach().clone() for name, value in module.named_parameters() if value.requires_grad}
+
+    def update(self, module: nn.Module) -> None:
+        """Take in the parameters of `module` after an optimiser step."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        parameters = dict(module.named_parameters())
+        average = get_ema_multi_avg_fn(decay)
+        average(list(self.shadow.values()), [parameters[name].detach() for name in self.shadow], self.updates)
+
+    @torch.no_grad()
+    def copy_to(self, module: nn.Module) -> None:
+        """Overwrite the parameters of `module` with the average."""
+        parameters = dict(module.named_parameters())
+        for name, value in self.shadow.items():
+            parameters[name].copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs to go on exactly."""
+        return {"decay": self.decay, "updates": self.updates, "shadow": dict(self.shadow)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state_dict`. Raises `UserError` where it belongs to another network."""
+        shadow: Mapping[str, torch.Tensor] = state["shadow"]
+        for name in {**self.shadow, **shadow}:
+            if name not in shadow or name not in self.shadow or shadow[name].shape != self.shadow[name].shape:
+                raise UserError(f"EMA state: tensor {name!r} does not fit this network; train again from the start")
+        for name, value in self.shadow.items():
+            value.copy_(shadow[name])
+        self.updates = int(state["updates"])
