@@ -28,22 +28,24 @@ class VQGANConfig(Frozen):
     """The autoencoder's architecture. Each level halves the resolution: two levels downsample 4 times, three 8."""
 
     channels: tuple[int, ...] = Field(description="feature channels of each level, finest first")
-    res_channels: tuple[int, ...] | None = Field(None, description="inside residual units; None: the same as channels")
-    res_layers: int = Field(2, ge=0, description="residual units of each level")
-    codes: int = Field(16384, gt=0, description="size of the codebook")
-    dim: int = Field(8, gt=0, description="channels of a code")
+    res_channels: tuple[int, ...] | None = Field(
+        default=None, description="inside residual units; None: the same as channels"
+    )
+    res_layers: int = Field(default=2, ge=0, description="residual units of each level")
+    codes: int = Field(default=16384, gt=0, description="size of the codebook")
+    dim: int = Field(default=8, gt=0, description="channels of a code")
     commitment_cost: float = 0.25
-    decay: float = Field(0.95, gt=0, lt=1, description="of the codebook's moving averages")
+    decay: float = Field(default=0.95, gt=0, lt=1, description="of the codebook's moving averages")
     epsilon: float = 1e-5
     restart_below: float = Field(
-        0.0, ge=0, description="codes used less than this share of the average are moved onto data; 0: never"
+        default=0.0, ge=0, description="codes used less than this share of the average are moved onto data; 0: never"
     )
-    checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass to save memory")
 
     @property
     def factor(self) -> int:
         """Image voxels per latent voxel along each axis."""
-        return 2 ** len(self.channels)
+        return 1 << len(self.channels)
 
 
 # The shapes of MedLoRD's repository (configs/stage1).
