@@ -1,0 +1,127 @@
+"""Training curves: one small figure per quantity, drawn for a light and for a dark page."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from .figures import FigureFolder, Picture
+    from .run_folder import Curve
+
+Points = list[tuple[float, float]]  # (step, value)
+LIGHT = {"text": "#46505a", "grid": "#d9dee3", "train": "#2463ad", "val": "#b8480c"}
+DARK = {"text": "#b4bec8", "grid": "#39424b", "train": "#7cb3f2", "val": "#f2a468"}
+NOT_QUANTITIES = {"step", "split", "time", "seconds"}
+
+
+@dataclass(frozen=True)
+class StageCurves:
+    contestant: str
+    stage: str
+    pictures: Sequence[Picture]
+    note: str
+
+
+def draw_curves(curves: Sequence[Curve], figures: FigureFolder) -> list[StageCurves]:
+    """The figures of every training stage, in the order of the folder."""
+    return [_stage(curve, figures) for curve in curves]
+
+
+def _stage(curve: Curve, figures: FigureFolder) -> StageCurves:
+    from .figures import Picture
+
+    pictures = []
+    for name, series in _quantities(curve.rows).items():
+        file = f"curve-{curve.contestant}-{curve.stage}-{name}"
+        light = figures.add(file, _png(name, series, LIGHT))
+        dark = figures.add(f"{file}-dark", _png(name, series, DARK))
+        pictures.append(Picture(light, _alt(curve, name, series), dark))
+    notes = [] if pictures else ["no quantity was recorded"]
+    if curve.unreadable:
+        notes.append(f"{curve.unreadable} unreadable lines of the record left out")
+    return StageCurves(curve.contestant, curve.stage, pictures, "; ".join(notes))
+
+
+def _quantities(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Points]]:
+    """Quantity -> "train" or "val" -> its finite points by step. A step recorded twice (a resumed run) counts last."""
+    found: dict[str, dict[str, dict[float, float]]] = {}
+    for row in rows:
+        if not _number(row.get("step")):
+            continue
+        split = "val" if row.get("split") == "val" else "train"
+        for name, value in row.items():
+            if name not in NOT_QUANTITIES and _number(value):
+                found.setdefault(name, {}).setdefault(split, {})[float(row["step"])] = float(value)
+    return {name: {split: sorted(by.items()) for split, by in series.items()} for name, series in found.items()}
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _alt(curve: Curve, name: str, series: Mapping[str, Points]) -> str:
+    parts = [
+        f"{'validation' if split == 'val' else 'training'} from {points[0][1]:.3g} at step {points[0][0]:g} "
+        f"to {points[-1][1]:.3g} at step {points[-1][0]:g}"
+        for split, points in series.items()
+    ]
+    return f"{name} of {curve.contestant}, stage {curve.stage}: {'; '.join(parts)}"
+
+
+def _png(name: str, series: Mapping[str, Points], colours: Mapping[str, str]) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.0, 2.6), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    if "train" in series:
+        _train(axes, series["train"], colours["train"])
+    if "val" in series:
+        steps, values = zip(*series["val"], strict=True)
+        axes.plot(steps, values, color=colours["val"], lw=1.4, marker="o", ms=3.2, label="validation")
+    _dress(axes, name, [value for points in series.values() for _, value in points], colours)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _train(axes: Axes, points: Points, colour: str) -> None:
+    """The record as it is, faint, under its running mean where there are enough points to need one."""
+    steps, values = zip(*points, strict=True)
+    if len(points) < 60:
+        axes.plot(steps, values, color=colour, lw=1.4, label="training", marker="o" * (len(points) == 1))
+        return
+    axes.plot(steps, values, color=colour, lw=0.7, alpha=0.3)
+    axes.plot(steps, _running_mean(values, len(points) // 30), color=colour, lw=1.5, label="training (running mean)")
+
+
+def _running_mean(values: Sequence[float], width: int) -> list[float]:
+    """Mean over the last `width` values, fewer at the start: no point looks ahead."""
+    total, means = [0.0], []
+    for value in values:
+        total.append(total[-1] + value)
+    for end in range(1, len(total)):
+        start = max(end - width, 0)
+        means.append((total[end] - total[start]) / (end - start))
+    return means
+
+
+def _dress(axes: Axes, name: str, values: Sequence[float], colours: Mapping[str, str]) -> None:
+    if min(values) > 0 and max(values) > 30 * min(values):
+        axes.set_yscale("log")
+    axes.set_title(name, fontsize=10, color=colours["text"], loc="left", parse_math=False)
+    axes.set_xlabel("step", fontsize=8.5, color=colours["text"])
+    axes.tick_params(labelsize=8, colors=colours["text"], which="both")
+    axes.grid(color=colours["grid"], lw=0.6)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(colours["grid"])
+    axes.legend(fontsize=7.5, frameon=False, labelcolor=colours["text"])

@@ -1,0 +1,229 @@
+"""Real volumes beside generated ones: one figure per row of `results/montage.json`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medlord_bench.errors import UserError
+
+from .slices import Plane, mid_planes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from .figures import FigureFolder, Picture
+
+WINDOW = (-1000.0, 1000.0)  # soft tissue and lung in one picture
+MOST = 6  # columns of one figure
+PLANES = ("axial", "coronal", "sagittal")
+GAP, HEADER, MARGIN = 6, 26, 24  # pixels
+
+
+@dataclass(frozen=True)
+class MontageRow:
+    title: str
+    picture: Picture | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Montage:
+    window: tuple[float, float]
+    spacing: str
+    rows: Sequence[MontageRow]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One volume of a row: its planes, or why there are none."""
+
+    title: str
+    planes: Sequence[Plane]
+    absent: str = ""
+
+
+def draw_montage(described: Mapping[str, Any], run_folder: Path, figures: FigureFolder) -> Montage:
+    """Draw every row. Volumes that are not on disk any more leave a panel that says so.
+
+    Raises `UserError` where the description lacks a part, or a volume is not a volume.
+    """
+    window, spacing = _window(described), _spacing(described)
+    rows = [
+        _row(row, number, run_folder, window, spacing, figures)
+        for number, row in enumerate(described.get("rows") or [])
+    ]
+    words = " x ".join(f"{step:g}" for step in spacing) + " mm" if spacing else ""
+    return Montage(window, words, rows)
+
+
+def _row(
+    row: Mapping[str, Any],
+    number: int,
+    run_folder: Path,
+    window: tuple[float, float],
+    spacing: tuple[float, float, float] | None,
+    figures: FigureFolder,
+) -> MontageRow:
+    from .figures import Picture
+
+    title, items = str(row.get("title", "")), row.get("items") or []
+    if not items:
+        return MontageRow(title, None, "not there: no volume was made")
+    columns = [_column(item, run_folder, window, spacing) for item in items[:MOST]]
+    png = _png(columns)
+    source = figures.add(f"montage-{number + 1}-{title}", png)
+    shown = ", ".join(column.title + (f" ({column.absent})" if column.absent else "") for column in columns)
+    alt = f"{title}: axial, coronal and sagittal mid planes of {len(columns)} volumes ({shown})"
+    note = f"{MOST} of {len(items)} volumes shown" if len(items) > MOST else ""
+    return MontageRow(title, Picture(source, alt), note)
+
+
+def _column(
+    item: Mapping[str, Any],
+    run_folder: Path,
+    window: tuple[float, float],
+    spacing: tuple[float, float, float] | None,
+) -> Column:
+    title = str(item.get("id", ""))
+    if not item.get("path"):
+        return Column(title, (), str(item.get("failed") or "failed"))
+    path = run_folder / str(item["path"])
+    if not path.exists():
+        return Column(title, (), "not there")
+    hu, own = read_volume(path)
+    return Column(title, mid_planes(hu, spacing or own or (1.0, 1.0, 1.0), window))
+
+
+def read_volume(path: Path) -> tuple[NDArray[np.int16], tuple[float, float, float] | None]:
+    """HU (X, Y, Z) towards R, A, S, and the voxel size in mm that the file states (NIfTI) or None (`.npy`)."""
+    import numpy as np
+
+    spacing = None
+    try:
+        if path.suffix == ".npy":
+            hu = np.load(path, mmap_mode="r", allow_pickle=False)
+        else:
+            import nibabel
+
+            image: Any = nibabel.funcs.as_closest_canonical(nibabel.load(path))
+            hu = np.asanyarray(image.dataobj)
+            spacing = tuple(float(step) for step in image.header.get_zooms()[:3])
+    except Exception as error:  # nibabel and NumPy raise many kinds for a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: cannot be read as a volume ({reason}); run the same command again") from error
+    if hu.ndim != 3 or not hu.size:
+        raise UserError(f"{path}: shape {hu.shape}, expected a volume (X, Y, Z); run the same command again")
+    return hu, spacing
+
+
+def _png(columns: Sequence[Column]) -> bytes:
+    """Planes in rows, volumes in columns, all at one scale; white on black."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    width, heights, scale = _layout(columns)
+    total = (MARGIN + len(columns) * (width + GAP), HEADER + sum(heights) + GAP * len(heights))
+    figure = Figure(figsize=(total[0] / 100, total[1] / 100), dpi=100, facecolor="black")
+    FigureCanvasAgg(figure)
+    for number, column in enumerate(columns):
+        left = MARGIN + number * (width + GAP)
+        _write(figure, (left + width / 2, total[1] - HEADER / 2), total, _shorten(column.title))
+        top = total[1] - HEADER
+        for row, height in enumerate(heights):
+            if number == 0:
+                _write(figure, (MARGIN / 2, top - height / 2), total, PLANES[row], rotation=90)
+            if column.planes:
+                _panel(figure, column.planes[row], (left, top - height, width, height), scale, total)
+            else:
+                _write(figure, (left + width / 2, top - height / 2), total, column.absent if row == 0 else "")
+            top -= height + GAP
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, facecolor="black", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _layout(columns: Sequence[Column]) -> tuple[int, list[int], float]:
+    """Width of a column and height of each row in pixels, and pixels per mm."""
+    planes = [plane for column in columns for plane in column.planes]
+    if not planes:
+        return 256, [256, 256, 256], 1.0
+    widest = max(plane.size[0] for plane in planes)
+    width = min(max(4 * max(plane.grey.shape[1] for plane in planes), 256), 512)
+    tallest = [max(c.planes[row].size[1] for c in columns if c.planes) for row in range(len(PLANES))]
+    scale = width / widest
+    return width, [max(round(height * scale), 24) for height in tallest], scale
+
+
+def _panel(
+    figure: Figure,
+    plane: Plane,
+    box: tuple[float, float, float, float],
+    scale: float,
+    total: tuple[float, float],
+) -> None:
+    left, bottom, width, height = box
+    w, h = plane.size[0] * scale, plane.size[1] * scale
+    x, y = left + (width - w) / 2, bottom + (height - h) / 2
+    axes = figure.add_axes((x / total[0], y / total[1], w / total[0], h / total[1]))
+    axes.imshow(plane.grey, cmap="gray", vmin=0, vmax=255, aspect="auto", interpolation="nearest")
+    axes.set_axis_off()
+    places = ((9, h / 2), (w - 9, h / 2), (w / 2, h - 10), (w / 2, 10))
+    for side, (dx, dy) in zip(plane.sides, places, strict=True):
+        _write(figure, (x + dx, y + dy), total, side, colour="#ffd75e", size=9)
+
+
+def _write(
+    figure: Figure,
+    place: tuple[float, float],
+    total: tuple[float, float],
+    text: str,
+    rotation: float = 0,
+    colour: str = "#e4e4e4",
+    size: float = 9.5,
+) -> None:
+    """Text centred at a place in pixels; never read as mathematics, whatever a case is called."""
+    figure.text(
+        place[0] / total[0],
+        place[1] / total[1],
+        text,
+        ha="center",
+        va="center",
+        rotation=rotation,
+        color=colour,
+        fontsize=size,
+        parse_math=False,
+    )
+
+
+def _shorten(text: str, most: int = 30) -> str:
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}...{text[-(most // 2 - 2) :]}"
+
+
+def _window(described: Mapping[str, Any]) -> tuple[float, float]:
+    try:
+        low, high = map(float, described.get("window") or WINDOW)
+    except (TypeError, ValueError):
+        low = high = 0.0
+    if not low < high:
+        raise UserError(f"results/montage.json: window: {described['window']!r}, expected two HU values, low then high")
+    return low, high
+
+
+def _spacing(described: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    if described.get("spacing") is None:
+        return None
+    try:
+        x, y, z = map(float, described["spacing"])
+    except (TypeError, ValueError):
+        x = y = z = 0.0
+    if not min(x, y, z) > 0:
+        raise UserError(
+            f"results/montage.json: spacing: {described['spacing']!r}, expected three lengths in mm or null"
+        )
+    return x, y, z

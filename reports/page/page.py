@@ -1,0 +1,55 @@
+"""The page: one self-contained HTML file per run, for readers with no more than a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from medlord_bench.errors import UserError
+
+
+class Page:
+    """Renders a run folder into `page.html` with its figures beside it. A pure function of the folder."""
+
+    def render(self, run_folder: Path, out: Path) -> Sequence[Path]:
+        """Write `out/page.html` and `out/figures/*.png`; returns them, the page first.
+
+        Parts of the run that are not there are named so on the page. Raises `UserError` where a part is there but
+        cannot be read, or where numbers of different protocols would stand in one table.
+        """
+        from .curves import draw_curves
+        from .figures import FigureFolder, write
+        from .montage import draw_montage
+        from .run_folder import read_run
+        from .scores import tables
+
+        if not run_folder.is_dir():
+            raise UserError(f"{run_folder}: not a run folder; `medlord-bench run` makes one and prints where it is")
+        run = read_run(run_folder)
+        figures = FigureFolder(out / "figures")
+        context = {
+            "run": run,
+            "tables": tables(run.results) if run.results else [],
+            "montage": draw_montage(run.montage, run_folder, figures) if run.montage else None,
+            "curves": draw_curves(run.curves, figures),
+            "css": _text("page.css"),
+        }
+        page = out / "page.html"
+        write(page, _render(context).encode())
+        return [page, *figures.paths]
+
+
+def _render(context: dict[str, Any]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    from .words import FILTERS
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(FILTERS)
+    return environment.from_string(_text("page.html.j2")).render(context)
+
+
+def _text(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")

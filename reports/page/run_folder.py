@@ -1,0 +1,177 @@
+"""Reading a run folder: everything the page shows, with what is absent left as None or empty."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medlord_bench.errors import UserError
+from medlord_bench.results import ResultsFile, read_results
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step cost. seconds: summed over its shards; peak_gib: the highest of them."""
+
+    name: str
+    kind: str
+    plugin: str
+    state: str
+    seconds: float | None
+    peak_gib: float | None
+    device: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The training record of one stage: rows of {"step": int, NAME: float, "split": "val" on validation rows}."""
+
+    contestant: str
+    stage: str
+    rows: Sequence[Mapping[str, Any]]
+    unreadable: int
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    name: str
+    config: str | None
+    contestants: Sequence[str]
+    dataset: str
+    synthetic: bool
+    started: str | None
+    provenance: Mapping[str, Any] | None
+    steps: Sequence[Step]
+    results: ResultsFile | None
+    montage: Mapping[str, Any] | None
+    curves: Sequence[Curve]
+
+
+def read_run(folder: Path) -> RunFolder:
+    """Everything of a run that the page shows. Raises `UserError` naming a file that cannot be read."""
+    plan = _json(folder / "plan.json") or {}
+    results = read_results(folder / "results")[0] if (folder / "results" / "scores.json").exists() else None
+    provenance = _json(folder / "provenance.json")
+    dataset = plan.get("dataset") or {}
+    facts = [dataset, plan.get("protocol") or {}, *(results.protocols.values() if results else ())]
+    config = folder / "run.yaml"
+    return RunFolder(
+        name=folder.resolve().name,
+        config=config.read_text(errors="replace") if config.exists() else None,
+        contestants=_contestants(plan, results),
+        dataset=_dataset_name(dataset, results),
+        synthetic=any(value is True for fact in facts for value in _values(fact, "synthetic")),
+        started=(provenance or {}).get("started"),
+        provenance=provenance,
+        steps=_steps(folder, plan.get("steps") or []),
+        results=results,
+        montage=_json(folder / "results" / "montage.json"),
+        curves=_curves(folder / "results" / "curves"),
+    )
+
+
+def _contestants(plan: Mapping[str, Any], results: ResultsFile | None) -> list[str]:
+    named = [_name(entry) for entry in plan.get("contestants") or []]
+    return named or list(dict.fromkeys(score.generator for score in (results.scores if results else ())))
+
+
+def _dataset_name(dataset: Any, results: ResultsFile | None) -> str:
+    if found := _name(dataset):
+        return found
+    return ", ".join(dict.fromkeys(score.dataset for score in results.scores)) if results else ""
+
+
+def _name(entry: Any) -> str:
+    if isinstance(entry, Mapping):
+        return str(entry.get("label") or entry.get("name") or entry.get("plugin") or "")
+    return str(entry)
+
+
+def _values(value: Any, key: str) -> Iterator[Any]:
+    """Every value under `key` at any depth."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if name == key:
+                yield inner
+            yield from _values(inner, key)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _values(inner, key)
+
+
+def _steps(folder: Path, planned: Sequence[Mapping[str, Any]]) -> list[Step]:
+    events, _ = _json_lines(folder / "events.jsonl")
+    by_step: dict[str, list[Mapping[str, Any]]] = {}
+    for event in events:
+        by_step.setdefault(str(event.get("step", "")), []).append(event)
+    known = [str(step.get("id", "")) for step in planned]
+    others: list[Mapping[str, Any]] = [{"id": name} for name in by_step if name and name not in known]
+    return [_step(folder, step, by_step.get(str(step.get("id", "")), [])) for step in [*planned, *others]]
+
+
+def _step(folder: Path, step: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Step:
+    seconds = [float(event["seconds"]) for event in events if event.get("seconds") is not None]
+    peaks = [float(event["peak_gib"]) for event in events if event.get("peak_gib") is not None]
+    devices = dict.fromkeys(str(event["device"]) for event in events if event.get("device"))
+    return Step(
+        name=str(step.get("id", "")),
+        kind=str(step.get("kind") or ""),
+        plugin=_name(step.get("plugin") or ""),
+        state=_state(folder, step, events),
+        seconds=sum(seconds) if seconds else None,
+        peak_gib=max(peaks) if peaks else None,
+        device=", ".join(devices),
+    )
+
+
+def _state(folder: Path, step: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> str:
+    if events:
+        last = str(events[-1].get("event", ""))
+        return {"start": "not finished", "done": "done", "failed": "failed"}.get(last, last)
+    place = step.get("folder")
+    bases = (folder, folder.parent.parent)  # the run's folder, and the store's
+    if place and any((base / str(place) / "manifest.json").exists() for base in bases):
+        return "done before"
+    return "not run"
+
+
+def _curves(folder: Path) -> list[Curve]:
+    if not folder.is_dir():
+        return []
+    found = []
+    for path in sorted(folder.glob("*/*.jsonl")):
+        rows, unreadable = _json_lines(path)
+        found.append(Curve(path.parent.name, path.stem, rows, unreadable))
+    return found
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); it is damaged: run the same command again to write it") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: holds a {type(found).__name__}, expected an object; run the same command again")
+    return found
+
+
+def _json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a log and how many lines are no rows: a killed run may leave half a line behind."""
+    if not path.exists():
+        return [], 0
+    rows, unreadable = [], 0
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            unreadable += bool(line.strip())
+    return rows, unreadable

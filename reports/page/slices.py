@@ -1,0 +1,48 @@
+"""Mid planes of a volume as a radiologist looks at them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """One plane, ready to draw. grey: uint8 (rows, columns), row 0 at the top. size: (width, height) in mm.
+
+    sides: what lies at the left, right, top and bottom of the image (R L A P S I of the patient).
+    """
+
+    name: str
+    grey: NDArray[np.uint8]
+    size: tuple[float, float]
+    sides: tuple[str, str, str, str]
+
+
+def mid_planes(hu: NDArray[np.int16], spacing: tuple[float, float, float], window: tuple[float, float]) -> list[Plane]:
+    """Axial, coronal and sagittal plane through the middle voxel, in radiological convention.
+
+    hu: (X, Y, Z) towards R, A, S. The patient's right is on the image's left in axial and coronal planes, anterior on
+    the left in the sagittal one; anterior (axial) or superior (the others) is at the top. spacing: mm along X, Y, Z.
+    window: the HU drawn black and white.
+    """
+    x, y, z = (size // 2 for size in hu.shape)
+    width, depth, height = (size * step for size, step in zip(hu.shape, spacing, strict=True))
+    return [
+        Plane("axial", _grey(hu[::-1, ::-1, z].T, window), (width, depth), ("R", "L", "A", "P")),
+        Plane("coronal", _grey(hu[::-1, y, ::-1].T, window), (width, height), ("R", "L", "S", "I")),
+        Plane("sagittal", _grey(hu[x, ::-1, ::-1].T, window), (depth, height), ("A", "P", "S", "I")),
+    ]
+
+
+def _grey(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.uint8]:
+    import numpy as np
+
+    low, high = window
+    scaled = (np.nan_to_num(hu.astype(np.float32), nan=low) - low) / (high - low)
+    grey: NDArray[np.uint8] = np.round(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
+    return grey

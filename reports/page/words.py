@@ -1,0 +1,66 @@
+"""Numbers and lists as a reader wants them: the template's filters."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, no exponent for everyday sizes."""
+    if value is None:
+        return "none"
+    if not math.isfinite(value):
+        return "not finite"
+    if value != 0 and not 1e-4 <= abs(value) < 1e7:
+        return f"{value:.3e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def duration(seconds: float | None) -> str:
+    """e.g. "0.4 s", "3 min 20 s", "2 h 05 min"; a dash for none."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def gib(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} GiB"
+
+
+def listing(words: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
+def pretty(value: Any) -> str:
+    """JSON as text, for a reader."""
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
+
+
+def facts(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as dotted names and texts; what is None is left out."""
+    rows: list[tuple[str, str]] = []
+    for key, inner in value.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(inner, Mapping):
+            rows += facts(inner, f"{name}: ")
+        elif isinstance(inner, list | tuple):
+            rows.append((name, "; ".join(_text(entry) for entry in inner) or "none"))
+        elif inner is not None:
+            rows.append((name, str(inner)))
+    return rows
+
+
+def _text(entry: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in entry.items()) if isinstance(entry, Mapping) else str(entry)
+
+
+FILTERS = {"number": number, "duration": duration, "gib": gib, "listing": listing, "pretty": pretty, "facts": facts}
