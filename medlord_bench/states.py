@@ -61,4 +61,5 @@ def read_hu(path: Path) -> NDArray[np.int16]:
         raise UserError(f"{path}: unreadable ({error}); expected an int16 .npy volume: prepare it again") from None
     if array.ndim != 3 or array.dtype != np.int16:
         raise UserError(f"{path}: {array.dtype} {array.shape}, expected int16 (X, Y, Z) in HU: prepare it again")
-    return array
+    volume: NDArray[np.int16] = array
+    return volume

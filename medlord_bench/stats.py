@@ -53,14 +53,14 @@ def _centred(rows: Matrix) -> Matrix:
 def _roots(symmetric: Matrix) -> float:
     """The sum of the square roots of the eigenvalues of a positive semidefinite matrix; rounding noise counts as 0."""
     values = np.linalg.eigvalsh(symmetric)
-    noise = values[-1] * len(values) * EPS if len(values) else 0.0
+    noise = values.max(initial=0.0) * len(values) * EPS
     return float(np.sqrt(values[values > noise]).sum())
 
 
 def _factor(covariance: Matrix) -> Matrix:
     """L (d, r) with L L^T = covariance, r its numerical rank."""
     values, vectors = np.linalg.eigh(covariance)
-    kept = values > max(values[-1], 0.0) * len(values) * EPS
+    kept = values > values.max(initial=0.0) * len(values) * EPS
     factor: Matrix = vectors[:, kept] * np.sqrt(values[kept])
     return factor
 
@@ -175,16 +175,17 @@ class _DowndatedRoots:
         self.matrix = matrix
         self.values, self.vectors = np.linalg.eigh(matrix)
         self.values = np.maximum(self.values, 0.0)
-        kept = self.values > self.values[-1] * len(matrix) * EPS
+        self.largest = float(self.values.max(initial=0.0))
+        kept = self.values > self.largest * len(matrix) * EPS
         self.base = float(np.sqrt(self.values[kept]).sum())
 
     def without(self, removed: Matrix) -> float:
         count, rank = removed.shape
-        if count * self.WORTH > rank or not self.values[-1] > 0:
+        if count * self.WORTH > rank or not self.largest > 0:
             return _roots(self.matrix - removed.T @ removed)
         turned = removed @ self.vectors
         above = np.triu_indices(count)
-        u = np.sqrt(self.values[-1]) * np.exp(np.arange(-self.REACH, self.REACH + self.STEP, self.STEP))
+        u = np.sqrt(self.largest) * np.exp(np.arange(-self.REACH, self.REACH + self.STEP, self.STEP))
         resolvents = 1.0 / (self.values[:, None] + u**2)
         inner = np.empty((len(u), count, count))
         inner[:, above[0], above[1]] = ((turned[above[0]] * turned[above[1]]) @ resolvents).T

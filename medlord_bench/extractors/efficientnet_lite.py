@@ -92,7 +92,8 @@ class EfficientNetLite0(nn.Module):
         x = F.relu6(self.bn0(self.conv_stem(x)), inplace=True)
         for block in self.blocks:
             x = block(x)
-        return F.relu6(self.bn1(self.conv_head(x)), inplace=True).mean((2, 3))
+        features: Tensor = F.relu6(self.bn1(self.conv_head(x)), inplace=True).mean((2, 3))
+        return features
 
 
 def _fuse(module: nn.Module, conv: str, norm: str) -> None:
