@@ -5,6 +5,7 @@ Plugin configurations are validated by the plugin's own `Config`; presets and va
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -183,7 +184,7 @@ def make(kind: str, spec: PluginSpec | Contestant) -> Any:
     return plugin(validate(plugin.Config, spec.config, f"{kind.removesuffix('s')} {spec.plugin}"))
 
 
-def resolve(file: RunFile, data_root: Path | None = None) -> RunSpec:
+def resolve(file: RunFile) -> RunSpec:
     """A `RunFile` to a `RunSpec`: every plugin found, every configuration complete and valid."""
     if not file.generators:
         raise UserError("no generator: give --generator NAME (see: medlord-bench list generators)")
@@ -191,8 +192,9 @@ def resolve(file: RunFile, data_root: Path | None = None) -> RunSpec:
         raise UserError("no data set: give --dataset NAME (see: medlord-bench list datasets)")
     _check_heads(file)
     data = nested(file.set, "dataset")
-    if data_root is not None:
-        data["data_root"] = str(data_root)
+    root = os.environ.get("MEDLORD_BENCH_DATA_ROOT")
+    if root and "data_root" in registry.load("datasets", file.dataset).Config.model_fields:
+        data.setdefault("data_root", root)
     dataset = plugin_spec("datasets", file.dataset, data)
     contestants = tuple(contestant(text, file.dataset, file.set, file.weights) for text in file.generators)
     repeated = {c.label for c in contestants if sum(c.label == other.label for other in contestants) > 1}

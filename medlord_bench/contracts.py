@@ -241,7 +241,8 @@ class Run:
     """What the bench lends a plugin while it works.
 
     stop: becomes true when a signal or `--max-time` asks for an end; long loops save and raise `errors.Stopped`.
-    batch: items that a sampling or feature step may hold at once; results do not depend on it.
+    batch: items that a sampling or feature step may hold at once; results do not depend on it beyond rounding.
+    weights_dir: the offline folder of pretrained weights, if any.
     """
 
     device: str
@@ -252,6 +253,7 @@ class Run:
     stop: Callable[[], bool] = field(default=lambda: False)
     offline: bool = False
     batch: int = 1
+    weights_dir: Path | None = None
 
 
 class Cohort(Protocol):
@@ -331,10 +333,24 @@ class Generator(Protocol):
         """One volume per request, in order, in HU on the request's grid."""
         ...
 
+    def adopt(self, stage: Stage, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+        """As `train`, from weights the user gave (`run --weights`): a file or folder of this generator's or the
+        original authors' checkpoints, converted strictly. Raises `UserError` for another architecture."""
+        ...
+
     def reconstruct(
         self, weights: Mapping[str, Path], volumes: Iterable[Volume], run: Run
     ) -> Iterator[Volume | Failure]:
         """Each volume through the autoencoder. Only for generators that list "reconstructs"."""
+        ...
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Runs the steps of a plan: here, in processes of this machine, or on a cluster. Data never crosses the wire."""
+
+    def map(self, run_folder: Path, step_id: str, shards: int, stop: Callable[[], bool]) -> None:
+        """Execute every shard of a step and return when all are done. Raises the `UserError` of the first that fails."""
         ...
 
 
@@ -385,6 +401,10 @@ class Metric(Protocol):
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """One state per item, in order; called only for needs with ``by="states"``."""
+        ...
+
+    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
+        """The id printed beside every number of this metric, and the full text behind it."""
         ...
 
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow]:

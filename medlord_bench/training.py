@@ -171,10 +171,10 @@ class Curves:
         with open(self.path, "a") as file:
             file.write(json.dumps({"step": step, "split": split, **figures}) + "\n")
         for name, value in figures.items():
-            self.board.add_scalar(f"{name}/{split}", value, step)  # type: ignore[no-untyped-call]
+            self.board.add_scalar(f"{name}/{split}", value, step)
 
     def close(self) -> None:
-        self.board.close()  # type: ignore[no-untyped-call]
+        self.board.close()
 
 
 def _step_of(line: str) -> int:

@@ -1,0 +1,79 @@
+"""The control that knows nothing of anatomy: white noise with the training set's mean and spread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from medlord_bench import seeds
+from medlord_bench.contracts import (
+    Capability,
+    Cohort,
+    Failure,
+    Frozen,
+    Purpose,
+    Reads,
+    Request,
+    Run,
+    Stage,
+    Volume,
+)
+from medlord_bench.errors import UserError
+from medlord_bench.states import load_state, save_state
+
+
+class NoiseConfig(Frozen):
+    """White noise has nothing to set."""
+
+
+class Noise:
+    """White noise with the training set's mean and spread: the worst that a generator should do."""
+
+    Config: ClassVar[type[NoiseConfig]] = NoiseConfig
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"unconditional"})
+
+    def __init__(self, config: NoiseConfig) -> None:
+        self.config = config
+
+    def stages(self) -> Sequence[Stage]:
+        return (Stage("statistics", {}),)
+
+    def reads(self, purpose: Purpose) -> Reads:
+        return Reads(("statistics",))
+
+    def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+        """Mean and standard deviation of HU over all training voxels."""
+        import numpy as np
+
+        total = squares = 0.0
+        count = 0
+        for case_id in data.ids("train"):
+            hu = np.asarray(data.hu(case_id), dtype=np.float64)
+            total, squares, count = total + hu.sum(), squares + (hu**2).sum(), count + hu.size
+        mean = total / count
+        folder = out / "weights"
+        state = {"mean": np.array(mean), "sd": np.array((squares / count - mean**2) ** 0.5)}
+        save_state(folder / "statistics.safetensors", state)
+        return folder
+
+    def adopt(self, stage: Stage, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+        raise UserError(f"--weights {source}: noise has no weights to load; leave --weights out")
+
+    def sample(self, weights: Mapping[str, Path], requests: Sequence[Request], run: Run) -> Iterator[Volume | Failure]:
+        import numpy as np
+
+        state = load_state(weights["statistics"] / "statistics.safetensors")
+        for request in requests:
+            low, high = request.grid.hu_window
+            noise = seeds.numpy_rng(request.seed, "noise").standard_normal(request.grid.shape)
+            hu = np.clip(np.rint(state["mean"] + state["sd"] * noise), low, high).astype(np.int16)
+            yield Volume(hu, request.grid.affine())
+
+    def reconstruct(
+        self, weights: Mapping[str, Path], volumes: Iterable[Volume], run: Run
+    ) -> Iterator[Volume | Failure]:
+        raise UserError("noise has no autoencoder")

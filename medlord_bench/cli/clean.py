@@ -1,0 +1,55 @@
+"""``medlord-bench clean``: remove what no run needs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import click
+
+from medlord_bench.cli.options import json_option, store_option
+
+
+@click.command()
+@store_option
+@click.option("--yes", is_flag=True, help="Remove; without it, only list.")
+@json_option
+def clean(store: Path, yes: bool, as_json: bool) -> None:
+    """List (or with --yes remove) the store's objects that no run folder refers to. Delete a run's folder first."""
+    from medlord_bench.store import Store
+
+    unused = unreferenced(Store(store.resolve()))
+    rows = [{"object": str(path), "mib": round(_size(path) / 2**20, 1)} for path in unused]
+    if yes:
+        for path in unused:
+            shutil.rmtree(path)
+    if as_json:
+        click.echo(json.dumps({"removed": yes, "objects": rows}))
+        return
+    for row in rows:
+        click.echo(f"{'removed' if yes else 'unused'}  {row['mib']:>10} MiB  {row['object']}")
+    if rows and not yes:
+        click.echo("nothing removed; do it with: medlord-bench clean --yes")
+
+
+def unreferenced(store: object) -> list[Path]:
+    """Objects that no run's plan names, neither as a step nor as the training behind one."""
+    from medlord_bench.plan import read_plan
+    from medlord_bench.store import Store
+
+    assert isinstance(store, Store)
+    used: set[tuple[str, str]] = set()
+    for folder in store.runs():
+        for step in read_plan(folder).steps:
+            used.add((step.kind, step.key))
+            made = store.object(step.kind, step.key)
+            if step.kind == "weights":
+                used.add(("trainings", step.detail["lineage"]))
+                if made.has("weights"):
+                    used.add(("trainings", made.sidecar("weights").facts["training"]))
+    return [path for path in store.objects() if (path.parent.name, path.name) not in used]
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

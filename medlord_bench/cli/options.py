@@ -1,0 +1,131 @@
+"""Options that several verbs share, and how they become a `RunFile` and `Settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from medlord_bench import config
+from medlord_bench.config import RunFile
+from medlord_bench.worker import Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+DEFAULT_STORE = "medlord-bench-store"
+
+store_option = click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_STORE,
+    show_default=True,
+    envvar="MEDLORD_BENCH_STORE",
+    help="Folder that keeps everything computed.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+
+
+def spec_options(command: Command) -> Command:
+    """What decides the results: the same for `run` and `plan`."""
+    for option in reversed(
+        (
+            click.argument("run_file", required=False, type=click.Path(path_type=Path), metavar="[RUN.YAML]"),
+            click.option(
+                "--generator", "generators", multiple=True, metavar="NAME[:VARIANT][@PRESET]", help="May be repeated."
+            ),
+            click.option("--dataset", metavar="NAME", help="phantom, folder, pccta, luna16, ..."),
+            click.option(
+                "--data-root",
+                type=click.Path(path_type=Path),
+                help="Folder of the data set's images; else MEDLORD_BENCH_DATA_ROOT.",
+            ),
+            click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Default: fid and reconstruction."),
+            click.option("--samples", type=int, metavar="N", help="Unconditional samples; default: one per test case."),
+            click.option(
+                "--conditional/--no-conditional", default=None, help="Sample to the masks of the test split too."
+            ),
+            click.option("--seed", type=int, help="Seed of everything random; default 0."),
+            click.option("--weights", type=click.Path(path_type=Path), help="Adopt these weights instead of training."),
+            click.option(
+                "--set", "sets", multiple=True, metavar="PATH=VALUE", help="E.g. --set generator.diffusion.steps=100"
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def settings_options(command: Command) -> Command:
+    """Where and how fast: nothing that changes a result."""
+    for option in reversed(
+        (
+            store_option,
+            click.option("--device", default="auto", show_default=True, envvar="MEDLORD_BENCH_DEVICE"),
+            click.option("--batch", type=int, default=1, show_default=True, help="Items held at once when sampling."),
+            click.option("--threads", type=int, envvar="MEDLORD_BENCH_THREADS", help="CPU threads per worker."),
+            click.option("--executor", default=None, help="inline, or local (one process per GPU, or --workers)."),
+            click.option("--workers", type=int, help="Processes of the local executor; default: one per GPU."),
+            click.option(
+                "--offline", is_flag=True, envvar="MEDLORD_BENCH_OFFLINE", help="Make no network call at all."
+            ),
+            click.option(
+                "--weights-dir",
+                type=click.Path(path_type=Path),
+                envvar="MEDLORD_BENCH_WEIGHTS",
+                help="Offline folder of pretrained weights.",
+            ),
+            click.option("--max-time", type=float, metavar="SECONDS", help="Save and stop (exit 75) after this long."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+SPEC = (
+    "run_file",
+    "generators",
+    "dataset",
+    "data_root",
+    "metrics",
+    "samples",
+    "conditional",
+    "seed",
+    "weights",
+    "sets",
+)
+
+
+def run_file_of(options: dict[str, Any]) -> RunFile:
+    """The run file with the command line on top. Takes its own options out of `options`."""
+    given = {name: options.pop(name) for name in SPEC}
+    file = config.read_run_file(given["run_file"]) if given["run_file"] else RunFile()
+    over: dict[str, Any] = {
+        name: given[name]
+        for name in ("generators", "dataset", "metrics", "samples", "conditional", "seed", "weights")
+        if given[name] is not None and given[name] != ()
+    }
+    sets = file.set | config.parse_sets(given["sets"])
+    if given["data_root"] is not None:
+        sets["dataset.data_root"] = str(given["data_root"].resolve())
+    merged = file.model_dump() | over | {"set": sets}
+    return config.validate(RunFile, merged, "command line")
+
+
+def settings_of(options: dict[str, Any]) -> Settings:
+    """`Settings` from the options of `settings_options`."""
+    workers, executor = options.pop("workers"), options.pop("executor")
+    if workers is None:
+        workers = _gpu_count() if executor == "local" else 1
+    executor = executor or ("local" if workers > 1 else "inline")
+    fields = {name: options.pop(name) for name in ("device", "batch", "threads", "offline", "weights_dir", "max_time")}
+    store = options.pop("store").resolve()
+    return config.validate(
+        Settings, {"store": store, "workers": workers, "executor": executor, **fields}, "command line"
+    )
+
+
+def _gpu_count() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())

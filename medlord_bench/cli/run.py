@@ -1,0 +1,70 @@
+"""``medlord-bench run``: train or load, sample, measure, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medlord_bench import config
+from medlord_bench.cli.options import json_option, run_file_of, settings_of, settings_options, spec_options
+from medlord_bench.errors import ExitCode, Stopped, UserError
+from medlord_bench.stopping import Stopper
+
+log = logging.getLogger("medlord_bench")
+
+
+@click.command()
+@spec_options
+@settings_options
+@click.option("--report/--no-report", "report", default=True, help="Draw the page at the end.")
+@json_option
+def run(report: bool, as_json: bool, **options: Any) -> None:
+    """Train or load generators, sample, measure, and draw the page. Run it again to go on where it stopped.
+
+    \b
+    medlord-bench run --generator medlord --dataset phantom
+    medlord-bench run --generator medlord --dataset pccta --data-root DIR
+    medlord-bench run experiment.yaml --seed 1
+    """
+    file = run_file_of(options)
+    settings = settings_of(options)
+    stopper = Stopper(settings.max_time)
+    stopper.install()
+    spec = config.resolve(file)
+    from medlord_bench import plan, runs
+    from medlord_bench.runner import carry_out
+    from medlord_bench.store import Store
+    from medlord_bench.worker import pick_device
+
+    planned = plan.build(spec)
+    device = pick_device(settings.device)
+    folder = runs.open_run(Store(settings.store), planned, file, settings)
+    runs.record_provenance(folder, device)
+    log.info("run folder: %s", folder)
+    try:
+        carry_out(planned, folder, settings, stopper)
+    except Stopped as stopped:
+        resume = shlex.join(["medlord-bench", *sys.argv[1:]])
+        code = ExitCode.INTERRUPTED if stopper.interrupted else ExitCode.REQUEUE
+        raise UserError(f"{stopped}; go on with: {resume}", code) from None
+    pages = draw(folder) if report else []
+    if as_json:
+        click.echo(
+            json.dumps({"run": str(folder), "results": str(folder / "results"), "report": [str(p) for p in pages]})
+        )
+    else:
+        click.echo(str(pages[0] if pages else folder))
+
+
+def draw(folder: Path) -> list[Path]:
+    """Draw every registered report of a run folder; the page first."""
+    from medlord_bench import registry
+
+    names = sorted((entry.name for entry in registry.entries("reports")), key=lambda name: name != "page")
+    return [path for name in names for path in registry.load("reports", name)().render(folder, folder / "report")]

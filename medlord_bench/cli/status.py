@@ -1,0 +1,33 @@
+"""``medlord-bench status``: how far a run is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from medlord_bench.cli.options import json_option, store_option
+
+
+@click.command()
+@click.argument("run", required=False)
+@store_option
+@json_option
+def status(run: str | None, store: Path, as_json: bool) -> None:
+    """How far RUN is, step by step; without RUN, of the newest one."""
+    from medlord_bench.plan import read_plan
+    from medlord_bench.runs import locate, progress_of, settings_of
+    from medlord_bench.store import Store
+
+    folder = locate(Store(store.resolve()), run)
+    place = Store(settings_of(folder).store)
+    rows = [(step.id, *progress_of(place, step)) for step in read_plan(folder).steps]
+    finished = (folder / "results" / "scores.json").exists() and all(done == total for _, done, total in rows)
+    if as_json:
+        steps = [{"step": id, "done": done, "of": total} for id, done, total in rows]
+        click.echo(json.dumps({"run": str(folder), "finished": finished, "steps": steps}))
+        return
+    click.echo(f"{folder}: {'finished' if finished else 'not finished'}")
+    for id, done, total in rows:
+        click.echo(f"  {'done' if done == total else f'{done}/{total}':>8}  {id}")

@@ -1,0 +1,70 @@
+"""The prepared images of a run, as training and metrics see them: on the protocol's grid, memory-mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from medlord_bench.contracts import DataProtocol, LabelMap, Split, Volume
+from medlord_bench.errors import UserError
+from medlord_bench.states import read_hu
+from medlord_bench.store import StoredObject
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+HU, LABELS = ".npy", ".labels.npy"
+
+
+class StoredCohort:
+    """`contracts.Cohort` over the store's `images` object. Case ids are item ids."""
+
+    def __init__(self, images: StoredObject, protocol: DataProtocol, splits: Mapping[Split, Sequence[str]]) -> None:
+        self.images, self.protocol, self.splits = images, protocol, splits
+
+    def ids(self, split: Split) -> Sequence[str]:
+        return self.splits[split]
+
+    def hu(self, case_id: str) -> NDArray[np.int16]:
+        return read_hu(self.images.file(case_id, HU))
+
+    def labels(self, case_id: str) -> NDArray[np.uint8] | None:
+        import numpy as np
+
+        path = self.images.file(case_id, LABELS)
+        return np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
+
+    @cached_property
+    def label_names(self) -> Mapping[int, str]:
+        """Label value to region name; the same for every case of a data set."""
+        names: dict[int, str] = {}
+        for split in self.splits.values():
+            for case_id in split:
+                for value, name in self.images.sidecar(case_id).facts["names"].items():
+                    if names.setdefault(int(value), name) != name:
+                        raise UserError(
+                            f"case {case_id}: label {value} is {name!r} here and {names[int(value)]!r} in another case; "
+                            "one data set needs one label table"
+                        )
+        return names
+
+    def volume(self, case_id: str) -> Volume:
+        """The prepared image as a `Volume`."""
+        import numpy as np
+
+        affine = np.array(self.images.sidecar(case_id).facts["affine"], dtype=np.float64)
+        return Volume(np.asarray(self.hu(case_id)), affine)
+
+    def label_map(self, case_id: str) -> LabelMap:
+        """The prepared mask as a `LabelMap`. Raises `UserError` where the case has none."""
+        import numpy as np
+
+        labels = self.labels(case_id)
+        if labels is None:
+            raise UserError(
+                f"case {case_id}: no mask, but conditional sampling needs one; give masks or --no-conditional"
+            )
+        affine = np.array(self.images.sidecar(case_id).facts["affine"], dtype=np.float64)
+        return LabelMap(np.asarray(labels), affine, self.label_names)

@@ -1,0 +1,73 @@
+"""Gather what the steps published into the run folder's `results/`: all that a report reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from medlord_bench.cohort import HU
+from medlord_bench.plan import Plan, Step
+from medlord_bench.results import CaseRow, ResultsFile, Score, write_results
+from medlord_bench.store import Store, write_json
+from medlord_bench.worker import output
+
+SHOWN = 3  # volumes per row of the montage
+VOLUME, SCORES = ".nii.gz", ".scores.json"
+
+
+def collect(store: Store, plan: Plan, folder: Path) -> None:
+    """Write scores, case rows, montage and curves of every step that is complete."""
+    results = folder / "results"
+    scores: list[Score] = []
+    rows: list[CaseRow] = []
+    protocols: dict[str, Any] = {}
+    for step in plan.steps:
+        if step.kind == "scores" and output(store, step).has("scores"):
+            found = json.loads(output(store, step).file("scores", SCORES).read_text())
+            scores += [Score.model_validate(score) for score in found["scores"]]
+            rows += [CaseRow.model_validate(row) for row in found["rows"]]
+            protocols |= found["protocols"]
+    write_results(results, ResultsFile(scores=tuple(scores), protocols=protocols), rows)
+    write_json(results / "montage.json", _montage(store, plan, folder))
+    _curves(store, plan, results / "curves")
+
+
+def _montage(store: Store, plan: Plan, folder: Path) -> dict[str, Any]:
+    """Real test volumes, then each contestant's: the first few by index, never chosen."""
+    grid = plan.protocol.grid
+    window = [max(grid.hu_window[0], -1000), min(grid.hu_window[1], 1000)]
+    images = next(step for step in plan.steps if step.kind == "images")
+    test = list(plan.splits["test"])
+    rows = [_row(store, folder, f"real {plan.dataset.plugin} (test)", images, test[:SHOWN], HU)]
+    titles = {
+        "samples": "{}: samples",
+        "reconstructions": "{}: reconstructions of the real test volumes above",
+        "conditional": "{}: samples conditioned on the masks of the real test volumes above",
+    }
+    for step in plan.steps:
+        if step.kind in titles:
+            rows.append(_row(store, folder, titles[step.kind].format(step.label), step, step.items[:SHOWN], VOLUME))
+    return {"window": window, "spacing": grid.spacing, "rows": [row for row in rows if row["items"]]}
+
+
+def _row(store: Store, folder: Path, title: str, step: Step, items: Any, suffix: str) -> dict[str, Any]:
+    made = output(store, step)
+    paths = {item: made.file(item, suffix) for item in items}
+    shown = [{"id": item, "path": os.path.relpath(path, folder)} for item, path in paths.items() if path.exists()]
+    return {"title": title, "items": shown}
+
+
+def _curves(store: Store, plan: Plan, out: Path) -> None:
+    """Copy each training's curves, cut at the steps this run asked for."""
+    for step in plan.steps:
+        if step.kind != "weights" or not output(store, step).has("weights"):
+            continue
+        training = output(store, step).sidecar("weights").facts["training"]
+        source = store.object("trainings", training).path / "curves.jsonl"
+        if source.exists():
+            folder = out / step.label.replace(":", "_")
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, folder / f"{step.detail['stage']}.jsonl")

@@ -1,0 +1,83 @@
+"""A lease on a training: two runs must not train the same object at once.
+
+A file with host, process, job and a heartbeat. It is taken over when its heartbeat is stale (also from a dead node)
+or when its process, on this host, is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medlord_bench.errors import UserError
+
+HEARTBEAT_SECONDS = 15.0
+STALE_SECONDS = 180.0
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the lease of `folder`. Raises `UserError` naming the holder where somebody else works there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "lease.json"
+    _take(path)
+    ended = threading.Event()
+    beat = threading.Thread(target=_beat, args=(path, ended), daemon=True, name="lease")
+    beat.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beat.join()
+        path.unlink(missing_ok=True)
+
+
+def _take(path: Path) -> None:
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID", "")}
+    for _ in range(2):
+        try:
+            with open(path, "x") as file:
+                json.dump(mine, file)
+            return
+        except FileExistsError:
+            if not _is_dead(path):
+                break
+            path.unlink(missing_ok=True)
+    holder = _read(path)
+    raise UserError(
+        f"{path.parent}: another run trains this (host {holder.get('host')}, process {holder.get('pid')}, "
+        f"job {holder.get('job') or 'none'}); wait for it, or give another --seed or --store"
+    )
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):  # just given back, or cut short by a kill
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_dead(path: Path) -> bool:
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return True
+    holder = _read(path)
+    if holder.get("host") == socket.gethostname() and isinstance(holder.get("pid"), int):
+        return not Path(f"/proc/{holder['pid']}").exists() if Path("/proc").exists() else age > STALE_SECONDS
+    return age > STALE_SECONDS
+
+
+def _beat(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT_SECONDS):
+        try:
+            os.utime(path)
+        except FileNotFoundError:  # taken over after a long pause of this machine
+            return

@@ -1,0 +1,320 @@
+"""A run spec to ordered steps with keys and dependencies.
+
+Each step's key is the sha256 of everything that changes its output and of nothing else (docs/architecture.md, "Keys").
+Steps that address items by index or case leave the list of items out of their key, so asking for more adds to what is
+there; only `scores` hold the list. A training's `lineage` leaves the number of steps out, so asking for more continues.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medlord_bench import config, seeds
+from medlord_bench.config import Contestant, PluginSpec, RunSpec
+from medlord_bench.contracts import SPLITS, Case, DataProtocol, Frozen, Need, Purpose, Split, Stage
+from medlord_bench.errors import UserError
+from medlord_bench.hashing import digest, file_sha256
+
+REAL = "real"
+
+
+class Step(Frozen):
+    """One step. `inputs`: role -> step id. `items`: what it must publish. `detail`: what its handler needs to know."""
+
+    id: str
+    kind: str
+    key: str
+    plugin: PluginSpec
+    label: str
+    items: tuple[str, ...]
+    inputs: dict[str, str] = {}
+    detail: dict[str, Any] = {}
+    seed: int = 0
+    identity: dict[str, Any] = {}
+
+
+class Plan(Frozen):
+    """`plan.json`: everything a worker needs, in order. splits: split -> item ids of its cases."""
+
+    run_key: str
+    dataset: PluginSpec
+    protocol: DataProtocol
+    splits: dict[Split, tuple[str, ...]]
+    patients: dict[str, str]
+    contestants: tuple[Contestant, ...]
+    steps: tuple[Step, ...]
+
+    def step(self, id: str) -> Step:
+        return next(step for step in self.steps if step.id == id)
+
+
+def item_id(case: Case) -> str:
+    """A case's item: its id and the first digits of its content's hash, so that changed content is another item."""
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in case.id)
+    return f"{safe}-{case.sha256[:10]}"
+
+
+def sample_id(index: int) -> str:
+    return f"sample-{index:05d}"
+
+
+class Planner:
+    """Builds the steps of one run, in order, sharing what contestants share."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.dataset = config.make("datasets", spec.dataset)
+        self.protocol: DataProtocol = self.dataset.protocol
+        self.cases: dict[Split, list[Case]] = {split: list(self.dataset.cases(split)) for split in SPLITS}
+        self.splits = {split: tuple(item_id(case) for case in cases) for split, cases in self.cases.items()}
+        self.steps: dict[str, Step] = {}
+
+    def plan(self) -> Plan:
+        self._images()
+        for contestant in self.spec.contestants:
+            self._contestant(contestant)
+        return Plan(
+            run_key=digest(
+                self.spec.model_dump(mode="json") | {"splits": {k: list(v) for k, v in self.splits.items()}}
+            ),
+            dataset=self.spec.dataset,
+            protocol=self.protocol,
+            splits=self.splits,
+            patients={item_id(c): c.patient for cases in self.cases.values() for c in cases},
+            contestants=self.spec.contestants,
+            steps=tuple(self.steps.values()),
+        )
+
+    def _add(
+        self,
+        id: str,
+        kind: str,
+        label: str,
+        plugin: PluginSpec,
+        identity: Mapping[str, Any],
+        items: Sequence[str],
+        inputs: Mapping[str, str] | None = None,
+        detail: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> Step:
+        inputs = dict(inputs or {})
+        full = dict(identity) | {"kind": kind, "plugin": plugin.plugin, "seed": seed}
+        full["inputs"] = {role: self.steps[step].key for role, step in inputs.items()}
+        known = self.steps.get(id)
+        if known is not None:  # shared by several contestants or metrics: the same step, perhaps with more items
+            items = (*known.items, *(item for item in items if item not in known.items))
+        self.steps[id] = Step(
+            id=id,
+            kind=kind,
+            key=digest(full),
+            plugin=plugin,
+            label=label,
+            items=tuple(items),
+            inputs=inputs,
+            detail=dict(detail or {}),
+            seed=seed,
+            identity=full,
+        )
+        return self.steps[id]
+
+    def _images(self) -> None:
+        """Every case on the protocol's grid, once, for training and measuring alike."""
+        every = [item for split in SPLITS for item in self.splits[split]]
+        protocol = self.protocol
+        identity = {
+            "version": self.dataset.version,
+            "grid": protocol.grid.model_dump(mode="json"),
+            "fit": protocol.fit,
+            "masks": protocol.masks,
+        }
+        self._add("images", "images", REAL, self.spec.dataset, identity, list(dict.fromkeys(every)))
+
+    # ------------------------------------------------------------------------------------------------- contestants
+    def _contestant(self, contestant: Contestant) -> None:
+        generator = config.make("generators", contestant)
+        plugin = PluginSpec(plugin=contestant.plugin, config=contestant.config)
+        purposes = self._purposes(contestant, generator)
+        wanted = {name for purpose in purposes for name in generator.reads(purpose).stages}
+        for stage in _with_needs(generator.stages(), wanted):
+            self._training(contestant, plugin, generator.version, stage)
+        for purpose in purposes:
+            self._outputs(contestant, plugin, generator, purpose)
+        for metric in self.spec.metrics:
+            self._metric(contestant, metric, generator)
+
+    def _purposes(self, contestant: Contestant, generator: Any) -> list[Purpose]:
+        capabilities = generator.capabilities
+        purposes: list[Purpose] = []
+        if "unconditional" in capabilities and self.spec.samples:
+            purposes.append("sample")
+        if "conditional" in capabilities and self.spec.conditional and self.protocol.condition_regions:
+            purposes.append("sample-conditional")
+        if "reconstructs" in capabilities:
+            purposes.append("reconstruct")
+        if not purposes:
+            raise UserError(
+                f"generator {contestant.label}: nothing to do; it can {sorted(capabilities)}, give --samples"
+            )
+        return purposes
+
+    def _training(self, contestant: Contestant, plugin: PluginSpec, version: int, stage: Stage) -> None:
+        inputs = {need: _training_id(contestant, need) for need in stage.needs}
+        data = {split: list(self.splits[split]) for split in ("train", "val")}
+        identity: dict[str, Any] = {"version": version, "stage": stage.name, "config": dict(stage.config)}
+        if contestant.weights is not None:
+            identity["adopted"] = _weights_digest(contestant.weights)
+        else:
+            identity |= {"data": data, "regions": list(self.protocol.condition_regions)}
+        seed = seeds.derive(self.spec.seed, "train")
+        lineage = digest(
+            identity
+            | {"seed": seed, "inputs": {k: self.steps[v].key for k, v in inputs.items()} | {"i": self._images_key()}}
+        )
+        detail = {
+            "stage": stage.name,
+            "stage_config": dict(stage.config),
+            "steps": stage.steps,
+            "needs": list(stage.needs),
+            "lineage": lineage,
+            "weights": None if contestant.weights is None else str(contestant.weights.resolve()),
+        }
+        self._add(
+            _training_id(contestant, stage.name),
+            "weights",
+            contestant.label,
+            plugin,
+            identity | {"steps": stage.steps},
+            ["weights"],
+            inputs | {"images": "images"},
+            detail,
+            seed,
+        )
+
+    def _images_key(self) -> str:
+        return self.steps["images"].key
+
+    def _outputs(self, contestant: Contestant, plugin: PluginSpec, generator: Any, purpose: Purpose) -> None:
+        reads = generator.reads(purpose)
+        inputs = {stage: _training_id(contestant, stage) for stage in reads.stages}
+        identity = {"version": generator.version, "config": dict(reads.config), "purpose": purpose}
+        identity["grid"] = self.protocol.grid.model_dump(mode="json")
+        if purpose == "sample":
+            items = [sample_id(index) for index in range(self.spec.samples)]
+        else:
+            items = list(self.splits["test"])
+        kind = {"sample": "samples", "sample-conditional": "conditional", "reconstruct": "reconstructions"}[purpose]
+        if purpose == "sample-conditional":
+            identity["regions"] = list(self.protocol.condition_regions)
+        inputs |= {"images": "images"} if purpose != "sample" else {}
+        seed = seeds.derive(self.spec.seed, purpose)
+        self._add(f"{kind}:{contestant.label}", kind, contestant.label, plugin, identity, items, inputs, {}, seed)
+
+    # ----------------------------------------------------------------------------------------------------- metrics
+    def _metric(self, contestant: Contestant, spec: PluginSpec, generator: Any) -> None:
+        metric = config.make("metrics", spec)
+        inputs: dict[str, str] = {}
+        needs: list[dict[str, Any]] = []
+        for need in metric.needs():
+            source = self._source(contestant, need.source)
+            if source is None:
+                needs.append({"source": need.source, "by": need.by, "items": None})
+                continue
+            step, items = source
+            made = self._made(contestant, spec, metric, need, step, items)
+            inputs[f"{need.source}|{need.by}"] = made.id
+            inputs[f"{need.source}|volumes"] = step.id
+            needs.append({"source": need.source, "by": need.by, "items": items})
+        identity = {
+            "version": metric.version,
+            "config": spec.config,
+            "needs": needs,
+            "protocol": self.protocol.model_dump(mode="json"),
+            "contestant": contestant.label,
+        }
+        self._add(
+            f"scores:{contestant.label}:{spec.plugin}",
+            "scores",
+            contestant.label,
+            spec,
+            identity,
+            ["scores"],
+            inputs,
+            {"needs": needs, "generator": contestant.label},
+            seeds.derive(self.spec.seed, "metric", spec.plugin),
+        )
+
+    def _source(self, contestant: Contestant, source: str) -> tuple[Step, list[str]] | None:
+        """The step that makes a source's volumes and the items of it, or None where the contestant has no such thing."""
+        name, _, part = source.partition(":")
+        if name == REAL:
+            return self.steps["images"], list(self.splits[_split(part)])
+        step = self.steps.get(f"{name}:{contestant.label}")
+        return None if step is None else (step, list(step.items))
+
+    def _made(
+        self, contestant: Contestant, spec: PluginSpec, metric: Any, need: Need, step: Step, items: Iterable[str]
+    ) -> Step:
+        """The step that turns a source's volumes into what the metric reads."""
+        by, _, name = need.by.partition(":")
+        if by == "volumes":
+            return step
+        inputs = {"volumes": step.id}
+        if by == "states":
+            inputs["images"] = "images"
+            identity = {"version": metric.version, "config": spec.config, "source": need.source}
+            id = f"states:{step.id}:{spec.plugin}"
+            return self._add(id, "states", step.label, spec, identity, list(items), inputs, {"source": need.source})
+        kind = {"features": "extractors", "labels": "segmenters"}[by]
+        plugin = config.plugin_spec(kind, name, {})
+        made = config.make(kind, plugin)
+        identity = {"version": made.version, "config": plugin.config}
+        if kind == "extractors":
+            identity["preprocessing"] = dict(made.preprocessing)
+        return self._add(f"{by}:{step.id}:{name}", by, step.label, plugin, identity, list(items), inputs)
+
+
+def _training_id(contestant: Contestant, stage: str) -> str:
+    return f"train:{contestant.label}:{stage}"
+
+
+def _split(text: str) -> Split:
+    return next(split for split in SPLITS if split == text)
+
+
+def _with_needs(stages: Sequence[Stage], wanted: set[str]) -> list[Stage]:
+    """The wanted stages and everything they need, in order."""
+    by_name = {stage.name: stage for stage in stages}
+    todo, found = list(wanted), set()
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += by_name[name].needs
+    return [stage for stage in stages if stage.name in found]
+
+
+def _weights_digest(path: Path) -> dict[str, str]:
+    """sha256 of every file that `--weights` names."""
+    if not path.exists():
+        raise UserError(f"--weights {path}: not found; expected a checkpoint file or a folder of them")
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    if not files:
+        raise UserError(f"--weights {path}: an empty folder; expected checkpoint files")
+    return {str(file.relative_to(path) if file != path else file.name): file_sha256(file) for file in files}
+
+
+def build(spec: RunSpec) -> Plan:
+    """The plan of a run. Finds the data set's cases (raises `MissingError` where they are not there)."""
+    return Planner(spec).plan()
+
+
+def read_plan(run_folder: Path) -> Plan:
+    """The plan of a run folder. Raises `UserError` where there is none."""
+    path = run_folder / "plan.json"
+    try:
+        return config.validate(Plan, json.loads(path.read_text()), str(path))
+    except FileNotFoundError:
+        raise UserError(f"{run_folder}: not a run folder (no plan.json); see medlord-bench status") from None

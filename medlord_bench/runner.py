@@ -1,0 +1,38 @@
+"""Carry a plan through: the missing steps in order, then the results. Also what is left to do, for `plan` and `status`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from medlord_bench import registry
+from medlord_bench.collect import collect
+from medlord_bench.contracts import Executor
+from medlord_bench.errors import StepError, Stopped
+from medlord_bench.plan import Plan
+from medlord_bench.stopping import Stopper
+from medlord_bench.store import Store
+from medlord_bench.worker import UNSHARDED, Settings, missing
+
+log = logging.getLogger("medlord_bench")
+
+
+def carry_out(plan: Plan, run_folder: Path, settings: Settings, stopper: Stopper) -> None:
+    """Do every step that is not complete, in order, and collect the results. Raises `Stopped` between steps too."""
+    store = Store(settings.store)
+    executor: Executor = registry.load("executors", settings.executor)(settings)
+    for number, step in enumerate(plan.steps, 1):
+        if stopper.stop():
+            raise Stopped(f"stopped before step {step.id}, everything so far is saved")
+        todo = missing(store, step)
+        where = f"[{number}/{len(plan.steps)}] {step.id}"
+        if not todo:
+            log.info("%s: there already", where)
+            continue
+        log.info("%s: %d of %d to do", where, len(todo), len(step.items))
+        shards = 1 if step.kind in UNSHARDED else min(settings.workers, len(todo))
+        executor.map(run_folder, step.id, shards, stopper.stop)
+        left = missing(store, step)
+        if left:
+            raise StepError(f"step {step.id}: {len(left)} of {len(step.items)} items were not made ({left[0]}, ...)")
+    collect(store, plan, run_folder)

@@ -1,0 +1,34 @@
+"""Stopping cleanly: SIGTERM, SIGUSR1 (Slurm's warning), Ctrl-C and `--max-time` all set one flag that work looks at."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from types import FrameType
+
+
+class Stopper:
+    """`stop()` turns true once an end was asked for. A second Ctrl-C ends at once."""
+
+    def __init__(self, max_time: float | None = None) -> None:
+        self.deadline = None if max_time is None else time.monotonic() + max_time
+        self.signal: int | None = None
+
+    def install(self) -> None:
+        """Catch the signals in this process (main thread only)."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._caught)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            os._exit(130)  # asked twice: nothing published is harmed, the item in hand is lost
+        self.signal = number
+
+    def stop(self) -> bool:
+        return self.signal is not None or (self.deadline is not None and time.monotonic() > self.deadline)
+
+    @property
+    def interrupted(self) -> bool:
+        """By Ctrl-C, rather than by a scheduler or a time limit."""
+        return self.signal == signal.SIGINT

@@ -1,0 +1,139 @@
+"""The content-addressed store: everything computed, by what it was computed from.
+
+``<root>/objects/<kind>/<key>/items/`` holds one published file (or a few) per item and a sidecar ``<item>.json``,
+which is written last: an item exists exactly when its sidecar does. Publishing is a temporary file in the same folder,
+fsync, rename. Resuming is listing what is there and doing what is missing. There is no database and no lock server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medlord_bench.hashing import file_sha256
+
+Write = Callable[[Path], None]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically and durably."""
+    publish(path, lambda temporary: _dump(temporary, value))
+
+
+def _dump(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def publish(path: Path, write: Write) -> None:
+    """Let `write` make a file beside `path`, bring it to disk, and rename it into place.
+
+    The temporary keeps the suffix, since writers choose the format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What is known about a published item. files: suffix -> sha256. failed: why there is no file."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    failed: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of the store: the items of one step."""
+
+    path: Path
+
+    @property
+    def items(self) -> Path:
+        return self.path / "items"
+
+    def declare(self, step: Mapping[str, Any]) -> None:
+        """Write `step.json`: what the key was made from, so that a person can read it."""
+        if not (self.path / "step.json").exists():
+            write_json(self.path / "step.json", step)
+
+    def has(self, item: str) -> bool:
+        return (self.items / f"{item}.json").exists()
+
+    def missing(self, items: Iterable[str]) -> list[str]:
+        return [item for item in items if not self.has(item)]
+
+    def file(self, item: str, suffix: str) -> Path:
+        return self.items / f"{item}{suffix}"
+
+    def put(self, item: str, writers: Mapping[str, Write], facts: Mapping[str, Any]) -> None:
+        """Publish an item: one file per suffix, then the sidecar."""
+        for suffix, write in writers.items():
+            publish(self.file(item, suffix), write)
+        files = {suffix: file_sha256(self.file(item, suffix)) for suffix in writers}
+        write_json(self.items / f"{item}.json", {"files": files, "failed": None, "facts": dict(facts)})
+
+    def put_folder(self, item: str, source: Path, facts: Mapping[str, Any]) -> None:
+        """Publish a folder as an item, by hard links where the file system has them."""
+        target = self.items / item
+        temporary = self.items / f".tmp-{os.getpid()}-{item}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        self.items.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, temporary, copy_function=_link_or_copy)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+        write_json(self.items / f"{item}.json", {"files": {}, "failed": None, "facts": dict(facts)})
+
+    def put_failure(self, item: str, reason: str, facts: Mapping[str, Any]) -> None:
+        """Publish that an item could not be made: it is counted, and not tried again."""
+        write_json(self.items / f"{item}.json", {"files": {}, "failed": reason, "facts": dict(facts)})
+
+    def sidecar(self, item: str) -> Sidecar:
+        return Sidecar(**json.loads((self.items / f"{item}.json").read_text()))
+
+    def complete(self, items: Iterable[str]) -> None:
+        """Write `manifest.json`: every item asked for so far, with its hashes."""
+        manifest = self.path / "manifest.json"
+        known: dict[str, Any] = json.loads(manifest.read_text()) if manifest.exists() else {}
+        fresh = {item: dict(self.sidecar(item).files) for item in items}
+        if any(known.get(item) != files for item, files in fresh.items()):
+            write_json(manifest, known | fresh)
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+    return target
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder that holds objects and runs."""
+
+    root: Path
+
+    def object(self, kind: str, key: str) -> StoredObject:
+        return StoredObject(self.root / "objects" / kind / key)
+
+    def objects(self) -> list[Path]:
+        """Every object folder, sorted."""
+        return sorted(path for path in (self.root / "objects").glob("*/*") if path.is_dir())
+
+    def runs(self) -> list[Path]:
+        """Every run folder, the oldest first."""
+        found = (path.parent for path in (self.root / "runs").glob("*/plan.json"))
+        return sorted(found, key=lambda path: (path / "plan.json").stat().st_mtime)
