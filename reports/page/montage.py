@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 WINDOW = (-1000.0, 1000.0)  # soft tissue and lung in one picture
 MOST = 6  # columns of one figure
 PLANES = ("axial", "coronal", "sagittal")
-GAP, HEADER, MARGIN = 6, 26, 24  # pixels
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,9 @@ def _row(
     if not items:
         return MontageRow(title, None, "not there: no volume was made")
     columns = [_column(item, run_folder, window, spacing) for item in items[:MOST]]
+    if not any(column.planes for column in columns):
+        reasons = ", ".join(dict.fromkeys(column.absent for column in columns))
+        return MontageRow(title, None, f"no volume to show of {len(items)}: {reasons}")
     png = _png(columns)
     source = figures.add(f"montage-{number + 1}-{title}", png)
     shown = ", ".join(column.title + (f" ({column.absent})" if column.absent else "") for column in columns)
@@ -128,21 +130,22 @@ def _png(columns: Sequence[Column]) -> bytes:
     from matplotlib.figure import Figure
 
     width, heights, scale = _layout(columns)
-    total = (MARGIN + len(columns) * (width + GAP), HEADER + sum(heights) + GAP * len(heights))
+    letter = width / 15  # pixels: text keeps its size beside the volumes, whatever their resolution
+    gap, band = letter / 3, 1.6 * letter
+    total = (band + len(columns) * (width + gap), band + sum(heights) + gap * len(heights))
     figure = Figure(figsize=(total[0] / 100, total[1] / 100), dpi=100, facecolor="black")
     FigureCanvasAgg(figure)
     for number, column in enumerate(columns):
-        left = MARGIN + number * (width + GAP)
-        _write(figure, (left + width / 2, total[1] - HEADER / 2), total, _shorten(column.title))
-        top = total[1] - HEADER
+        left, top = band + number * (width + gap), total[1] - band
+        _write(figure, (left + width / 2, top + band / 2), total, _shorten(column.title), letter)
+        if not column.planes:
+            _write(figure, (left + width / 2, top - heights[0] / 2), total, column.absent, letter)
         for row, height in enumerate(heights):
             if number == 0:
-                _write(figure, (MARGIN / 2, top - height / 2), total, PLANES[row], rotation=90)
+                _write(figure, (band / 2, top - height / 2), total, PLANES[row], letter, rotation=90)
             if column.planes:
                 _panel(figure, column.planes[row], (left, top - height, width, height), scale, total)
-            else:
-                _write(figure, (left + width / 2, top - height / 2), total, column.absent if row == 0 else "")
-            top -= height + GAP
+            top -= height + gap
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, facecolor="black", metadata={"Software": None})
     return buffer.getvalue()
@@ -151,8 +154,6 @@ def _png(columns: Sequence[Column]) -> bytes:
 def _layout(columns: Sequence[Column]) -> tuple[int, list[int], float]:
     """Width of a column and height of each row in pixels, and pixels per mm."""
     planes = [plane for column in columns for plane in column.planes]
-    if not planes:
-        return 256, [256, 256, 256], 1.0
     widest = max(plane.size[0] for plane in planes)
     width = min(max(4 * max(plane.grey.shape[1] for plane in planes), 256), 512)
     tallest = [max(c.planes[row].size[1] for c in columns if c.planes) for row in range(len(PLANES))]
@@ -173,9 +174,10 @@ def _panel(
     axes = figure.add_axes((x / total[0], y / total[1], w / total[0], h / total[1]))
     axes.imshow(plane.grey, cmap="gray", vmin=0, vmax=255, aspect="auto", interpolation="nearest")
     axes.set_axis_off()
-    places = ((9, h / 2), (w - 9, h / 2), (w / 2, h - 10), (w / 2, 10))
+    letter = width / 16
+    places = ((letter, h / 2), (w - letter, h / 2), (w / 2, h - letter), (w / 2, letter))
     for side, (dx, dy) in zip(plane.sides, places, strict=True):
-        _write(figure, (x + dx, y + dy), total, side, colour="#ffd75e", size=9)
+        _write(figure, (x + dx, y + dy), total, side, letter, colour="#ffd75e")
 
 
 def _write(
@@ -183,11 +185,13 @@ def _write(
     place: tuple[float, float],
     total: tuple[float, float],
     text: str,
+    size: float,
     rotation: float = 0,
     colour: str = "#e4e4e4",
-    size: float = 9.5,
 ) -> None:
-    """Text centred at a place in pixels; never read as mathematics, whatever a case is called."""
+    """Text of `size` pixels centred at a place in pixels; never read as mathematics, whatever a case is called."""
+    from matplotlib.patheffects import withStroke
+
     figure.text(
         place[0] / total[0],
         place[1] / total[1],
@@ -196,12 +200,13 @@ def _write(
         va="center",
         rotation=rotation,
         color=colour,
-        fontsize=size,
+        fontsize=0.72 * size,  # points at 100 dpi
         parse_math=False,
+        path_effects=[withStroke(linewidth=size / 8, foreground="black")],
     )
 
 
-def _shorten(text: str, most: int = 30) -> str:
+def _shorten(text: str, most: int = 24) -> str:
     return text if len(text) <= most else f"{text[: most // 2 - 1]}...{text[-(most // 2 - 2) :]}"
 
 
