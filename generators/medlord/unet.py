@@ -104,14 +104,14 @@ def config_from_state(
     Heads, norm groups and the last activation leave no trace in the tensors and have to be given.
     Raises KeyError where a tensor that decides the architecture is missing.
     """
-    levels = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("down_blocks."))
-    resnets = [name.split(".")[3] for name in state if name.startswith("down_blocks.0.resnets.")]
-    attends = tuple(f"down_blocks.{level}.attentions.0.attn.to_q.weight" in state for level in range(levels))
+    levels = len({name.split(".")[1] for name in state if name.startswith("down_blocks.")})
+    resnets = {name.split(".")[3] for name in state if name.startswith("down_blocks.0.resnets.")}
+    attends = tuple(any(name.startswith(f"down_blocks.{i}.attentions.") for name in state) for i in range(levels))
     uses_heads = [*attends[:-1], True]
     return UNetConfig(
         latent_channels=state["conv_in.conv.weight"].shape[1],
         channels=tuple(state[f"down_blocks.{i}.resnets.0.conv1.conv.weight"].shape[0] for i in range(levels)),
-        num_res_blocks=1 + max(map(int, resnets)),
+        num_res_blocks=len(resnets),
         attention_levels=attends,
         num_head_channels=tuple(head_channels if uses else 0 for uses in uses_heads),
         norm_num_groups=norm_num_groups,

@@ -1,0 +1,174 @@
+"""Checkpoints of the authors' code (github.com/Cardio-AI/medlord) as our configs and tensors.
+
+Strict: every tensor of our network must be found under its upstream name and with its shape, and nothing may be left
+over. What upstream's checkpoints do not hold (heads, norm groups, mask stride, T, latent scale) has to be known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from medlord_bench.checkpoints import read_torch
+from medlord_bench.errors import UserError
+from medlord_bench.nn.vqgan import VQGAN, VQGANConfig
+from medlord_bench.nn.vqgan import config_from_state as vqgan_from_state
+
+from .configs import ControlUNetConfig, UNetConfig
+from .controlnet import build_controlnet
+from .unet import build_unet
+from .unet import config_from_state as unet_from_state
+
+Kind = Literal["vqgan", "ldm", "controlnet"]
+State = Mapping[str, torch.Tensor]
+
+# Trained but never applied by the authors' attention blocks, so that ours do not have it.
+UNUSED = re.compile(r"(attentions\.\d+|middle_block\.attention)\.proj_attn\.(weight|bias)")
+
+
+@dataclass(frozen=True)
+class Unstored:
+    """What no upstream checkpoint says and no tensor's shape tells; the defaults are upstream's configuration files'.
+
+    head_channels: per attention head; None: 64 for networks of three levels, else 32.
+    """
+
+    head_channels: int | None = None
+    norm_num_groups: int = 32
+    mask_stride: Literal[1, 2] = 2
+
+
+class ControlDescription(NamedTuple):
+    """The ControlNet, the U-Net it was made for, and how many masks it takes."""
+
+    net: ControlUNetConfig
+    unet: UNetConfig
+    masks: int
+
+
+class Converted(NamedTuple):
+    """config: `VQGANConfig`, `UNetConfig` or `ControlDescription`. source: which part of the file the tensors are."""
+
+    config: Any
+    tensors: dict[str, torch.Tensor]
+    source: str
+
+
+def convert_upstream(path: Path, kind: Kind, unstored: Unstored | None = None, averaged: bool = True) -> Converted:
+    """Read an upstream checkpoint of `kind`.
+
+    averaged: take the averaged weights where the file has them, as upstream does when it samples. Its ControlNets
+    are trained and sampled on the U-Net's raw weights, though: for those give the U-Net with averaged=False.
+    Raises `MissingError` where the file is absent, and `UserError` naming the first tensors that are missing, left
+    over or of the wrong shape.
+    """
+    state, source = _tensors(read_torch(path), path, averaged and kind != "vqgan")
+    describe, build, upstream_name = _LAYOUTS[kind]
+    try:
+        config = describe(state, unstored or Unstored())
+    except KeyError as error:
+        raise UserError(f"{path}: missing tensor {error}; this is no {kind} checkpoint of the authors' code") from None
+    except (ValueError, IndexError) as error:  # a pydantic ValidationError is a ValueError
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise UserError(f"{path}: {reason}; no {kind} network has tensors of these shapes") from None
+    with torch.device("meta"):
+        expected = build(config).state_dict()
+    return Converted(config, _renamed(state, expected, upstream_name, path), source)
+
+
+def _tensors(found: Any, path: Path, averaged: bool) -> tuple[State, str]:
+    """The tensors in a checkpoint's dictionary and where in it they were."""
+    if not isinstance(found, Mapping):
+        raise UserError(f"{path}: holds a {type(found).__name__}, expected a dictionary of tensors")
+    ema = found.get("ema")
+    if averaged and isinstance(ema, Mapping) and ema.get("shadow"):
+        state, source = ema["shadow"], "ema.shadow"
+    elif "model" in found:
+        state, source = found["model"], "model"
+    elif "state_dict" in found:
+        state, source = found["state_dict"], "state_dict"
+    else:
+        state, source = found, "the file itself"
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{path}: {source} is not a dictionary of tensors; expected a checkpoint of the authors' code")
+    return state, source
+
+
+def _renamed(state: State, expected: State, upstream_name: Callable[[str], str], path: Path) -> dict[str, torch.Tensor]:
+    """`state` under our names, or a `UserError` in upstream's names."""
+    theirs = {name: upstream_name(name) for name in expected}
+    problems = [f"missing tensor {name!r}" for name in theirs.values() if name not in state]
+    known = set(theirs.values())
+    problems += [f"surplus tensor {name!r}" for name in state if name not in known and not UNUSED.search(name)]
+    problems += [
+        f"tensor {theirs[name]!r} is {tuple(state[theirs[name]].shape)}, expected {tuple(value.shape)}"
+        for name, value in expected.items()
+        if theirs[name] in state and state[theirs[name]].shape != value.shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise UserError(f"{path}: {'; '.join(problems[:3])}{more}; give the checkpoint of one network, unchanged")
+    return {name: state[theirs[name]].to(value.dtype) for name, value in expected.items()}
+
+
+# ------------------------------------------------------------------------------------------- layouts of the networks
+def unet_upstream_name(name: str) -> str:
+    """The name that a tensor of our `UNet` has upstream, where the SiLU before the last convolution is left out."""
+    name = name.replace(".attn.to_", ".to_").replace(".upsampler.postconv.", ".upsampler.conv.")
+    return re.sub(r"^out\.2\.", "out.1.", name)
+
+
+def controlnet_upstream_name(name: str) -> str:
+    """The name that a tensor of our `ControlNet` has upstream."""
+    return name.replace(".attn.to_", ".to_").replace(".out_proj.", ".to_out.0.")
+
+
+def _describe_vqgan(state: State, unstored: Unstored) -> VQGANConfig:
+    return vqgan_from_state(state)
+
+
+def _describe_unet(state: State, unstored: Unstored) -> UNetConfig:
+    levels = len({name.split(".")[1] for name in state if name.startswith("down_blocks.")})
+    return unet_from_state(state, unstored.head_channels or (64 if levels == 3 else 32), unstored.norm_num_groups)
+
+
+def _describe_controlnet(state: State, unstored: Unstored) -> ControlDescription:
+    # Seen by its encoder, a ControlNet is a narrow U-Net; its projections give the width of the real one.
+    narrow = _describe_unet(state, unstored)
+    step = narrow.num_res_blocks + 1
+    wide = [state[f"controlnet_down_blocks.{1 + step * i}.weight"].shape[0] for i in range(len(narrow.channels))]
+    first = state["controlnet_cond_embedding.conv_in.conv.weight"]
+    embedding = [first.shape[0]]
+    while (name := f"controlnet_cond_embedding.blocks.{2 * len(embedding) - 1}.conv.weight") in state:
+        embedding.append(state[name].shape[0])
+    net = ControlUNetConfig(
+        ratio=narrow.channels[0] / wide[0],
+        norm_num_groups=unstored.norm_num_groups,
+        embedding_channels=tuple(embedding),
+        initial_stride=unstored.mask_stride,
+        with_conditioning="middle_block.attention.proj_in.conv.weight" in state,
+    )
+    unet = UNetConfig.model_validate({**narrow.model_dump(), "channels": tuple(wide)})
+    return ControlDescription(net, unet, first.shape[1])
+
+
+def _build_controlnet(described: ControlDescription) -> nn.Module:
+    return build_controlnet(described.net, described.unet, described.masks, described.net.downsampling, "meta")
+
+
+def _build_unet(config: UNetConfig) -> nn.Module:
+    return build_unet(config, "meta")
+
+
+_LAYOUTS: Mapping[Kind, tuple[Callable[..., Any], Callable[..., nn.Module], Callable[[str], str]]] = {
+    "vqgan": (_describe_vqgan, VQGAN, str),
+    "ldm": (_describe_unet, _build_unet, unet_upstream_name),
+    "controlnet": (_describe_controlnet, _build_controlnet, controlnet_upstream_name),
+}
