@@ -149,7 +149,8 @@ def _plane(sides: Sides, split: str, plane: str, has_floor: bool) -> _Measured:
     if has_floor:
         floor = stats.frechet_distance(_pooled(_groups(sides.real[OTHER[split]], plane)), _pooled(real))
     if min(len(samples), len(real)) < LEAST_GROUPS:
-        why = f"no interval: {len(real)} {split} patients, at least {LEAST_GROUPS} are needed to leave one out"
+        groups = f"{len(samples)} samples and {len(real)} {split} patients"
+        why = f"no interval: {groups}, at least {LEAST_GROUPS} of each are needed to leave one out"
         return _Measured(stats.frechet_distance(_pooled(samples), _pooled(real)), (), floor, why)
     found = stats.frechet_jackknife(samples, real)
     return _Measured(found.value, (found.without_x, found.without_y), floor, "")
