@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Shape = tuple[int, int, int]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Precision = Literal["fp32", "bf16", "fp16"]
+Selection = Literal["best", "last"]  # which checkpoint of a training is published
+AttentionBackend = Literal["auto", "sdpa", "xformers", "math"]
 State = Mapping[str, "NDArray[Any]"]  # what one case contributes to a metric: named arrays, stored without pickles
 
 

@@ -5,7 +5,15 @@ Names are TotalSegmentator's where it has one, shortened as in the paper's Table
 
 from __future__ import annotations
 
-CARDIAC = ("lv_myocardium", "left_atrium", "left_ventricle", "right_atrium", "right_ventricle", "aorta", "pulmonary_artery")
+CARDIAC = (
+    "lv_myocardium",
+    "left_atrium",
+    "left_ventricle",
+    "right_atrium",
+    "right_ventricle",
+    "aorta",
+    "pulmonary_artery",
+)
 
 COMPOSITE: dict[str, tuple[str, ...]] = {
     "lungs": (

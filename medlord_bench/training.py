@@ -18,17 +18,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from medlord_bench import seeds
 from medlord_bench.checkpoints import read_torch
-from medlord_bench.contracts import Run
+from medlord_bench.contracts import Precision, Run, Selection
 from medlord_bench.errors import StepError, Stopped
 
-Precision = Literal["fp32", "bf16", "fp16"]
-Selection = Literal["best", "last"]
 PATIENCE_NOT_FINITE = 20  # consecutive steps without a finite gradient before training is given up
 CHECKPOINT_SECONDS = 300.0  # never lose more than this to a kill
 

@@ -13,60 +13,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 from torch import Tensor
 
 from medlord_bench import seeds
 from medlord_bench.checkpoints import load_model, load_strict, save_model
-from medlord_bench.contracts import Cohort, Frozen, Run, Shape, Split
+from medlord_bench.contracts import Cohort, Run, Split
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.nn.intensity import Window, scale_hu
-from medlord_bench.nn.losses import Adversary, Perceptual, Spectral, adversary_fits, check_perceptual_weights
+from medlord_bench.nn.losses import Adversary, Perceptual, Spectral, check_perceptual_weights
 from medlord_bench.nn.quantiser import Quantised, Statistics, usage
-from medlord_bench.nn.vqgan import PRESETS, VQGAN, VQGANConfig
-from medlord_bench.training import Optimiser, Precision, Selection, Stateful, autocast
+from medlord_bench.nn.vqgan import VQGAN, VQGANConfig
+from medlord_bench.training import Optimiser, Stateful, autocast
 from medlord_bench.weights import weights_folder
 
+from .configs import AutoencoderConfig
+
 KIND = "medlord.autoencoder"
-
-
-class AutoencoderConfig(Frozen):
-    """Training of the VQ-GAN."""
-
-    net: VQGANConfig = PRESETS["ds4"]
-    patch: Shape = Field(default=(128, 128, 128), description="voxels of a training patch; the paper: 128 cubed")
-    batch: int = Field(default=2, gt=0, description="patches of one step")
-    micro_batch: int = Field(default=2, gt=0, description="patches at once; changes memory, not the batch")
-    steps: int = Field(default=250_000, gt=0, description="the paper's, for both cohorts")
-    lr_g: float = Field(default=3e-5, gt=0)
-    lr_d: float = Field(default=1e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    precision: Precision = "fp16"
-    l1: float = Field(default=1.0, ge=0)
-    perceptual: float = Field(default=0.002, ge=0, description="0: no backbone is needed")
-    perceptual_slices: float = Field(default=0.5, gt=0, le=1, description="share of each axis's slices")
-    adversarial: float = Field(default=0.005, ge=0, description="0: no discriminator is trained")
-    adversarial_warmup: int = Field(default=600, ge=0, description="steps of linear warm-up; 10 epochs of 120 cases")
-    spectral: float = Field(default=1.0, ge=0)
-    rotate: float = Field(default=0.0, ge=0, le=1, description="probability of a turn about Z; the repository: 0.2")
-    rotate_degrees: float = Field(default=5.0, ge=0, description="largest turn")
-    flip: float = Field(default=0.0, ge=0, le=1, description="probability of a flip along Y; the repository: 0.5")
-    discriminator_channels: int = Field(default=64, gt=0)
-    discriminator_layers: int = Field(default=3, gt=0)
-    validation_patches: int = Field(default=16, gt=0)
-    validate_every: int = Field(default=1000, gt=0)
-    checkpoint_every: int = Field(default=1000, gt=0)
-    selection: Selection = "best"
-
-    @model_validator(mode="after")
-    def _shapes_fit(self) -> AutoencoderConfig:
-        if any(side <= 0 or side % self.net.factor for side in self.patch):
-            raise ValueError(f"patch {self.patch}: expected multiples of {self.net.factor}, the downsampling")
-        if self.adversarial and not adversary_fits(self.patch, self.discriminator_layers):
-            raise ValueError(f"patch {self.patch}: too small for {self.discriminator_layers} discriminator_layers")
-        if self.batch % self.micro_batch:
-            raise ValueError(f"micro_batch {self.micro_batch}: expected a divisor of batch {self.batch}")
-        return self
 
 
 class Patches:
@@ -120,6 +83,7 @@ class AutoencoderRecipe:
 
     def __init__(self, config: AutoencoderConfig, data: Cohort, run: Run) -> None:
         self.config, self.seed, self.device = config, run.seed, run.device
+        self.weights_dir = weights_folder(run.weights_dir)
         self.train, self.val = Patches(data, "train", config), Patches(data, "val", config)
         self.perceptual = self._perceptual() if config.perceptual else None  # first: it may be missing
         self.spectral = Spectral()
@@ -132,7 +96,7 @@ class AutoencoderRecipe:
         self.window = CodeWindow(config.net.codes, run.device)
 
     def _perceptual(self) -> Perceptual:
-        backbone = check_perceptual_weights(weights_folder())
+        backbone = check_perceptual_weights(self.weights_dir)
         return Perceptual(backbone, self.config.perceptual_slices).to(self.device)
 
     def _adversary(self) -> Adversary:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medlord_bench.checkpoints import load_model, load_strict, save_model
-from medlord_bench.contracts import Cohort, Run
+from medlord_bench.contracts import AttentionBackend, Cohort, Run
 from medlord_bench.errors import UserError
-from medlord_bench.nn.attention import AttentionBackend
 from medlord_bench.regions import members
 
 from .configs import ControlNetConfig, ControlUNetConfig, UNetConfig

@@ -1,4 +1,8 @@
-"""Configuration of MedLoRD's latent diffusion stages. Imports no torch, so that plugins can be listed fast."""
+"""Configuration of MedLoRD's stages. Imports no torch, so that plugins can be listed fast.
+
+The autoencoder's learning rates, loss weights and discriminator are those of the authors' `vqgan_ds4_new.yaml`; the
+paper states none of them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import Frozen
+from medlord_bench.contracts import AttentionBackend, Frozen, Precision, Selection, Shape
+from medlord_bench.nn.vqgan_config import PRESETS as VQGANS
+from medlord_bench.nn.vqgan_config import VQGANConfig, adversary_fits
 
 Positive = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -31,7 +37,7 @@ class UNetConfig(Frozen):
     attention_levels: tuple[bool, ...] = (False, False, True, True)
     num_head_channels: tuple[Annotated[int, Field(ge=0)], ...] = (0, 0, 32, 32)
     norm_num_groups: Positive = 32
-    attention: Literal["auto", "sdpa", "xformers", "math"] = "auto"
+    attention: AttentionBackend = "auto"
     checkpointing: bool = False
     final_act: Literal["none", "silu"] = "none"
 
@@ -115,16 +121,16 @@ class OptimisationConfig(Frozen):
 
     batch: Positive = 4
     micro_batch: Positive | None = None
-    steps: Positive = 250_000
+    steps: Annotated[int, Field(ge=0)] = 750_000
     lr: Annotated[float, Field(gt=0)] = 1e-4
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     ema_decay: Probability = 0.999
     clip: Annotated[float, Field(gt=0)] = 1.0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp16"
+    precision: Precision = "fp16"
     loss: Literal["l1", "huber"] = "l1"
     validate_every: Positive = 5_000
     checkpoint_every: Positive = 1_000
-    selection: Literal["best", "last"] = "best"
+    selection: Selection = "best"
 
     @model_validator(mode="after")
     def _parts_fit(self) -> OptimisationConfig:
@@ -152,3 +158,84 @@ class ControlNetConfig(OptimisationConfig):
     batch: Positive = 1
     lr: Annotated[float, Field(gt=0)] = 7.5e-5
     condition_dropout: Probability = 0.1
+
+
+class AutoencoderConfig(Frozen):
+    """Training of the VQ-GAN."""
+
+    net: VQGANConfig = VQGANS["ds4"]
+    patch: Shape = Field(default=(128, 128, 128), description="voxels of a training patch; the paper: 128 cubed")
+    batch: int = Field(default=2, gt=0, description="patches of one step")
+    micro_batch: int = Field(default=2, gt=0, description="patches at once; changes memory, not the batch")
+    steps: int = Field(default=250_000, ge=0, description="the paper's, for both cohorts")
+    lr_g: float = Field(default=3e-5, gt=0)
+    lr_d: float = Field(default=1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    precision: Precision = "fp16"
+    l1: float = Field(default=1.0, ge=0)
+    perceptual: float = Field(default=0.002, ge=0, description="0: no backbone is needed")
+    perceptual_slices: float = Field(default=0.5, gt=0, le=1, description="share of each axis's slices")
+    adversarial: float = Field(default=0.005, ge=0, description="0: no discriminator is trained")
+    adversarial_warmup: int = Field(default=600, ge=0, description="steps of linear warm-up; 10 epochs of 120 cases")
+    spectral: float = Field(default=1.0, ge=0)
+    rotate: float = Field(default=0.0, ge=0, le=1, description="probability of a turn about Z; the repository: 0.2")
+    rotate_degrees: float = Field(default=5.0, ge=0, description="largest turn")
+    flip: float = Field(default=0.0, ge=0, le=1, description="probability of a flip along Y; the repository: 0.5")
+    discriminator_channels: int = Field(default=64, gt=0)
+    discriminator_layers: int = Field(default=3, gt=0)
+    validation_patches: int = Field(default=16, gt=0)
+    validate_every: int = Field(default=1000, gt=0)
+    checkpoint_every: int = Field(default=1000, gt=0)
+    selection: Selection = "best"
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> AutoencoderConfig:
+        if any(side <= 0 or side % self.net.factor for side in self.patch):
+            raise ValueError(f"patch {self.patch}: expected multiples of {self.net.factor}, the downsampling")
+        if self.adversarial and not adversary_fits(self.patch, self.discriminator_layers):
+            raise ValueError(f"patch {self.patch}: too small for {self.discriminator_layers} discriminator_layers")
+        if self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch}: expected a divisor of batch {self.batch}")
+        return self
+
+
+class LatentsConfig(Frozen):
+    """Encoding the cohort."""
+
+    quantised: bool = Field(
+        False, description="take latents after quantisation; the paper does not say, the code: before"
+    )
+    scale: float | None = Field(
+        None, gt=0, description="1 / deviation of the latents; None: measured on the training split"
+    )
+    precision: Precision = "fp32"
+    tile: Shape | None = Field(None, description="encode in boxes of this many voxels; same result, less memory")
+
+
+class SamplingConfig(Frozen):
+    """Drawing volumes."""
+
+    steps: int | None = Field(None, ge=1, description="None: all T by DDPM; fewer: DDIM")
+    precision: Precision = "fp32"
+    attention: AttentionBackend | None = Field(None, description="None: as trained")
+    tile: Shape | None = Field(None, description="encode and decode in boxes of this many voxels; same result")
+
+
+class Pretrained(Frozen):
+    """Weights that others published, instead of training. hu_window: what their [-1, 1] stands for."""
+
+    repository: str
+    autoencoder: str
+    diffusion: str
+    hu_window: tuple[int, int]
+
+
+class MedLoRDConfig(Frozen):
+    """The whole model. Departures of each preset from the paper are written in `presets.py`."""
+
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    latents: LatentsConfig = LatentsConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    controlnet: ControlNetConfig = ControlNetConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    pretrained: Pretrained | None = None

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 
 from medlord_bench.checkpoints import load_model, load_strict, save_model
-from medlord_bench.contracts import Run, Shape
+from medlord_bench.contracts import AttentionBackend, Precision, Run, Shape
 from medlord_bench.errors import UserError
-from medlord_bench.nn.attention import AttentionBackend
 from medlord_bench.seeds import noise as draw
-from medlord_bench.training import Precision, autocast
+from medlord_bench.training import autocast
 
 from .configs import DiffusionConfig, UNetConfig
 from .controlnet import ControlNet

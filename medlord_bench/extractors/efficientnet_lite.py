@@ -69,7 +69,8 @@ class Block(nn.Module):
             h = F.relu6(self.bn0(self.expand_conv(h)), inplace=True)
         h = F.relu6(self.bn1(self.depthwise_conv(h)), inplace=True)
         h = self.bn2(self.project_conv(h))
-        return x + h if self.residual else h
+        result: Tensor = x + h if self.residual else h
+        return result
 
 
 class EfficientNetLite0(nn.Module):

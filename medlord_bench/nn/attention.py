@@ -15,9 +15,9 @@ from monai.networks.blocks import CrossAttentionBlock, SABlock
 from torch import nn
 from torch.nn import functional
 
+from medlord_bench.contracts import AttentionBackend
 from medlord_bench.errors import MissingError
 
-AttentionBackend = Literal["auto", "sdpa", "xformers", "math"]
 Kernel = Literal["sdpa", "xformers", "math"]
 
 

@@ -117,13 +117,3 @@ class Adversary(nn.Module):
     def _loss(self, images: Tensor, *, real: bool, for_discriminator: bool) -> Tensor:
         logits = self.discriminator(images.contiguous())[-1].float()
         return self.criterion(logits, target_is_real=real, for_discriminator=for_discriminator)  # type: ignore[no-any-return]
-
-
-def adversary_fits(patch: tuple[int, int, int], layers: int) -> bool:
-    """Whether every instance norm of the discriminator sees more than one voxel on an image of this shape."""
-    smallest = list(patch)
-    for layer in range(layers + 1):
-        stride = 2 if layer < layers else 1  # the first convolution and all further ones but the last
-        smallest = [(n + 2 - 4) // stride + 1 for n in smallest]
-    x, y, z = smallest
-    return min(smallest) >= 2 and x * y * z > 1

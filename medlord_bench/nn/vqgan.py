@@ -11,49 +11,19 @@ from collections.abc import Mapping
 
 import torch
 from monai.networks.nets.vqvae import Decoder, Encoder
-from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from medlord_bench.contracts import Frozen, Shape
+from medlord_bench.contracts import Shape
 from medlord_bench.errors import UserError
 from medlord_bench.nn.quantiser import Quantised, Statistics, VectorQuantiser
 from medlord_bench.nn.tiling import apply_tiled
+from medlord_bench.nn.vqgan_config import PRESETS, VQGANConfig
+
+__all__ = ["PRESETS", "VQGAN", "VQGANConfig", "config_from_state"]
 
 DOWN = (2, 4, 1, 1)  # stride, kernel, dilation, padding of every level
 UP = (2, 4, 1, 1, 0)  # and output padding
-
-
-class VQGANConfig(Frozen):
-    """The autoencoder's architecture. Each level halves the resolution: two levels downsample 4 times, three 8."""
-
-    channels: tuple[int, ...] = Field(description="feature channels of each level, finest first")
-    res_channels: tuple[int, ...] | None = Field(
-        default=None, description="inside residual units; None: the same as channels"
-    )
-    res_layers: int = Field(default=2, ge=0, description="residual units of each level")
-    codes: int = Field(default=16384, gt=0, description="size of the codebook")
-    dim: int = Field(default=8, gt=0, description="channels of a code")
-    commitment_cost: float = 0.25
-    decay: float = Field(default=0.95, gt=0, lt=1, description="of the codebook's moving averages")
-    epsilon: float = 1e-5
-    restart_below: float = Field(
-        default=0.0, ge=0, description="codes used less than this share of the average are moved onto data; 0: never"
-    )
-    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass to save memory")
-
-    @property
-    def factor(self) -> int:
-        """Image voxels per latent voxel along each axis."""
-        return 1 << len(self.channels)
-
-
-# The shapes of MedLoRD's repository (configs/stage1).
-PRESETS: Mapping[str, VQGANConfig] = {
-    "ds4": VQGANConfig(channels=(128, 256), decay=0.95),
-    "ds8": VQGANConfig(channels=(128, 256, 512), decay=0.98),
-    "small": VQGANConfig(channels=(64, 128), codes=8192, decay=0.99),
-}
 
 
 class VQGAN(nn.Module):

@@ -1,0 +1,148 @@
+"""MedLoRD's presets and variants, as data; each departure from the paper stands beside the preset.
+
+What the paper states (sections 2, A.1): codebook 16,384 x 8; patches 128x128x128 (PCCTA) and 128x128x64 (LUNA) for
+250,000 iterations; otherwise 750,000 iterations; cosine schedule with T = 300, L1 loss, AdamW; ControlNet of half the
+channels, trained from scratch; no augmentation. Everything else (channels, learning rates, batch, EMA, loss weights)
+is taken from the authors' configuration files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medlord_bench.nn.vqgan_config import PRESETS as VQGANS
+
+from .configs import UNETS
+
+DS4 = VQGANS["ds4"].model_dump(mode="json")
+DS8 = VQGANS["ds8"].model_dump(mode="json")
+UNET = dict(UNETS["medlord"])
+
+# Departures from the paper: selection is by validation loss where the paper chose the epoch by FID on the test split
+# and by eye; the autoencoder is ds4, whose latents the paper's figures fit (it does not say).
+PAPER_PCCTA: Mapping[str, Any] = {
+    "autoencoder": {"net": DS4, "patch": (128, 128, 128), "batch": 2, "micro_batch": 2, "steps": 250_000},
+    "latents": {"precision": "fp16"},
+    "diffusion": {"net": UNET, "batch": 4, "micro_batch": 4, "steps": 750_000, "timesteps": 300},
+    "controlnet": {"batch": 1, "micro_batch": 1, "steps": 750_000},
+    "sampling": {"precision": "fp16"},
+}
+
+# Departures: as above. The patch is the paper's for LUNA.
+PAPER_LUNA: Mapping[str, Any] = {
+    **PAPER_PCCTA,
+    "autoencoder": {**PAPER_PCCTA["autoencoder"], "patch": (128, 128, 64)},
+}
+
+# The same model and the same effective batch, in micro-batches of one and with activations recomputed, so that every
+# stage fits a card of 24 GB. Same results but for rounding. Encoding and decoding are tiled, equal to untiled.
+FITTED: Mapping[str, Any] = {
+    "autoencoder": {**PAPER_PCCTA["autoencoder"], "net": {**DS4, "checkpointing": True}, "micro_batch": 1},
+    "latents": {"precision": "fp16", "tile": (256, 256, 128)},
+    "diffusion": {**PAPER_PCCTA["diffusion"], "net": {**UNET, "checkpointing": True}, "micro_batch": 1},
+    "controlnet": PAPER_PCCTA["controlnet"],
+    "sampling": {"precision": "fp16", "tile": (256, 256, 128)},
+}
+
+# The authors' published weights for LUNA (VQ-GAN and U-Net; no ControlNet is published). They carry no configuration:
+# the architecture is read off the tensors' shapes; T = 300 is assumed, since the repository has files for both 300 and
+# 1000; [-1, 1] is taken to be -1000..1000 HU, as the authors' sampler writes it; the latent scale is measured on the
+# user's own training latents unless generator.latents.scale gives it.
+RELEASED_LUNA: Mapping[str, Any] = {
+    "autoencoder": {"net": DS8, "steps": 0},
+    "latents": {"precision": "fp16", "tile": (256, 256, 128)},
+    "diffusion": {"net": UNET, "steps": 0, "timesteps": 300},
+    "sampling": {"precision": "fp16", "tile": (256, 256, 128)},
+    "pretrained": {
+        "repository": "AICM-HD/medlord",
+        "autoencoder": "vqgan_luna_ds8.pth",
+        "diffusion": "ldm_luna_ds8.pth",
+        "hu_window": (-1000, 1000),
+    },
+}
+
+# The whole model in minutes on two cores, for grids of about 64 voxels a side. Departures: a codebook of 512 x 8, few
+# channels, small patches, minutes of training, T = 100 sampled with DDIM in 50 steps, higher learning rates, dead codes
+# restarted, float32, and a perceptual weight of 0 (its backbone would have to be downloaded).
+TINY: Mapping[str, Any] = {
+    "autoencoder": {
+        "net": {"channels": (16, 32), "res_layers": 1, "codes": 512, "dim": 8, "decay": 0.95, "restart_below": 0.05},
+        "patch": (32, 32, 32),
+        "batch": 4,
+        "micro_batch": 4,
+        "steps": 1500,
+        "lr_g": 1e-3,
+        "lr_d": 5e-4,
+        "perceptual": 0.0,
+        "adversarial": 0.005,
+        "adversarial_warmup": 1000,
+        "discriminator_channels": 8,
+        "discriminator_layers": 2,
+        "precision": "fp32",
+        "validate_every": 300,
+        "checkpoint_every": 300,
+    },
+    "diffusion": {
+        "net": dict(UNETS["tiny"]),
+        "timesteps": 300,
+        "batch": 8,
+        "steps": 1500,
+        "lr": 1e-3,
+        "ema_decay": 0.995,
+        "precision": "fp32",
+        "validate_every": 250,
+        "checkpoint_every": 250,
+    },
+    "controlnet": {
+        "net": {"norm_num_groups": 8, "embedding_channels": (8, 16), "initial_stride": 2, "with_conditioning": False},
+        "batch": 4,
+        "steps": 300,
+        "lr": 1e-3,
+        "ema_decay": 0.99,
+        "precision": "fp32",
+        "validate_every": 100,
+        "checkpoint_every": 100,
+    },
+    "sampling": {"steps": 50},
+}
+
+# Seconds: for the contract check and for tests. Learns nothing worth looking at.
+SMOKE: Mapping[str, Any] = {
+    "autoencoder": {
+        **TINY["autoencoder"],
+        "net": {**TINY["autoencoder"]["net"], "channels": (8, 8), "codes": 32},
+        "patch": (16, 16, 16),
+        "discriminator_layers": 1,
+        "batch": 2,
+        "micro_batch": 1,
+        "steps": 6,
+        "validation_patches": 2,
+        "validate_every": 3,
+        "checkpoint_every": 2,
+    },
+    "diffusion": {
+        **TINY["diffusion"],
+        "timesteps": 10,
+        "batch": 2,
+        "steps": 6,
+        "validate_every": 3,
+        "checkpoint_every": 2,
+    },
+    "controlnet": {**TINY["controlnet"], "batch": 2, "steps": 4, "validate_every": 2, "checkpoint_every": 2},
+    "sampling": {"steps": 3},
+}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper-pccta": PAPER_PCCTA,
+    "paper-luna": PAPER_LUNA,
+    "24gb": FITTED,
+    "released-luna": RELEASED_LUNA,
+    "tiny": TINY,
+    "smoke": SMOKE,
+}
+
+# untrained: the initial weights, as a contestant that any training must beat.
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "untrained": {"autoencoder": {"steps": 0}, "diffusion": {"steps": 0}, "controlnet": {"steps": 0}},
+}

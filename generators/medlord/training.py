@@ -1,0 +1,38 @@
+"""MedLoRD's training stages, each a recipe in the bench's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from medlord_bench.contracts import Cohort, Run, Stage
+from medlord_bench.training import Horizon, fit
+
+from .autoencoder import AutoencoderRecipe, load_autoencoder
+from .conditioning import ControlNetRecipe
+from .configs import AutoencoderConfig, MedLoRDConfig, OptimisationConfig
+from .diffusion import DiffusionRecipe, load_diffusion
+from .latents import StoredLatents, encode_cohort
+
+
+def train(config: MedLoRDConfig, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+    """Train one stage in `out`; see `contracts.Generator.train`."""
+    if stage.name == "latents":
+        return encode_cohort(config.latents, data, inputs, out, run)
+    if config.pretrained is not None:
+        from .adoption import adopt_pretrained
+
+        return adopt_pretrained(config, stage, data, inputs, out, run)
+    if stage.name == "autoencoder":
+        return fit(AutoencoderRecipe(config.autoencoder, data, run), _horizon(config.autoencoder), out, run, stage.name)
+    latents = StoredLatents(inputs["latents"], data)
+    if stage.name == "diffusion":
+        return fit(DiffusionRecipe(config.diffusion, latents, run), _horizon(config.diffusion), out, run, stage.name)
+    diffusion = load_diffusion(inputs["diffusion"], run.device)
+    factor = load_autoencoder(inputs["autoencoder"], "cpu").factor
+    recipe = ControlNetRecipe(config.controlnet, diffusion, latents, data, factor, run)
+    return fit(recipe, _horizon(config.controlnet), out, run, stage.name)
+
+
+def _horizon(config: AutoencoderConfig | OptimisationConfig) -> Horizon:
+    return Horizon(config.steps, config.validate_every, config.checkpoint_every, config.selection)
