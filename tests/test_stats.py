@@ -1,0 +1,179 @@
+"""The Fréchet distance and the intervals against other implementations, closed forms and brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import nn
+
+from medlord_bench import stats
+from medlord_bench.errors import UserError
+
+Groups = list[NDArray[np.float64]]
+
+
+def volumes(n: int, slices: int, d: int, seed: int, shift: float = 0.0) -> Groups:
+    """`n` volumes of correlated slices with a decaying spectrum, as slice features are."""
+    rng = np.random.default_rng(seed)
+    scale = np.arange(1, d + 1) ** -0.5
+    return [(rng.standard_normal(d) + 0.6 * rng.standard_normal((slices, d)) + shift) * scale for _ in range(n)]
+
+
+class Passthrough(nn.Module):
+    num_features = 24
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1).double()
+
+
+def test_full_rank_distance_is_that_of_torchmetrics() -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    x, y = np.concatenate(volumes(40, 5, 24, 0)), np.concatenate(volumes(50, 5, 24, 1, shift=0.3))
+    reference = FrechetInceptionDistance(feature=Passthrough(), input_img_size=(24, 1, 1)).set_dtype(torch.float64)
+    reference.update(torch.from_numpy(x)[:, :, None, None], real=True)
+    reference.update(torch.from_numpy(y)[:, :, None, None], real=False)
+    assert stats.frechet_distance(x, y) == pytest.approx(reference.compute().item(), rel=1e-6)
+
+
+def test_distance_of_two_gaussians_is_the_closed_form_of_two_dimensions() -> None:
+    a, b = np.array([[2.0, 0.7], [0.7, 1.0]]), np.array([[0.5, -0.3], [-0.3, 3.0]])
+    product = a @ b  # for 2 x 2: tr sqrt(P) = sqrt(tr P + 2 sqrt(det P))
+    cross = np.sqrt(np.trace(product) + 2 * np.sqrt(np.linalg.det(product)))
+    expected = 1.0 + 4.0 + np.trace(a) + np.trace(b) - 2 * cross
+    assert stats.frechet_from_moments([0, 0], a, [1, 2], b) == pytest.approx(expected, rel=1e-12)
+
+
+def test_few_rows_in_many_dimensions_agree_with_the_dense_form() -> None:
+    x, y = np.concatenate(volumes(4, 3, 60, 2)), np.concatenate(volumes(6, 4, 60, 3, shift=0.2))
+    # The dense form in the rows' own span, where it has full rank on the smaller side.
+    basis, _ = np.linalg.qr(np.concatenate([x, y]).T)
+    dense = stats.frechet_from_moments(
+        (x @ basis).mean(0), np.cov(x @ basis, rowvar=False), (y @ basis).mean(0), np.cov(y @ basis, rowvar=False)
+    )
+    assert stats.frechet_distance(x, y) == pytest.approx(dense, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "d"), [(8, 100), (60, 20)], ids=["fewer rows than dimensions", "full rank"])
+def test_a_set_is_at_distance_zero_of_itself(n: int, d: int) -> None:
+    x = np.concatenate(volumes(n, 3, d, 4))
+    assert stats.frechet_distance(x, x) == pytest.approx(0, abs=1e-8 * (x**2).sum(1).mean())
+
+
+@pytest.mark.parametrize("d", [10, 200])
+def test_distance_grows_by_the_square_of_a_mean_shift(d: int) -> None:
+    x = np.concatenate(volumes(20, 3, d, 5))
+    shift = np.linspace(0, 1, d)
+    for size in (0.1, 1.0, 3.0):
+        assert stats.frechet_distance(x, x + size * shift) == pytest.approx(size**2 * (shift**2).sum(), rel=1e-6)
+
+
+def test_constant_features_give_their_squared_distance_and_no_crash() -> None:
+    assert stats.frechet_distance(np.zeros((5, 3)), np.ones((6, 3))) == pytest.approx(3)
+    found = stats.frechet_jackknife([np.zeros((2, 3))] * 4, [np.ones((2, 3))] * 4)
+    np.testing.assert_allclose([*found.without_x, *found.without_y], 3)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "slices", "d"),
+    [(6, 5, 3, 40), (30, 20, 4, 50), (40, 30, 3, 20), (8, 30, 3, 200), (30, 35, 6, 180)],
+    ids=["few rows", "both", "full rank", "one side few rows", "determinants"],
+)
+def test_leaving_out_a_volume_is_the_distance_computed_again_without_it(n: int, m: int, slices: int, d: int) -> None:
+    x, y = volumes(n, slices, d, 6), volumes(m, slices, d, 7, shift=0.2)
+    x[1] = x[1][:-1]  # volumes of unequal numbers of slices
+    found = stats.frechet_jackknife(x, y)
+    again_x = [stats.frechet_distance(np.concatenate(x[:i] + x[i + 1 :]), np.concatenate(y)) for i in range(n)]
+    again_y = [stats.frechet_distance(np.concatenate(x), np.concatenate(y[:i] + y[i + 1 :])) for i in range(m)]
+    np.testing.assert_allclose(found.without_x, again_x, atol=1e-7 * found.value, rtol=0)
+    np.testing.assert_allclose(found.without_y, again_y, atol=1e-7 * found.value, rtol=0)
+
+
+def test_the_determinant_form_is_used_and_equals_the_eigenvalues(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = volumes(30, 6, 180, 8), volumes(35, 6, 180, 9)
+    fast = stats.frechet_jackknife(x, y)
+    monkeypatch.setattr(stats._DowndatedRoots, "WORTH", 10**9)
+    exact = stats.frechet_jackknife(x, y)
+    assert (fast.without_x != exact.without_x).any(), "both took the same path"
+    np.testing.assert_allclose(fast.without_x, exact.without_x, rtol=1e-7)
+
+
+def test_debiased_distance_of_equal_distributions_is_near_zero_where_the_plain_one_is_not() -> None:
+    plain, debiased = [], []
+    for repeat in range(30):
+        found = stats.frechet_jackknife(volumes(40, 2, 8, 100 + repeat), volumes(40, 2, 8, 900 + repeat))
+        estimate = stats.jackknife(found.value, found.without_x, found.without_y)
+        plain.append(estimate.value)
+        debiased.append(estimate.debiased)
+    assert abs(np.mean(debiased)) < 0.25 * np.mean(plain)
+
+
+def test_jackknife_takes_the_known_bias_off_a_squared_mean() -> None:
+    x = np.random.default_rng(0).normal(1.0, 2.0, 25)
+    without = [np.delete(x, i).mean() ** 2 for i in range(len(x))]
+    found = stats.jackknife(x.mean() ** 2, without)
+    assert found.debiased == pytest.approx(x.mean() ** 2 - x.var(ddof=1) / len(x), rel=1e-10)  # E[mean^2] bias
+
+
+def test_jackknife_of_a_difference_of_means_is_welchs_interval() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(0, 1, 12), rng.normal(1, 3, 20)
+    difference = x.mean() - y.mean()
+    without_x = [np.delete(x, i).mean() - y.mean() for i in range(len(x))]
+    without_y = [x.mean() - np.delete(y, i).mean() for i in range(len(y))]
+    found = stats.jackknife(difference, without_x, without_y)
+    welch = scipy.stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((welch.low, welch.high), rel=1e-9)
+
+
+def test_median_interval_is_that_of_the_tables() -> None:
+    # Conover, Practical Nonparametric Statistics: n = 16 takes the 4th and 13th, n = 6 the ends, n = 5 has none.
+    assert (stats.median_interval(range(1, 17)).low, stats.median_interval(range(1, 17)).high) == (4, 13)
+    assert (stats.median_interval(range(1, 7)).low, stats.median_interval(range(1, 7)).high) == (1, 6)
+    assert stats.median_interval(range(1, 6)).low is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
+def test_median_and_quartiles_are_numpys_and_the_interval_holds_the_median(values: list[float]) -> None:
+    found = stats.median_interval(values)
+    expected = np.quantile(values, [0.5, 0.25, 0.75])
+    np.testing.assert_allclose([found.value, found.lower_quartile, found.upper_quartile], expected, rtol=1e-9, atol=1e-9)
+    if found.low is not None and found.high is not None:
+        assert found.low <= found.value <= found.high
+
+
+def test_an_infinite_value_takes_its_rank_and_poisons_nothing() -> None:
+    found = stats.median_interval([-np.inf, 1, 2, 3, 4, 5, np.inf])
+    assert (found.value, found.low, found.high) == (3, -np.inf, np.inf)
+    assert found.lower_quartile == 1.5
+
+
+def test_wilson_interval_of_a_textbook_case() -> None:
+    # Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662.
+    assert stats.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert stats.wilson(0, 10)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda: stats.frechet_distance(np.ones((1, 3)), np.ones((4, 3))), "at least two rows"),
+        (lambda: stats.frechet_distance(np.ones((4, 3)), np.ones((4, 2))), "3 and 2 dimensions"),
+        (lambda: stats.frechet_distance(np.full((4, 3), np.nan), np.ones((4, 3))), "NaN"),
+        (lambda: stats.frechet_jackknife([np.ones((4, 3))], [np.ones((4, 3))] * 2), "at least 2 to leave one out"),
+        (lambda: stats.jackknife(1.0, [1.0]), "at least 2"),
+        (lambda: stats.median_interval([]), "none at all"),
+        (lambda: stats.median_interval([1.0, np.nan]), "NaN"),
+        (lambda: stats.wilson(3, 2), "successes"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_was_expected(call, expected: str) -> None:
+    with pytest.raises(UserError, match=expected) as caught:
+        call()
+    assert "\n" not in str(caught.value)
