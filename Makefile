@@ -1,0 +1,42 @@
+# make demo: from a fresh clone to a page of measured numbers.   make test: what continuous integration runs.
+# PYTHON=python3.12 make demo   uses another interpreter (3.11 or newer).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py
+
+.PHONY: demo test
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed
+	$(BIN)/medlord-bench run --generator medlord --dataset phantom
+
+test: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+# An existing .venv is used as it is; it is made only where there is none.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  found=$$($(PYTHON) -V 2>/dev/null) || found="not there"; \
+	  echo "$(PYTHON) is $$found; medlord-bench needs Python 3.11 or newer: name one, e.g.  make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 2; }
+
+# uv installs in seconds what takes pip minutes; pip is the way where uv cannot be had.
+define install
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv || true
+	@if $(BIN)/python -m uv --version >/dev/null 2>&1; \
+	  then echo "Installing with uv"; $(BIN)/python -m uv pip install --python $(BIN)/python -e '$(1)'; \
+	  else echo "Installing with pip"; $(BIN)/python -m pip install -e '$(1)'; fi
+	@touch $@
+endef
+
+$(VENV)/.installed: $(SOURCES) | $(BIN)/python
+	$(call install,.)
+
+$(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
+	$(call install,.[dev])
+	@touch $(VENV)/.installed

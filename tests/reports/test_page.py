@@ -1,0 +1,269 @@
+"""The page stands alone, says what is missing, and never lets two protocols share a table."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medlord_bench.errors import UserError
+from medlord_bench.reports.page.page import Page
+from medlord_bench.results import ResultsFile, Score, write_results
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and the text outside <style>."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] != "style":
+            self.words.append(data)
+
+
+def render(folder: Path) -> tuple[str, Tags]:
+    page = Page().render(folder, folder / "report")[0]
+    html = page.read_text(encoding="utf-8")
+    return html, Tags(html)
+
+
+def scores_of(folder: Path) -> ResultsFile:
+    return ResultsFile.model_validate_json((folder / "results" / "scores.json").read_text())
+
+
+def put(folder: Path, *scores: Score, protocols: dict[str, dict[str, object]] | None = None) -> None:
+    known = scores_of(folder).protocols if protocols is None else protocols
+    write_results(folder / "results", ResultsFile(scores=scores, protocols=known), [])
+
+
+def test_the_page_and_every_figure_are_returned_and_written(run_folder: Path) -> None:
+    page, *figures = Page().render(run_folder, run_folder / "report")
+    assert page == run_folder / "report" / "page.html"
+    assert sorted(figures) == sorted((run_folder / "report" / "figures").glob("*"))
+    assert len([path for path in figures if path.name.startswith("montage")]) == 3
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
+
+
+def test_nothing_is_loaded_from_outside_the_file(run_folder: Path) -> None:
+    html, page = render(run_folder)
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base"}
+        for name in ("src", "srcset", "data", "poster", "background"):
+            assert (attributes.get(name) or "data:").startswith("data:image/png;base64,") or name not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+    assert not re.search(r"url\(|@import|https?://", html)
+    assert "default-src 'none'" in html
+
+
+def test_every_image_is_described(run_folder: Path) -> None:
+    _, page = render(run_folder)
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 5
+    assert all(attributes["alt"] for attributes in images)
+    assert "coronal" in (images[0]["alt"] or "")
+    assert "0.01" in (images[3]["alt"] or "")  # where the curve ended
+
+
+def test_links_inside_the_page_have_their_targets(run_folder: Path) -> None:
+    _, page = render(run_folder)
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    links = {attributes["href"] for tag, attributes in page.tags if tag == "a"}
+    assert links
+    assert {f"#{name}" for name in ids} >= links
+
+
+def test_the_page_is_a_pure_function_of_the_run_folder(run_folder: Path, tmp_path: Path) -> None:
+    first = [path.read_bytes() for path in Page().render(run_folder, tmp_path / "a")]
+    second = [path.read_bytes() for path in Page().render(run_folder, tmp_path / "b")]
+    assert first == second
+
+
+def test_every_number_stands_with_what_it_must_carry(run_folder: Path) -> None:
+    _, page = render(run_folder)
+    for words in (
+        "41.53",
+        "38.25 to 44.75",
+        "16 against 17",
+        "9.875 n 8",
+        "lower is better",
+        "95 % delete-one-volume jackknife",
+        "protocol fid-imagenet-0a1b2c3d",
+        "three samples were constant",
+        "one trained checkpoint",
+        "27.91",
+        "dB",
+    ):
+        assert words in page.text, words
+    assert re.search(r"301.2 to 324.9 16 against 17 3 9.875", page.text)  # the three failed samples of noise
+
+
+def test_a_value_that_was_not_run_has_its_reason_and_is_never_blank(run_folder: Path) -> None:
+    _, page = render(run_folder)
+    assert "not run: noise has no autoencoder" in page.text
+    put(run_folder, *(s.model_copy(update={"reason": ""}) for s in scores_of(run_folder).scores))
+    assert "not run: no reason was given" in render(run_folder)[1].text
+
+
+def test_a_value_lost_to_nan_says_so(run_folder: Path) -> None:
+    first, *_ = scores_of(run_folder).scores
+    put(run_folder, first.model_copy(update={"value": float("nan"), "low": None, "high": None}))
+    assert "no finite value" in render(run_folder)[1].text
+
+
+def test_nobody_is_called_best(run_folder: Path) -> None:
+    html, page = render(run_folder)
+    assert "No row is called best" in page.text
+    assert "<b>" not in html
+    assert page.text.count("best") == 1
+
+
+def test_one_metric_under_two_protocols_is_an_error_naming_the_field(run_folder: Path) -> None:
+    results = scores_of(run_folder)
+    first = results.scores[0]
+    other = first.model_copy(update={"protocol": "fid-other", "generator": "noise"})
+    text = dict(results.protocols[first.protocol]) | {"extractor": "radimagenet"}
+    put(run_folder, first, other, protocols=dict(results.protocols) | {"fid-other": text})
+    with pytest.raises(UserError) as caught:
+        Page().render(run_folder, run_folder / "report")
+    for words in ("fid", "extractor", "imagenet", "radimagenet", "fid-other", "noise"):
+        assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_nested_field_is_named_with_its_path() -> None:
+    from medlord_bench.reports.page.scores import differing_field
+
+    told = differing_field({"a": {"b": {"c": 1}}, "z": 1}, {"a": {"b": {"c": 2}}, "z": 2})
+    assert told.startswith("a.b.c (1 and 2)")
+
+
+def test_tables_hold_one_protocol_and_one_data_set_each(run_folder: Path) -> None:
+    from medlord_bench.reports.page.scores import tables
+
+    results = scores_of(run_folder)
+    elsewhere = results.scores[0].model_copy(update={"dataset": "luna16"})
+    found = tables(results.model_copy(update={"scores": (*results.scores, elsewhere)}))
+    assert len(found) == 3
+    for table in found:
+        rows = [row.score for group in table.groups for row in group.rows]
+        assert {(score.dataset, score.protocol) for score in rows} == {(table.dataset, table.protocol)}
+
+
+def test_the_test_reference_comes_before_the_train_reference_of_the_same_contestant(run_folder: Path) -> None:
+    from medlord_bench.reports.page.scores import tables
+
+    rows = tables(scores_of(run_folder))[0].groups[0].rows
+    assert [(row.score.generator, row.score.reference) for row in rows] == [
+        ("medlord@tiny", "test"),
+        ("medlord@tiny", "train"),
+        ("noise", "test"),
+    ]
+
+
+def test_bars_keep_the_order_of_the_numbers(run_folder: Path) -> None:
+    from medlord_bench.reports.page.scores import tables
+
+    bar = tables(scores_of(run_folder))[0].groups[0].rows[0].bar
+    assert bar is not None
+    assert bar.low is not None and bar.high is not None and bar.floor is not None
+    assert 0 <= bar.floor < bar.low < bar.value < bar.high <= 100
+    low, high = 9.875, 324.9  # the least and the most of the metric's rows
+    assert bar.value == pytest.approx(3 + 94 * (41.53217 - low) / (high - low))
+
+
+def test_the_phantom_is_called_synthetic_and_real_data_are_not(run_folder: Path) -> None:
+    assert "Synthetic reference." in render(run_folder)[1].text
+    plan = json.loads((run_folder / "plan.json").read_text())
+    (run_folder / "plan.json").write_text(json.dumps(plan | {"protocol": {"synthetic": False}}))
+    results = scores_of(run_folder)
+    put(run_folder, *results.scores, protocols={name: {"data": {"synthetic": False}} for name in results.protocols})
+    text = render(run_folder)[1].text
+    assert "Synthetic reference." not in text
+    assert "with computed tomography of the data set phantom" in text
+
+
+def test_hostile_names_are_text(run_folder: Path) -> None:
+    evil = "<script>alert(1)</script>\"'&$\\frac"
+    results = scores_of(run_folder)
+    changed = {"generator": evil, "dataset": evil, "note": evil, "region": evil, "metric": evil, "protocol": evil}
+    put(run_folder, results.scores[0].model_copy(update=changed), protocols={evil: {evil: evil}})
+    plan = json.loads((run_folder / "plan.json").read_text())
+    plan |= {"contestants": [evil], "dataset": {"name": evil}, "steps": [{"id": evil, "kind": evil, "plugin": evil}]}
+    (run_folder / "plan.json").write_text(json.dumps(plan))
+    (run_folder / "provenance.json").write_text(json.dumps({"command": evil, "started": evil, evil: evil}))
+    (run_folder / "run.yaml").write_text(evil)
+    np.save(run_folder / "evil.npy", np.zeros((4, 4, 4), np.int16))
+    row = {"title": f"../{evil}", "items": [{"id": evil, "path": "evil.npy"}]}
+    (run_folder / "results" / "montage.json").write_text(json.dumps({"rows": [row]}))
+    html, page = render(run_folder)
+    assert "<script" not in html
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert page.text.count("<script>alert(1)</script>") >= 8
+    written = [path for path in (run_folder / "report").rglob("*") if path.is_file()]
+    assert {path.parent.name for path in written} == {"report", "figures"}
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [
+        ("results/montage.json", "no montage"),
+        ("results/scores.json", "no results yet"),
+        ("results/curves/medlord@tiny/autoencoder.jsonl", "no training was recorded"),
+        ("provenance.json", "no provenance.json"),
+        ("run.yaml", "no run.yaml"),
+    ],
+)
+def test_a_missing_part_is_named_and_the_rest_is_drawn(run_folder: Path, gone: str, told: str) -> None:
+    (run_folder / gone).unlink()
+    text = render(run_folder)[1].text
+    assert told in text
+    assert text.count("Not there:") >= 1
+    assert "How to cite" in text
+
+
+def test_an_empty_run_folder_still_gives_a_page(tmp_path: Path) -> None:
+    text = render(tmp_path)[1].text
+    assert text.count("Not there:") == 7
+    with pytest.raises(UserError, match="not a run folder"):
+        Page().render(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_a_damaged_part_is_an_error_that_names_the_file(run_folder: Path) -> None:
+    (run_folder / "plan.json").write_text("{")
+    with pytest.raises(UserError, match=r"plan\.json"):
+        Page().render(run_folder, run_folder / "report")
+
+
+def test_time_is_summed_over_shards_and_memory_is_the_peak(run_folder: Path) -> None:
+    text = render(run_folder)[1].text
+    assert "medlord@tiny/sample medlord done 23.0 s 0.75 GiB cpu" in text
+    assert "medlord@tiny/train medlord done 3 min 20 s 1.25 GiB cpu" in text
+
+
+def test_a_step_without_events_was_done_before_or_not_run(run_folder: Path) -> None:
+    text = render(run_folder)[1].text
+    assert "real/features imagenet done before - - -" in text
+    assert "noise/sample noise not run - - -" in text
+
+
+def test_drawing_needs_no_torch(run_folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from medlord_bench.reports.page.page import Page;"
+        "Page().render(Path(sys.argv[1]), Path(sys.argv[1]) / 'report'); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run_folder)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
