@@ -16,7 +16,8 @@ Window = tuple[int, int]
 def scale_hu(hu: NDArray[np.int16], window: Window) -> torch.Tensor:
     """HU, clipped to `window` (lowest, highest), to float32 in [-1, 1] on the CPU; any shape.
 
-    MedLoRD's repository scales each volume by its own extremes; that has no inverse, so the window is used instead.
+    MedLoRD's repository clips likewise and then scales each volume by its own extremes, which for most is the same; but
+    that has no inverse, so the window is used instead.
     """
     low, high = window
     values = torch.from_numpy(np.clip(hu, low, high).astype(np.float32))

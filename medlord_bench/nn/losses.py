@@ -80,14 +80,17 @@ def _lpips(backbone: Path) -> nn.Module:
 class Spectral(JukeboxLoss):  # type: ignore[misc]
     """Mean squared difference of Fourier amplitudes; Dhariwal et al., "Jukebox" (2020), section 3.3.
 
-    MONAI's values, with a gradient of 0 instead of NaN where an amplitude is 0.
+    MONAI's values on images shifted by 1, so that air, not soft tissue, is 0. That changes one coefficient of many, the
+    mean's: unshifted, a reconstruction of mean m and one of mean -m look alike, and since CT patches are mostly air,
+    most trainings from scratch then settle on the wrong sign and stay there. Where an amplitude is 0 the gradient is 0
+    instead of NaN.
     """
 
     def __init__(self) -> None:
         super().__init__(spatial_dims=3)
 
     def _get_fft_amplitude(self, images: Tensor) -> Tensor:
-        amplitude: Tensor = torch.fft.fftn(images.float(), dim=self.fft_dim, norm=self.fft_norm).abs()
+        amplitude: Tensor = torch.fft.fftn(images.float() + 1, dim=self.fft_dim, norm=self.fft_norm).abs()
         return amplitude
 
 
