@@ -150,14 +150,14 @@ def test_warm_up_starts_without_the_discriminators_word(run: Run) -> None:
 
 
 def test_training_learns_to_reconstruct_cases_it_has_not_seen(run: Run) -> None:
-    one = recipe(run, adversarial=0.0)
+    one = recipe(run, adversarial=0.0, net=TINY["net"] | {"restart_below": 0.05})
     before = one.validate(0)
-    for step in range(60):
+    for step in range(200):
         one.step(step, one.batch(step))
-    after = one.validate(60)
-    assert after["loss"] < 0.5 * before["loss"]
-    assert after["psnr"] > before["psnr"] + 3
-    assert 2 < after["perplexity"] <= 64
+    after = one.validate(200)
+    assert after["loss"] < 0.4 * before["loss"]
+    assert after["psnr"] > before["psnr"] + 7
+    assert 8 < after["perplexity"] <= 64  # of 64 codes
 
 
 def test_validation_repeats_and_changes_no_weight(run: Run) -> None:
