@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Sequence
@@ -239,7 +240,7 @@ def _ram_gib() -> float | None:
 
 
 def _mps_available() -> bool:
-    if sys.platform != "darwin":
+    if platform.system() != "Darwin":
         return False
     import torch
 

@@ -115,7 +115,8 @@ def read_volume(path: Path) -> tuple[NDArray[np.int16], tuple[float, float, floa
 
             image: Any = nibabel.funcs.as_closest_canonical(nibabel.load(path))
             hu = np.asanyarray(image.dataobj)
-            spacing = tuple(float(step) for step in image.header.get_zooms()[:3])
+            x, y, z = (float(step) for step in image.header.get_zooms()[:3])
+            spacing = (x, y, z)
     except Exception as error:  # nibabel and NumPy raise many kinds for a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read as a volume ({reason}); run the same command again") from error

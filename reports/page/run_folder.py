@@ -131,9 +131,9 @@ def _state(folder: Path, step: Mapping[str, Any], events: Sequence[Mapping[str, 
     if events:
         last = str(events[-1].get("event", ""))
         return {"start": "not finished", "done": "done", "failed": "failed"}.get(last, last)
-    place = step.get("folder")
-    bases = (folder, folder.parent.parent)  # the run's folder, and the store's
-    if place and any((base / str(place) / "manifest.json").exists() for base in bases):
+    store = folder.parent.parent
+    place = step.get("folder") or f"objects/{step.get('kind')}/{step.get('key')}"
+    if any((base / str(place) / "manifest.json").exists() for base in (folder, store)):
         return "done before"
     return "not run"
 

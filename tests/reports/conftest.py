@@ -56,7 +56,7 @@ SCORES = (
 STEPS = [
     {"id": "medlord@tiny/train", "kind": "train", "key": "aa", "plugin": {"plugin": "medlord", "config": {}}},
     {"id": "medlord@tiny/sample", "kind": "sample", "key": "bb", "plugin": "medlord", "items": ["s0", "s1"]},
-    {"id": "real/features", "kind": "features", "key": "cc", "plugin": "imagenet", "folder": "objects/features/cc"},
+    {"id": "real/features", "kind": "features", "key": "cc", "plugin": "imagenet"},
     {"id": "noise/sample", "kind": "sample", "key": "dd", "plugin": "noise"},
 ]
 EVENTS = [
