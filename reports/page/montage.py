@@ -203,7 +203,7 @@ def _write(
         color=colour,
         fontsize=0.72 * size,  # points at 100 dpi
         parse_math=False,
-        path_effects=[withStroke(linewidth=size / 8, foreground="black")],
+        path_effects=[withStroke(linewidth=size / 14, foreground="black")],
     )
 
 
