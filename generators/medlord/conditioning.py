@@ -80,10 +80,10 @@ class ControlNetRecipe(LatentRecipe):
         self.cohort, self.regions, self.dropout = cohort, cohort.protocol.condition_regions, config.condition_dropout
         if not self.regions:
             raise UserError(f"protocol {cohort.protocol.id()}: no condition_regions; name those to condition on")
-        self.downsampling, unet = downsampling, diffusion.unet.requires_grad_(False)
+        self.downsampling, self.unet = downsampling, diffusion.unet.requires_grad_(False)
         torch.manual_seed(run.seed)
-        self.controlnet = build_controlnet(config.net, unet.config, len(self.regions), downsampling, run.device)
-        model = ControlledUNet(unet, self.controlnet)
+        self.controlnet = build_controlnet(config.net, self.unet.config, len(self.regions), downsampling, run.device)
+        model = ControlledUNet(self.unet, self.controlnet)
         super().__init__(config, diffusion.schedule, model, self.controlnet, latents, run, stage="controlnet")
 
     def masks(self, case_id: str, drop: torch.Tensor | None) -> torch.Tensor:
@@ -97,7 +97,7 @@ class ControlNetRecipe(LatentRecipe):
     def export(self, folder: Path) -> None:
         """The averaged weights."""
         weights = {name.removeprefix(PREFIX): value for name, value in self.ema.shadow.items()}
-        save_controlnet(folder, self.controlnet, self.model.unet.config, self.regions, self.downsampling, weights)
+        save_controlnet(folder, self.controlnet, self.unet.config, self.regions, self.downsampling, weights)
 
 
 @dataclass(frozen=True, eq=False)

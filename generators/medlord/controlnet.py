@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from monai.networks.blocks import Convolution
@@ -55,8 +56,8 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> Convolution:
 def _zero_conv(inputs: int, outputs: int, kernel: int) -> nn.Conv3d:
     """A convolution that starts at zero, so that training starts from the unchanged U-Net (Zhang et al. 2023)."""
     conv = nn.Conv3d(inputs, outputs, kernel, padding=kernel // 2)
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
     return conv
 
 
@@ -121,7 +122,7 @@ class ControlNet(nn.Module):
         projected = [conv(skip) for conv, skip in zip(self.controlnet_down_blocks, skips, strict=True)]
         return projected, self.controlnet_mid_block(h)
 
-    def _level(self, block: nn.Module, *inputs):
+    def _level(self, block: nn.Module, *inputs: Any) -> Any:
         if self.checkpointing and torch.is_grad_enabled():
             return run_checkpointed(block, *inputs)
         return block(*inputs)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet, get_timestep_embedding
@@ -62,13 +63,13 @@ class UNet(DiffusionModelUNet):  # type: ignore[misc]
             skips = skips[:first]
         return self.out(h)
 
-    def _level(self, block: nn.Module, *inputs):
+    def _level(self, block: nn.Module, *inputs: Any) -> Any:
         if self.config.checkpointing and torch.is_grad_enabled():
             return run_checkpointed(block, *inputs)
         return block(*inputs)
 
 
-def run_checkpointed(block: Callable, *inputs):
+def run_checkpointed(block: nn.Module, *inputs: Any) -> Any:
     """`block(*inputs)`, with its activations recomputed in the backward pass (there is no dropout to replay)."""
     return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from monai.networks.blocks import CrossAttentionBlock, SABlock
@@ -70,12 +70,14 @@ def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kerne
     """softmax(Q K^T / sqrt(d)) V for (batch, heads, tokens, d) tensors; "math" is the explicit form, for reference."""
     if kernel == "math":
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        return scores.softmax(dim=-1).to(value.dtype) @ value
+        probabilities = scores.softmax(dim=-1).to(value.dtype)
+        return torch.matmul(probabilities, value)
     if kernel == "xformers":
         import xformers.ops
 
         tokens_first = [x.transpose(1, 2) for x in (query, key, value)]  # (B, N, heads, d)
-        return cast(torch.Tensor, xformers.ops.memory_efficient_attention(*tokens_first)).transpose(1, 2)
+        mixed: torch.Tensor = xformers.ops.memory_efficient_attention(*tokens_first)
+        return mixed.transpose(1, 2)
     with fused_kernels(query.device):
         return functional.scaled_dot_product_attention(query, key, value)
 
@@ -100,10 +102,12 @@ class MultiHeadAttention(nn.Module):
         source = x if context is None else context
         query, key, value = self._heads(self.to_q(x)), self._heads(self.to_k(source)), self._heads(self.to_v(source))
         mixed = attention(query, key, value, self.kernel)  # (B, heads, N, d)
-        return cast(torch.Tensor, self.out_proj(mixed.transpose(1, 2).flatten(2)))
+        out: torch.Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return out
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, N, C) -> (B, heads, N, d)
+        batch, tokens, _ = x.shape
+        return x.reshape(batch, tokens, self.num_heads, -1).transpose(1, 2)  # (B, N, C) -> (B, heads, N, d)
 
 
 def set_kernel(module: nn.Module, kernel: Kernel) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +13,6 @@ from torch import nn
 from medlord_bench.errors import UserError
 from medlord_bench.generators.medlord.configs import UNETS, UNetConfig
 from medlord_bench.generators.medlord.unet import UNet, build_unet, check_latent_shape, config_from_state
-from medlord_bench.nn.attention import AttentionBackend
 
 TINY = UNetConfig(**UNETS["tiny"])
 
@@ -151,7 +150,3 @@ def test_latents_that_do_not_halve_are_refused_before_the_first_step() -> None:
     check_latent_shape(UNetConfig(), (64, 64, 32))
     with pytest.raises(UserError, match=r"multiples of 8, the latents are \(64, 64, 20\)"):
         check_latent_shape(UNetConfig(), (64, 64, 20))
-
-
-def test_the_configuration_offers_every_attention_backend() -> None:
-    assert get_args(UNetConfig.model_fields["attention"].annotation) == get_args(AttentionBackend)
