@@ -97,7 +97,9 @@ class AutoencoderRecipe:
 
     def _perceptual(self) -> Perceptual:
         backbone = check_perceptual_weights(self.weights_dir)
-        return Perceptual(backbone, self.config.perceptual_slices).to(self.device)
+        loss = Perceptual(backbone, self.config.perceptual_slices)
+        loss.to(self.device)
+        return loss
 
     def _adversary(self) -> Adversary:
         return Adversary(self.config.discriminator_channels, self.config.discriminator_layers).to(self.device)
@@ -122,7 +124,7 @@ class AutoencoderRecipe:
         gathered = self.net.quantiser.no_statistics()
         share = self.config.micro_batch / len(batch)
         figures: dict[str, Tensor] = {}
-        for images in batch.split(self.config.micro_batch):
+        for images in torch.split(batch, self.config.micro_batch):
             terms, z = self._accumulate(images.to(self.device, non_blocking=True), step, share, gathered)
             figures = {name: figures.get(name, 0) + share * term.detach() for name, term in terms.items()}
         self.optimiser.step(step)
