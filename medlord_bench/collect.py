@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,15 @@ def _montage(store: Store, plan: Plan, folder: Path) -> dict[str, Any]:
     return {"window": window, "spacing": grid.spacing, "rows": [row for row in rows if row["items"]]}
 
 
-def _row(store: Store, folder: Path, title: str, step: Step, items: Any, suffix: str) -> dict[str, Any]:
+def _row(store: Store, folder: Path, title: str, step: Step, items: Iterable[str], suffix: str) -> dict[str, Any]:
+    """Items that failed stay in the row, with the reason in place of a picture."""
     made = output(store, step)
-    paths = {item: made.file(item, suffix) for item in items}
-    shown = [{"id": item, "path": os.path.relpath(path, folder)} for item, path in paths.items() if path.exists()]
+    shown: list[dict[str, Any]] = []
+    for item in items:
+        if made.has(item):
+            failed = made.sidecar(item).failed
+            path = None if failed else os.path.relpath(made.file(item, suffix), folder)
+            shown.append({"id": item, "path": path, "failed": failed})
     return {"title": title, "items": shown}
 
 

@@ -7,7 +7,6 @@ This module imports neither torch nor NumPy, so that listing plugins stays fast.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from logging import Logger
 from pathlib import Path
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from medlord_bench.progress import Progress
     from medlord_bench.results import CaseRow, Score
 
 Shape = tuple[int, int, int]
@@ -223,22 +223,9 @@ class MetricInputs:
     dataset: str
     protocol: DataProtocol
     items: Mapping[Need, Sequence[Item]]
-    native: str = ""
 
 
 # ------------------------------------------------------------------------------------------------------ run context
-class ProgressTask(Protocol):
-    """One bar: `advance` it, and hand it figures to show (losses, a count)."""
-
-    def advance(self, steps: int = 1, **shown: float | str) -> None: ...
-
-
-class Progress(Protocol):
-    """Opens progress bars on a terminal, plain lines elsewhere."""
-
-    def task(self, title: str, total: int, done: int = 0) -> AbstractContextManager[ProgressTask]: ...
-
-
 @dataclass(frozen=True)
 class Run:
     """What the bench lends a plugin while it works.
@@ -401,6 +388,10 @@ class Metric(Protocol):
     def __init__(self, config: Any) -> None: ...
 
     def needs(self) -> Sequence[Need]: ...
+
+    def plugin_config(self) -> Mapping[str, Any]:
+        """The configuration of the extractor or segmenter it needs; empty for their defaults."""
+        ...
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """One state per item, in order; called only for needs with ``by="states"``."""

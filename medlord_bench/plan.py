@@ -268,12 +268,13 @@ class Planner:
             id = f"states:{step.id}:{spec.plugin}"
             return self._add(id, "states", step.label, spec, identity, list(items), inputs, {"source": need.source})
         kind = {"features": "extractors", "labels": "segmenters"}[by]
-        plugin = config.plugin_spec(kind, name, {})
+        plugin = config.plugin_spec(kind, name, metric.plugin_config())
         made = config.make(kind, plugin)
         identity = {"version": made.version, "config": plugin.config}
         if kind == "extractors":
             identity["preprocessing"] = dict(made.preprocessing)
-        return self._add(f"{by}:{step.id}:{name}", by, step.label, plugin, identity, list(items), inputs)
+        id = f"{by}:{step.id}:{name}-{digest(identity)[:6]}"  # two metrics may want it in two configurations
+        return self._add(id, by, step.label, plugin, identity, list(items), inputs)
 
 
 def _training_id(contestant: Contestant, stage: str) -> str:

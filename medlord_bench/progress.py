@@ -5,10 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, TextIO
 
-from medlord_bench.contracts import Progress, ProgressTask
+
+class ProgressTask(Protocol):
+    """One bar: `advance` it, and hand it figures to show (losses, a count)."""
+
+    def advance(self, steps: int = 1, **shown: float | str) -> None: ...
+
+
+class Progress(Protocol):
+    """Opens progress bars on a terminal, plain lines elsewhere."""
+
+    def task(self, title: str, total: int, done: int = 0) -> AbstractContextManager[ProgressTask]: ...
 
 
 class _SilentTask:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from medlord_bench.contracts import Frozen, Progress, Run
+from medlord_bench.contracts import Frozen, Run
 from medlord_bench.errors import StepError, UserError
 from medlord_bench.memory import PeakMemory
 from medlord_bench.plan import Plan, Step, read_plan
-from medlord_bench.progress import make_progress
+from medlord_bench.progress import Progress, make_progress
 from medlord_bench.store import Store, StoredObject
 
 log = logging.getLogger("medlord_bench")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 
 from medlord_bench.checkpoints import load_model, load_strict, save_model
 from medlord_bench.contracts import AttentionBackend, Precision, Run, Shape
-from medlord_bench.errors import UserError
+from medlord_bench.errors import Stopped, UserError
 from medlord_bench.seeds import noise as draw
 from medlord_bench.training import autocast
 
@@ -108,12 +108,14 @@ def sample_latents(
     precision: Precision,
     controlnet: ControlNet | None = None,
     condition: torch.Tensor | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> torch.Tensor:
     """One latent per seed: float32 (N, d, x, y, z) on `device`, still multiplied by the latent scale.
 
     All noise is drawn on the CPU from each sample's own seed, so that a sample does not depend on the batch it is in.
     n_steps: T draws by DDPM; fewer by deterministic DDIM.
-    condition: masks of a ControlNet, (N, K, X, Y, Z). Raises `UserError` for a shape or n_steps that cannot be.
+    condition: masks of a ControlNet, (N, K, X, Y, Z). Raises `UserError` for a shape or n_steps that cannot be, and
+    `Stopped` between steps when `stop()` is true.
     """
     check_latent_shape(unet.config, shape)
     if (controlnet is None) != (condition is None):
@@ -126,6 +128,8 @@ def sample_latents(
         if controlnet is not None and condition is not None:  # one by one: full-resolution masks are large
             embedded = torch.cat([controlnet.embed(masks[None].to(device).float()) for masks in condition])
     for t, following in zip(timesteps, [*timesteps[1:], None], strict=True):
+        if stop():
+            raise Stopped(f"sampling: stopped at t = {t}; this sample is drawn again")
         times = torch.full((len(seeds),), t, device=device)
         with autocast(precision, device):
             residuals = None if controlnet is None or embedded is None else controlnet(x, times, embedded)

@@ -41,11 +41,10 @@ class MedLoRD:
         return (stages["autoencoder"], latents, stages["diffusion"], stages["controlnet"])
 
     def reads(self, purpose: Purpose) -> Reads:
-        sampling = self.config.sampling.model_dump(mode="json")
         if purpose == "reconstruct":
             return Reads(("autoencoder",), {"precision": self.config.sampling.precision})
-        stages = ("autoencoder", "latents", "diffusion")
-        sampling |= {"quantised": self.config.latents.quantised}
+        sampling = self.config.sampling.model_dump(mode="json", exclude={"tile"})
+        stages = ("autoencoder", "diffusion")
         return Reads(stages if purpose == "sample" else (*stages, "controlnet"), sampling)
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:

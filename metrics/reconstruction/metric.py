@@ -52,6 +52,9 @@ class Reconstruction:
         """Each test image's reconstruction, with the real image as its reference."""
         return [NEED]
 
+    def plugin_config(self) -> Mapping[str, Any]:
+        return {}
+
     def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
         """The protocol's id, e.g. ``reconstruction-hu-1000..2000-1f00ab42``, and its full text."""
         from .scales import scale_weights

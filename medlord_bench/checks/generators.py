@@ -1,0 +1,141 @@
+"""The contract of a generator, on a phantom of 32x32x16 voxels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medlord_bench import registry, seeds
+from medlord_bench.checks import Check
+from medlord_bench.checks.common import configures, imports_nothing_heavy, phantom, version_of
+from medlord_bench.cohort import StoredCohort
+from medlord_bench.config import merged, validate
+from medlord_bench.contracts import Generator, Purpose, Request, Run, Stage, Volume
+from medlord_bench.errors import Stopped
+from medlord_bench.hashing import file_sha256
+
+PRESETS = ("smoke", "tiny")  # the first of these that a generator has
+TOLERANCE_HU, TOLERANCE_SHARE = 1, 0.001  # across batches only rounding may differ
+
+
+def check(name: str, run: Run) -> Iterator[Check]:
+    """Configuration, training and resuming, then every capability the generator lists."""
+    yield imports_nothing_heavy("generators", name)
+    plugin = registry.load("generators", name)
+    yield version_of(plugin)
+    yield from configures("generators", name)
+    yield from _presets(plugin)
+    preset = next((preset for preset in PRESETS if preset in plugin.presets), None)
+    generator = plugin(validate(plugin.Config, plugin.presets[preset] if preset else {}, f"generator {name}"))
+    yield Check("fulfils contracts.Generator", isinstance(generator, Generator), f"preset {preset}")
+    cohort, _ = phantom(run, run.scratch / "store")
+    weights: dict[str, Path] = {}
+    for stage in generator.stages():
+        yield from _trains(generator, stage, cohort, weights, run)
+    yield from _samples(generator, cohort, weights, run)
+    if "reconstructs" in generator.capabilities:
+        yield from _reconstructs(generator, cohort, weights, run)
+
+
+def _presets(plugin: Any) -> Iterator[Check]:
+    for preset, overrides in plugin.presets.items():
+        for variant, more in {"": {}, **plugin.variants}.items():
+            label = f"preset {preset}" + (f", variant {variant}" if variant else "")
+            try:
+                plugin.Config.model_validate(merged(overrides, more))
+                yield Check(f"{label} is valid", True)
+            except ValueError as error:
+                yield Check(f"{label} is valid", False, " ".join(str(error).split())[:200])
+
+
+def _digest(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _trains(generator: Any, stage: Stage, cohort: StoredCohort, weights: dict[str, Path], run: Run) -> Iterator[Check]:
+    """A stage trains, can be stopped and resumed to the same weights, and does nothing when it is done."""
+    inputs = {need: weights[need] for need in stage.needs}
+    out = run.scratch / "trainings"
+    whole = generator.train(stage, cohort, inputs, out / stage.name, run)
+    inside = whole.is_dir() and whole.is_relative_to(out / stage.name) and any(whole.iterdir())
+    yield Check(f"stage {stage.name}: trains and returns a folder of weights inside its own", inside, str(whole.name))
+    weights[stage.name] = whole
+    before = _digest(whole)
+    again = generator.train(stage, cohort, inputs, out / stage.name, run)
+    yield Check(f"stage {stage.name}: called again, keeps its weights", _digest(again) == before)
+    if stage.steps is None or stage.steps < 2:
+        return
+    stopped, other = 0, out / f"{stage.name}-stopped"
+    resumed: Path | None = None
+    for _ in range(stage.steps + 2):
+        try:
+            resumed = generator.train(stage, cohort, inputs, other, dataclasses.replace(run, stop=lambda: True))
+            break
+        except Stopped:
+            stopped += 1
+    same = resumed is not None and stopped > 0 and _digest(resumed) == before
+    yield Check(f"stage {stage.name}: stopped {stopped} times and resumed, ends in the same weights", same)
+
+
+def _requests(cohort: StoredCohort, conditional: bool) -> list[Request]:
+    test = cohort.ids("test")
+    grid = cohort.protocol.grid
+    return [
+        Request(index, seeds.derive("check", index), grid, cohort.label_map(test[index]) if conditional else None)
+        for index in range(3)
+    ]
+
+
+def _samples(generator: Any, cohort: StoredCohort, weights: Mapping[str, Path], run: Run) -> Iterator[Check]:
+    purposes: dict[str, Purpose] = {"unconditional": "sample", "conditional": "sample-conditional"}
+    for capability, purpose in purposes.items():
+        if capability not in generator.capabilities:
+            continue
+        used = {stage: weights[stage] for stage in generator.reads(purpose).stages}
+        requests = _requests(cohort, capability == "conditional")
+        volumes = list(generator.sample(used, requests, run))
+        yield from _looks_right(capability, volumes, cohort, len(requests))
+        again = list(generator.sample(used, requests, run))
+        yield Check(f"{capability}: the same request gives the same bytes", _worst(volumes, again) == (0, 0.0))
+        alone = list(generator.sample(used, requests[2:], dataclasses.replace(run, batch=2)))
+        together = list(generator.sample(used, requests, dataclasses.replace(run, batch=3)))[2:]
+        most, share = _worst(alone, together)
+        detail = f"largest difference {most} HU, {share:.4%} of voxels beyond {TOLERANCE_HU} HU"
+        yield Check(f"{capability}: a sample does not depend on its batch", share <= TOLERANCE_SHARE, detail)
+        differ = _worst(volumes[:1], volumes[1:2])[0] > 0
+        yield Check(f"{capability}: different seeds give different volumes", differ)
+
+
+def _reconstructs(generator: Any, cohort: StoredCohort, weights: Mapping[str, Path], run: Run) -> Iterator[Check]:
+    used = {stage: weights[stage] for stage in generator.reads("reconstruct").stages}
+    real = [cohort.volume(case_id) for case_id in cohort.ids("test")]
+    volumes = list(generator.reconstruct(used, iter(real), run))
+    yield from _looks_right("reconstruct", volumes, cohort, len(real))
+
+
+def _looks_right(title: str, volumes: Sequence[Any], cohort: StoredCohort, wanted: int) -> Iterator[Check]:
+    grid = cohort.protocol.grid
+    good = [volume for volume in volumes if isinstance(volume, Volume)]
+    detail = f"{len(volumes)} of {wanted}, {len(volumes) - len(good)} failed"
+    yield Check(f"{title}: one volume per request", len(volumes) == wanted and bool(good), detail)
+    shapes = {(volume.shape, str(volume.hu.dtype)) for volume in good}
+    yield Check(f"{title}: int16 on the protocol's grid", shapes == {(grid.shape, "int16")}, str(shapes))
+    low, high = grid.hu_window
+    inside = all(low <= int(volume.hu.min()) and int(volume.hu.max()) <= high for volume in good)
+    yield Check(f"{title}: within the protocol's HU window", inside)
+
+
+def _worst(first: Sequence[Any], second: Sequence[Any]) -> tuple[int, float]:
+    """Largest difference in HU and the share of voxels beyond the tolerance, over pairs of volumes."""
+    most, share = 0, 0.0
+    for a, b in zip(first, second, strict=True):
+        if isinstance(a, Volume) != isinstance(b, Volume):
+            return 65535, 1.0
+        if isinstance(a, Volume):
+            apart = np.abs(a.hu.astype(np.int32) - b.hu.astype(np.int32))
+            most, share = max(most, int(apart.max())), max(share, float((apart > TOLERANCE_HU).mean()))
+    return most, share

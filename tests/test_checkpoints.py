@@ -1,0 +1,75 @@
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from medlord_bench.checkpoints import load_model, load_strict, read_torch, save_model
+from medlord_bench.errors import MissingError, UserError
+
+
+def test_weights_come_back_bit_equal_with_their_config(tmp_path: Path) -> None:
+    net = nn.Linear(3, 2)
+    save_model(tmp_path, "kind", {"width": 3}, net.state_dict())
+    config, tensors = load_model(tmp_path, "kind")
+    assert config == {"width": 3}
+    assert all(torch.equal(tensors[name], value) for name, value in net.state_dict().items())
+
+
+def test_weights_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
+    save_model(tmp_path, "medlord.diffusion", {}, {})
+    with pytest.raises(UserError, match="holds 'medlord.diffusion'.*expected 'medlord.autoencoder'"):
+        load_model(tmp_path, "medlord.autoencoder")
+
+
+def test_absent_weights_are_exit_3(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="model.json: not found"):
+        load_model(tmp_path, "kind")
+
+
+def test_a_truncated_weights_file_is_named(tmp_path: Path) -> None:
+    save_model(tmp_path, "kind", {}, {"a": torch.zeros(100)})
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:50])
+    with pytest.raises(UserError, match="model.safetensors: unreadable"):
+        load_model(tmp_path, "kind")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("bias"), "missing tensor 'bias'"),
+        (lambda t: t.update(extra=torch.zeros(1)), "surplus tensor 'extra'"),
+        (lambda t: t.update(bias=torch.zeros(7)), r"tensor 'bias' is \(7,\), expected \(2,\)"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named(change, message: str) -> None:
+    tensors = dict(nn.Linear(3, 2).state_dict())
+    change(tensors)
+    with pytest.raises(UserError, match=message):
+        load_strict(nn.Linear(3, 2), tensors, "file.pth")
+
+
+class Harm:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.pth"
+    torch.save({"model": Harm()}, path)
+    with pytest.raises(UserError, match="bad.pth: not a checkpoint of plain tensors"):
+        read_torch(path)
+    path.write_bytes(pickle.dumps(Harm()))
+    with pytest.raises(UserError, match="bad.pth"):
+        read_torch(path)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_a_damaged_description_is_named(tmp_path: Path) -> None:
+    save_model(tmp_path, "kind", {}, {})
+    (tmp_path / "model.json").write_text(json.dumps({"format": 1})[:-3])
+    with pytest.raises(UserError, match="model.json: not JSON"):
+        load_model(tmp_path, "kind")

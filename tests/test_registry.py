@@ -1,0 +1,34 @@
+import pytest
+
+from medlord_bench import registry
+from medlord_bench.errors import MissingError, UserError
+
+
+def test_built_ins_come_through_entry_points_with_their_distribution() -> None:
+    found = {entry.name: entry for entry in registry.entries("generators")}
+    assert found["medlord"].distribution == "medlord-bench"
+    assert found["medlord"].target == "medlord_bench.generators.medlord.plugin:MedLoRD"
+
+
+def test_a_misspelt_name_is_answered_with_the_near_miss() -> None:
+    with pytest.raises(UserError, match="unknown generator 'medlrod'; did you mean 'medlord'"):
+        registry.load("generators", "medlrod")
+
+
+def test_a_name_like_no_other_is_answered_with_all_there_are() -> None:
+    with pytest.raises(UserError, match="known: .*medlord"):
+        registry.load("generators", "zzz")
+
+
+def test_a_plugin_whose_import_fails_is_exit_3_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    broken = EntryPoint("broken", "no_such_package.plugin:Thing", "medlord_bench.generators")
+    monkeypatch.setattr(registry, "_points", lambda kind: {"broken": broken})
+    with pytest.raises(MissingError, match="generator 'broken'.*no_such_package"):
+        registry.load("generators", "broken")
+
+
+def test_an_unknown_kind_is_named() -> None:
+    with pytest.raises(UserError, match="did you mean 'metrics'"):
+        registry.entries("metric")

@@ -1,0 +1,141 @@
+"""The training loop on a model small enough to know what it should do."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from medlord_bench import seeds
+from medlord_bench.checkpoints import load_model, save_model
+from medlord_bench.contracts import Run
+from medlord_bench.errors import StepError, Stopped
+from medlord_bench.training import Horizon, Optimiser, fit
+
+HORIZON = Horizon(steps=20, validate_every=5, checkpoint_every=4)
+
+
+class Line:
+    """y = 2 x by least squares, with dropout so that the global random state matters."""
+
+    def __init__(self, lr: float = 0.05, losses: list[float] | None = None) -> None:
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.2), nn.Linear(8, 1))
+        self.optimiser = Optimiser(self.net.parameters(), lr=lr)
+        self.losses = losses
+
+    def stateful(self) -> Mapping[str, Any]:
+        return {"net": self.net, "optimiser": self.optimiser}
+
+    def batch(self, step: int) -> torch.Tensor:
+        return seeds.noise((4, 1), "line", step)
+
+    def step(self, step: int, batch: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        self.net.train()
+        loss = ((self.net(batch) - 2 * batch) ** 2).mean()
+        self.optimiser.backward(loss)
+        self.optimiser.step(step)
+        return {"loss": loss.detach()}
+
+    @torch.no_grad()
+    def validate(self, step: int) -> Mapping[str, float]:
+        if self.losses is not None:
+            return {"loss": self.losses[step // 5 - 1]}
+        self.net.eval()
+        x = torch.linspace(-1, 1, 9)[:, None]
+        return {"loss": float(((self.net(x) - 2 * x) ** 2).mean())}
+
+    def export(self, folder: Path) -> None:
+        save_model(folder, "line", {}, self.net.state_dict())
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_model(folder, "line")[1]
+
+
+def same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_stopped_after_every_step_ends_in_the_same_bits(tmp_path: Path, run: Run) -> None:
+    whole = weights(fit(Line(), HORIZON, tmp_path / "whole", run, "line"))
+    pieces = None
+    for _ in range(HORIZON.steps + 1):
+        try:
+            stopping = dataclasses.replace(run, stop=lambda: True)
+            pieces = weights(fit(Line(), HORIZON, tmp_path / "pieces", stopping, "line"))
+        except Stopped:
+            continue
+    assert pieces is not None
+    assert same(whole, pieces)
+
+
+def test_more_steps_continue_and_end_where_one_long_training_ends(tmp_path: Path, run: Run) -> None:
+    short = dataclasses.replace(HORIZON, steps=7)  # not a multiple of validate_every: its extra look must not count
+    fit(Line(), short, tmp_path / "a", run, "line")
+    longer = weights(fit(Line(), HORIZON, tmp_path / "a", run, "line"))
+    assert same(longer, weights(fit(Line(), HORIZON, tmp_path / "b", run, "line")))
+
+
+def test_the_best_validation_loss_is_published_and_the_earlier_of_two_equal_ones(tmp_path: Path, run: Run) -> None:
+    fit(Line(losses=[3.0, 1.0, 1.0, 2.0]), HORIZON, tmp_path, run, "line")
+    short = dataclasses.replace(HORIZON, steps=10, selection="last")
+    assert same(weights(tmp_path / "best"), weights(fit(Line(), short, tmp_path / "ten", run, "line")))
+
+
+def test_curves_have_each_step_once_after_a_resume(tmp_path: Path, run: Run) -> None:
+    fit(Line(), dataclasses.replace(HORIZON, steps=8), tmp_path, run, "line")
+    with open(tmp_path / "curves.jsonl", "a") as file:
+        file.write('{"step": 9, "split": "train", "loss"')  # cut short by a kill
+    fit(Line(), HORIZON, tmp_path, run, "line")
+    rows = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["split"] == "train"] == list(range(1, 21))
+
+
+def test_no_steps_publish_the_initial_weights(tmp_path: Path, run: Run) -> None:
+    found = weights(fit(Line(), dataclasses.replace(HORIZON, steps=0), tmp_path, run, "line"))
+    assert same(found, Line().net.state_dict())
+
+
+def test_gradients_that_stay_nan_end_the_training_with_advice(tmp_path: Path, run: Run) -> None:
+    recipe = Line()
+    with torch.no_grad():
+        next(recipe.net.parameters()).fill_(float("nan"))
+    with pytest.raises(StepError, match="not finite.*lower the learning rate"):
+        fit(recipe, dataclasses.replace(HORIZON, steps=50), tmp_path, run, "line")
+
+
+def test_one_bad_gradient_is_skipped_and_leaves_the_weights_alone() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    optimiser = Optimiser([weight], lr=0.1)
+    optimiser.backward((weight * float("inf")).sum() * 0)
+    assert not optimiser.step(0)
+    assert weight.item() == 1.0
+    optimiser.backward(weight.sum())
+    assert optimiser.step(1)
+    assert weight.item() < 1.0
+
+
+def test_accumulated_micro_batches_step_as_the_whole_batch_does() -> None:
+    data = torch.arange(4.0)
+    whole, parts = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    one, two = Optimiser([whole], lr=0.1), Optimiser([parts], lr=0.1)
+    one.backward(((whole * data - 1) ** 2).mean())
+    for half in data.split(2):
+        two.backward(((parts * half - 1) ** 2).mean() / 2)
+    one.step(0)
+    two.step(0)
+    assert whole.item() == pytest.approx(parts.item(), abs=1e-7)
+
+
+def test_a_background_error_in_a_batch_reaches_the_caller(tmp_path: Path, run: Run) -> None:
+    class Broken(Line):
+        def batch(self, step: int) -> torch.Tensor:
+            raise KeyError(f"case of step {step}")
+
+    with pytest.raises(KeyError, match="case of step 0"):
+        fit(Broken(), HORIZON, tmp_path, run, "line")
