@@ -15,7 +15,7 @@ from medlord_bench.contracts import Shape
 from medlord_bench.seeds import numpy_rng
 
 from .phantom_heart import paint_heart
-from .phantom_shapes import Array, Canvas, Point, beyond, both, ellipsoid, frame, spline, superellipse
+from .phantom_shapes import Array, Canvas, Point, ellipsoid, frame, spline, superellipse
 
 LABELS: dict[int, str] = {
     1: "body",
@@ -31,7 +31,6 @@ LABELS: dict[int, str] = {
     11: "aorta",
     12: "pulmonary_artery",
 }
-FIELD_OF_VIEW = (352.0, 352.0, 264.0)  # mm along R, A, S
 
 
 @dataclass(frozen=True)
@@ -135,19 +134,19 @@ def render(
     noise: factor on the scanner's noise; 0 for none. Noise and texture depend on the grid as well as the patient.
     """
     canvas = Canvas(shape, spacing, patient.shift, np.deg2rad(patient.roll), air=-1000.0)
-    wall = _trunk(canvas, patient)
+    _trunk(canvas, patient)
     cavity, floor = _cavity(canvas, patient)
     _abdomen(canvas, patient, cavity, floor)
     _lungs(canvas, patient, cavity, floor)
     _spine(canvas, patient)
-    _ribs(canvas, patient, cavity, wall)
+    _ribs(canvas, patient, cavity)
     _airways(canvas, patient)
     paint_heart(canvas, patient, {name: value for value, name in LABELS.items()})
     return _scan(canvas, patient, shape, spacing, noise), canvas.labels
 
 
-def _trunk(canvas: Canvas, p: Patient) -> Array:
-    """Table, fat, breasts and chest wall. Returns the distance to the wall, of which ribs and cavity are inside."""
+def _trunk(canvas: Canvas, p: Patient) -> None:
+    """Table, fat, breasts and chest wall."""
     s = canvas.s
     up = np.clip((s - 50) / 80, 0, 1)
     half_r = (p.half_width + 20) * (1 + 0.07 * up) * (1 + 0.02 * np.cos(s / 40))
@@ -165,7 +164,6 @@ def _trunk(canvas: Canvas, p: Patient) -> Array:
         canvas.paint_ball(glands, -20.0, 1, centre, 80)
     wall = superellipse(canvas.r, canvas.a, half_r, half_a, p.roundness)
     canvas.paint(wall, 52.0, 1)
-    return wall
 
 
 def _cavity(canvas: Canvas, p: Patient) -> tuple[Array, Array]:
@@ -258,9 +256,8 @@ def _spine(canvas: Canvas, p: Patient) -> None:
     canvas.paint(superellipse(r, a + 22, 9.5, 8.0), 32.0, 3)
 
 
-def _ribs(canvas: Canvas, p: Patient, cavity: Array, wall: Array) -> None:
+def _ribs(canvas: Canvas, p: Patient, cavity: Array) -> None:
     """Rib pairs that slope down from the spine to the front, cartilage, sternum and shoulder blades."""
-    del wall
     angle = np.arctan2(np.abs(canvas.r), -canvas.a)  # 0 at the back, pi at the front
     drop = p.rib_slope * (1 - np.cos(np.minimum(angle, 2.6))) / 2 - 26 * np.clip(angle - 2.1, 0, 1)
     phase = (((canvas.s + drop) / p.rib_step + p.rib_phase) % 1.0 - 0.5) * p.rib_step
@@ -299,13 +296,12 @@ def _scan(canvas: Canvas, p: Patient, shape: Shape, spacing: Point, noise: float
 
     rng = numpy_rng(p.seed, "scan", *shape)
     coarse = rng.standard_normal([max(n // 4, 2) for n in shape]).astype(np.float32)
-    texture = zoom(coarse, [n / m for n, m in zip(shape, coarse.shape, strict=True)], order=1, grid_mode=True, mode="nearest")
+    texture = zoom(
+        coarse, [n / m for n, m in zip(shape, coarse.shape, strict=True)], order=1, grid_mode=True, mode="nearest"
+    )
     inside = canvas.labels > 0
     hu = canvas.hu + 9 * texture * inside
     hu = gaussian_filter(hu, [p.kernel * 1.4 / h for h in spacing])
     grain = gaussian_filter(rng.standard_normal(shape).astype(np.float32), 0.45)
     grain /= grain.std()
     return np.asarray(hu + noise * p.noise * grain * np.where(inside, 1.0, 0.6), dtype=np.float32)
-
-
-__all__ = ["FIELD_OF_VIEW", "LABELS", "Patient", "beyond", "both", "draw", "render", "spine_middle"]

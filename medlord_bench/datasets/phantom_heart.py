@@ -109,7 +109,9 @@ def _pulmonary(p: Patient) -> tuple[list[tuple[Point, float]], list[list[tuple[P
 def _veins(canvas: Canvas, p: Patient, body: int) -> None:
     """Venae cavae and four pulmonary veins; they have no label of their own."""
     top = _at(p, 46, 0, 22)
-    canvas.paint_tube(spline([(26.0, top[1] - 2, 140.0), (30.0, top[1], 60.0), top], [9, 9.5, 10]), p.contrast_right + 130, body)
+    canvas.paint_tube(
+        spline([(26.0, top[1] - 2, 140.0), (30.0, top[1], 60.0), top], [9, 9.5, 10]), p.contrast_right + 130, body
+    )
     floor = _at(p, 46, -8, -26)
     canvas.paint_tube([(floor, 12.0), ((26.0, floor[1] - 14, -140.0), 12.0)], 105.0, body)
     for side, height in ((1, 20), (1, -6), (-1, 22), (-1, -4)):

@@ -113,7 +113,11 @@ class Canvas:
         return slices[0], slices[1], slices[2]
 
     def paint(
-        self, shape: Distance | Array, hu: float | Array, label: int | None = None, box: tuple[Point, Point] | None = None
+        self,
+        shape: Distance | Array,
+        hu: float | Array,
+        label: int | None = None,
+        box: tuple[Point, Point] | None = None,
     ) -> None:
         """Paint a shape. box: where in patient coordinates it can lie; label None leaves the labels as they are."""
         at = self.window(*box) if box else (slice(None),) * 3
