@@ -34,7 +34,7 @@ from medlord_bench.plan import Plan, Step
 from medlord_bench.results import CaseRow, Score
 from medlord_bench.states import save_state
 from medlord_bench.store import Store, StoredObject, Write, write_json
-from medlord_bench.volumes import fit, fit_labels, missing_regions, not_ct, write_labels, write_volume
+from medlord_bench.volumes import fit, fit_labels, missing_regions, write_labels, write_volume
 
 T = TypeVar("T")
 VOLUME, STATE, SCORES = ".nii.gz", ".safetensors", ".scores.json"
@@ -184,6 +184,7 @@ def _publish_volumes(
     made: Iterator[Volume | Failure],
     title: str,
 ) -> None:
+    failed: list[str] = []
     with job.run.progress.task(f"{title} {job.step.label}", len(items)) as task:
         for item, request in zip(items, requests, strict=True):
             start = time.monotonic()
@@ -197,19 +198,24 @@ def _publish_volumes(
             if problem is None and isinstance(volume, Volume):
                 job.out.put(item, {VOLUME: _by(write_volume, volume)}, facts)
             else:
-                job.run.log.warning("%s of %s failed: %s", item, job.step.label, problem)
+                failed.append(f"{item}: {problem}")
                 job.out.put_failure(item, str(problem), facts)
             task.advance()
             job.check_stop(item)
+    if failed:
+        job.run.log.warning("%s: %d of %d failed, the first is %s", job.step.id, len(failed), len(items), failed[0])
 
 
 def _problem(volume: Volume, shape: tuple[int, int, int]) -> str | None:
     """Why a generated volume counts as failed, or None."""
     if volume.shape != shape:
         return f"shape {volume.shape}, asked for {shape}"
-    if volume.hu.min() == volume.hu.max():
-        return f"constant ({int(volume.hu.min())} HU)"
-    return not_ct(volume)
+    low, high = int(volume.hu.min()), int(volume.hu.max())
+    if low == high:
+        return f"constant ({low} HU)"
+    if high - low <= 2:
+        return f"values lie in {low}..{high}: scaled to [0, 1] or [-1, 1], not HU"
+    return None
 
 
 # ------------------------------------------------------------------------------------------------------ measuring

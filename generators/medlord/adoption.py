@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from medlord_bench.contracts import Cohort, Run, Stage
@@ -21,6 +21,11 @@ from .latents import StoredLatents, encode_cohort
 from .schedule import CosineSchedule
 from .unet import build_unet
 
+LOADERS: Mapping[str, Callable[[Path, str], object]] = {
+    "autoencoder": load_autoencoder,
+    "diffusion": load_diffusion,
+    "controlnet": load_controlnet,
+}
 UPSTREAM = {"autoencoder": "*vqgan*.pth", "diffusion": "*ldm*.pth"}
 
 
@@ -45,13 +50,15 @@ def adopt(
     if ours is not None:
         return _copy(stage.name, ours, inputs, out)
     theirs = (
-        [source]
+        []
+        if stage.name not in UPSTREAM
+        else [source]
         if source.is_file()
-        else sorted(source.glob(UPSTREAM.get(stage.name, "")) if stage.name in UPSTREAM else [])
+        else sorted(source.glob(UPSTREAM[stage.name]))
     )
     if len(theirs) > 1:
         raise UserError(f"--weights {source}: {len(theirs)} files match {UPSTREAM[stage.name]}; leave one")
-    if not theirs or stage.name not in UPSTREAM:
+    if not theirs:
         expected = f"{stage.name}/model.json" + (f" or {UPSTREAM[stage.name]}" if stage.name in UPSTREAM else "")
         hint = "; leave the condition out with --no-conditional" if stage.name == "controlnet" else ""
         raise MissingError(f"--weights {source}: nothing for the stage {stage.name}; expected {expected}{hint}")
@@ -79,8 +86,7 @@ def adopt_pretrained(
 
 def _copy(name: str, source: Path, inputs: Mapping[str, Path], out: Path) -> Path:
     """Our own weights: loaded once, so that what cannot be used is an error now, then copied."""
-    load = {"autoencoder": load_autoencoder, "diffusion": load_diffusion, "controlnet": load_controlnet}[name]
-    load(source, "cpu")
+    LOADERS[name](source, "cpu")
     if name == "diffusion":
         _check_scale(source, inputs["latents"])
     folder = out / "adopted"

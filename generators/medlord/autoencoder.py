@@ -106,7 +106,14 @@ class AutoencoderRecipe:
 
     def _optimiser(self, module: torch.nn.Module, lr: float) -> Optimiser:
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        return Optimiser(parameters, lr=lr, betas=self.config.betas, precision=self.config.precision)
+        config = self.config
+        return Optimiser(
+            parameters,
+            lr=lr,
+            betas=config.betas,
+            precision=config.precision,
+            lr_factor=lambda step: config.lr_decay**step,
+        )
 
     def stateful(self) -> Mapping[str, Stateful]:
         parts: dict[str, Stateful] = {"net": self.net, "optimiser": self.optimiser, "window": self.window}

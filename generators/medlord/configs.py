@@ -170,6 +170,7 @@ class AutoencoderConfig(Frozen):
     steps: int = Field(default=250_000, ge=0, description="the paper's, for both cohorts")
     lr_g: float = Field(default=3e-5, gt=0)
     lr_d: float = Field(default=1e-4, gt=0)
+    lr_decay: float = Field(default=1.0, gt=0, le=1, description="factor on both learning rates after every step")
     betas: tuple[float, float] = (0.9, 0.999)
     precision: Precision = "fp16"
     l1: float = Field(default=1.0, ge=0)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from medlord_bench.contracts import Capability, Cohort, Failure, Purpose, Reads, Request, Run, Stage, Volume
 
-from .configs import MedLoRDConfig
+from .configs import AutoencoderConfig, MedLoRDConfig, OptimisationConfig
 from .presets import PRESETS, VARIANTS
 
 
@@ -28,7 +28,7 @@ class MedLoRD:
         """Autoencoder; the cohort's latents, encoded once; diffusion; ControlNet."""
         config = self.config
         common = {} if config.pretrained is None else {"pretrained": config.pretrained.model_dump(mode="json")}
-        trained = {
+        trained: dict[str, tuple[AutoencoderConfig | OptimisationConfig, tuple[str, ...]]] = {
             "autoencoder": (config.autoencoder, ()),
             "diffusion": (config.diffusion, ("latents",)),
             "controlnet": (config.controlnet, ("autoencoder", "latents", "diffusion")),

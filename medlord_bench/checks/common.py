@@ -11,9 +11,9 @@ from typing import Any
 from medlord_bench import registry, worker
 from medlord_bench.checks import Check
 from medlord_bench.cohort import StoredCohort
-from medlord_bench.config import PluginSpec, plugin_spec, validate
+from medlord_bench.config import RunSpec, plugin_spec, validate
 from medlord_bench.contracts import SPLITS, Case, Run, Split
-from medlord_bench.plan import Plan, Planner, RunSpec
+from medlord_bench.plan import Plan, Planner
 from medlord_bench.steps import Job, images
 from medlord_bench.store import Store
 
@@ -77,15 +77,3 @@ def split_overlap(cases: dict[Split, list[Case]]) -> str:
             if seen.setdefault(case.patient, split) != split:
                 return f"{case.patient} in {seen[case.patient]} and {split}"
     return ""
-
-
-__all__ = [
-    "PHANTOM",
-    "PluginSpec",
-    "configures",
-    "imports_nothing_heavy",
-    "make",
-    "phantom",
-    "split_overlap",
-    "version_of",
-]

@@ -1,0 +1,216 @@
+"""The frozen values that pass between the core and its plugins; plugins import them from `contracts`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Shape = tuple[int, int, int]
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Precision = Literal["fp32", "bf16", "fp16"]
+Selection = Literal["best", "last"]  # which checkpoint of a training is published
+AttentionBackend = Literal["auto", "sdpa", "xformers", "math"]
+State = Mapping[str, "NDArray[Any]"]  # what one case contributes to a metric: named arrays, stored without pickles
+
+
+class Frozen(BaseModel):
+    """Base of every configuration and result: immutable, and closed to fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A CT volume. `hu`: int16 (X, Y, Z) in HU, axes towards R, A, S. `affine`: float64 (4, 4), voxel to mm in RAS+."""
+
+    hu: NDArray[np.int16]
+    affine: NDArray[np.float64]
+
+    @property
+    def shape(self) -> Shape:
+        x, y, z = self.hu.shape
+        return x, y, z
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along X, Y, Z."""
+        x, y, z = ((self.affine[:3, :3] ** 2).sum(axis=0) ** 0.5).tolist()
+        return x, y, z
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """A label map. `labels`: uint8 (X, Y, Z), 0 is background. `names`: label value to region name."""
+
+    labels: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+    names: Mapping[int, str]
+
+    @property
+    def shape(self) -> Shape:
+        x, y, z = self.labels.shape
+        return x, y, z
+
+    def region(self, name: str) -> NDArray[np.bool_]:
+        """The mask of a region, bool (X, Y, Z). Raises KeyError where the map does not know `name`.
+
+        A name may stand for several labels ("lungs" for "lung_left" and "lung_right"): see `regions.members`.
+        """
+        import numpy as np
+
+        from medlord_bench.regions import members
+
+        values = [value for value, known in self.names.items() if known in members(name)]
+        if not values:
+            raise KeyError(name)
+        mask: NDArray[np.bool_] = np.isin(self.labels, values)
+        return mask
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image of a cohort. `sha256` identifies its content (and its mask's); paths are None for generated cases."""
+
+    id: str
+    patient: str
+    sha256: str
+    image: Path | None = None
+    mask: Path | None = None
+
+
+class Grid(Frozen):
+    """The voxel grid that a protocol measures on.
+
+    spacing: nominal voxel size in mm, or None where cases keep their own (then mm and mL values are `not_run` for
+    samples). hu_window: lowest and highest HU kept.
+    """
+
+    shape: Shape
+    spacing: tuple[float, float, float] | None = None
+    hu_window: tuple[int, int] = (-1000, 2000)
+
+    def affine(self) -> NDArray[np.float64]:
+        """The affine of a volume that has no position of its own: nominal spacing (1 mm where there is none)."""
+        import numpy as np
+
+        return np.diag([*(self.spacing or (1.0, 1.0, 1.0)), 1.0])
+
+
+class DataProtocol(Frozen):
+    """How images of a data set get onto one grid, and which regions are measured there. Hashed into every number.
+
+    fit: "crop-pad" crops or pads about the centre, keeping voxels; "resize" resamples to the grid's shape.
+    split: how the train/val/test lists came about, in words; `split_sha256` pins the lists themselves.
+    masks: "dataset" for masks that came with the images, "none", or the name and version of a segmenter.
+    """
+
+    name: str
+    grid: Grid
+    fit: Literal["crop-pad", "resize"]
+    split: str
+    split_sha256: str
+    counts: dict[str, int]
+    masks: str
+    synthetic: bool = False
+    rvr_regions: tuple[str, ...] = ()
+    condition_regions: tuple[str, ...] = ()
+    adherence_regions: tuple[str, ...] = ()
+
+    def id(self) -> str:
+        """Name and the first eight digits of the hash, e.g. ``pccta-1f00ab42``: what is printed beside a number."""
+        from medlord_bench.hashing import digest
+
+        return f"{self.name}-{digest(self.model_dump(mode='json'))[:8]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One sample to draw. The volume may depend on nothing but this, the config and the weights.
+
+    condition: the label map that a conditional sample must follow, on `grid`; None for an unconditional sample.
+    """
+
+    index: int
+    seed: int
+    grid: Grid
+    condition: LabelMap | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample or case that could not be made (NaN, constant, not HU): counted as failed, never dropped."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage of a generator, e.g. the autoencoder.
+
+    config: the part of the configuration that decides its output, the number of steps excepted.
+    steps: how far to train; a training that is short of it continues. None for a stage that does not iterate.
+    needs: earlier stages whose weights it reads.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    steps: int | None = None
+    needs: tuple[str, ...] = ()
+
+
+Purpose = Literal["sample", "sample-conditional", "reconstruct"]
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What the output of a purpose depends on. stages: whose weights it reads. config: settings besides weights."""
+
+    stages: tuple[str, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One published file that a metric reads.
+
+    source: "samples", "conditional:test", "reconstructions", "real:train", "real:val" or "real:test".
+    path: the volume, features or state of the item; None when the item failed (`failed` says why).
+    reference: what it is compared with case by case (the real image of a reconstruction, the mask of a condition).
+    """
+
+    id: str
+    source: str
+    path: Path | None
+    patient: str | None = None
+    reference: Path | None = None
+    failed: str | None = None
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a metric reads: items of `source`, as made by `by`.
+
+    by: "volumes", "features:EXTRACTOR", "labels:SEGMENTER" or "states" (the metric's own `extract`, case by case).
+    """
+
+    source: str
+    by: str
+
+
+@dataclass(frozen=True)
+class MetricInputs:
+    """Everything a metric's `reduce` may look at. `items[need]` is in the order of the item ids."""
+
+    generator: str
+    dataset: str
+    protocol: DataProtocol
+    items: Mapping[Need, Sequence[Item]]
