@@ -68,7 +68,7 @@ def fit(volume: Volume, grid: Grid, how: How) -> Fitted:
     placement = place(volume.shape, volume.affine, grid.shape, how)
     hu = np.clip(volume.hu, low, high)
     if how == "crop-pad":
-        return Fitted(Volume(_window(hu, placement.start, grid.shape, low), placement.affine), placement)
+        return Fitted(Volume(window(hu, placement.start, grid.shape, low), placement.affine), placement)
     factors = [n / m for n, m in zip(volume.shape, grid.shape, strict=True)]
     return Fitted(Volume(_interpolate(hu, grid.shape, factors), placement.affine), placement)
 
@@ -77,7 +77,7 @@ def fit_labels(labels: LabelMap, grid: Grid, how: How) -> LabelMap:
     """Bring a label map onto the grid as `fit` brings its image: background outside, nearest neighbour."""
     placement = place(labels.shape, labels.affine, grid.shape, how)
     if how == "crop-pad":
-        values = _window(labels.labels, placement.start, grid.shape, 0)
+        values = window(labels.labels, placement.start, grid.shape, 0)
     else:
         factors = [n / m for n, m in zip(labels.shape, grid.shape, strict=True)]
         values = _nearest(labels.labels, grid.shape, factors)
@@ -93,7 +93,7 @@ def restore(volume: Volume, placement: Placement, outside: int = -1000) -> Volum
     """
     if placement.how == "crop-pad":
         back = tuple(-s for s in placement.start)
-        hu = _window(volume.hu, (back[0], back[1], back[2]), placement.source_shape, outside)
+        hu = window(volume.hu, (back[0], back[1], back[2]), placement.source_shape, outside)
     else:
         factors = [m / n for n, m in zip(placement.source_shape, placement.shape, strict=True)]
         hu = _interpolate(volume.hu, placement.source_shape, factors)
@@ -104,7 +104,7 @@ def restore_labels(labels: LabelMap, placement: Placement) -> LabelMap:
     """Bring a label map from the grid back to the source's; background outside, nearest neighbour."""
     if placement.how == "crop-pad":
         back = tuple(-s for s in placement.start)
-        values = _window(labels.labels, (back[0], back[1], back[2]), placement.source_shape, 0)
+        values = window(labels.labels, (back[0], back[1], back[2]), placement.source_shape, 0)
     else:
         factors = [m / n for n, m in zip(placement.source_shape, placement.shape, strict=True)]
         values = _nearest(labels.labels, placement.source_shape, factors)
@@ -136,7 +136,7 @@ def _to_spacing(
     return (x, y, z), factors.tolist(), new
 
 
-def _window(values: NDArray[Any], start: Shape, shape: Shape, outside: int) -> NDArray[Any]:
+def window(values: NDArray[Any], start: Shape, shape: Shape, outside: int) -> NDArray[Any]:
     """The box of `shape` whose first voxel is `start`, `outside` where it leaves the array."""
     out = np.full(shape, outside, dtype=values.dtype)
     source = tuple(slice(max(s, 0), max(min(s + m, n), 0)) for s, m, n in zip(start, shape, values.shape, strict=True))

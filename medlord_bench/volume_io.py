@@ -19,23 +19,10 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import LabelMap, Volume
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.volume_names import NIFTI, SUFFIXES, suffix_of
 
-NIFTI = (".nii", ".nii.gz")
-ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
-SUFFIXES = NIFTI + ITK
 _MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _Raw = tuple[NDArray[Any], NDArray[np.float64]]
-
-
-def suffix_of(path: Path) -> str:
-    """The image suffix of a path, ".nii.gz" counted as one; empty where it is none that can be read."""
-    name = path.name.lower()
-    return next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.endswith(suffix)), "")
-
-
-def stem_of(path: Path) -> str:
-    """The file name without its image suffix."""
-    return path.name[: len(path.name) - len(suffix_of(path))]
 
 
 def read_volume(path: Path) -> Volume:
@@ -138,6 +125,8 @@ def _check_affine(path: Path, affine: NDArray[np.float64]) -> None:
 
 def _read_nifti(path: Path) -> _Raw:
     import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
 
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty; expected a NIfTI image: copy it again")
@@ -150,9 +139,9 @@ def _read_nifti(path: Path) -> _Raw:
             shape = shape[:-1]
         _check_shape(path, shape, "V" if kind.fields else str(kind))
         values = np.asanyarray(image.dataobj).reshape(shape)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path}: not a whole NIfTI image ({_first_line(error)}); copy it again") from None
-    except (np.linalg.LinAlgError, nib.spatialimages.HeaderDataError) as error:
+    except (np.linalg.LinAlgError, HeaderDataError) as error:
         raise UserError(f"{path}: its header is not usable ({_first_line(error)}); repair it") from None
     if codes == (0, 0):
         raise UserError(

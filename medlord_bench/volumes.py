@@ -25,7 +25,8 @@ from medlord_bench.volume_fit import (
     restore,
     restore_labels,
 )
-from medlord_bench.volume_io import read_labels, read_volume, stem_of, suffix_of, to_ras, write_labels, write_volume
+from medlord_bench.volume_io import read_labels, read_volume, to_ras, write_labels, write_volume
+from medlord_bench.volume_names import stem_of, suffix_of
 
 __all__ = [
     "Fitted",

@@ -216,7 +216,7 @@ def _lungs(canvas: Canvas, p: Patient, cavity: Array, floor: Array) -> None:
 def _tree(rng: np.random.Generator, p: Patient, hilum: Point, side: float) -> list[list[tuple[Point, float]]]:
     """Branches from the hilum into a lung: tapered curves, each with two twigs."""
     branches = []
-    for _ in range(13):
+    for _ in range(18):
         end = (
             side * float(rng.uniform(0.45, 0.97)) * p.half_width,
             float(rng.uniform(-0.85, 0.85)) * p.half_depth,

@@ -7,11 +7,12 @@ shape covers, its label is the last shape that covers half of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Point = tuple[float, float, float]
 Distance = Callable[[Array, Array, Array], Array]
 FAR = np.float32(1e3)
@@ -56,7 +57,8 @@ def beyond(point: Point, normal: Sequence[float]) -> Distance:
     n = np.asarray(normal, dtype=np.float32) / np.float32(np.linalg.norm(normal))
 
     def distance(r: Array, a: Array, s: Array) -> Array:
-        return -((r - point[0]) * n[0] + (a - point[1]) * n[1] + (s - point[2]) * n[2]).astype(np.float32)
+        height = (r - point[0]) * n[0] + (a - point[1]) * n[1] + (s - point[2]) * n[2]
+        return np.asarray(-height, dtype=np.float32)
 
     return distance
 
@@ -121,10 +123,7 @@ class Canvas:
     ) -> None:
         """Paint a shape. box: where in patient coordinates it can lie; label None leaves the labels as they are."""
         at = self.window(*box) if box else (slice(None),) * 3
-        if callable(shape):
-            distance = shape(self.r[at[:2]], self.a[at[:2]], self.s[:, :, at[2]])
-        else:
-            distance = shape
+        distance = shape(self.r[at[:2]], self.a[at[:2]], self.s[:, :, at[2]]) if callable(shape) else shape
         cover = np.clip(np.float32(0.5) - distance / self.soft, 0, 1)
         part = self.hu[at]
         part += cover * (hu - part)

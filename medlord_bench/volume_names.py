@@ -1,0 +1,20 @@
+"""Which files are images, by name. Imports nothing, so that data sets can be listed fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+NIFTI = (".nii.gz", ".nii")
+ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
+SUFFIXES = NIFTI + ITK
+
+
+def suffix_of(path: Path) -> str:
+    """The image suffix of a path, ".nii.gz" counted as one; empty where it is none that can be read."""
+    name = path.name.lower()
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+
+
+def stem_of(path: Path) -> str:
+    """The file name without its image suffix; a DICOM folder's whole name."""
+    return path.name[: len(path.name) - len(suffix_of(path))]
