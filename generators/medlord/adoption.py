@@ -1,23 +1,33 @@
-"""Weights instead of training: ours from an earlier run, or the authors' checkpoints, published or one's own."""
+"""Weights instead of training: ours from an earlier run, or the authors' checkpoints, published or one's own.
+
+Whatever the authors' files do not hold is assumed: it is said in the log and written into `model.json` ("assumed").
+A correction made in that file counts when its folder is adopted again.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.hashing import file_sha256
 from medlord_bench.nn.intensity import Window
-from medlord_bench.nn.vqgan import VQGAN
+from medlord_bench.nn.vqgan import VQGAN, VQGANConfig
+from medlord_bench.states import load_state
+from medlord_bench.store import write_json
 
 from .autoencoder import load_autoencoder, save_autoencoder
-from .conditioning import load_controlnet
-from .configs import MedLoRDConfig
-from .convert import convert_upstream
+from .conditioning import load_controlnet, save_controlnet
+from .configs import MedLoRDConfig, UNetConfig
+from .controlnet import build_controlnet
+from .convert import Converted, Kind, Unstored, convert_upstream
 from .diffusion import Diffusion, load_diffusion, save_diffusion
-from .latents import StoredLatents, encode_cohort
+from .latents import encode_cohort
 from .schedule import CosineSchedule
 from .unet import build_unet
 
@@ -26,7 +36,28 @@ LOADERS: Mapping[str, Callable[[Path, str], object]] = {
     "diffusion": load_diffusion,
     "controlnet": load_controlnet,
 }
-UPSTREAM = {"autoencoder": "*vqgan*.pth", "diffusion": "*ldm*.pth"}
+# A stage -> what the authors call it, which is also what the name of their file must contain.
+UPSTREAM: Mapping[str, Kind] = {"autoencoder": "vqgan", "diffusion": "ldm", "controlnet": "controlnet"}
+# `condition_keys` of their configuration, in the order of the masks, under the bench's names.
+UPSTREAM_REGIONS = ("aorta", "left_atrium", "right_atrium", "lv_myocardium", "left_ventricle", "right_ventricle")
+UPSTREAM_WINDOW: Window = (-1000, 1000)  # their transforms and samplers; the paper's CCTA has -1000..2000
+
+
+@dataclass(frozen=True)
+class Job:
+    """What adopting one stage has to hand: see `contracts.Generator.adopt`.
+
+    window: what [-1, 1] of the authors' autoencoder stands for. averaged: take their averaged weights.
+    """
+
+    config: MedLoRDConfig
+    stage: str
+    data: Cohort
+    inputs: Mapping[str, Path]
+    folder: Path
+    run: Run
+    window: Window
+    averaged: bool = True
 
 
 def adopt(
@@ -40,29 +71,18 @@ def adopt(
 ) -> Path:
     """One stage's weights from `source`; see `contracts.Generator.adopt`.
 
-    Looked for in this order: ``source/<stage>/model.json`` or ``source/*_<stage>/weights/model.json`` (a run's
-    `weights` folder), ``source/model.json`` for the autoencoder, and the authors' ``*vqgan*.pth`` and ``*ldm*.pth``.
+    source: a file of the authors', a folder of them (``*vqgan*.pth``, ``*ldm*.pth``, ``*controlnet*.pth``), or ours: a
+    run's `weights` folder, a folder of ``<stage>/model.json``, or one with a stage's `model.json` itself. Where an
+    authors' ControlNet lies in it, the U-Net's raw weights are taken, against which they train it; else the averaged.
     """
     if stage.name == "latents":
-        return encode_cohort(config.latents, data, inputs, out, run)
-    places = [source / stage.name, *sorted(source.glob(f"*_{stage.name}/weights"))]
-    ours = next((place for place in places if (place / "model.json").exists()), None)
-    if ours is not None:
-        return _copy(stage.name, ours, inputs, out)
-    theirs = (
-        []
-        if stage.name not in UPSTREAM
-        else [source]
-        if source.is_file()
-        else sorted(source.glob(UPSTREAM[stage.name]))
-    )
-    if len(theirs) > 1:
-        raise UserError(f"--weights {source}: {len(theirs)} files match {UPSTREAM[stage.name]}; leave one")
-    if not theirs:
-        expected = f"{stage.name}/model.json" + (f" or {UPSTREAM[stage.name]}" if stage.name in UPSTREAM else "")
-        hint = "; leave the condition out with --no-conditional" if stage.name == "controlnet" else ""
-        raise MissingError(f"--weights {source}: nothing for the stage {stage.name}; expected {expected}{hint}")
-    return _convert(config, stage.name, theirs[0], data.protocol.grid.hu_window, data, inputs, out)
+        return _latents(config, source, data, inputs, out, run)
+    path = find_weights(source, stage.name)
+    window = UPSTREAM_WINDOW if config.pretrained is None else config.pretrained.hu_window
+    averaged = stage.name != "diffusion" or not _theirs(source, "controlnet")
+    job = Job(config, stage.name, data, inputs, out / "adopted", run, window, averaged)
+    shutil.rmtree(job.folder, ignore_errors=True)
+    return _convert(job, path) if path.is_file() else _copy(job, path)
 
 
 def adopt_pretrained(
@@ -81,45 +101,216 @@ def adopt_pretrained(
         )
     found = find(WeightsFile(repo=published.repository, file=files[stage.name]), run.weights_dir, run.offline)
     run.log.info("weights: %s (%s)", found.path, "locked" if found.locked else "hash recorded now")
-    return _convert(config, stage.name, found.path, published.hu_window, data, inputs, out)
+    return _convert(Job(config, stage.name, data, inputs, out / "adopted", run, published.hu_window), found.path)
 
 
-def _copy(name: str, source: Path, inputs: Mapping[str, Path], out: Path) -> Path:
-    """Our own weights: loaded once, so that what cannot be used is an error now, then copied."""
-    LOADERS[name](source, "cpu")
-    if name == "diffusion":
-        _check_scale(source, inputs["latents"])
-    folder = out / "adopted"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(source, folder)
-    return folder
+# ------------------------------------------------------------------------------------------------ finding the weights
+def find_weights(source: Path, stage: str) -> Path:
+    """A stage's weights in what `--weights` names: a folder with our `model.json`, or a file of the authors'.
+
+    Raises `MissingError` where there are none, and `UserError` where there are several.
+    """
+    found = [*_ours(source, stage), *_theirs(source, stage)]
+    if len(found) > 1:
+        names = ", ".join(str(path.relative_to(source)) for path in found)
+        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); leave one of them")
+    if not found:
+        hint = "; or leave the condition out with --no-conditional" if stage == "controlnet" else ""
+        raise MissingError(
+            f"--weights {source}: nothing for the stage {stage}; expected a folder with {stage}/model.json, a run's "
+            f"weights folder, or the authors' *{UPSTREAM[stage]}*.pth{hint}"
+        )
+    return found[0]
 
 
-def _check_scale(source: Path, latents: Path) -> None:
-    """Weights that do not know their latent scale take the one measured on this cohort."""
-    if json.loads((source / "model.json").read_text())["config"]["latent_scale"] is None:
-        raise UserError(f"{source / 'model.json'}: latent_scale is null; give it there ({latents} has this cohort's)")
+def _ours(source: Path, stage: str) -> list[Path]:
+    if source.is_file():
+        return []
+    places = [source / stage, source / stage / "weights", *sorted(source.glob(f"*_{stage}/weights"))]
+    found = [place for place in places if (place / "model.json").exists()]
+    return [source] if not found and _holds(source / "model.json", f"medlord.{stage}") else found
 
 
-def _convert(
-    config: MedLoRDConfig,
-    name: str,
-    path: Path,
-    window: Window,
-    data: Cohort,
-    inputs: Mapping[str, Path],
-    out: Path,
+def _holds(description: Path, kind: str) -> bool:
+    """Whether a `model.json` is there and of this kind; a damaged one counts, for its loader to report."""
+    try:
+        return bool(json.loads(description.read_text()).get("kind") == kind)
+    except OSError:
+        return False
+    except (ValueError, AttributeError):
+        return True
+
+
+def _theirs(source: Path, stage: str) -> list[Path]:
+    """Files whose name says that they are the stage's; a single file with a name that says nothing is taken as given."""
+    if source.is_file():
+        return [source] if _named(source) in (stage, None) else []
+    return [path for path in sorted(source.glob("*.pth")) if _named(path) == stage]
+
+
+def _named(path: Path) -> str | None:
+    # A ControlNet's first: "ldm_controlnet.pth" is one.
+    return next((s for s in ("controlnet", "autoencoder", "diffusion") if UPSTREAM[s] in path.name.lower()), None)
+
+
+# ---------------------------------------------------------------------------------------------------- the latent scale
+def _latents(
+    config: MedLoRDConfig, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run
 ) -> Path:
-    """The authors' checkpoint as ours. T and the latent scale are not in it: T is the config's, stated as assumed."""
-    folder = out / "adopted"
-    if name == "autoencoder":
-        converted = convert_upstream(path, "vqgan")
-        net = VQGAN(converted.config)
-        net.load_state_dict(converted.tensors, strict=True)
-        save_autoencoder(folder, net, window, {"converted_from": path.name, "tensors": converted.source})
-        return folder
-    converted = convert_upstream(path, "ldm")
-    scale = StoredLatents(inputs["latents"], data).scale
-    schedule = CosineSchedule(config.diffusion.timesteps)
-    save_diffusion(folder, Diffusion(build_unet(converted.config), schedule, None, scale), converted.tensors)
+    """The latents, or, where the scale is known without them, no more than `latents.json`: nothing is trained on them."""
+    diffusion = find_weights(source, "diffusion")
+    scale = config.latents.scale
+    if diffusion.is_dir():
+        scale = _described(diffusion).get("latent_scale") or scale
+    if scale is None:
+        return encode_cohort(config.latents, data, inputs, out, run)
+    folder = out / "latents"
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"scale": scale, "quantised": config.latents.quantised, "measured": False}
+    write_json(folder / "latents.json", facts | {"channels": _autoencoder(inputs["autoencoder"]).dim})
     return folder
+
+
+def _latent_facts(folder: Path) -> tuple[float, bool, int]:
+    """Scale, whether it was measured, and channels of a latents folder."""
+    facts = json.loads((folder / "latents.json").read_text())
+    channels = facts.get("channels")
+    if channels is None:
+        channels = load_state(next(iter(sorted(folder.glob("*.safetensors")))))["latent"].shape[0]
+    return facts["scale"], facts["measured"], channels
+
+
+# --------------------------------------------------------------------------------------------------------- our weights
+def _copy(job: Job, source: Path) -> Path:
+    """Our own weights: loaded once, so that what cannot be used is an error now, then copied."""
+    LOADERS[job.stage](source, "cpu")
+    described = _described(source)
+    if job.stage == "diffusion":
+        _check_channels(UNetConfig.model_validate(described["net"]), job.inputs["latents"], source)
+    if job.stage == "controlnet":
+        _check_control(UNetConfig.model_validate(described["unet"]), described["downsampling"], job.inputs, source)
+    shutil.copytree(source, job.folder)
+    if job.stage == "diffusion" and described.get("latent_scale") is None:
+        scale, measured, _ = _latent_facts(job.inputs["latents"])
+        _describe(job.folder, {"latent_scale": scale, "latent_scale_is": _origin(measured)})
+    return job.folder
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """The "config" of a `model.json`. Raises `UserError` naming a damaged one."""
+    path = folder / "model.json"
+    try:
+        config = json.loads(path.read_text())["config"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; expected JSON with a field config: restore it or train again") from None
+    return dict(config)
+
+
+def _describe(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Add facts to a `model.json`."""
+    path = folder / "model.json"
+    found = json.loads(path.read_text())
+    write_json(path, found | {"config": found["config"] | dict(facts)})
+
+
+def _autoencoder(folder: Path) -> VQGANConfig:
+    return VQGANConfig.model_validate(_described(folder)["net"])
+
+
+# -------------------------------------------------------------------------------------------------- the authors' files
+def _convert(job: Job, path: Path) -> Path:
+    """The authors' checkpoint as ours."""
+    make = {"autoencoder": _convert_autoencoder, "diffusion": _convert_diffusion, "controlnet": _convert_controlnet}
+    converted, assumed, facts = make[job.stage](job, path)
+    source = {"file": path.name, "sha256": file_sha256(path), "part": converted.source}
+    _describe(job.folder, {"converted_from": source, "assumed": assumed, **facts})
+    told = "; ".join(f"{name} {value}" for name, value in assumed.items())
+    job.run.log.warning(
+        "%s: converted from %s (%s); assumed, since no file says: %s", job.stage, path, converted.source, told
+    )
+    return job.folder
+
+
+Outcome = tuple[Converted, dict[str, Any], dict[str, Any]]  # what was converted, what was assumed, further facts
+
+
+def _convert_autoencoder(job: Job, path: Path) -> Outcome:
+    converted = convert_upstream(path, "vqgan")
+    net = VQGAN(converted.config)
+    net.load_state_dict(converted.tensors, strict=True)
+    save_autoencoder(job.folder, net, job.window, {})
+    return converted, {"hu_window": list(job.window)}, {}
+
+
+def _convert_diffusion(job: Job, path: Path) -> Outcome:
+    configured = job.config.diffusion
+    converted = convert_upstream(path, "ldm", Unstored(like=configured.net), job.averaged)
+    net: UNetConfig = converted.config
+    scale, measured, _ = _latent_facts(job.inputs["latents"])
+    _check_channels(net, job.inputs["latents"], path)
+    model = Diffusion(build_unet(net, "meta"), CosineSchedule(configured.timesteps), None, scale)
+    save_diffusion(job.folder, model, converted.tensors)
+    if not job.averaged:
+        job.run.log.warning("diffusion: the raw weights, which the ControlNet beside them was trained against")
+    return converted, {"timesteps": configured.timesteps, **_heads(net)}, {"latent_scale_is": _origin(measured)}
+
+
+def _convert_controlnet(job: Job, path: Path) -> Outcome:
+    wanted = job.data.protocol.condition_regions
+    if set(wanted) != set(UPSTREAM_REGIONS):
+        raise UserError(
+            f"{path}: the authors' ControlNet is conditioned on {', '.join(UPSTREAM_REGIONS)}, but the protocol "
+            f"{job.data.protocol.name} on {', '.join(wanted) or 'nothing'}; take a data set with those regions, or "
+            "--no-conditional without this file"
+        )
+    unet = UNetConfig.model_validate(_described(job.inputs["diffusion"])["net"])
+    factor = _autoencoder(job.inputs["autoencoder"]).factor
+    known = Unstored(unet.num_head_channels[-1], unet.norm_num_groups, downsampling=factor)
+    converted = convert_upstream(path, "controlnet", known)
+    described = converted.config
+    if described.masks != len(UPSTREAM_REGIONS):
+        raise UserError(
+            f"{path}: takes {described.masks} masks, expected {len(UPSTREAM_REGIONS)}, one per region of theirs"
+        )
+    _check_control(described.unet, factor, job.inputs, path)
+    net = build_controlnet(described.net, described.unet, described.masks, factor, "meta")
+    # Masks are made in the order of the stored regions, so that theirs needs no permuted weights.
+    save_controlnet(job.folder, net, described.unet, UPSTREAM_REGIONS, factor, converted.tensors)
+    return converted, {"regions": list(UPSTREAM_REGIONS), **_heads(unet)}, {}
+
+
+def _heads(net: UNetConfig) -> dict[str, Any]:
+    return {"num_head_channels": list(net.num_head_channels), "norm_num_groups": net.norm_num_groups}
+
+
+def _origin(measured: bool) -> str:
+    return "measured on the training latents" if measured else "given"
+
+
+# --------------------------------------------------------------------------------------------------- parts that fit
+def _check_channels(net: UNetConfig, latents: Path, where: Path) -> None:
+    channels = _latent_facts(latents)[2]
+    if net.latent_channels != channels:
+        raise UserError(
+            f"{where}: a U-Net for latents of {net.latent_channels} channels, the autoencoder's have {channels}; "
+            "give the two that were trained together"
+        )
+
+
+def _check_control(unet: UNetConfig, downsampling: int, inputs: Mapping[str, Path], where: Path) -> None:
+    """A ControlNet adds to one U-Net's skip connections, and reads masks at one autoencoder's resolution."""
+    own, factor = (
+        UNetConfig.model_validate(_described(inputs["diffusion"])["net"]),
+        _autoencoder(inputs["autoencoder"]).factor,
+    )
+    for name in ("latent_channels", "channels", "num_res_blocks", "attention_levels"):
+        if getattr(unet, name) != getattr(own, name):
+            raise UserError(
+                f"{where}: a ControlNet for a U-Net whose {name} is {getattr(unet, name)}, the U-Net's is "
+                f"{getattr(own, name)}; give the two that were trained together"
+            )
+    if downsampling != factor:
+        raise UserError(
+            f"{where}: a ControlNet for latents at 1/{downsampling}, the autoencoder's are at 1/{factor}; "
+            "give those that were trained together"
+        )

@@ -38,11 +38,15 @@ class Unstored:
     """What no upstream checkpoint says and no tensor's shape tells; the defaults are upstream's configuration files'.
 
     head_channels: per attention head; None: 64 for networks of three levels, else 32.
+    like: a U-Net whose heads and norm groups are taken instead where its channels are those of the file.
+    mask_stride: the first of a ControlNet's mask embedding. downsampling: the autoencoder's factor, which implies it.
     """
 
     head_channels: int | None = None
     norm_num_groups: int = 32
+    like: UNetConfig | None = None
     mask_stride: Literal[1, 2] = 2
+    downsampling: int | None = None
 
 
 class ControlDescription(NamedTuple):
@@ -69,10 +73,12 @@ def convert_upstream(path: Path, kind: Kind, unstored: Unstored | None = None, a
     Raises `MissingError` where the file is absent, and `UserError` naming the first tensors that are missing, left
     over or of the wrong shape.
     """
-    state, source = _tensors(read_torch(path), path, averaged and kind != "vqgan")
+    state, source = _tensors(_read(path), path, averaged and kind != "vqgan")
     describe, build, upstream_name = _LAYOUTS[kind]
     try:
         config = describe(state, unstored or Unstored())
+    except UserError as error:
+        raise UserError(f"{path}: {str(error).removeprefix('checkpoint: ')}") from None
     except KeyError as error:
         raise UserError(f"{path}: missing tensor {error}; this is no {kind} checkpoint of the authors' code") from None
     except (ValueError, IndexError) as error:  # a pydantic ValidationError is a ValueError
@@ -81,6 +87,17 @@ def convert_upstream(path: Path, kind: Kind, unstored: Unstored | None = None, a
     with torch.device("meta"):
         expected = build(config).state_dict()
     return Converted(config, _renamed(state, expected, upstream_name, path), source)
+
+
+def _read(path: Path) -> Any:
+    """The file's content. torch raises many kinds of errors for a file that is cut short or no checkpoint at all."""
+    try:
+        return read_torch(path)
+    except (UserError, PermissionError):
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        raise UserError(f"{path}: cut short or no PyTorch checkpoint ({reason}); copy or fetch it again") from None
 
 
 def _tensors(found: Any, path: Path, averaged: bool) -> tuple[State, str]:
@@ -136,6 +153,9 @@ def _describe_vqgan(state: State, unstored: Unstored) -> VQGANConfig:
 
 def _describe_unet(state: State, unstored: Unstored) -> UNetConfig:
     levels = len({name.split(".")[1] for name in state if name.startswith("down_blocks.")})
+    channels = tuple(state[f"down_blocks.{i}.resnets.0.conv1.conv.weight"].shape[0] for i in range(levels))
+    if (like := unstored.like) is not None and like.channels == channels:
+        return unet_from_state(state, like.num_head_channels[-1], like.norm_num_groups)
     return unet_from_state(state, unstored.head_channels or (64 if levels == 3 else 32), unstored.norm_num_groups)
 
 
@@ -152,11 +172,24 @@ def _describe_controlnet(state: State, unstored: Unstored) -> ControlDescription
         ratio=narrow.channels[0] / wide[0],
         norm_num_groups=unstored.norm_num_groups,
         embedding_channels=tuple(embedding),
-        initial_stride=unstored.mask_stride,
+        initial_stride=_mask_stride(unstored, len(embedding)),
         with_conditioning="middle_block.attention.proj_in.conv.weight" in state,
     )
     unet = UNetConfig.model_validate({**narrow.model_dump(), "channels": tuple(wide)})
     return ControlDescription(net, unet, first.shape[1])
+
+
+def _mask_stride(unstored: Unstored, entries: int) -> Literal[1, 2]:
+    """The first stride of a mask embedding of so many entries, each after the first of which halves the mask."""
+    if unstored.downsampling is None:
+        return unstored.mask_stride
+    for stride in (1, 2):
+        if stride * 2 ** (entries - 1) == unstored.downsampling:
+            return 1 if stride == 1 else 2
+    raise ValueError(
+        f"a mask embedding of {entries} entries ends at 1/{2 ** (entries - 1)} or 1/{2**entries} of the mask, "
+        f"the autoencoder's latents are at 1/{unstored.downsampling}"
+    )
 
 
 def _build_controlnet(described: ControlDescription) -> nn.Module:
