@@ -229,12 +229,15 @@ def _write(path: Path, values: NDArray[Any], affine: NDArray[np.float64]) -> Non
     square = np.allclose(directions.T @ directions, np.eye(3), atol=1e-5)
     image.set_qform(affine if square else None, code=1 if square else 0)  # a qform cannot hold shear
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        if path.name.endswith(".gz"):
-            with gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as packed:
-                packed.write(image.to_bytes())
-        else:
-            file.write(image.to_bytes())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            if path.name.endswith(".gz"):
+                with gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as packed:
+                    packed.write(image.to_bytes())
+            else:
+                file.write(image.to_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

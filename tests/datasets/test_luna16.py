@@ -1,0 +1,170 @@
+"""LUNA16 on a small tree that lies as the real one does, with a flipped scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from medlord_bench.contracts import SPLITS, Dataset
+from medlord_bench.datasets.luna16 import Luna16Config, Luna16Dataset
+from medlord_bench.errors import MissingError, UserError
+from medlord_bench.volumes import fit, fit_labels
+
+FLIPPED = "1.3.6.1.9.0.1"
+
+
+def patient(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A thorax in L, P, S order (ITK's): 4 lies on the patient's right, 3 on the left and larger, 5 between."""
+    hu = np.full((20, 16, 12), -1000, np.int16)
+    hu[2:18, 2:14, :] = np.random.default_rng(seed).integers(-50, 100, (16, 12, 12))
+    mask = np.zeros(hu.shape, np.uint8)
+    mask[3:8, 4:12, 2:9], mask[12:17, 4:12, 2:11], mask[9:11, 6:8, 8:12] = 4, 3, 5
+    hu[mask > 0] = -850
+    hu[0, 0, 0] = -32768  # padding outside the scanner's field of view
+    return hu, mask
+
+
+def write(array: np.ndarray, path: Path, flipped: bool, packed: bool = False) -> None:
+    """`array` with its world kept: a flipped scan has its voxels and its direction cosines reversed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(np.ascontiguousarray((array[::-1, ::-1] if flipped else array).T))
+    image.SetSpacing((0.7, 0.7, 2.0))
+    image.SetOrigin((0.7 * 19, 0.7 * 15, 0.0) if flipped else (0.0, 0.0, 0.0))
+    sign = -1.0 if flipped else 1.0
+    image.SetDirection((sign, 0, 0, 0, sign, 0, 0, 0, 1))
+    sitk.WriteImage(image, str(path), useCompression=packed)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Ten subsets of two scans, flat masks as .zraw; scan 0.1 is flipped."""
+    root = tmp_path / "luna"
+    for subset in range(10):
+        for number in range(2):
+            series = f"1.3.6.1.9.{subset}.{number}"
+            hu, mask = patient(10 * subset + number)
+            write(hu, root / f"subset{subset}" / f"{series}.mhd", series == FLIPPED)
+            write(mask, root / "seg-lungs-LUNA16" / f"{series}.mhd", series == FLIPPED, packed=True)
+    return root
+
+
+def luna(root: Path, **config: Any) -> Luna16Dataset:
+    return Luna16Dataset(Luna16Config(data_root=root, **({"n_val": 3} | config)))
+
+
+def test_the_protocol_is_the_paper_s(tree: Path) -> None:
+    dataset = luna(tree)
+    protocol = dataset.protocol
+    assert isinstance(dataset, Dataset)
+    assert protocol.grid.shape == (512, 512, 256)
+    assert protocol.grid.hu_window == (-1000, 2000)
+    assert protocol.fit == "resize"
+    assert protocol.counts == {"train": 15, "val": 3, "test": 2}
+    assert {case.image.parent.name for case in dataset.cases("test") if case.image} == {"subset9"}
+    assert protocol.rvr_regions == ("lungs",)
+    every = [case.patient for split in SPLITS for case in dataset.cases(split)]
+    assert len(every) == len(set(every)) == 20
+
+
+def test_a_flipped_scan_comes_out_as_if_it_were_not(tree: Path, tmp_path: Path) -> None:
+    hu, mask = patient(1)
+    case = next(c for split in SPLITS for c in luna(tree).cases(split) if c.id == FLIPPED)
+    volume, labels = luna(tree).load(case)
+    assert np.array_equal(volume.hu, hu[::-1, ::-1])  # L, P, S to R, A, S
+    assert labels is not None
+    assert np.array_equal(labels.region("lung_left"), mask[::-1, ::-1] == 3)
+    assert np.array_equal(labels.region("lung_right"), mask[::-1, ::-1] == 4)
+    assert np.array_equal(labels.region("trachea"), mask[::-1, ::-1] == 5)
+
+
+def test_lungs_are_the_two_lungs_without_the_trachea(tree: Path) -> None:
+    dataset = luna(tree)
+    _, labels = dataset.load(dataset.cases("test")[0])
+    assert labels is not None
+    assert labels.region("lungs").sum() == 5 * 8 * 7 + 5 * 8 * 9
+
+
+def test_left_and_right_follow_the_image_not_the_number(tree: Path) -> None:
+    """A file that counts the other way round is still named right."""
+    dataset = luna(tree)
+    case = dataset.cases("test")[0]
+    hu, mask = patient(90)
+    assert case.id == "1.3.6.1.9.9.0"
+    write(np.choose(mask, [0, 0, 0, 4, 3, 5]).astype(np.uint8), tree / "seg-lungs-LUNA16" / f"{case.id}.mhd", False)
+    _, labels = dataset.load(case)
+    assert labels is not None
+    assert np.array_equal(labels.region("lung_left"), mask[::-1, ::-1] == 3)
+
+
+def test_a_lone_lung_is_named_by_its_side(tree: Path) -> None:
+    dataset = luna(tree)
+    case = dataset.cases("test")[0]
+    _, mask = patient(90)
+    write(np.where(mask == 4, 4, 0).astype(np.uint8), tree / "seg-lungs-LUNA16" / f"{case.id}.mhd", False)
+    _, labels = dataset.load(case)
+    assert labels is not None
+    assert labels.region("lung_right").sum() == 5 * 8 * 7
+    assert labels.region("lung_left").sum() == 0
+
+
+def test_no_lung_and_unknown_labels_are_errors(tree: Path) -> None:
+    dataset = luna(tree)
+    case = dataset.cases("test")[0]
+    path = tree / "seg-lungs-LUNA16" / f"{case.id}.mhd"
+    write(np.zeros((20, 16, 12), np.uint8), path, False)
+    with pytest.raises(UserError, match=r"mhd: neither label 3 nor 4"):
+        dataset.load(case)
+    write(np.full((20, 16, 12), 7, np.uint8), path, False)
+    with pytest.raises(UserError, match=r"mhd: label values 7 have no name"):
+        dataset.load(case)
+
+
+def test_padding_of_minus_32768_does_not_bleed(tree: Path) -> None:
+    dataset = luna(tree, shape=(40, 32, 24))
+    volume, labels = dataset.load(dataset.cases("test")[0])
+    assert volume.hu.min() == -32768
+    fitted = fit(volume, dataset.protocol.grid, dataset.protocol.fit).volume
+    assert fitted.hu.min() == -1000
+    assert labels is not None
+    placed = fit_labels(labels, dataset.protocol.grid, dataset.protocol.fit)
+    assert placed.region("lungs").mean() == pytest.approx(labels.region("lungs").mean())
+
+
+def test_the_data_file_s_content_is_part_of_the_fingerprint(tree: Path) -> None:
+    """A .mhd header alone does not tell one scan from another."""
+    before = luna(tree).cases("test")[0]
+    assert before.image is not None
+    raw = before.image.with_suffix(".raw")
+    data = bytearray(raw.read_bytes())
+    data[100] ^= 1
+    raw.write_bytes(data)
+    assert luna(tree).cases("test")[0].sha256 != before.sha256
+
+
+def test_missing_masks_subsets_and_data_are_named(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"luna16: no data given.*subset0"):
+        Luna16Dataset(Luna16Config()).cases("train")
+    with pytest.raises(UserError, match=r"18 elsewhere for 40 of validation.*dataset\.n_val"):
+        Luna16Dataset(Luna16Config(data_root=tree)).cases("train")
+    (tree / "seg-lungs-LUNA16" / "1.3.6.1.9.4.1.mhd").unlink()
+    with pytest.raises(MissingError, match=r"1\.3\.6\.1\.9\.4\.1\.mhd: not found.*dataset\.masks=none"):
+        luna(tree).cases("train")
+    dataset = luna(tree, masks="none")
+    assert dataset.load(dataset.cases("test")[0])[1] is None
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingError, match=r"no subset\*"):
+        luna(tmp_path / "empty").cases("train")
+
+
+def test_masks_are_part_of_the_protocol(tree: Path) -> None:
+    assert luna(tree).protocol.masks == "dataset"
+    assert luna(tree).protocol.id() != luna(tree, masks="none").protocol.id()
+
+
+def test_another_division_may_be_given(tree: Path) -> None:
+    dataset = luna(tree, split={"counts": (10, 2, 4)})
+    assert dataset.protocol.counts == {"train": 10, "val": 2, "test": 4}
