@@ -71,7 +71,9 @@ class FolderDataset:
 
     @property
     def protocol(self) -> DataProtocol:
-        grid, files, config = self.grid, self.files, self.config
+        files, config = self.files, self.config
+        _ = files.root  # no data is said before no grid
+        grid = self.grid
         each = config.patches.per_volume if config.patches else 1
         known = tuple(dict.fromkeys(files.names.values())) if files.masks == "dataset" else ()
         return DataProtocol(
