@@ -76,16 +76,15 @@ class Planner:
         self._images()
         for contestant in self.spec.contestants:
             self._contestant(contestant)
+        steps = tuple(self.steps.values())
         return Plan(
-            run_key=digest(
-                self.spec.model_dump(mode="json") | {"splits": {k: list(v) for k, v in self.splits.items()}}
-            ),
+            run_key=digest([[step.id, step.key, list(step.items)] for step in steps]),
             dataset=self.spec.dataset,
             protocol=self.protocol,
             splits=self.splits,
             patients={item_id(c): c.patient for cases in self.cases.values() for c in cases},
             contestants=self.spec.contestants,
-            steps=tuple(self.steps.values()),
+            steps=steps,
         )
 
     def _add(

@@ -24,8 +24,8 @@ def check(name: str, run: Run) -> Iterator[Check]:
     root = os.environ.get("MEDLORD_BENCH_DATA_ROOT")
     given = {"data_root": root} if root and "data_root" in plugin.Config.model_fields else {}
     dataset = make("datasets", name, given)
-    yield Check("fulfils contracts.Dataset", isinstance(dataset, Dataset))
     try:
+        yield Check("fulfils contracts.Dataset", isinstance(dataset, Dataset))
         cases = {split: list(dataset.cases(split)) for split in SPLITS}
     except MissingError as error:
         yield Check("says what it needs where the data are not there", len(str(error).splitlines()) == 1, str(error))

@@ -7,7 +7,9 @@ time, nothing else: a damaged or unwritable one is ignored.
 from __future__ import annotations
 
 import json
+import logging
 import os
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,9 @@ from medlord_bench.contracts import Case
 from medlord_bench.hashing import digest, file_sha256
 
 from .cohort_files import Found
+
+log = logging.getLogger("medlord_bench")
+SAVE_SECONDS = 10.0  # how often a long first reading says where it is, and is saved
 
 
 def cache_path() -> Path:
@@ -30,7 +35,12 @@ def fingerprint(found: Iterable[Found], facts: Mapping[str, Any]) -> list[Case]:
     cache = _read()
     known = dict(cache)
     cases = []
+    saved = time.monotonic()
     for case in found:
+        if time.monotonic() - saved > SAVE_SECONDS:
+            log.info("hashing images, once: %d files so far, now %s", len(known), case.image)
+            _write(known)
+            saved = time.monotonic()
         image = _content(case.image, known)
         mask = _content(case.mask, known) if case.mask is not None else None
         content = digest({"image": image, "mask": mask, "facts": dict(facts)})
