@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -27,3 +32,20 @@ def data_dir() -> Path:
     if not place or not Path(place).is_dir():
         pytest.skip("real CT is not at hand: set MEDLORD_BENCH_TEST_DATA to its folder")
     return Path(place)
+
+
+def _helpers(name: str) -> ModuleType:
+    """A module of helpers beside this file."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """``bench("run", "--generator", "noise", ...)`` runs `medlord-bench` in a process of its own; see commands.py."""
+    commands = _helpers("commands").Commands(tmp_path_factory.mktemp("commands"))
+    yield commands
+    commands.close()
