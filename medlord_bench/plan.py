@@ -163,10 +163,9 @@ class Planner:
         inputs = {need: _training_id(contestant, need) for need in stage.needs}
         data = {split: list(self.splits[split]) for split in ("train", "val")}
         identity: dict[str, Any] = {"version": version, "stage": stage.name, "config": dict(stage.config)}
-        if contestant.weights is not None:
+        identity |= {"data": data, "regions": list(self.protocol.condition_regions)}
+        if contestant.weights is not None:  # data all the same: a latent scale may be measured on the training split
             identity["adopted"] = _weights_digest(contestant.weights)
-        else:
-            identity |= {"data": data, "regions": list(self.protocol.condition_regions)}
         seed = seeds.derive(self.spec.seed, "train")
         lineage = digest(
             identity
@@ -264,7 +263,8 @@ class Planner:
         if by == "states":
             inputs["images"] = "images"
             identity = {"version": metric.version, "config": spec.config, "source": need.source}
-            id = f"states:{step.id}:{spec.plugin}"
+            place = need.source if step.label == REAL else step.id  # each split's apart: a metric may read several
+            id = f"states:{place}:{spec.plugin}"
             return self._add(id, "states", step.label, spec, identity, list(items), inputs, {"source": need.source})
         kind = {"features": "extractors", "labels": "segmenters"}[by]
         plugin = config.plugin_spec(kind, name, metric.plugin_config())

@@ -1,0 +1,275 @@
+"""What is in a step's key and what is not: too little reuses wrong results, too much computes again for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medlord_bench import config, registry
+from medlord_bench.config import RunFile
+from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State
+from medlord_bench.errors import UserError
+from medlord_bench.plan import Plan, build, read_plan
+from medlord_bench.results import Score
+from medlord_bench.store import Store
+from medlord_bench.worker import Settings, missing
+
+BASE = {"dataset.shape": (32, 32, 16), "dataset.n_train": 4, "dataset.n_val": 1, "dataset.n_test": 3}
+MEASURES = {"scores"}
+SAMPLING = {"samples", "conditional"}
+
+
+def plan(generators: Sequence[str] = ("medlord@smoke",), **fields: Any) -> Plan:
+    sets = {**BASE, **fields.pop("set", {})}
+    return build(config.resolve(RunFile(generators=tuple(generators), dataset="phantom", set=sets, **fields)))
+
+
+def keys(made: Plan) -> dict[str, str]:
+    return {step.id: step.key for step in made.steps}
+
+
+def lineages(made: Plan) -> dict[str, str]:
+    return {step.id: step.detail["lineage"] for step in made.steps if step.kind == "weights"}
+
+
+def changed(first: Plan, second: Plan) -> set[str]:
+    """Steps whose key differs, without the contestant's name."""
+    ours, theirs = keys(first), keys(second)
+    assert ours.keys() == theirs.keys()
+    return {id.replace("medlord@smoke", "M") for id in ours if ours[id] != theirs[id]}
+
+
+TRAINED = {f"train:M:{stage}" for stage in ("autoencoder", "latents", "diffusion", "controlnet")}
+MADE = {"samples:M", "conditional:M", "reconstructions:M"}
+
+
+def generated(ids: set[str]) -> set[str]:
+    """Those of training and generating."""
+    return ids & (TRAINED | MADE | {"images"})
+
+
+def test_a_plan_survives_json(tmp_path: Path) -> None:
+    made = plan(["medlord@smoke", "noise"])
+    (tmp_path / "plan.json").write_text(made.model_dump_json(indent=1))
+    assert read_plan(tmp_path) == made
+
+
+def test_the_same_run_has_the_same_keys_in_the_same_order() -> None:
+    assert plan(["medlord@smoke", "noise"]) == plan(["medlord@smoke", "noise"])
+
+
+def test_every_step_comes_after_what_it_reads() -> None:
+    made = plan(["medlord@smoke", "noise"])
+    order = [step.id for step in made.steps]
+    for step in made.steps:
+        assert all(order.index(source) < order.index(step.id) for source in step.inputs.values()), step.id
+
+
+def test_no_two_steps_share_an_object() -> None:
+    made = plan(["medlord@smoke", "medlord:untrained@smoke", "noise"])
+    places = [(step.kind, step.key) for step in made.steps]
+    assert len(set(places)) == len(places)
+
+
+def test_more_training_steps_change_the_weights_and_all_that_follows_but_continue_the_same_training() -> None:
+    first, longer = plan(), plan(set={"generator.diffusion.steps": 12})
+    assert generated(changed(first, longer)) == {
+        "train:M:diffusion",
+        "train:M:controlnet",
+        "samples:M",
+        "conditional:M",
+    }
+    assert lineages(first)["train:medlord@smoke:diffusion"] == lineages(longer)["train:medlord@smoke:diffusion"]
+
+
+def test_a_stage_trained_on_other_inputs_is_another_training() -> None:
+    first, longer = plan(), plan(set={"generator.autoencoder.steps": 12})
+    apart = {id for id, lineage in lineages(first).items() if lineages(longer)[id] != lineage}
+    assert apart == {f"train:medlord@smoke:{stage}" for stage in ("latents", "diffusion", "controlnet")}
+
+
+@pytest.mark.parametrize("field", ["autoencoder.lr_g", "autoencoder.batch", "autoencoder.micro_batch"])
+def test_what_changes_the_weights_starts_another_training(field: str) -> None:
+    value = {"autoencoder.lr_g": 0.5, "autoencoder.batch": 4, "autoencoder.micro_batch": 2}[field]
+    first, other = plan(), plan(set={f"generator.{field}": value})
+    assert generated(changed(first, other)) == TRAINED | MADE
+    assert all(lineages(first)[id] != lineages(other)[id] for id in lineages(first))
+
+
+def test_sampling_settings_leave_the_weights_alone() -> None:
+    assert generated(changed(plan(), plan(set={"generator.sampling.steps": 2}))) == {"samples:M", "conditional:M"}
+
+
+def test_tiling_is_no_part_of_a_key_since_it_changes_nothing() -> None:
+    assert changed(plan(), plan(set={"generator.sampling.tile": (16, 16, 16)})) == set()
+
+
+def test_settings_of_the_machine_are_no_part_of_a_plan() -> None:
+    names = set(Settings.model_fields)
+    assert names == {
+        *("store", "device", "batch", "threads", "workers", "executor", "offline", "weights_dir", "max_time")
+    }
+    text = plan().model_dump_json()
+    assert not any(f'"{name}"' in text for name in names - {"batch", "store"})
+    assert '"store"' not in text
+
+
+def test_more_samples_leave_every_key_but_the_scores() -> None:
+    few, many = plan(samples=2), plan(samples=5)
+    assert changed(few, many) == {"scores:M:fid"}
+    assert many.step("samples:medlord@smoke").items[:2] == few.step("samples:medlord@smoke").items
+
+
+def test_a_larger_test_split_adds_items_and_keeps_the_training() -> None:
+    few, many = plan(samples=3), plan(samples=3, set={"dataset.n_test": 4})
+    assert changed(few, many) == {"scores:M:fid", "scores:M:reconstruction"}
+    assert many.step("images").items[:8] == few.step("images").items
+
+
+def test_other_training_cases_are_another_training() -> None:
+    first, other = plan(samples=3), plan(samples=3, set={"dataset.seed": 1})
+    assert generated(changed(first, other)) == TRAINED | MADE
+    assert set(first.step("images").items).isdisjoint(other.step("images").items)
+
+
+def test_another_seed_trains_and_samples_anew_and_shares_the_images() -> None:
+    first, other = plan(), plan(seed=1)
+    assert generated(changed(first, other)) == TRAINED | MADE
+    assert {step.seed for step in first.steps if step.kind != "images"}.isdisjoint(
+        {step.seed for step in other.steps if step.kind in SAMPLING | {"weights"}}
+    )
+
+
+def test_the_protocols_window_and_grid_change_the_images_and_all_that_follows() -> None:
+    first = plan()
+    for setting in ({"dataset.hu_window": (-1000, 2000)}, {"dataset.shape": (32, 32, 32)}):
+        assert changed(first, plan(set=setting)) == {id.replace("medlord@smoke", "M") for id in keys(first)}
+
+
+def test_a_metrics_own_settings_change_its_scores_alone() -> None:
+    assert changed(plan(), plan(set={"fid.minimum": 2})) == {"scores:M:fid"}
+
+
+def test_the_window_of_fid_changes_features_and_scores_but_no_volume() -> None:
+    first, other = plan(metrics=("fid",)), plan(metrics=("fid",), set={"fid.hu_window": (-500, 500)})
+    shared = keys(first).keys() & keys(other).keys()
+    assert {id for id in keys(first) if id not in shared or keys(first)[id] != keys(other)[id]} == {
+        id for id in keys(first) if id.startswith(("features:", "scores:"))
+    }
+
+
+def test_the_order_and_number_of_contestants_leave_each_ones_keys() -> None:
+    alone, both = keys(plan()), keys(plan(["noise", "medlord@smoke"]))
+    assert {id: both[id] for id in alone} == alone
+
+
+def test_real_features_are_shared_by_every_contestant() -> None:
+    made = plan(["medlord@smoke", "noise"])
+    assert sum(step.id.startswith("features:images:") for step in made.steps) == 1
+
+
+def test_an_algorithm_that_changes_its_output_raises_its_version_and_is_measured_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = plan()
+    for kind, name, expected in (
+        ("generators", "medlord", TRAINED | MADE),
+        ("datasets", "phantom", {"images"} | TRAINED | MADE),
+    ):
+        plugin = registry.load(kind, name)
+        with monkeypatch.context() as patch:
+            patch.setattr(plugin, "version", plugin.version + 1)
+            assert expected <= changed_items(first, plan())
+
+
+def changed_items(first: Plan, second: Plan) -> set[str]:
+    """Steps that hold nothing which the other plan's step could reuse: another key, or other items."""
+    return {
+        step.id.replace("medlord@smoke", "M")
+        for step in first.steps
+        if second.step(step.id).key != step.key or set(second.step(step.id).items).isdisjoint(step.items)
+    }
+
+
+def test_given_weights_are_known_by_their_content_not_their_place(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "mean.npy").write_bytes(b"same")
+    first, second = (plan(weights=tmp_path / place) for place in ("a", "b"))
+    assert changed(first, second) == set()
+    (tmp_path / "b" / "mean.npy").write_bytes(b"else")
+    assert changed(first, plan(weights=tmp_path / "b")) >= TRAINED
+    assert changed(first, plan()) >= TRAINED
+
+
+def test_given_weights_are_adopted_anew_for_another_training_split(tmp_path: Path) -> None:
+    (tmp_path / "vqgan.pth").write_bytes(b"weights")  # the latent scale is measured on the training split
+    first, other = plan(weights=tmp_path), plan(weights=tmp_path, set={"dataset.n_train": 5})
+    assert {"train:M:latents", "samples:M"} <= changed(first, other)
+
+
+@pytest.mark.parametrize("content", [None, "empty"])
+def test_weights_that_are_not_there_are_told_before_anything_runs(tmp_path: Path, content: str | None) -> None:
+    place = tmp_path / "w"
+    if content == "empty":
+        place.mkdir()
+    with pytest.raises(UserError, match=f"--weights {place}: (not found|an empty folder)"):
+        plan(weights=place)
+
+
+def test_without_conditional_sampling_its_training_is_left_out() -> None:
+    ids = keys(plan(conditional=False))
+    assert "train:medlord@smoke:controlnet" not in ids and "conditional:medlord@smoke" not in ids
+
+
+def test_a_contestant_with_nothing_to_do_is_refused() -> None:
+    with pytest.raises(UserError, match="generator noise: nothing to do.*give --samples"):
+        plan(["noise"], samples=0)
+
+
+def test_published_items_are_done_and_the_rest_is_missing(tmp_path: Path) -> None:
+    made, store = plan(samples=3), Store(tmp_path)
+    step = made.step("samples:medlord@smoke")
+    store.object(step.kind, step.key).put_failure("sample-00001", "constant", {})
+    assert missing(store, step) == ["sample-00000", "sample-00002"]
+
+
+# --------------------------------------------------------------------------------------- a metric that reads two splits
+class TwoSplits:
+    """Reads its own states of two splits of the real images."""
+
+    class Config(Frozen):
+        pass
+
+    version = 1
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def needs(self) -> Sequence[Need]:
+        return [Need("real:train", "states"), Need("real:test", "states")]
+
+    def plugin_config(self) -> dict[str, Any]:
+        return {}
+
+    def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
+        raise NotImplementedError
+
+    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
+        return "two", {}
+
+    def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score]:
+        raise NotImplementedError
+
+
+def test_states_of_two_splits_of_the_real_images_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda kind, name: TwoSplits if name == "two" else load(kind, name))
+    made = plan(["noise"], metrics=("two",))
+    steps = {step.detail["source"]: step for step in made.steps if step.kind == "states"}
+    assert steps["real:train"].items == made.splits["train"]
+    assert steps["real:test"].items == made.splits["test"]
+    assert steps["real:train"].key != steps["real:test"].key
