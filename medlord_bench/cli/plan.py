@@ -31,7 +31,7 @@ def plan(as_json: bool, **options: Any) -> None:
     rows = []
     for step in planned.steps:
         todo = len(missing(store, step))
-        per_item = BYTES_PER_VOXEL.get(step.kind)
+        per_item = BYTES_PER_VOXEL.get(step.kind) if todo else None
         disk = None if per_item is None else round(todo * per_item * x * y * z / 2**30, 3)
         rows.append({"step": step.id, "key": step.key, "to_do": todo, "of": len(step.items), "disk_gib": disk})
     if as_json:

@@ -54,12 +54,33 @@ def run(report: bool, as_json: bool, **options: Any) -> None:
         code = ExitCode.INTERRUPTED if stopper.interrupted else ExitCode.REQUEUE
         raise UserError(f"{stopped}; go on with: {resume}", code) from None
     pages = draw(folder) if report else []
+    for line in headlines(folder):
+        log.info(line)
     if as_json:
         click.echo(
             json.dumps({"run": str(folder), "results": str(folder / "results"), "report": [str(p) for p in pages]})
         )
     else:
         click.echo(str(pages[0] if pages else folder))
+
+
+def headlines(folder: Path) -> list[str]:
+    """The whole-volume scores of a run, a line each: value, interval, n, floor, or why there is none."""
+    from medlord_bench.results import read_results
+
+    lines = []
+    for score in read_results(folder / "results")[0].scores:
+        if score.region:
+            continue
+        name = f"{score.generator}  {score.metric}" + (f" ({score.reference})" if score.reference else "")
+        if score.value is None:
+            lines.append(f"{name}: not run: {score.reason}")
+            continue
+        interval = "" if score.low is None or score.high is None else f" [{score.low:.4g}, {score.high:.4g}]"
+        floor = "" if score.floor is None else f", floor {score.floor:.4g}"
+        failed = f", {score.failed} failed" if score.failed else ""
+        lines.append(f"{name}: {score.value:.4g}{interval} {score.unit}".rstrip() + f", n {score.n}{failed}{floor}")
+    return lines
 
 
 def draw(folder: Path) -> list[Path]:
