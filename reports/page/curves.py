@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 Points = list[tuple[float, float]]  # (step, value)
 LIGHT = {"text": "#46505a", "grid": "#d9dee3", "train": "#2463ad", "val": "#b8480c"}
 DARK = {"text": "#b4bec8", "grid": "#39424b", "train": "#7cb3f2", "val": "#f2a468"}
+FIRST = ("loss", "l1", "psnr", "codes_used")  # what says whether a training went well; the rest is folded away
 NOT_QUANTITIES = {"step", "split", "time", "seconds"}
 
 
 @dataclass(frozen=True)
 class StageCurves:
+    """pictures: the quantities to look at first. further: the others."""
+
     contestant: str
     stage: str
     pictures: Sequence[Picture]
+    further: Sequence[Picture]
     note: str
 
 
@@ -36,16 +40,18 @@ def draw_curves(curves: Sequence[Curve], figures: FigureFolder) -> list[StageCur
 def _stage(curve: Curve, figures: FigureFolder) -> StageCurves:
     from .figures import Picture
 
-    pictures = []
+    pictures: dict[str, Picture] = {}
     for name, series in _quantities(curve.rows).items():
         file = f"curve-{curve.contestant}-{curve.stage}-{name}"
         light = figures.add(file, _png(name, series, LIGHT))
         dark = figures.add(f"{file}-dark", _png(name, series, DARK))
-        pictures.append(Picture(light, _alt(curve, name, series), dark))
+        pictures[name] = Picture(light, _alt(curve, name, series), dark)
     notes = [] if pictures else ["no quantity was recorded"]
     if curve.unreadable:
         notes.append(f"{curve.unreadable} unreadable lines of the record left out")
-    return StageCurves(curve.contestant, curve.stage, pictures, "; ".join(notes))
+    first = [name for name in FIRST if name in pictures] or list(pictures)[: len(FIRST)]
+    further = [picture for name, picture in pictures.items() if name not in first]
+    return StageCurves(curve.contestant, curve.stage, [pictures[name] for name in first], further, "; ".join(notes))
 
 
 def _quantities(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Points]]:
@@ -114,14 +120,20 @@ def _running_mean(values: Sequence[float], width: int) -> list[float]:
 
 
 def _dress(axes: Axes, name: str, values: Sequence[float], colours: Mapping[str, str]) -> None:
-    if min(values) > 0 and max(values) > 30 * min(values):
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = min(values), max(values)
+    if low > 0 and high > 10 * low:
         axes.set_yscale("log")
-    axes.set_title(name, fontsize=10, color=colours["text"], loc="left", parse_math=False)
-    axes.set_xlabel("step", fontsize=8.5, color=colours["text"])
-    axes.tick_params(labelsize=8, colors=colours["text"], which="both")
+    elif high - low <= 1e-9 * max(abs(low), abs(high)):  # constant: no ticks of rounding errors
+        axes.set_ylim(low - (abs(low) or 1), high + (abs(high) or 1))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_title(name.replace("_", " "), fontsize=12, color=colours["text"], loc="left", parse_math=False)
+    axes.set_xlabel("step", fontsize=10, color=colours["text"])
+    axes.tick_params(labelsize=9.5, colors=colours["text"], which="both")
     axes.grid(color=colours["grid"], lw=0.6)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(colours["grid"])
-    axes.legend(fontsize=7.5, frameon=False, labelcolor=colours["text"])
+    axes.legend(fontsize=9, frameon=False, labelcolor=colours["text"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 WINDOW = (-1000.0, 1000.0)  # soft tissue and lung in one picture
 MOST = 6  # columns of one figure
+HASH = re.compile(r"-[0-9a-f]{10}$")  # of its content, at the end of a case's item id
 PLANES = ("axial", "coronal", "sagittal")
 
 
@@ -92,7 +94,7 @@ def _column(
     window: tuple[float, float],
     spacing: tuple[float, float, float] | None,
 ) -> Column:
-    title = str(item.get("id", ""))
+    title = HASH.sub("", str(item.get("id", "")))
     if not item.get("path"):
         return Column(title, (), str(item.get("failed") or "failed"))
     path = run_folder / str(item["path"])
@@ -132,13 +134,13 @@ def _png(columns: Sequence[Column]) -> bytes:
 
     width, heights, scale = _layout(columns)
     letter = width / 15  # pixels: text keeps its size beside the volumes, whatever their resolution
-    gap, band = letter / 3, 1.6 * letter
-    total = (band + len(columns) * (width + gap), band + sum(heights) + gap * len(heights))
+    gap, band = 1.9 * letter, 1.6 * letter  # between panels stand the letters of the sides, so that they cover nothing
+    total = (band + gap / 2 + len(columns) * (width + gap), band + gap / 2 + sum(heights) + gap * len(heights))
     figure = Figure(figsize=(total[0] / 100, total[1] / 100), dpi=100, facecolor="black")
     FigureCanvasAgg(figure)
     for number, column in enumerate(columns):
-        left, top = band + number * (width + gap), total[1] - band
-        _write(figure, (left + width / 2, top + band / 2), total, _shorten(column.title), letter)
+        left, top = band + gap / 2 + number * (width + gap), total[1] - band - gap / 2
+        _write(figure, (left + width / 2, total[1] - band / 2), total, _shorten(column.title), letter)
         if not column.planes:
             _write(figure, (left + width / 2, top - heights[0] / 2), total, column.absent, letter)
         for row, height in enumerate(heights):
@@ -175,8 +177,9 @@ def _panel(
     axes = figure.add_axes((x / total[0], y / total[1], w / total[0], h / total[1]))
     axes.imshow(plane.grey, cmap="gray", vmin=0, vmax=255, aspect="auto", interpolation="nearest")
     axes.set_axis_off()
-    letter = width / 16
-    places = ((letter, h / 2), (w - letter, h / 2), (w / 2, h - letter), (w / 2, letter))
+    letter = width / 20
+    aside = 0.65 * letter
+    places = ((-aside, h / 2), (w + aside, h / 2), (w / 2, h + aside), (w / 2, -aside))
     for side, (dx, dy) in zip(plane.sides, places, strict=True):
         _write(figure, (x + dx, y + dy), total, side, letter, colour="#ffd75e")
 

@@ -24,6 +24,11 @@ class Step:
     peak_gib: float | None
     device: str
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the peak is the process's resident set."""
+        return "cpu" in self.device.split(", ")
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -49,6 +54,16 @@ class RunFolder:
     montage: Mapping[str, Any] | None
     curves: Sequence[Curve]
 
+    @property
+    def seconds(self) -> float | None:
+        """Of all steps that were timed in this run."""
+        timed = [step.seconds for step in self.steps if step.seconds is not None]
+        return sum(timed) if timed else None
+
+    @property
+    def peak_gib(self) -> float | None:
+        return max((step.peak_gib for step in self.steps if step.peak_gib is not None), default=None)
+
 
 def read_run(folder: Path) -> RunFolder:
     """Everything of a run that the page shows. Raises `UserError` naming a file that cannot be read."""
@@ -69,7 +84,7 @@ def read_run(folder: Path) -> RunFolder:
         steps=_steps(folder, plan.get("steps") or []),
         results=results,
         montage=_json(folder / "results" / "montage.json"),
-        curves=_curves(folder / "results" / "curves"),
+        curves=_curves(folder / "results" / "curves", [str(step.get("id", "")) for step in plan.get("steps") or []]),
     )
 
 
@@ -138,11 +153,17 @@ def _state(folder: Path, step: Mapping[str, Any], events: Sequence[Mapping[str, 
     return "not run"
 
 
-def _curves(folder: Path) -> list[Curve]:
+def _curves(folder: Path, steps: Sequence[str]) -> list[Curve]:
+    """The training records, each contestant's stages in the order of the plan's steps."""
+
+    def order(path: Path) -> tuple[str, int, str]:
+        place = next((i for i, step in enumerate(steps) if step.endswith(f":{path.stem}")), len(steps))
+        return path.parent.name, place, path.stem
+
     if not folder.is_dir():
         return []
     found = []
-    for path in sorted(folder.glob("*/*.jsonl")):
+    for path in sorted(folder.glob("*/*.jsonl"), key=order):
         rows, unreadable = _json_lines(path)
         found.append(Curve(path.parent.name, path.stem, rows, unreadable))
     return found

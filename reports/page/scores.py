@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +13,8 @@ from medlord_bench.errors import UserError
 from medlord_bench.results import ResultsFile, Score
 
 REFERENCES = ("test", "train", "val")  # test first: the train reference is there to unmask copying
+PLANES = ("axial", "coronal", "sagittal")
+SHORT = 40  # characters of a remark that may stand in its row
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,12 @@ class Bar:
 
 @dataclass(frozen=True)
 class Row:
+    """marks: numbers of its notes. remark: what concerns this row alone and is short enough to stand in it."""
+
     score: Score
     bar: Bar | None
+    marks: Sequence[int]
+    remark: str
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,34 @@ class Group:
 
 
 @dataclass(frozen=True)
+class NotRun:
+    """What of one contestant was not computed for one reason."""
+
+    contestant: str
+    quantities: Sequence[str]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows with their own notes. every: what holds for each row. notes: numbered from 1 by `Row.marks`."""
+
+    groups: Sequence[Group]
+    not_run: Sequence[NotRun]
+    every: Sequence[str]
+    notes: Sequence[str]
+    rows: int
+
+
+@dataclass(frozen=True)
 class Table:
+    """main: the quantities to read first. more: the rest, e.g. plane by plane, named by `more_title`."""
+
     dataset: str
     protocol: str
-    groups: Sequence[Group]
+    main: Part
+    more: Part | None
+    more_title: str
 
 
 def tables(results: ResultsFile) -> list[Table]:
@@ -55,13 +85,59 @@ def tables(results: ResultsFile) -> list[Table]:
     Raises `UserError` where one metric was measured under two protocols, naming the first field that differs.
     """
     _refuse_mixed(results)
-    found: dict[tuple[str, str], dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[tuple[str, str], list[Score]] = defaultdict(list)
     for score in results.scores:
-        found[score.dataset, score.protocol][score.metric].append(score)
-    return [
-        Table(dataset, protocol, [_group(metric, scores) for metric, scores in metrics.items()])
-        for (dataset, protocol), metrics in found.items()
-    ]
+        found[score.dataset, score.protocol].append(score)
+    return [_table(dataset, protocol, scores) for (dataset, protocol), scores in found.items()]
+
+
+def _table(dataset: str, protocol: str, scores: Sequence[Score]) -> Table:
+    first = [score for score in scores if not (_is_debiased(score) or _is_plane(score))]
+    rest = [score for score in scores if score not in first]
+    if not first or not rest:
+        return Table(dataset, protocol, _part(scores), None, "")
+    by_plane, debiased = any(map(_is_plane, rest)), any(map(_is_debiased, rest))
+    told = ["plane by plane"] * by_plane + ["with the estimated bias taken off"] * debiased
+    return Table(dataset, protocol, _part(first), _part(rest), ", and ".join(told))
+
+
+def _is_plane(score: Score) -> bool:
+    return score.region in PLANES
+
+
+def _is_debiased(score: Score) -> bool:
+    return score.metric.endswith("_debiased")
+
+
+def _part(scores: Sequence[Score]) -> Part:
+    measured: dict[str, list[Score]] = defaultdict(list)
+    for score in scores:
+        if score.status == "ok":
+            measured[score.metric].append(score)
+    by_metric = {metric: sorted(rows, key=_order(rows)) for metric, rows in measured.items()}
+    remarks = [_remarks(score) for rows in by_metric.values() for score in rows]
+    counts = Counter(remark for row in remarks for remark in row)
+    every = [remark for remark, count in counts.items() if count == len(remarks) > 1]
+    notes = [r for r, count in counts.items() if r not in every and (count > 1 or len(r) > SHORT)]
+    groups = [_group(metric, rows, every, notes) for metric, rows in by_metric.items()]
+    return Part(groups, _not_run(scores), every, notes, len(remarks))
+
+
+def _remarks(score: Score) -> list[str]:
+    """What a reader must know of a row, in its parts, each once."""
+    floor = [f"floor: {part}" for part in score.floor_note.split("; ")] if score.floor_note else []
+    return list(dict.fromkeys([*(score.note.split("; ") if score.note else []), *floor]))
+
+
+def _not_run(scores: Sequence[Score]) -> list[NotRun]:
+    """Values that were not computed: one entry per contestant and reason."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for score in scores:
+        if score.status == "not_run":
+            reason = "; ".join(filter(None, (score.reason or "no reason was given", score.note)))
+            quantity = " ".join(filter(None, (score.metric, score.region)))
+            found[score.generator, reason].append(quantity)
+    return [NotRun(name, list(dict.fromkeys(names)), reason) for (name, reason), names in found.items()]
 
 
 def _refuse_mixed(results: ResultsFile) -> None:
@@ -96,8 +172,7 @@ def _differences(a: Any, b: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
         yield name, a, b
 
 
-def _group(metric: str, scores: Sequence[Score]) -> Group:
-    ordered = sorted(scores, key=_order(scores))
+def _group(metric: str, ordered: Sequence[Score], every: Sequence[str], notes: Sequence[str]) -> Group:
     scale = _scale(ordered)
     intervals = {score.interval for score in ordered if score.low is not None}
     return Group(
@@ -105,18 +180,24 @@ def _group(metric: str, scores: Sequence[Score]) -> Group:
         unit=_common(score.unit for score in ordered),
         better=_common(score.better for score in ordered),
         interval=intervals.pop() if len(intervals) == 1 else "",
-        rows=[Row(score, _bar(score, scale)) for score in ordered],
+        rows=[_row(score, scale, every, notes) for score in ordered],
     )
 
 
+def _row(score: Score, scale: tuple[float, float] | None, every: Sequence[str], notes: Sequence[str]) -> Row:
+    remarks = [remark for remark in _remarks(score) if remark not in every]
+    marks = [notes.index(remark) + 1 for remark in remarks if remark in notes]
+    return Row(score, _bar(score, scale), marks, "; ".join(remark for remark in remarks if remark not in notes))
+
+
 def _order(scores: Sequence[Score]) -> Any:
-    """Region by region, contestant by contestant as first seen, test reference beside train."""
+    """Contestants beside each other for each region and reference, the test reference first."""
     regions = list(dict.fromkeys(score.region for score in scores))
     contestants = list(dict.fromkeys(score.generator for score in scores))
 
     def key(score: Score) -> tuple[int, int, int]:
         reference = REFERENCES.index(score.reference) if score.reference in REFERENCES else len(REFERENCES)
-        return regions.index(score.region), contestants.index(score.generator), reference
+        return regions.index(score.region), reference, contestants.index(score.generator)
 
     return key
 

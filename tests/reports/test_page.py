@@ -75,7 +75,7 @@ def test_every_image_is_described(run_folder: Path) -> None:
     assert len(images) == 5
     assert all(attributes["alt"] for attributes in images)
     assert "coronal" in (images[0]["alt"] or "")
-    assert "0.01" in (images[3]["alt"] or "")  # where the curve ended
+    assert "0.02" in (images[3]["alt"] or "")  # where the loss ended
 
 
 def test_links_inside_the_page_have_their_targets(run_folder: Path) -> None:
@@ -159,25 +159,96 @@ def test_tables_hold_one_protocol_and_one_data_set_each(run_folder: Path) -> Non
     found = tables(results.model_copy(update={"scores": (*results.scores, elsewhere)}))
     assert len(found) == 3
     for table in found:
-        rows = [row.score for group in table.groups for row in group.rows]
+        rows = [row.score for group in table.main.groups for row in group.rows]
         assert {(score.dataset, score.protocol) for score in rows} == {(table.dataset, table.protocol)}
 
 
-def test_the_test_reference_comes_before_the_train_reference_of_the_same_contestant(run_folder: Path) -> None:
+def test_contestants_stand_beside_each_other_the_test_reference_first(run_folder: Path) -> None:
     from medlord_bench.reports.page.scores import tables
 
-    rows = tables(scores_of(run_folder))[0].groups[0].rows
+    rows = tables(scores_of(run_folder))[0].main.groups[0].rows
     assert [(row.score.generator, row.score.reference) for row in rows] == [
         ("medlord@tiny", "test"),
-        ("medlord@tiny", "train"),
         ("noise", "test"),
+        ("medlord@tiny", "train"),
     ]
+
+
+def _fid(**changes: object) -> Score:
+    fields: dict[str, object] = {
+        "metric": "fid", "protocol": "fid-1", "dataset": "phantom", "reference": "test", "value": 1.0, "n": 8,
+        "note": "not RadImageNet; one checkpoint", "floor_note": "8 test volumes",
+    }  # fmt: skip
+    return Score.model_validate(fields | changes)
+
+
+def test_planes_and_debiased_values_are_folded_under_the_mean(run_folder: Path) -> None:
+    scores = [
+        _fid(generator=name, metric=metric, region=region, value=float(i))
+        for i, (name, metric, region) in enumerate(
+            (name, metric, region)
+            for name in ("medlord@tiny", "noise")
+            for metric in ("fid", "fid_debiased")
+            for region in ("", "axial", "coronal", "sagittal")
+        )
+    ]
+    put(run_folder, *scores, protocols={"fid-1": {}})
+    html, page = render(run_folder)
+    shown, folded = html.split('<details class="more">', 1)
+    assert shown.count('class="n value"') == 2 and folded.count('class="n value"') == 14
+    assert "Plane by plane, and with the estimated bias taken off: 14 rows" in page.text
+
+
+def test_a_note_stands_once_however_many_rows_it_concerns(run_folder: Path) -> None:
+    some = "equal n on both sides: a seeded subset, 8 of 24 real train volumes"
+    scores = [_fid(generator=f"g{i}", note=f"not RadImageNet; IQR {i} to 9" + f"; {some}" * (i > 1)) for i in range(4)]
+    put(run_folder, *scores, protocols={"fid-1": {}})
+    html, page = render(run_folder)
+    assert page.text.count("not RadImageNet") == page.text.count(some) == page.text.count("floor: 8 test volumes") == 1
+    assert "Every row: not RadImageNet; floor: 8 test volumes." in page.text
+    assert html.count('href="#note-1-1"') == 2 and html.count('id="note-1-1"') == 1
+    for i in range(4):  # what concerns one row alone stays in that row
+        assert f"IQR {i} to 9" in page.text
+
+
+def test_what_was_not_run_for_one_reason_is_one_line(run_folder: Path) -> None:
+    absent = {"value": None, "status": "not_run", "reason": "it has no autoencoder", "generator": "noise"}
+    scores = [_fid(metric=metric, region=region, **absent) for metric in ("psnr", "ms_ssim") for region in ("", "body")]
+    put(run_folder, _fid(generator="medlord@tiny"), *scores, protocols={"fid-1": {}})
+    html, page = render(run_folder)
+    assert html.count('class="not-run"') == 1
+    assert "noise psnr, psnr body, ms_ssim and ms_ssim body not run: it has no autoencoder" in page.text
+
+
+def test_the_floor_is_explained_in_one_sentence(run_folder: Path) -> None:
+    assert "The floor is what real volumes of one split score against as many of another" in render(run_folder)[1].text
+
+
+def test_quantities_beyond_the_first_look_are_folded_away(run_folder: Path) -> None:
+    curve = run_folder / "results" / "curves" / "medlord@tiny" / "autoencoder.jsonl"
+    rows = [{"step": step, "perplexity": 3.0, "loss": 1 / step, "split": "train"} for step in (1, 2)]
+    curve.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    html, page = render(run_folder)
+    assert "1 further quantities of autoencoder" in page.text
+    assert html.index("loss of medlord@tiny") < html.index("1 further quantities") < html.index("perplexity of medlord")
+
+
+def test_stages_stand_in_the_order_they_were_trained_in(run_folder: Path) -> None:
+    plan = json.loads((run_folder / "plan.json").read_text())
+    steps = [{"id": f"train:medlord@tiny:{stage}"} for stage in ("autoencoder", "diffusion", "controlnet")]
+    (run_folder / "plan.json").write_text(json.dumps(plan | {"steps": steps}))
+    folder = run_folder / "results" / "curves" / "medlord@tiny"
+    for stage in ("controlnet", "diffusion"):
+        (folder / f"{stage}.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    text = render(run_folder)[1].text
+    places = [text.index(f"medlord@tiny · {stage}") for stage in ("autoencoder", "diffusion", "controlnet")]
+    assert places == sorted(places)
 
 
 def test_bars_keep_the_order_of_the_numbers(run_folder: Path) -> None:
     from medlord_bench.reports.page.scores import tables
 
-    bar = tables(scores_of(run_folder))[0].groups[0].rows[0].bar
+    bar = tables(scores_of(run_folder))[0].main.groups[0].rows[0].bar
     assert bar is not None
     assert bar.low is not None and bar.high is not None and bar.floor is not None
     assert 0 <= bar.floor < bar.low < bar.value < bar.high <= 100
@@ -250,8 +321,9 @@ def test_a_damaged_part_is_an_error_that_names_the_file(run_folder: Path) -> Non
 
 def test_time_is_summed_over_shards_and_memory_is_the_peak(run_folder: Path) -> None:
     text = render(run_folder)[1].text
-    assert "medlord@tiny/sample medlord done 23.0 s 0.75 GiB cpu" in text
-    assert "medlord@tiny/train medlord done 3 min 20 s 1.25 GiB cpu" in text
+    assert "medlord@tiny/sample medlord done 23.0 s 0.75 GiB RSS cpu" in text
+    assert "medlord@tiny/train medlord done 3 min 20 s 1.25 GiB RSS cpu" in text
+    assert "all steps of this run 3 min 43 s 1.25 GiB highest" in text
 
 
 def test_a_step_without_events_was_done_before_or_not_run(run_folder: Path) -> None:

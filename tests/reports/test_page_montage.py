@@ -120,6 +120,25 @@ def test_volumes_that_are_gone_or_failed_leave_words(tmp_path: Path) -> None:
     assert montage.rows[1].note == "no volume to show of 2: not there, NaN"
 
 
+def test_the_hash_of_a_case_is_not_part_of_its_title(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", marked())
+    names = ("phantom-0028-412578e9e4", "sample-00001", "scan-412578e9e4-left")
+    rows = [{"title": "t", "items": [{"id": name, "path": "a.npy"} for name in names]}]
+    picture = draw_montage({"rows": rows}, tmp_path, FigureFolder(tmp_path / "figures")).rows[0].picture
+    assert picture is not None
+    assert "(phantom-0028, sample-00001, scan-412578e9e4-left)" in picture.alt
+
+
+def test_letters_of_the_sides_cover_no_voxel(tmp_path: Path) -> None:
+    np.save(tmp_path / "white.npy", np.full((8, 8, 8), 1000, np.int16))
+    (path,) = draw(tmp_path, {"rows": [{"title": "t", "items": [{"id": "x", "path": "white.npy"}] * 2}]})
+    image = imread(path)[..., :3]
+    white = (image > 0.99).all(axis=2)
+    yellow = (image[..., 0] > 0.8) & (image[..., 2] < 0.6)
+    assert yellow.sum() > 100  # the letters are there
+    assert white.sum() >= 6 * 256 * 256  # and all six panels are whole
+
+
 def test_more_volumes_than_fit_are_counted(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", marked())
     rows = [{"title": "t", "items": [{"id": str(i), "path": "a.npy"} for i in range(9)]}]
