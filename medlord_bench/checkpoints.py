@@ -6,13 +6,13 @@ Loading is strict everywhere: a missing, surplus or misshapen tensor is an error
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.store import publish, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -28,13 +28,9 @@ def save_model(folder: Path, kind: str, config: Mapping[str, Any], tensors: Mapp
     """
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".model.{os.getpid()}"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-    os.replace(temporary, folder / "model.safetensors")
-    text = json.dumps({"format": FORMAT, "kind": kind, "config": config}, indent=1, sort_keys=True)
-    temporary.write_text(text)
-    os.replace(temporary, folder / "model.json")
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    publish(folder / "model.safetensors", lambda path: save_file(plain, path))
+    write_json(folder / "model.json", {"format": FORMAT, "kind": kind, "config": config})
 
 
 def load_model(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

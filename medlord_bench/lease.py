@@ -70,9 +70,19 @@ def _is_dead(path: Path) -> bool:
     except FileNotFoundError:
         return True
     holder = _read(path)
-    if holder.get("host") == socket.gethostname() and isinstance(holder.get("pid"), int):
-        return not Path(f"/proc/{holder['pid']}").exists() if Path("/proc").exists() else age > STALE_SECONDS
-    return age > STALE_SECONDS
+    pid = holder.get("pid")
+    ended = holder.get("host") == socket.gethostname() and isinstance(pid, int) and not _is_alive(pid)
+    return ended or age > STALE_SECONDS  # a number may have passed to another process: the heartbeat decides too
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process of this host still works; one that ended and that nobody has asked after does not."""
+    if not Path("/proc/self/stat").exists():
+        return True  # cannot be told here
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def _beat(path: Path, ended: threading.Event) -> None:

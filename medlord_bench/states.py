@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medlord_bench.contracts import State
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.store import publish
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,10 +19,8 @@ def save_state(path: Path, state: State) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: np.ascontiguousarray(state[name]) for name in sorted(state)}, temporary)
-    os.replace(temporary, path)
+    arrays = {name: np.ascontiguousarray(state[name]) for name in sorted(state)}
+    publish(path, lambda temporary: save_file(arrays, temporary))
 
 
 def load_state(path: Path) -> dict[str, NDArray[Any]]:

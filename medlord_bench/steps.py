@@ -29,11 +29,10 @@ from medlord_bench.contracts import (
     Volume,
 )
 from medlord_bench.errors import StepError, Stopped
-from medlord_bench.hashing import digest
 from medlord_bench.plan import Plan, Step
 from medlord_bench.results import CaseRow, Score
 from medlord_bench.states import save_state
-from medlord_bench.store import Store, StoredObject, Write, write_json
+from medlord_bench.store import Store, StoredObject, Write, training_names, write_json
 from medlord_bench.volumes import fit, fit_labels, missing_regions, write_labels, write_volume
 
 T = TypeVar("T")
@@ -131,13 +130,14 @@ def weights(job: Job, items: Sequence[str]) -> None:
 
 def _training_folder(store: Store, lineage: str, steps: int | None) -> Path:
     """Where a lineage trains. A training that is already past `steps` is left alone: a shorter one has its own folder."""
-    folder = store.object("trainings", lineage).path
+    shared, own = training_names(lineage, steps)
+    folder = store.object("trainings", shared).path
     horizon = folder / "horizon.json"
     reached = json.loads(horizon.read_text())["steps"] if horizon.exists() else 0
     if steps is None:
         return folder
     if reached > steps:
-        return store.object("trainings", digest([lineage, steps])).path
+        return store.object("trainings", own).path
     write_json(horizon, {"steps": steps})
     return folder
 

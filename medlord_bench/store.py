@@ -7,6 +7,7 @@ fsync, rename. Resuming is listing what is there and doing what is missing. Ther
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medlord_bench.hashing import file_sha256
+from medlord_bench.hashing import digest, file_sha256
 
 Write = Callable[[Path], None]
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_BYTES = 2**18  # with less than this left, a write that failed did so for want of room
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -32,7 +35,8 @@ def _dump(path: Path, value: Any) -> None:
 def publish(path: Path, write: Write) -> None:
     """Let `write` make a file beside `path`, bring it to disk, and rename it into place.
 
-    The temporary keeps the suffix, since writers choose the format by it.
+    The temporary keeps the suffix, since writers choose the format by it. Raises `OSError` naming `path` where the
+    disk is full: NumPy, torch and safetensors each have an error of their own for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
@@ -41,8 +45,19 @@ def publish(path: Path, write: Write) -> None:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except Exception as error:
+        raise _named(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _named(error: Exception, path: Path) -> Exception:
+    """The `OSError` that says that there is no room for `path`, where that is the cause; else the error itself."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in DISK_FULL or shutil.disk_usage(path.parent).free < FULL_BYTES:
+        number = number if number in DISK_FULL else errno.ENOSPC
+        return OSError(number, os.strerror(number), str(path))
+    return error
 
 
 @dataclass(frozen=True)
@@ -91,9 +106,15 @@ class StoredObject:
         temporary = self.items / f".tmp-{os.getpid()}-{item}"
         shutil.rmtree(temporary, ignore_errors=True)
         self.items.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, temporary, copy_function=_link_or_copy)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
+        try:
+            # Without hidden files: what a killed writer left is no part of the item.
+            shutil.copytree(source, temporary, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(".*"))
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(temporary, target)
+        except Exception as error:
+            raise _named(error, target) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
         write_json(self.items / f"{item}.json", {"files": {}, "failed": None, "facts": dict(facts)})
 
     def put_failure(self, item: str, reason: str, facts: Mapping[str, Any]) -> None:
@@ -118,6 +139,11 @@ def _link_or_copy(source: str, target: str) -> str:
     except OSError:  # another file system, or one without links
         shutil.copy2(source, target)
     return target
+
+
+def training_names(lineage: str, steps: int | None) -> tuple[str, str]:
+    """The folders that a training may lie in: its lineage's, or its own where the lineage went past its steps."""
+    return lineage, digest([lineage, steps])
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from medlord_bench import seeds
 from medlord_bench.checkpoints import read_torch
 from medlord_bench.contracts import Precision, Run, Selection
 from medlord_bench.errors import StepError, Stopped
+from medlord_bench.store import publish
 
 PATIENCE_NOT_FINITE = 20  # consecutive steps without a finite gradient before training is given up
 CHECKPOINT_SECONDS = 300.0  # never lose more than this to a kill
@@ -205,12 +206,7 @@ class _Checkpoint:
 
     def save(self, step: int, best: float) -> None:
         state = {name: part.state_dict() for name, part in self.recipe.stateful().items()}
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        with open(temporary, "wb") as file:
-            torch.save({"step": step, "best": best, "state": state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        publish(self.path, lambda path: torch.save({"step": step, "best": best, "state": state}, path))
         self.saved_at = time.monotonic()
 
     def is_due(self) -> bool:
@@ -221,9 +217,12 @@ def _export(recipe: Recipe, folder: Path) -> Path:
     """Export into `folder`, replacing what is there only once the new one is whole."""
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
-    recipe.export(fresh)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(fresh, folder)
+    try:
+        recipe.export(fresh)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     return folder
 
 

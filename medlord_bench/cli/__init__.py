@@ -10,6 +10,7 @@ import click
 
 from medlord_bench import __version__, registry
 from medlord_bench.errors import ExitCode, UserError
+from medlord_bench.store import DISK_FULL
 
 VERBS = {
     "run": "Train or load a generator, sample, measure, report.",
@@ -94,10 +95,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away
         sys.exit(ExitCode.OK)
     except OSError as error:
-        if debug or error.filename is None:
+        if debug or (error.filename is None and error.errno not in DISK_FULL):
             raise
         _fail(
-            f"{error.filename}: {error.strerror}; nothing published is lost: give it room or rights, or another --store"
+            f"{error.filename or 'the store'}: {error.strerror}; nothing published is lost: give it room or rights "
+            "and run the same command again, or give another --store"
         )
 
 

@@ -36,7 +36,7 @@ def clean(store: Path, yes: bool, as_json: bool) -> None:
 def unreferenced(store: object) -> list[Path]:
     """Objects that no run's plan names, neither as a step nor as the training behind one."""
     from medlord_bench.plan import read_plan
-    from medlord_bench.store import Store
+    from medlord_bench.store import Store, training_names
 
     assert isinstance(store, Store)
     used: set[tuple[str, str]] = set()
@@ -45,7 +45,7 @@ def unreferenced(store: object) -> list[Path]:
             used.add((step.kind, step.key))
             made = store.object(step.kind, step.key)
             if step.kind == "weights":
-                used.add(("trainings", step.detail["lineage"]))
+                used |= {("trainings", name) for name in training_names(step.detail["lineage"], step.detail["steps"])}
                 if made.has("weights"):
                     used.add(("trainings", made.sidecar("weights").facts["training"]))
     return [path for path in store.objects() if (path.parent.name, path.name) not in used]

@@ -35,7 +35,10 @@ class LocalExecutor:
         except BaseException:
             _tell(workers)
             raise
-        self._raise_first(step_id, [worker.returncode for worker in workers], run_folder)
+        codes = [worker.returncode for worker in workers]
+        if told:  # a worker that was still starting when it was told ends by the signal itself
+            codes = [ExitCode.REQUEUE if code == -signal.SIGTERM else code for code in codes]
+        self._raise_first(step_id, codes, run_folder)
 
     def _start(self, run_folder: Path, step_id: str, shard: int, shards: int) -> subprocess.Popen[bytes]:
         command = [
