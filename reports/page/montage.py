@@ -59,7 +59,7 @@ def draw_montage(described: Mapping[str, Any], run_folder: Path, figures: Figure
         _row(row, number, run_folder, window, spacing, figures)
         for number, row in enumerate(described.get("rows") or [])
     ]
-    words = " x ".join(f"{step:g}" for step in spacing) + " mm" if spacing else ""
+    words = " x ".join(f"{step:.3g}" for step in spacing) + " mm" if spacing else ""
     return Montage(window, words, rows)
 
 
@@ -134,7 +134,7 @@ def _png(columns: Sequence[Column]) -> bytes:
 
     width, heights, scale = _layout(columns)
     letter = width / 15  # pixels: text keeps its size beside the volumes, whatever their resolution
-    gap, band = 1.9 * letter, 1.6 * letter  # between panels stand the letters of the sides, so that they cover nothing
+    gap, band = 2.1 * letter, 1.6 * letter  # between panels stand the letters of the sides, so that they cover nothing
     total = (band + gap / 2 + len(columns) * (width + gap), band + gap / 2 + sum(heights) + gap * len(heights))
     figure = Figure(figsize=(total[0] / 100, total[1] / 100), dpi=100, facecolor="black")
     FigureCanvasAgg(figure)
@@ -177,7 +177,7 @@ def _panel(
     axes = figure.add_axes((x / total[0], y / total[1], w / total[0], h / total[1]))
     axes.imshow(plane.grey, cmap="gray", vmin=0, vmax=255, aspect="auto", interpolation="nearest")
     axes.set_axis_off()
-    letter = width / 20
+    letter = width / 17
     aside = 0.65 * letter
     places = ((-aside, h / 2), (w + aside, h / 2), (w / 2, h + aside), (w / 2, -aside))
     for side, (dx, dy) in zip(plane.sides, places, strict=True):
