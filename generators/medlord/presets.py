@@ -125,7 +125,8 @@ TINY: Mapping[str, Any] = {
 SMOKE: Mapping[str, Any] = {
     "autoencoder": {
         **TINY["autoencoder"],
-        "net": {**TINY["autoencoder"]["net"], "channels": (8, 8), "codes": 32},
+        # In so few steps one code takes every latent: move all the others onto data, or all samples are the same.
+        "net": {**TINY["autoencoder"]["net"], "channels": (8, 8), "codes": 32, "restart_below": 0.9},
         "patch": (16, 16, 16),
         "discriminator_layers": 1,
         "batch": 2,
