@@ -20,6 +20,7 @@ from medlord_bench.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 CONTESTANT = re.compile(r"(?P<name>[^:@]+)(:(?P<variant>[^:@]+))?(@(?P<preset>[^:@]+))?")
+WITHOUT_SEGMENTER = ("dataset", "none")  # values of a protocol's `masks` that are not a segmenter's name
 DEFAULT_PRESET = {"phantom": "tiny"}  # every other data set: 24gb
 
 
@@ -44,6 +45,7 @@ class RunSpec(Frozen):
 
     contestants: tuple[Contestant, ...]
     dataset: PluginSpec
+    masks: PluginSpec | None = Field(None, description="the segmenter that makes the masks of real images, if any")
     metrics: tuple[PluginSpec, ...]
     samples: int = Field(ge=0, description="unconditional samples per contestant")
     conditional: bool = True
@@ -200,12 +202,13 @@ def resolve(file: RunFile) -> RunSpec:
     repeated = {c.label for c in contestants if sum(c.label == other.label for other in contestants) > 1}
     if repeated:
         raise UserError(f"--generator {sorted(repeated)[0]}: given twice; each contestant stands in a table once")
-    samples = file.samples
-    if samples is None:
-        samples = len(make("datasets", dataset).cases("test"))
+    made = make("datasets", dataset)
+    samples = len(made.cases("test")) if file.samples is None else file.samples
+    masks = made.protocol.masks
     return RunSpec(
         contestants=contestants,
         dataset=dataset,
+        masks=None if masks in WITHOUT_SEGMENTER else plugin_spec("segmenters", masks, nested(file.set, masks)),
         metrics=tuple(plugin_spec("metrics", name, nested(file.set, name)) for name in file.metrics),
         samples=samples,
         conditional=file.conditional,
@@ -217,6 +220,7 @@ def _check_heads(file: RunFile) -> None:
     """Each `--set` path must begin with something that this run has."""
     names = [CONTESTANT.fullmatch(text) for text in file.generators]
     heads = {"generator", "dataset", *file.metrics, *(match["name"] for match in names if match)}
+    heads |= {entry.name for entry in registry.entries("segmenters")}
     for path in file.set:
         head = path.partition(".")[0]
         if head not in heads or "." not in path:

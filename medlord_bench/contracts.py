@@ -209,6 +209,10 @@ class Segmenter(Protocol):
 
     def __init__(self, config: Any) -> None: ...
 
+    def fingerprint(self, case_ids: Sequence[str]) -> Mapping[str, str]:
+        """What decides its labels besides version and config: the sha256 of its weights, or of label files."""
+        ...
+
     def segment(self, volumes: Iterable[tuple[str, Volume]], run: Run) -> Iterator[LabelMap | Failure]:
         """One label map per (case id, volume), on the volume's own grid."""
         ...

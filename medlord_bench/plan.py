@@ -127,9 +127,23 @@ class Planner:
             "version": self.dataset.version,
             "grid": protocol.grid.model_dump(mode="json"),
             "fit": protocol.fit,
-            "masks": protocol.masks,
+            "masks": self._masks(),
         }
-        self._add("images", "images", REAL, self.spec.dataset, identity, list(dict.fromkeys(every)))
+        detail = {"masks": None if self.spec.masks is None else self.spec.masks.model_dump(mode="json")}
+        self._add("images", "images", REAL, self.spec.dataset, identity, list(dict.fromkeys(every)), None, detail)
+
+    def _masks(self) -> Any:
+        """Where the masks of real images come from, as far as it decides them."""
+        if self.spec.masks is None:
+            return self.protocol.masks
+        segmenter = config.make("segmenters", self.spec.masks)
+        ids = [case.id for cases in self.cases.values() for case in cases]
+        return {
+            "segmenter": self.spec.masks.plugin,
+            "version": segmenter.version,
+            "config": {k: v for k, v in self.spec.masks.config.items() if k != "folder"},
+            "fingerprint": dict(segmenter.fingerprint(ids)),
+        }
 
     # ------------------------------------------------------------------------------------------------- contestants
     def _contestant(self, contestant: Contestant) -> None:

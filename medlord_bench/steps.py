@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ import numpy as np
 
 from medlord_bench import config, lease, seeds
 from medlord_bench.cohort import HU, LABELS, StoredCohort
+from medlord_bench.config import PluginSpec
 from medlord_bench.contracts import (
+    Case,
     Failure,
     Item,
     LabelMap,
@@ -36,6 +39,7 @@ from medlord_bench.store import Store, StoredObject, Write, training_names, writ
 from medlord_bench.volumes import fit, fit_labels, missing_regions, write_labels, write_volume
 
 T = TypeVar("T")
+Loaded = tuple[str, Volume, LabelMap | None]
 VOLUME, STATE, SCORES = ".nii.gz", ".safetensors", ".scores.json"
 
 
@@ -79,9 +83,11 @@ def images(job: Job, items: Sequence[str]) -> None:
     protocol = job.plan.protocol
     cases = {item_id(case): case for split in job.plan.splits for case in dataset.cases(split)}
     regions = dict.fromkeys((*protocol.rvr_regions, *protocol.condition_regions, *protocol.adherence_regions))
+    loaded: Iterator[Loaded] = ((item, *dataset.load(cases[item])) for item in items)
+    if job.step.detail["masks"] is not None:
+        loaded = _segmented(job, cases, loaded)
     with job.run.progress.task(f"prepare {job.plan.dataset.plugin}", len(items)) as task:
-        for item in items:
-            volume, labels = dataset.load(cases[item])
+        for item, volume, labels in loaded:
             fitted = fit(volume, protocol.grid, protocol.fit).volume
             facts: dict[str, Any] = {"case": cases[item].id, "patient": cases[item].patient, "names": {}}
             facts |= {"affine": fitted.affine.tolist(), "source_shape": volume.shape, "source_spacing": volume.spacing}
@@ -96,6 +102,23 @@ def images(job: Job, items: Sequence[str]) -> None:
             job.out.put(item, writers, facts)
             task.advance()
             job.check_stop(item)
+
+
+def _segmented(job: Job, cases: Mapping[str, Case], loaded: Iterator[Loaded]) -> Iterator[Loaded]:
+    """Masks by a segmenter, on each image's own grid, in place of the data set's."""
+    segmenter = config.make("segmenters", PluginSpec.model_validate(job.step.detail["masks"]))
+    waiting: deque[tuple[str, Volume]] = deque()
+
+    def volumes() -> Iterator[tuple[str, Volume]]:
+        for item, volume, _ in loaded:
+            waiting.append((item, volume))
+            yield cases[item].id, volume
+
+    for labels in segmenter.segment(volumes(), job.run):
+        item, volume = waiting.popleft()
+        if isinstance(labels, Failure):
+            raise StepError(f"case {item}: no mask could be made ({labels.reason}); exclude it or give its mask")
+        yield item, volume, labels
 
 
 def _npy(array: Any) -> Write:

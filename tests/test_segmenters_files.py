@@ -46,3 +46,40 @@ def test_a_missing_map_another_grid_and_no_folder_are_errors(tmp_path: Path, run
         list(FilesSegmenter(FilesConfig()).segment([(name, volume)], run))
     with pytest.raises(UserError, match="label_names is not given"):
         list(FilesSegmenter(FilesConfig(folder=tmp_path)).segment([(name, volume)], run))
+
+
+def test_masks_of_a_run_can_come_from_label_files(tmp_path: Path, run: Run) -> None:
+    """`dataset.masks=files` puts the segmenter's labels on the grid, and their content into the key."""
+    from medlord_bench import plan
+    from medlord_bench.config import RunFile, resolve
+    from medlord_bench.steps import HANDLERS, Job
+    from medlord_bench.store import Store
+    from medlord_bench.volumes import write_volume
+
+    rng = np.random.default_rng(0)
+    affine, folder = np.diag([2.0, 2.0, 2.0, 1.0]), tmp_path / "labels"
+    folder.mkdir()
+    labels = {}
+    for patient in "abc":
+        hu = rng.integers(-1000, 300, (16, 16, 16)).astype(np.int16)
+        (tmp_path / "ct" / patient).mkdir(parents=True)
+        write_volume(tmp_path / "ct" / patient / "ct.nii.gz", Volume(hu, affine))
+        labels[patient] = rng.integers(0, 3, hu.shape).astype(np.uint8)
+        write_labels(folder / f"{patient}.nii.gz", LabelMap(labels[patient], affine, NAMES))
+    sets = {
+        "dataset.data_root": str(tmp_path / "ct"),
+        "dataset.shape": [16, 16, 16],
+        "dataset.masks": "files",
+        "files.folder": str(folder),
+        "files.label_names": {1: "aorta", 2: "heart"},
+    }
+    file = RunFile(generators=("noise",), dataset="folder", metrics=(), set=sets)
+    planned = plan.build(resolve(file))
+    job = Job(planned, planned.step("images"), Store(tmp_path / "store"), run)
+    HANDLERS["images"](job, job.step.items)
+    for item in job.step.items:
+        found = job.cohort().labels(item)
+        assert found is not None
+        assert np.array_equal(found, labels[item[0]])
+    write_labels(folder / "a.nii.gz", LabelMap(labels["b"], affine, NAMES))
+    assert plan.build(resolve(file)).step("images").key != planned.step("images").key

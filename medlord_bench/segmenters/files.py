@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from medlord_bench.contracts import Failure, Frozen, LabelMap, Run, Volume
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.hashing import file_sha256
 from medlord_bench.volume_names import SUFFIXES
 
 
@@ -30,21 +31,25 @@ class FilesSegmenter:
         self.config = config
         self.names: Mapping[int, str] = dict(config.label_names)
 
+    def fingerprint(self, case_ids: Sequence[str]) -> Mapping[str, str]:
+        """sha256 of every label file. Raises as `segment` does where one is missing."""
+        return {case_id: file_sha256(self._path(case_id)) for case_id in case_ids}
+
     def segment(self, volumes: Iterable[tuple[str, Volume]], run: Run) -> Iterator[LabelMap | Failure]:
         """Raises `MissingError` where a case has no file, `UserError` where it is unreadable or on another grid."""
         from medlord_bench.volumes import check_same_grid, read_labels
 
-        folder = self.config.folder
-        if folder is None or not self.names:
-            field = "folder" if folder is None else "label_names"
-            raise UserError(f"segmenter files: {field} is not given; expected both folder and label_names: set it")
         for case_id, volume in volumes:
-            path = self._path(folder, case_id)
+            path = self._path(case_id)
             labels = read_labels(path, self.names)
             check_same_grid(volume, labels, f"case {case_id}", path)
             yield labels
 
-    def _path(self, folder: Path, case_id: str) -> Path:
+    def _path(self, case_id: str) -> Path:
+        folder = self.config.folder
+        if folder is None or not self.names:
+            field = "folder" if folder is None else "label_names"
+            raise UserError(f"segmenter files: {field} is not given; expected --set files.{field}=...")
         for suffix in SUFFIXES:
             path = folder / f"{case_id}{suffix}"
             if path.exists():
