@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,8 +90,10 @@ def read_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise MissingError(f"{path}: not found; expected a PyTorch checkpoint") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder; expected a PyTorch checkpoint file") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, IndexError, KeyError, ValueError, struct.error) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{path}: not a checkpoint of plain tensors ({reason}); save its state_dict again with torch.save"
         ) from None

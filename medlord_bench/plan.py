@@ -8,6 +8,7 @@ there; only `scores` hold the list. A training's `lineage` leaves the number of 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -314,7 +315,10 @@ def _weights_digest(path: Path) -> dict[str, str]:
     """sha256 of every file that `--weights` names."""
     if not path.exists():
         raise UserError(f"--weights {path}: not found; expected a checkpoint file or a folder of them")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = [path]
+    if path.is_dir():  # a run's `weights` folder holds links to folders
+        below = os.walk(path, followlinks=True)
+        files = sorted(Path(folder) / name for folder, _, names in below for name in names)
     if not files:
         raise UserError(f"--weights {path}: an empty folder; expected checkpoint files")
     return {str(file.relative_to(path) if file != path else file.name): file_sha256(file) for file in files}

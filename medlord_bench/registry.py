@@ -35,12 +35,19 @@ def _points(kind: str) -> dict[str, EntryPoint]:
 
 def entries(kind: str) -> list[Entry]:
     """Every plugin of a kind, by name; nothing is imported. Raises `UserError` for an unknown kind."""
-    if kind not in KINDS:
-        raise UserError(unknown("kind of plugin", kind, KINDS))
+    kind = kind_of(kind)
     return [
         Entry(kind, name, point.value, *(("", "") if point.dist is None else (point.dist.name, point.dist.version)))
         for name, point in sorted(_points(kind).items())
     ]
+
+
+def kind_of(text: str) -> str:
+    """A kind as a person may write it, "generator" or "generators". Raises `UserError` for an unknown one."""
+    kind = text if text in KINDS else f"{text}s"
+    if kind not in KINDS:
+        raise UserError(unknown("kind of plugin", text, KINDS))
+    return kind
 
 
 def load(kind: str, name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from medlord_bench import provenance
+from medlord_bench import config, provenance
 from medlord_bench.config import RunFile
 from medlord_bench.errors import UserError
 from medlord_bench.plan import Plan, Step, read_plan
@@ -27,16 +27,23 @@ def open_run(store: Store, plan: Plan, file: RunFile, settings: Settings) -> Pat
     folder = find(store, plan.run_key)
     if folder is None:
         names = "+".join(contestant.label for contestant in plan.contestants)
-        name = f"{datetime.now():%Y-%m-%d}_{names}_{plan.dataset.plugin}_{plan.run_key[:8]}"
-        folder = store.root / "runs" / re.sub(r"[^A-Za-z0-9_.+@-]", "-", name)[:120]
+        name = re.sub(r"[^A-Za-z0-9_.+@-]", "-", f"{datetime.now():%Y-%m-%d}_{names}_{plan.dataset.plugin}")
+        folder = store.root / "runs" / f"{name[:110]}_{plan.run_key[:8]}"
     for part in ("results", "report", "logs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(json.loads(file.model_dump_json(exclude_none=True)), sort_keys=False)
-    publish(folder / "run.yaml", lambda path: _write(path, text))
+    publish(folder / "run.yaml", lambda path: _write(path, _run_file(file, plan)))
     write_json(folder / "settings.json", settings.model_dump(mode="json"))
     publish(folder / "plan.json", lambda path: _write(path, plan.model_dump_json(indent=1)))
     _link(store, plan, folder)
     return folder
+
+
+def _run_file(file: RunFile, plan: Plan) -> str:
+    """The run as a file that runs it again from any folder: the place of the data is in it, wherever it came from."""
+    fields = json.loads(file.model_dump_json(exclude_none=True))
+    if plan.dataset.config.get("data_root"):
+        fields["set"] |= {"dataset.data_root": plan.dataset.config["data_root"]}
+    return yaml.safe_dump(fields, sort_keys=False)
 
 
 def _write(path: Path, text: str) -> None:
@@ -83,7 +90,12 @@ def newest_finished(store: Store) -> Path:
 
 
 def settings_of(folder: Path) -> Settings:
-    return Settings.model_validate_json((folder / "settings.json").read_text())
+    """Where and how fast the run last worked. Raises `UserError` where the folder is not a run's."""
+    path = folder / "settings.json"
+    try:
+        return config.validate(Settings, json.loads(path.read_text()), str(path))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: not a run folder (no settings.json); see medlord-bench status") from None
 
 
 def progress_of(store: Store, step: Step) -> tuple[int, int]:

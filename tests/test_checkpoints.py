@@ -73,3 +73,13 @@ def test_a_damaged_description_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps({"format": 1})[:-3])
     with pytest.raises(UserError, match="model.json: not JSON"):
         load_model(tmp_path, "kind")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a checkpoint", b"\x80\x02K"])
+def test_a_file_that_is_no_checkpoint_is_one_line_not_a_traceback(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.pth"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="bad.pth"):
+        read_torch(path)
+    with pytest.raises(UserError, match="a folder"):
+        read_torch(tmp_path)

@@ -75,7 +75,7 @@ RELEASED_LUNA: Mapping[str, Any] = {
 
 # The whole model in minutes on two cores, for grids of about 64 voxels a side. Departures: a codebook of 512 x 8, few
 # channels, small patches, minutes of training, sampling by DDIM in 50 of the 300 steps, higher learning rates that
-# decay, a smaller spectral weight, float32, and a perceptual weight of 0 (its backbone would have to be downloaded).
+# decay, float32, and a perceptual weight of 0 (its backbone would have to be downloaded).
 TINY: Mapping[str, Any] = {
     "autoencoder": {
         "net": {"channels": (24, 64), "res_layers": 1, "codes": 512, "dim": 8, "decay": 0.95, "restart_below": 0.05},
@@ -83,13 +83,12 @@ TINY: Mapping[str, Any] = {
         "batch": 4,
         "micro_batch": 4,
         "steps": 1500,
-        "lr_g": 1.2e-3,
+        "lr_g": 6e-4,
         "lr_d": 5e-4,
-        "lr_decay": 0.9993,
+        "lr_decay": 0.9995,
         "perceptual": 0.0,
         "adversarial": 0.005,
         "adversarial_warmup": 1000,
-        "spectral": 0.3,
         "discriminator_channels": 8,
         "discriminator_layers": 2,
         "precision": "fp32",

@@ -29,6 +29,7 @@ def check(kind: str, name: str, run: Run) -> Iterator[Check]:
     """Every check of a kind on one plugin, as they are made. Files go below `run.scratch`."""
     if kind not in KINDS:
         raise UserError(registry.unknown("kind to check", kind, KINDS))
+    registry.load(kind, name)  # an unknown name, or a plugin that cannot be imported, is said before any finding
     checks: Checks = import_module(f"medlord_bench.checks.{kind}").check
     try:
         yield from checks(name, run)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from medlord_bench import config
+from medlord_bench import config, registry
 from medlord_bench.config import RunFile
 from medlord_bench.worker import Settings
 
@@ -105,6 +105,8 @@ def run_file_of(options: dict[str, Any]) -> RunFile:
         for name in ("generators", "dataset", "metrics", "samples", "conditional", "seed", "weights")
         if given[name] is not None and given[name] != ()
     }
+    if over.get("weights") is not None:
+        over["weights"] = over["weights"].resolve()
     sets = file.set | config.parse_sets(given["sets"])
     if given["data_root"] is not None:
         sets["dataset.data_root"] = str(given["data_root"].resolve())
@@ -118,6 +120,7 @@ def settings_of(options: dict[str, Any]) -> Settings:
     if workers is None:
         workers = _gpu_count() if executor == "local" else 1
     executor = executor or ("local" if workers > 1 else "inline")
+    registry.load("executors", executor)
     fields = {name: options.pop(name) for name in ("device", "batch", "threads", "offline", "weights_dir", "max_time")}
     store = options.pop("store").resolve()
     return config.validate(
