@@ -5,6 +5,7 @@ Plugin configurations are validated by the plugin's own `Config`; presets and va
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -79,6 +80,14 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
             ) from None
         given = "" if first["type"] == "missing" else f", got {first['input']!r}"
         raise UserError(f"{where}: field {field!r}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+
+
+def read_json(model: type[Model], path: Path) -> Model:
+    """A JSON file that the bench wrote. Raises `UserError` naming a damaged one, `FileNotFoundError` where none is."""
+    try:
+        return validate(model, json.loads(path.read_text()), str(path))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); the file is damaged: restore it or run again") from None
 
 
 def _holder(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:

@@ -7,7 +7,6 @@ there; only `scores` hold the list. A training's `lineage` leaves the number of 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -175,39 +174,25 @@ class Planner:
         return purposes
 
     def _training(self, contestant: Contestant, plugin: PluginSpec, version: int, stage: Stage) -> None:
-        inputs = {need: _training_id(contestant, need) for need in stage.needs}
-        data = {split: list(self.splits[split]) for split in ("train", "val")}
+        inputs = {need: _training_id(contestant, need) for need in stage.needs} | {"images": "images"}
         identity: dict[str, Any] = {"version": version, "stage": stage.name, "config": dict(stage.config)}
-        identity |= {"data": data, "regions": list(self.protocol.condition_regions)}
+        identity["data"] = {split: list(self.splits[split]) for split in ("train", "val")}
+        if stage.conditional:
+            identity["regions"] = list(self.protocol.condition_regions)
         if contestant.weights is not None:  # data all the same: a latent scale may be measured on the training split
             identity["adopted"] = _weights_digest(contestant.weights)
         seed = seeds.derive(self.spec.seed, "train")
-        lineage = digest(
-            identity
-            | {"seed": seed, "inputs": {k: self.steps[v].key for k, v in inputs.items()} | {"i": self._images_key()}}
-        )
+        keys = {role: self.steps[step].key for role, step in inputs.items()}
         detail = {
             "stage": stage.name,
             "stage_config": dict(stage.config),
             "steps": stage.steps,
             "needs": list(stage.needs),
-            "lineage": lineage,
+            "lineage": digest(identity | {"plugin": plugin.plugin, "seed": seed, "inputs": keys}),
             "weights": None if contestant.weights is None else str(contestant.weights.resolve()),
         }
-        self._add(
-            _training_id(contestant, stage.name),
-            "weights",
-            contestant.label,
-            plugin,
-            identity | {"steps": stage.steps},
-            ["weights"],
-            inputs | {"images": "images"},
-            detail,
-            seed,
-        )
-
-    def _images_key(self) -> str:
-        return self.steps["images"].key
+        id, identity = _training_id(contestant, stage.name), identity | {"steps": stage.steps}
+        self._add(id, "weights", contestant.label, plugin, identity, ["weights"], inputs, detail, seed)
 
     def _outputs(self, contestant: Contestant, plugin: PluginSpec, generator: Any, purpose: Purpose) -> None:
         reads = generator.reads(purpose)
@@ -333,6 +318,6 @@ def read_plan(run_folder: Path) -> Plan:
     """The plan of a run folder. Raises `UserError` where there is none."""
     path = run_folder / "plan.json"
     try:
-        return config.validate(Plan, json.loads(path.read_text()), str(path))
+        return config.read_json(Plan, path)
     except FileNotFoundError:
         raise UserError(f"{run_folder}: not a run folder (no plan.json); see medlord-bench status") from None

@@ -35,7 +35,8 @@ def _points(kind: str) -> dict[str, EntryPoint]:
 
 def entries(kind: str) -> list[Entry]:
     """Every plugin of a kind, by name; nothing is imported. Raises `UserError` for an unknown kind."""
-    kind = kind_of(kind)
+    if kind not in KINDS:
+        raise UserError(unknown("kind of plugin", kind, KINDS))
     return [
         Entry(kind, name, point.value, *(("", "") if point.dist is None else (point.dist.name, point.dist.version)))
         for name, point in sorted(_points(kind).items())

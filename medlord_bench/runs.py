@@ -93,7 +93,7 @@ def settings_of(folder: Path) -> Settings:
     """Where and how fast the run last worked. Raises `UserError` where the folder is not a run's."""
     path = folder / "settings.json"
     try:
-        return config.validate(Settings, json.loads(path.read_text()), str(path))
+        return config.read_json(Settings, path)
     except FileNotFoundError:
         raise UserError(f"{folder}: not a run folder (no settings.json); see medlord-bench status") from None
 

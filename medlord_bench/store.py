@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +159,12 @@ class Store:
     def objects(self) -> list[Path]:
         """Every object folder, sorted."""
         return sorted(path for path in (self.root / "objects").glob("*/*") if path.is_dir())
+
+    def leftovers(self, age: float) -> list[Path]:
+        """Temporaries below `objects`, files and folders, untouched for `age` seconds: a killed process left them."""
+        oldest = time.time() - age
+        found = (self.root / "objects").glob("*/*/**/.*")
+        return sorted(path for path in found if path.lstat().st_mtime < oldest)
 
     def runs(self) -> list[Path]:
         """Every run folder, the oldest first."""

@@ -159,12 +159,14 @@ class Stage:
     config: the part of the configuration that decides its output, the number of steps excepted.
     steps: how far to train; a training that is short of it continues. None for a stage that does not iterate.
     needs: earlier stages whose weights it reads.
+    conditional: whether it reads masks, so that the protocol's condition regions decide its output too.
     """
 
     name: str
     config: Mapping[str, Any]
     steps: int | None = None
     needs: tuple[str, ...] = ()
+    conditional: bool = False
 
 
 Purpose = Literal["sample", "sample-conditional", "reconstruct"]

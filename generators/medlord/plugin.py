@@ -34,7 +34,9 @@ class MedLoRD:
             "controlnet": (config.controlnet, ("autoencoder", "latents", "diffusion")),
         }
         stages = {
-            name: Stage(name, part.model_dump(mode="json", exclude={"steps"}) | common, part.steps, needs)
+            name: Stage(
+                name, part.model_dump(mode="json", exclude={"steps"}) | common, part.steps, needs, name == "controlnet"
+            )
             for name, (part, needs) in trained.items()
         }
         latents = Stage("latents", config.latents.model_dump(mode="json"), None, ("autoencoder",))

@@ -10,20 +10,27 @@ import click
 
 from medlord_bench.cli.options import json_option, store_option
 
+ABANDONED_SECONDS = 24 * 3600.0  # no single file takes a day to write
+
 
 @click.command()
 @store_option
 @click.option("--yes", is_flag=True, help="Remove; without it, only list.")
 @json_option
 def clean(store: Path, yes: bool, as_json: bool) -> None:
-    """List (or with --yes remove) the store's objects that no run folder refers to. Delete a run's folder first."""
+    """List (or with --yes remove) the store's objects that no run folder refers to. Delete a run's folder first.
+
+    What a killed process left half-written more than a day ago goes too.
+    """
     from medlord_bench.store import Store
 
-    unused = unreferenced(Store(store.resolve()))
+    place = Store(store.resolve())
+    unused = unreferenced(place)
+    unused += [path for path in place.leftovers(ABANDONED_SECONDS) if not any(map(path.is_relative_to, unused))]
     rows = [{"object": str(path), "mib": round(_size(path) / 2**20, 1)} for path in unused]
     if yes:
         for path in unused:
-            shutil.rmtree(path)
+            _remove(path)
     if as_json:
         click.echo(json.dumps({"removed": yes, "objects": rows}))
         return
@@ -51,5 +58,12 @@ def unreferenced(store: object) -> list[Path]:
     return [path for path in store.objects() if (path.parent.name, path.name) not in used]
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _size(place: Path) -> int:
+    return sum(path.stat().st_size for path in (place, *place.rglob("*")) if path.is_file())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

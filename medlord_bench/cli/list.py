@@ -20,7 +20,7 @@ def list_command(kind: str, as_json: bool) -> None:
 
     A plugin that cannot be loaded is listed with what it misses.
     """
-    rows = [_describe(entry) for entry in registry.entries(kind)]
+    rows = [_describe(entry) for entry in registry.entries(registry.kind_of(kind))]
     if as_json:
         click.echo(json.dumps(rows))
         return
