@@ -28,6 +28,11 @@ HEAVY = (
 )
 
 
+SETTINGS = ("dataset.shape=32,32,16", "dataset.n_train=4", "dataset.n_val=1", "dataset.n_test=3")
+SETTINGS += ("fid.features.size=32", "fid.features.slices=4", "fid.minimum=2")
+PHANTOM = ("--dataset", "phantom", *(word for setting in SETTINGS for word in ("--set", setting)))
+
+
 @dataclass(frozen=True)
 class Done:
     """A command that ended: exit code (negative: the signal), standard output and error."""
@@ -60,6 +65,8 @@ class Started:
 
 class Commands:
     """Starts commands. `folder`: their working directory and where their output goes."""
+
+    phantom = PHANTOM  # options for a cohort of eight small patients, measured in seconds
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.count = folder, 0

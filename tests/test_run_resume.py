@@ -19,11 +19,7 @@ from medlord_bench.plan import Plan, read_plan
 from medlord_bench.runs import locate
 from medlord_bench.store import Store
 
-COHORT = ("shape=32,32,16", "n_train=4", "n_val=1", "n_test=3")
-RUN = ("run", "--generator", "medlord@smoke", "--dataset", "phantom", "--no-report")
-SMALL = (*(f"dataset.{s}" for s in COHORT), "fid.features.size=32", "fid.features.slices=4", "fid.minimum=2")
-RUN += tuple(word for setting in SMALL for word in ("--set", setting))
-QUICK = (*RUN, "--set", "generator.controlnet.steps=6")
+RUN = ("run", "--generator", "medlord@smoke", "--no-report", "--set", "generator.controlnet.steps=6")
 
 # A signal to itself just before the n-th file whose path holds `fragment` is renamed into place.
 FAULT = """
@@ -67,10 +63,6 @@ def differences(store: Path, whole: Path) -> list[str]:
     return apart
 
 
-def volumes(store: Path) -> list[str]:
-    return [name for name in made(store) if name.endswith(".nii.gz")]
-
-
 def moments(plan: Plan) -> dict[str, tuple[str, int]]:
     """A moment within each stage: the n-th file renamed into place whose path holds a fragment."""
     found: dict[str, tuple[str, int]] = {}
@@ -90,62 +82,72 @@ def moments(plan: Plan) -> dict[str, tuple[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def whole(bench: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def words(bench: Any) -> tuple[str, ...]:
+    return (*RUN, *bench.phantom)
+
+
+@pytest.fixture(scope="module")
+def whole(bench: Any, words: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of a run that nothing interrupted."""
     store: Path = tmp_path_factory.mktemp("whole") / "store"
-    done = bench(*QUICK, "--store", store)
+    done = bench(*words, "--store", store)
     assert done.code == 0, done.err
+    contents = [content for name, content in made(store).items() if name.endswith(".nii.gz")]
+    assert len(contents) == len(set(contents)) == 9, "volumes that are all the same would show nothing"
     return store
 
 
-def test_a_run_killed_once_in_every_stage_ends_in_the_same_bytes(bench: Any, whole: Path, tmp_path: Path) -> None:
+def test_a_run_killed_once_in_every_stage_ends_in_the_same_bytes(
+    bench: Any, words: Any, whole: Path, tmp_path: Path
+) -> None:
     for stage, (fragment, nth) in moments(plan_of(whole)).items():
         fault = FAULT.format(fragment=fragment, nth=nth, signal="SIGKILL")
-        done = bench(*QUICK, "--store", tmp_path, prelude=fault)
+        done = bench(*words, "--store", tmp_path, prelude=fault)
         assert done.code == -signal.SIGKILL, f"not killed in {stage}: {done}"
-    assert bench(*QUICK, "--store", tmp_path).code == 0
-    assert len(volumes(whole)) == 9
+    assert bench(*words, "--store", tmp_path).code == 0
     assert differences(tmp_path, whole) == []
 
 
 def test_a_run_told_to_stop_in_every_stage_saves_says_how_to_go_on_and_ends_in_the_same_bytes(
-    bench: Any, whole: Path, tmp_path: Path
+    bench: Any, words: Any, whole: Path, tmp_path: Path
 ) -> None:
     *stages, (last, _) = moments(plan_of(whole)).items()
     for stage, (fragment, nth) in stages:
         if stage.endswith("best weights"):  # after the stop before it, no better weights need be found
             continue
         fault = FAULT.format(fragment=fragment, nth=nth, signal="SIGTERM")
-        done = bench(*QUICK, "--store", tmp_path, prelude=fault)
+        done = bench(*words, "--store", tmp_path, prelude=fault)
         assert done.code == 75, f"{stage}: {done}"
         message = done.err.splitlines()[-1]
         assert message.startswith("Error: ") and "saved" in message, stage
-        assert "go on with: medlord-bench run --generator medlord@smoke --dataset phantom " in message, stage
+        assert "go on with: medlord-bench run --generator medlord@smoke " in message, stage
         assert done.out == "", stage
     assert last.startswith("scores"), "the last step is the only one that a stop leaves nothing after"
-    assert bench(*QUICK, "--store", tmp_path).code == 0
+    assert bench(*words, "--store", tmp_path).code == 0
     assert differences(tmp_path, whole) == []
 
 
 @pytest.mark.parametrize("stage", ["images", "train:diffusion, checkpoint", "samples"])
-def test_ctrl_c_saves_and_prints_the_command_that_goes_on(bench: Any, whole: Path, tmp_path: Path, stage: str) -> None:
+def test_ctrl_c_saves_and_prints_the_command_that_goes_on(
+    bench: Any, words: Any, whole: Path, tmp_path: Path, stage: str
+) -> None:
     fragment, nth = moments(plan_of(whole))[stage]
-    done = bench(*QUICK, "--store", tmp_path, prelude=FAULT.format(fragment=fragment, nth=nth, signal="SIGINT"))
+    done = bench(*words, "--store", tmp_path, prelude=FAULT.format(fragment=fragment, nth=nth, signal="SIGINT"))
     assert done.code == 130
-    assert f"go on with: medlord-bench {' '.join(QUICK)}" in done.err.splitlines()[-1]
+    assert f"go on with: medlord-bench {' '.join(words)}" in done.err.splitlines()[-1]
     assert "Traceback" not in done.err
 
 
-def test_max_time_stops_as_a_signal_does(bench: Any, tmp_path: Path) -> None:
-    done = bench(*QUICK, "--store", tmp_path, "--max-time", "0.05")
+def test_max_time_stops_as_a_signal_does(bench: Any, words: Any, tmp_path: Path) -> None:
+    done = bench(*words, "--store", tmp_path, "--max-time", "0.05")
     assert done.code == 75
     assert "--max-time 0.05" in done.err.splitlines()[-1]
 
 
-def test_a_finished_run_is_not_computed_again(bench: Any, whole: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_computed_again(bench: Any, words: Any, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "store", symlinks=True)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "objects").rglob("*")}
-    done = bench(*QUICK, "--store", tmp_path / "store")
+    done = bench(*words, "--store", tmp_path / "store")
     assert done.code == 0
     assert "to do" not in done.err
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "objects").rglob("*")} == before
@@ -154,12 +156,12 @@ def test_a_finished_run_is_not_computed_again(bench: Any, whole: Path, tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_run_that_dies_at_random_every_few_files_it_writes_ends_in_the_same_bytes(
-    bench: Any, whole: Path, tmp_path: Path, seed: int
+    bench: Any, words: Any, whole: Path, tmp_path: Path, seed: int
 ) -> None:
     files, deaths = random.Random(seed), 0
     while True:
         fault = FAULT.format(fragment="/objects/", nth=files.randint(1, 9), signal="SIGKILL")
-        done = bench(*QUICK, "--store", tmp_path, prelude=fault)
+        done = bench(*words, "--store", tmp_path, prelude=fault)
         if done.code != -signal.SIGKILL:
             break
         deaths += 1
@@ -172,19 +174,18 @@ def test_a_run_that_dies_at_random_every_few_files_it_writes_ends_in_the_same_by
 # ------------------------------------------------------------------------- the program itself, signalled from without
 LONG = ("--set", "generator.autoencoder.steps=40", "--set", "generator.diffusion.steps=60")
 LONG += ("--set", "generator.controlnet.steps=40", "--samples", "8", "--set", "dataset.n_test=6")
-REAL = (*RUN, *LONG)
 
 
 @pytest.fixture(scope="module")
-def whole_long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole_long(words: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store: Path = tmp_path_factory.mktemp("whole-long") / "store"
-    with program(store, tmp_path_factory.mktemp("log") / "err") as process:
+    with program(words, store, tmp_path_factory.mktemp("log") / "err") as process:
         assert process.wait() == 0
     return store
 
 
-def program(store: Path, log: Path) -> subprocess.Popen[bytes]:
-    command = [str(Path(sys.executable).with_name("medlord-bench")), *REAL, "--store", str(store)]
+def program(words: tuple[str, ...], store: Path, log: Path) -> subprocess.Popen[bytes]:
+    command = [str(Path(sys.executable).with_name("medlord-bench")), *words, *LONG, "--store", str(store)]
     with open(log, "ab") as err:
         return subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=err, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -237,13 +238,19 @@ def log(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_program_signalled_in_a_stage_goes_on_to_the_same_bytes(
-    whole_long: Path, tmp_path: Path, log: Path, stage: str, number: signal.Signals, capfd: pytest.CaptureFixture[str]
+    words: Any,
+    whole_long: Path,
+    tmp_path: Path,
+    log: Path,
+    stage: str,
+    number: signal.Signals,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     plan = plan_of(whole_long)
     stage = next(step.id for step in plan.steps if step.id.startswith(stage))
     store = tmp_path / "store"
     seeded(store, whole_long, stage)
-    with program(store, log) as process:
+    with program(words, store, log) as process:
         until(within(store, plan, stage), process)
         process.send_signal(number)
         code = process.wait()
@@ -251,7 +258,7 @@ def test_the_program_signalled_in_a_stage_goes_on_to_the_same_bytes(
         not (store / "objects" / s.kind / s.key / "items" / f"{i}.json").exists() for s in plan.steps for i in s.items
     )
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 75), log.read_text()
-    with program(store, log) as process:
+    with program(words, store, log) as process:
         assert process.wait() == 0, log.read_text()
     with capfd.disabled():
         print(f"\n{number.name:<8} {stage:<52} exit {code:>3}, {left:>3} items left to do, same bytes: ", end="")

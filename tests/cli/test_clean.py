@@ -1,0 +1,92 @@
+"""`clean`: removes what no run refers to, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def store(bench: Any, noise: Any, finished: Path, tmp_path: Path) -> Path:
+    """The finished run and another one of another seed, which shares its images and their features."""
+    shutil.copytree(finished, tmp_path / "store", symlinks=True)
+    done = bench("run", *noise, "--seed", "1", "--store", tmp_path / "store", "--no-report")
+    assert done.code == 0, done.err
+    return tmp_path / "store"
+
+
+def objects(store: Path) -> set[str]:
+    return {str(path.relative_to(store)) for path in (store / "objects").glob("*/*")}
+
+
+def second(store: Path, finished: Path) -> Path:
+    (old,) = (finished / "runs").iterdir()
+    return next(path for path in (store / "runs").iterdir() if path.name != old.name)
+
+
+def test_nothing_that_a_run_refers_to_is_listed_or_removed(bench: Any, store: Path) -> None:
+    before = objects(store)
+    assert bench("clean", "--store", store).out == ""
+    assert json.loads(bench("clean", "--yes", "--store", store, "--json").out)["objects"] == []
+    assert objects(store) == before
+
+
+def test_the_objects_of_a_deleted_run_alone_are_listed_then_removed(
+    bench: Any, noise: Any, store: Path, finished: Path
+) -> None:
+    shutil.rmtree(second(store, finished))
+    before, kept = objects(store), objects(finished)
+    assert before > kept
+    listed = bench("clean", "--store", store)
+    assert objects(store) == before, "without --yes nothing is removed"
+    assert listed.out.splitlines()[-1] == "nothing removed; do it with: medlord-bench clean --yes"
+    answer = json.loads(bench("clean", "--yes", "--store", store, "--json").out)
+    assert answer["removed"] is True
+    assert {str(Path(row["object"]).relative_to(store)) for row in answer["objects"]} == before - kept
+    assert objects(store) == kept
+    done = bench("run", *noise, "--store", store, "--no-report")
+    assert done.code == 0 and "to do" not in done.err
+
+
+def test_a_training_that_was_stopped_is_kept_while_its_run_is(bench: Any, tmp_path: Path) -> None:
+    words = ("run", "--generator", "medlord@smoke", *bench.phantom, "--no-report", "--store", tmp_path)
+    stop = """
+import os, signal
+real = os.replace
+def replace(source, target):
+    real(source, target)
+    if "/checkpoints/" in str(target):
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = replace
+"""
+    longer = (*words, "--set", "generator.autoencoder.steps=20")
+    for run in (longer, words):  # the second is shorter than the training is meant to become: it has its own folder
+        assert bench(*run, prelude=stop).code == -9
+    trainings = {name for name in objects(tmp_path) if "/trainings/" in name}
+    assert len(trainings) == 2
+    assert bench("clean", "--yes", "--store", tmp_path).code == 0
+    assert {name for name in objects(tmp_path) if "/trainings/" in name} == trainings
+
+
+def test_what_a_killed_writer_left_is_removed_once_it_is_surely_nobodys(bench: Any, store: Path) -> None:
+    items = next(store.glob("objects/samples/*/items"))
+    old, fresh = items / ".tmp-1-sample-00009.nii.gz", items / ".tmp-2-sample-00009.nii.gz"
+    for path in (old, fresh):
+        path.write_bytes(b"half")
+    long_ago = time.time() - 3 * 24 * 3600
+    os.utime(old, (long_ago, long_ago))
+    answer = json.loads(bench("clean", "--yes", "--store", store, "--json").out)
+    assert [row["object"] for row in answer["objects"]] == [str(old)]
+    assert fresh.exists() and not old.exists()
+
+
+def test_an_empty_store_has_nothing_to_clean(bench: Any, tmp_path: Path) -> None:
+    done = bench("clean", "--store", tmp_path / "none", "--json")
+    assert (done.code, json.loads(done.out)) == (0, {"removed": False, "objects": []})
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,52 @@
+"""`report`: draws again, from results files alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+def copied(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "store", symlinks=True)
+    return tmp_path / "store"
+
+
+def test_the_newest_finished_run_is_drawn_where_none_is_named(
+    bench: Any, noise: Any, finished: Path, tmp_path: Path
+) -> None:
+    store = copied(finished, tmp_path)
+    (folder,) = (store / "runs").iterdir()
+    (folder / "report" / "page.html").unlink()
+    assert bench("run", *noise, "--seed", "7", "--store", store, "--max-time", "0.001").code == 75
+    done = bench("report", "--store", store)
+    assert (done.code, done.out) == (0, f"{folder / 'report' / 'page.html'}\n")
+    assert (folder / "report" / "page.html").stat().st_size > 10_000
+
+
+def test_a_run_is_drawn_by_folder_or_name_and_answers_in_json(bench: Any, finished: Path, tmp_path: Path) -> None:
+    store = copied(finished, tmp_path)
+    (folder,) = (store / "runs").iterdir()
+    for name in (folder, folder.name):
+        answer = json.loads(bench("report", name, "--store", store, "--json").out)
+        assert list(answer) == [str(folder)]
+        assert answer[str(folder)][0] == str(folder / "report" / "page.html")
+        assert all(Path(path).exists() for path in answer[str(folder)])
+
+
+def test_a_run_without_results_is_not_taken_for_a_finished_one(bench: Any, finished: Path, tmp_path: Path) -> None:
+    store = copied(finished, tmp_path)
+    (folder,) = (store / "runs").iterdir()
+    (folder / "results" / "scores.json").unlink()
+    done = bench("report", "--store", store)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"Error: {store}: no finished run there; see medlord-bench status\n"
+    assert bench("report", folder).code == 0, "named, it is drawn as far as it is"
+    assert "this run has no results yet" in (folder / "report" / "page.html").read_text()
+
+
+def test_a_run_that_is_not_there_is_exit_2(bench: Any, tmp_path: Path) -> None:
+    done = bench("report", "yesterday", "--store", tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("Error: yesterday: not a run folder")
