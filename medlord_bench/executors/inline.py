@@ -9,7 +9,7 @@ from medlord_bench.worker import Settings, execute
 
 
 class InlineExecutor:
-    """`contracts.Executor` without processes of its own."""
+    """Works in this process, one step after the other."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -17,7 +17,9 @@ POLL_SECONDS = 0.1
 
 
 class LocalExecutor:
-    """`contracts.Executor` over processes of this machine. A worker's last line on stderr is its error."""
+    """Worker processes on this machine, one per GPU or as many as asked for.
+
+    A worker's last line on stderr is its error."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

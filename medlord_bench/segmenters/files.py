@@ -22,7 +22,9 @@ class FilesConfig(Frozen):
 
 
 class FilesSegmenter:
-    """Reads label maps made elsewhere. They must lie on the very grid of the volumes they are asked for."""
+    """Label maps that already lie on disk.
+
+    They must lie on the very grid of the volumes they are asked for."""
 
     Config: ClassVar[type[FilesConfig]] = FilesConfig
     version: ClassVar[int] = 1

@@ -43,7 +43,10 @@ class FIDConfig(Frozen):
 
 
 class FID:
-    """Lower is better; 0 is never reached at a finite n: read it beside its floor."""
+    """2.5D Fréchet distance of slice features against train and test, with jackknife interval and floor.
+
+    Lower is better; 0 is never reached at a finite n: read it beside its floor.
+    """
 
     Config: ClassVar[type[FIDConfig]] = FIDConfig
     version: ClassVar[int] = 1

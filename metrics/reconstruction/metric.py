@@ -40,7 +40,10 @@ class ReconstructionConfig(Frozen):
 
 
 class Reconstruction:
-    """Medians over patients, of the whole volume and of the body. Both higher is better."""
+    """PSNR and MS-SSIM of the autoencoder, medians over patients, whole volume and inside the body.
+
+    Both higher is better.
+    """
 
     Config: ClassVar[type[ReconstructionConfig]] = ReconstructionConfig
     version: ClassVar[int] = 1

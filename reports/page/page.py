@@ -11,7 +11,9 @@ from medlord_bench.errors import UserError
 
 
 class Page:
-    """Renders a run folder into `page.html` with its figures beside it. A pure function of the folder."""
+    """One self-contained HTML page: volumes, scores, training curves, time and memory, provenance.
+
+    Renders a run folder into `page.html` with its figures beside it. A pure function of the folder."""
 
     def render(self, run_folder: Path, out: Path) -> Sequence[Path]:
         """Write `out/page.html` and `out/figures/*.png`; returns them, the page first.
