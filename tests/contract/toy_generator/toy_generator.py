@@ -107,7 +107,8 @@ class Toy:
     def reconstruct(
         self, weights: Mapping[str, Path], volumes: Iterable[Volume], run: Run
     ) -> Iterator[Volume | Failure]:
-        """The difference from the mean, rounded to `code_hu`: an autoencoder whose error is known to be at most half of it."""
+        """The difference from the mean, rounded to `code_hu`, within the volume's own range: an autoencoder whose error
+        is known to be at most half of it."""
         import numpy as np
 
         mean, code = _mean(weights["mean"]), self.config.code_hu
@@ -115,7 +116,8 @@ class Toy:
             if volume.shape != mean.shape:
                 yield Failure(f"the toy was trained on {mean.shape} and cannot take {volume.shape}")
                 continue
-            yield Volume(_hu(mean + code * np.rint((volume.hu - mean) / code), (-32768, 32767)), volume.affine)
+            window = (int(volume.hu.min()), int(volume.hu.max()))
+            yield Volume(_hu(mean + code * np.rint((volume.hu - mean) / code), window), volume.affine)
 
 
 def _restore(path: Path, shape: tuple[int, int, int]) -> tuple[int, NDArray[np.float64]]:

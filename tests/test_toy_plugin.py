@@ -1,0 +1,97 @@
+"""A third party's generator in a distribution of its own: it installs, is listed, passes its check, and runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medlord_bench.volumes import read_volume
+
+SOURCE = Path(__file__).with_name("contract") / "toy_generator"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy's wheel, built without a network and laid into a folder, as `pip install --target` does."""
+    copy, out, place = (tmp_path_factory.mktemp(name) for name in ("source", "wheel", "site"))
+    shutil.copytree(
+        SOURCE, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    )
+    code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    built = subprocess.run([sys.executable, "-c", code, str(out)], cwd=copy, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr[-2000:]
+    (wheel,) = out.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def toy(bench: Any, installed: Path) -> Any:
+    """``toy(...)`` runs `medlord-bench` where the toy is installed."""
+    environment = {"PYTHONPATH": str(installed)}
+    return lambda *words: bench(*words, env=environment, prelude=f"import sys; sys.path.insert(0, {str(installed)!r})")
+
+
+def test_it_is_listed_by_a_fresh_interpreter_with_its_own_distribution(installed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "medlord_bench", "list", "generators", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert (rows["toy"]["distribution"], rows["toy"]["version"]) == ("medlord-bench-toy", "0.1.0")
+    assert (rows["toy"]["presets"], rows["toy"]["variants"]) == (["tiny"], ["quiet"])
+    assert {"medlord", "noise"} <= set(rows)
+
+
+def test_it_is_unknown_where_it_is_not_installed(bench: Any) -> None:
+    done = bench("check", "generator", "toy")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "Error: unknown generator 'toy'; known: " + done.err.partition("known: ")[2]
+
+
+def test_it_passes_its_check(toy: Any) -> None:
+    done = toy("check", "generator", "toy", "--json")
+    assert done.code == 0, done.out
+    answer = json.loads(done.out)
+    assert answer["ok"] is True
+    names = " ".join(check["name"] for check in answer["checks"])
+    for promise in (
+        "stopped 3 times and resumed",
+        "does not depend on its batch",
+        "reconstruct: one volume per request",
+    ):
+        assert promise in names
+
+
+def test_it_runs_on_the_phantom_to_a_page_beside_a_built_in(bench: Any, toy: Any, tmp_path: Path) -> None:
+    words = ("--generator", "toy", "--generator", "toy:quiet", "--generator", "noise", *bench.phantom)
+    done = toy("run", *words, "--store", tmp_path)
+    assert done.code == 0, done.err
+    page = Path(done.out.strip())
+    assert page.name == "page.html" and "toy:quiet@tiny" in page.read_text()
+    scores = json.loads((page.parents[1] / "results" / "scores.json").read_text())["scores"]
+    psnr = {score["generator"]: score for score in scores if score["metric"] == "psnr" and not score["region"]}
+    # Differences rounded to 50 HU, clipped to nothing: an error of at most 25 HU in a window of 2000 HU.
+    assert psnr["toy@tiny"]["value"] > 20 * np.log10(2000 / 25)
+    assert psnr["noise"]["status"] == "not_run"
+
+
+def test_its_volumes_are_what_its_few_lines_say(bench: Any, toy: Any, tmp_path: Path) -> None:
+    settings = ("--set", "toy.noise_hu=0", "--set", "toy.steps=1", "--no-report")
+    done = toy("run", "--generator", "toy", *bench.phantom, *settings, "--store", tmp_path)
+    assert done.code == 0, done.err
+    (first, *others) = (read_volume(path).hu for path in sorted(tmp_path.glob("objects/samples/*/items/*.nii.gz")))
+    training = [
+        np.load(path) for path in sorted(tmp_path.glob("objects/images/*/items/*.npy")) if "labels" not in path.name
+    ]
+    assert any(np.array_equal(first, image) for image in training), "the mean of one case, without noise, is that case"
+    assert all(np.array_equal(first, other) for other in others)
