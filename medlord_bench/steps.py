@@ -168,7 +168,7 @@ def _training_folder(store: Store, lineage: str, steps: int | None) -> Path:
 def samples(job: Job, items: Sequence[str]) -> None:
     """Unconditional samples, by index."""
     grid = job.plan.protocol.grid
-    requests = []
+    items, requests = _whole_batches(job, items), []
     for item in items:
         index = int(item.removeprefix("sample-"))
         requests.append(Request(index, seeds.derive(job.step.seed, "sample", index), grid))
@@ -178,11 +178,19 @@ def samples(job: Job, items: Sequence[str]) -> None:
 def conditional(job: Job, items: Sequence[str]) -> None:
     """One sample per mask of the test split."""
     cohort, protocol = job.cohort(), job.plan.protocol
-    requests = []
+    items, requests = _whole_batches(job, items), []
     for item in items:
         seed = seeds.derive(job.step.seed, "mask", item)
         requests.append(Request(job.step.items.index(item), seed, protocol.grid, cohort.label_map(item)))
     _sample(job, items, requests)
+
+
+def _whole_batches(job: Job, items: Sequence[str]) -> list[str]:
+    """Every item of the batches that `items` are in. Who shares a batch may change the last bit of a sum, so it must
+    not depend on what is there already: samples that were made before a stop are drawn again and not published."""
+    size, wanted = job.run.batch, set(items)
+    batches = (job.step.items[start : start + size] for start in range(0, len(job.step.items), size))
+    return [item for batch in batches if wanted.intersection(batch) for item in batch]
 
 
 def _sample(job: Job, items: Sequence[str], requests: Sequence[Request]) -> None:
@@ -214,6 +222,9 @@ def _publish_volumes(
             volume = next(made, None)
             if volume is None:
                 raise StepError(f"{job.step.id}: the generator gave fewer volumes than it was asked for ({item})")
+            if job.out.has(item):  # made before a stop, and drawn again with its batch
+                task.advance()
+                continue
             facts: dict[str, Any] = {"seconds": round(time.monotonic() - start, 3), "device": job.run.device}
             if request is not None:
                 facts["seed"] = request.seed

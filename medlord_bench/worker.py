@@ -81,13 +81,18 @@ def execute(
 ) -> None:
     """Do shard `shard` of `shards` of one step. Raises `UserError` (and its kinds) with the step named.
 
-    Items are dealt by position, item i to shard i mod `shards`; a step that is complete costs nothing.
+    Items are dealt by position, batch b to shard b mod `shards`, so that the same items share a batch whatever the
+    number of workers; a step that is complete costs nothing.
     """
     plan = read_plan(run_folder)
     step = plan.step(step_id)
     store = Store(settings.store)
     todo = set(missing(store, step))
-    items = [item for position, item in enumerate(step.items) if position % shards == shard and item in todo]
+    items = [
+        item
+        for position, item in enumerate(step.items)
+        if position // settings.batch % shards == shard and item in todo
+    ]
     if not items:
         return
     output(store, step).declare(step.identity)

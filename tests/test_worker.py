@@ -1,0 +1,280 @@
+"""One (step, shard): who does which items, what is recorded, and how a failing step fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medlord_bench import config, steps
+from medlord_bench.config import RunFile
+from medlord_bench.contracts import Volume
+from medlord_bench.errors import ExitCode, StepError, Stopped, UserError
+from medlord_bench.executors.local import LocalExecutor
+from medlord_bench.generators.controls.noise import Noise
+from medlord_bench.plan import Plan, build, sample_id
+from medlord_bench.progress import SilentProgress
+from medlord_bench.runs import open_run
+from medlord_bench.steps import Job
+from medlord_bench.store import Store
+from medlord_bench.worker import Settings, execute, missing, output, pick_device
+
+SET = {"dataset.shape": (16, 16, 16), "dataset.n_train": 2, "dataset.n_val": 1, "dataset.n_test": 2}
+STEP = "samples:noise"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    plan: Plan
+    folder: Path
+    settings: Settings
+
+    @property
+    def store(self) -> Store:
+        return Store(self.settings.store)
+
+    def execute(
+        self, step: str, shard: int = 0, shards: int = 1, stop: Callable[[], bool] = lambda: False, **changes: Any
+    ) -> None:
+        settings = self.settings.model_copy(update=changes)
+        execute(self.folder, step, settings, stop, shard, shards, SilentProgress())
+
+    def events(self) -> list[dict[str, Any]]:
+        path = self.folder / "events.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def published(self) -> list[str]:
+        step = self.plan.step(STEP)
+        todo = missing(self.store, step)
+        return [item for item in step.items if item not in todo]
+
+
+@pytest.fixture
+def bench_of(tmp_path: Path) -> Callable[..., Bench]:
+    def make(samples: int = 10) -> Bench:
+        file = RunFile(generators=("noise",), dataset="phantom", metrics=("reconstruction",), samples=samples, set=SET)
+        plan = build(config.resolve(file))
+        settings = Settings(store=tmp_path / "store", device="cpu")
+        return Bench(plan, open_run(Store(settings.store), plan, file, settings), settings)
+
+    return make
+
+
+@pytest.fixture
+def ready(bench_of: Callable[..., Bench]) -> Bench:
+    """Everything before sampling is done."""
+    bench = bench_of()
+    bench.execute("images")
+    bench.execute("train:noise:statistics")
+    return bench
+
+
+def dealt(bench: Bench, monkeypatch: pytest.MonkeyPatch, shards: int, batch: int) -> list[list[int]]:
+    """The sample indices that each shard is given."""
+    given: list[list[int]] = []
+    names = [sample_id(index) for index in range(100)]
+    monkeypatch.setitem(steps.HANDLERS, "samples", lambda job, items: given.append([names.index(i) for i in items]))
+    for shard in range(shards):
+        bench.execute(STEP, shard, shards, batch=batch)
+    return given
+
+
+def test_items_are_dealt_once_each(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dealt(ready, monkeypatch, shards=3, batch=1) == [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]
+
+
+def test_whole_batches_are_dealt_so_that_the_same_items_share_one_whatever_the_workers(
+    ready: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dealt(ready, monkeypatch, shards=2, batch=4) == [[0, 1, 2, 3, 8, 9], [4, 5, 6, 7]]
+
+
+def test_a_shard_without_items_does_and_records_nothing(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ready.events()
+    assert dealt(ready, monkeypatch, shards=11, batch=10) == [list(range(10))]
+    assert sum(event["event"] == "start" for event in ready.events()) == sum(e["event"] == "start" for e in before) + 1
+
+
+def test_only_what_is_missing_is_done(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready.execute(STEP)
+    items = output(ready.store, ready.plan.step(STEP)).items
+    (items / "sample-00003.json").unlink()
+    assert dealt(ready, monkeypatch, shards=1, batch=1) == [[3]]
+
+
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The request indices of each call of `Noise.sample` from now on."""
+    calls: list[list[int]] = []
+    real = Noise.sample
+
+    def sample(self: Noise, weights: Any, requests: Any, run: Any) -> Iterator[Any]:
+        calls.append([request.index for request in requests])
+        return real(self, weights, requests, run)
+
+    monkeypatch.setattr(Noise, "sample", sample)
+    return calls
+
+
+def test_a_batch_that_was_broken_off_is_drawn_whole_and_only_what_is_missing_is_published(
+    ready: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready.execute(STEP, batch=4)
+    made = output(ready.store, ready.plan.step(STEP))
+    times = {path.name: path.stat().st_mtime_ns for path in made.items.iterdir()}
+    (made.items / "sample-00006.json").unlink()
+    calls = asked(monkeypatch)
+    ready.execute(STEP, batch=4)
+    assert calls == [[4, 5, 6, 7]]
+    changed = {path.name for path in made.items.iterdir() if times[path.name] != path.stat().st_mtime_ns}
+    assert changed == {"sample-00006.json", "sample-00006.nii.gz"}
+
+
+def test_a_sample_is_the_same_whichever_shard_makes_it(ready: Bench, tmp_path: Path) -> None:
+    ready.execute(STEP)
+    made = output(ready.store, ready.plan.step(STEP)).items
+    whole = {path.name: path.read_bytes() for path in made.glob("*.nii.gz")}
+    for path in made.iterdir():
+        path.unlink()
+    for shard in (2, 0, 1):
+        ready.execute(STEP, shard, 3)
+    assert {path.name: path.read_bytes() for path in made.glob("*.nii.gz")} == whole
+
+
+def test_a_stop_ends_after_the_item_in_hand_and_is_recorded(ready: Bench) -> None:
+    with pytest.raises(Stopped, match="stopped after sample-00000, saved") as stopped:
+        ready.execute(STEP, stop=lambda: True)
+    assert stopped.value.code == ExitCode.REQUEUE
+    assert ready.published() == ["sample-00000"]
+    assert ready.events()[-1]["event"] == "stopped"
+    ready.execute(STEP)
+    assert len(ready.published()) == 10
+    done = ready.events()[-1]
+    assert (done["event"], done["items"], done["device"]) == ("done", 9, "cpu")
+    assert done["seconds"] >= 0
+
+
+def test_the_manifest_holds_every_item_once_all_are_there(ready: Bench) -> None:
+    ready.execute(STEP)
+    made = output(ready.store, ready.plan.step(STEP))
+    manifest = json.loads((made.path / "manifest.json").read_text())
+    assert sorted(manifest) == [sample_id(index) for index in range(10)]
+    assert manifest["sample-00004"] == made.sidecar("sample-00004").files
+
+
+def test_a_sidecar_says_which_seed_and_device_made_a_sample(ready: Bench) -> None:
+    ready.execute(STEP)
+    made = output(ready.store, ready.plan.step(STEP))
+    facts = [made.sidecar(sample_id(index)).facts for index in range(10)]
+    assert len({fact["seed"] for fact in facts}) == 10
+    assert {fact["device"] for fact in facts} == {"cpu"}
+
+
+def test_the_object_says_what_its_key_was_made_from(ready: Bench) -> None:
+    ready.execute(STEP)
+    step = ready.plan.step(STEP)
+    assert json.loads((output(ready.store, step).path / "step.json").read_text()) == step.identity
+
+
+def test_too_few_volumes_name_the_first_that_is_missing(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Noise.sample
+
+    def few(self: Noise, weights: Any, requests: Any, run: Any) -> Iterator[Any]:
+        return iter(list(real(self, weights, requests, run))[:2])
+
+    monkeypatch.setattr(Noise, "sample", few)
+    with pytest.raises(StepError, match="fewer volumes than it was asked for .sample-00002.") as error:
+        ready.execute(STEP)
+    assert error.value.code == ExitCode.FAILED
+    assert ready.published() == ["sample-00000", "sample-00001"]
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory"])
+def test_running_out_of_memory_is_one_line_with_advice(
+    ready: Bench, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    kind = type("OutOfMemoryError" if "CUDA" in message else "RuntimeError", (RuntimeError,), {})
+
+    def handler(job: Job, items: Any) -> None:
+        raise kind(f"{message}\nand a long story")
+
+    monkeypatch.setitem(steps.HANDLERS, "samples", handler)
+    with pytest.raises(StepError, match="out of memory on cpu .*use a smaller --batch") as error:
+        ready.execute(STEP)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unexpected_error_stays_what_it_is_and_is_recorded(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def handler(job: Job, items: Any) -> None:
+        raise ZeroDivisionError("by nobody")
+
+    monkeypatch.setitem(steps.HANDLERS, "samples", handler)
+    with pytest.raises(ZeroDivisionError):
+        ready.execute(STEP)
+    assert ready.events()[-1]["why"] == "by nobody"
+
+
+@pytest.mark.parametrize(
+    ("hu", "reason"),
+    [
+        (np.full((16, 16, 16), -1000, np.int16), "constant (-1000 HU)"),
+        (np.arange(16**3, dtype=np.int16).reshape(16, 16, 16) % 3 - 1, "scaled to [0, 1] or [-1, 1], not HU"),
+        (np.arange(8**3, dtype=np.int16).reshape(8, 8, 8), "shape (8, 8, 8), asked for (16, 16, 16)"),
+        (np.arange(16**3, dtype=np.int16).reshape(16, 16, 16) % 4, None),
+    ],
+)
+def test_a_volume_that_cannot_be_a_ct_is_published_as_failed_with_its_reason(
+    ready: Bench, monkeypatch: pytest.MonkeyPatch, hu: np.ndarray, reason: str | None
+) -> None:
+    made = lambda self, weights, requests, run: iter([Volume(hu, np.eye(4))] * len(requests))  # noqa: E731
+    monkeypatch.setattr(Noise, "sample", made)
+    ready.execute(STEP)
+    failed = output(ready.store, ready.plan.step(STEP)).sidecar("sample-00000").failed
+    assert (failed is None) if reason is None else (reason in str(failed))
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:x", "cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_a_mistake(device: str) -> None:
+    with pytest.raises(UserError, match=f"--device {device}: "):
+        pick_device(device)
+    assert pick_device("cpu") == "cpu"
+
+
+# ------------------------------------------------------------------------------------------- workers in other processes
+def local(ready: Bench, monkeypatch: pytest.MonkeyPatch, *commands: str) -> LocalExecutor:
+    """A local executor whose shards execute these shell commands."""
+
+    def start(self: LocalExecutor, folder: Path, step: str, shard: int, shards: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["sh", "-c", commands[shard]])
+
+    monkeypatch.setattr(LocalExecutor, "_start", start)
+    return LocalExecutor(ready.settings)
+
+
+def test_workers_told_to_stop_while_they_were_starting_count_as_stopped(
+    ready: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = local(ready, monkeypatch, "exec sleep 60", "exec sleep 60")
+    with pytest.raises(Stopped, match="saved"):
+        executor.map(ready.folder, STEP, 2, lambda: True)
+
+
+def test_a_worker_that_fails_stops_the_others_and_its_own_line_is_the_error(
+    ready: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ready.folder / "logs" / "samples_noise.0.log").write_text("loading\nError: weights: not found\n")
+    executor = local(ready, monkeypatch, "exit 3", "exec sleep 60")
+    with pytest.raises(UserError, match="a worker ended with 3: weights: not found") as error:
+        executor.map(ready.folder, STEP, 2, lambda: False)
+    assert error.value.code == ExitCode.MISSING
+
+
+def test_a_killed_worker_is_a_failed_step(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = local(ready, monkeypatch, "kill -9 $$", "true")
+    with pytest.raises(StepError, match="a worker ended with -9: see"):
+        executor.map(ready.folder, STEP, 2, lambda: False)
