@@ -138,7 +138,7 @@ def test_a_batch_of_four_changes_at_most_one_voxel_in_a_thousand(
     assert max(share for _, share in found) <= TOLERANCE_SHARE
 
 
-@pytest.mark.parametrize("batch", ["1", "4"])
+@pytest.mark.parametrize("batch", [pytest.param("1", marks=pytest.mark.slow), "4"])
 def test_two_workers_make_the_bytes_of_one(
     bench: Any, words: Any, alone: Path, tmp_path: Path, batch: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
