@@ -44,8 +44,15 @@ class Sides:
         n = min([counts["samples"], *(len(known) for known in real.values() if len(known) >= minimum)])
         samples = _subset(items["samples"], n, seed, "samples")
         failed = sum(item.path is None for item in samples)
+        counts["failed samples"] = sum(item.path is None for item in items["samples"])
         chosen = {split: _subset(known, n - failed, seed, split) for split, known in real.items()}
         return cls(samples, chosen, n, failed, minimum, counts)
+
+    @property
+    def failures(self) -> str:
+        """Failures beyond the subset that was measured, for the note: none of them goes unsaid."""
+        total = self.counts["failed samples"]
+        return f"; {total} of all {self.counts['samples']} samples failed" if total > self.failed else ""
 
     def reason(self, split: str) -> str:
         """Why there can be no value against `split`; empty where there can."""
@@ -57,7 +64,7 @@ class Sides:
         if self.counts[split] < self.minimum:
             return f"{self.counts[split]} real {split} volumes; {least}"
         if self.ok < self.minimum:
-            return f"{self.failed} of {self.n} samples failed, {self.ok} are left; {least}"
+            return f"{self.failed} of {self.n} samples failed, {self.ok} are left; {least}{self.failures}"
         return ""
 
 

@@ -112,7 +112,9 @@ class FID:
                         for metric in ("fid", "fid_debiased")
                     )
                 else:
-                    yield from self._scores(compare(sides, split, self.config.planes), counts, self._note(text))
+                    yield from self._scores(
+                        compare(sides, split, self.config.planes), counts, self._note(text) + sides.failures
+                    )
                 task.advance()
 
     def _note(self, text: Mapping[str, Any]) -> str:

@@ -124,6 +124,14 @@ def test_failed_samples_count_in_n_and_the_rest_meets_as_many_real_volumes(run: 
     assert (found.n, found.failed, found.n_reference, found.floor_n) == (12, 3, 9, 9)
 
 
+def test_failures_outside_the_measured_subset_are_said_in_the_note(run: Run, items: MakeItems) -> None:
+    given = inputs(items("samples", 40, failed=20), items("real:train", 20), items("real:test", 20))
+    found = scores(run, given, minimum=2)["fid", "test", ""]
+    assert found.n == 20
+    assert 0 < found.failed < 20
+    assert "20 of all 40 samples failed" in found.note
+
+
 def test_real_volumes_of_one_patient_are_left_out_together(run: Run, items: MakeItems) -> None:
     samples, train = items("samples", 12), items("real:train", 12)
     single = scores(run, inputs(samples, train, items("real:test", 12)))["fid", "test", ""]
