@@ -158,6 +158,10 @@ class Generator(Protocol):
 
     def __init__(self, config: Any) -> None: ...
 
+    def check(self, data: DataProtocol) -> None:
+        """Raise `UserError` before any work where this configuration cannot take the protocol's grid or splits."""
+        ...
+
     def stages(self) -> Sequence[Stage]:
         """All training stages, each after those it needs; the bench trains the ones that a run reads."""
         ...

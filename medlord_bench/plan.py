@@ -148,6 +148,8 @@ class Planner:
     # ------------------------------------------------------------------------------------------------- contestants
     def _contestant(self, contestant: Contestant) -> None:
         generator = config.make("generators", contestant)
+        if contestant.weights is None:  # given weights bring their own architecture, and are checked as they load
+            generator.check(self.protocol)
         plugin = PluginSpec(plugin=contestant.plugin, config=contestant.config)
         purposes = self._purposes(contestant, generator)
         wanted = {name for purpose in purposes for name in generator.reads(purpose).stages}

@@ -10,6 +10,7 @@ from medlord_bench import seeds
 from medlord_bench.contracts import (
     Capability,
     Cohort,
+    DataProtocol,
     Failure,
     Frozen,
     Purpose,
@@ -38,6 +39,9 @@ class Noise:
 
     def __init__(self, config: NoiseConfig) -> None:
         self.config = config
+
+    def check(self, data: DataProtocol) -> None:
+        """Any grid will do."""
 
     def stages(self) -> Sequence[Stage]:
         return (Stage("statistics", {}),)

@@ -6,7 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from medlord_bench.contracts import Capability, Cohort, Failure, Purpose, Reads, Request, Run, Stage, Volume
+from medlord_bench.contracts import (
+    Capability,
+    Cohort,
+    DataProtocol,
+    Failure,
+    Purpose,
+    Reads,
+    Request,
+    Run,
+    Stage,
+    Volume,
+)
+from medlord_bench.errors import UserError
 
 from .configs import AutoencoderConfig, MedLoRDConfig, OptimisationConfig
 from .presets import PRESETS, VARIANTS
@@ -23,6 +35,29 @@ class MedLoRD:
 
     def __init__(self, config: MedLoRDConfig) -> None:
         self.config = config
+
+    def check(self, data: DataProtocol) -> None:
+        """The grid must pass the autoencoder's and the U-Net's levels and hold a patch; train and val need cases."""
+        config = self.config
+        if config.pretrained is not None:  # its architecture is not known before its weights are read
+            return
+        for split in ("train", "val"):
+            if not data.counts.get(split):
+                raise UserError(
+                    f"{data.name}: no {split} case, and MedLoRD trains on train and chooses on val: give one"
+                )
+        shape, multiple = data.grid.shape, config.autoencoder.net.factor * config.diffusion.net.divisor
+        if any(side % multiple for side in shape):
+            near = tuple(multiple * max(1, round(side / multiple)) for side in shape)
+            raise UserError(
+                f"grid {shape}: the autoencoder and the U-Net need sides that are multiples of {multiple}; "
+                f"the nearest such grid is {near}"
+            )
+        if any(side > full for side, full in zip(config.autoencoder.patch, shape, strict=True)):
+            raise UserError(
+                f"autoencoder.patch {config.autoencoder.patch}: larger than the grid {shape}; "
+                "choose a smaller patch with --set generator.autoencoder.patch=X,Y,Z"
+            )
 
     def stages(self) -> Sequence[Stage]:
         """Autoencoder; the cohort's latents, encoded once; diffusion; ControlNet."""

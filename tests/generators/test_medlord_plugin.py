@@ -15,7 +15,7 @@ import torch
 from medlord_bench.checks.common import phantom
 from medlord_bench.cohort import StoredCohort
 from medlord_bench.config import merged
-from medlord_bench.contracts import Purpose, Request, Run, Volume
+from medlord_bench.contracts import DataProtocol, Grid, Purpose, Request, Run, Volume
 from medlord_bench.errors import UserError
 from medlord_bench.generators.medlord.configs import MedLoRDConfig
 from medlord_bench.generators.medlord.plugin import MedLoRD
@@ -285,3 +285,33 @@ def test_a_grid_that_the_autoencoder_cannot_halve_is_refused_with_the_nearest(
     used = {stage: weights[stage] for stage in generator.reads("sample").stages}
     with pytest.raises(UserError, match=r"the nearest grid it takes is \(32, 32, 16\)"):
         list(generator.sample(used, [Request(0, 1, grid)], context))
+
+
+def protocol(shape: tuple[int, int, int], **counts: int) -> DataProtocol:
+    return DataProtocol(
+        name="toy",
+        grid=Grid(shape=shape),
+        fit="crop-pad",
+        split="by hand",
+        split_sha256="0" * 64,
+        counts={"train": 2, "val": 1, "test": 1} | counts,
+        masks="none",
+    )
+
+
+@pytest.mark.parametrize(
+    ("preset", "data", "message"),
+    [
+        ("tiny", protocol((60, 64, 48)), r"multiples of 8; the nearest such grid is \(64, 64, 48\)"),
+        ("24gb", protocol((512, 512, 240)), r"multiples of 32; the nearest such grid is \(512, 512, 256\)"),
+        ("tiny", protocol((16, 64, 48)), r"autoencoder.patch .*larger than the grid \(16, 64, 48\)"),
+        ("tiny", protocol((64, 64, 48), val=0), "no val case"),
+    ],
+)
+def test_a_grid_or_split_it_cannot_take_is_refused_before_any_work(
+    preset: str, data: DataProtocol, message: str
+) -> None:
+    config = MedLoRD.Config.model_validate(MedLoRD.presets[preset])
+    with pytest.raises(UserError, match=message):
+        MedLoRD(config).check(data)
+    MedLoRD(config).check(protocol((512, 512, 256)))

@@ -16,6 +16,7 @@ from medlord_bench import seeds
 from medlord_bench.contracts import (
     Capability,
     Cohort,
+    DataProtocol,
     Failure,
     Frozen,
     Purpose,
@@ -51,6 +52,11 @@ class Toy:
 
     def __init__(self, config: ToyConfig) -> None:
         self.config = config
+
+    def check(self, data: DataProtocol) -> None:
+        """A mean volume needs something to take the mean of; any grid will do."""
+        if not data.counts.get("train"):
+            raise UserError(f"{data.name}: no train case; expected at least one")
 
     def stages(self) -> Sequence[Stage]:
         return (Stage("mean", config={}, steps=self.config.steps),)
