@@ -190,7 +190,10 @@ class Generator(Protocol):
     def reconstruct(
         self, weights: Mapping[str, Path], volumes: Iterable[Volume], run: Run
     ) -> Iterator[Volume | Failure]:
-        """Each volume through the autoencoder. Only for generators that list "reconstructs"."""
+        """Each volume through the autoencoder, within the HU window that it was trained on (kept with the weights).
+
+        Only for generators that list "reconstructs".
+        """
         ...
 
 
