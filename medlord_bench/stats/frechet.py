@@ -1,0 +1,62 @@
+"""The Fréchet distance in float64, without a matrix square root.
+
+tr (S1 S2)^(1/2) is the sum of the singular values of A B^T where S1 = A^T A and S2 = B^T B, or the sum of the square
+roots of the eigenvalues of a symmetric matrix.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from medlord_bench.stats.arrays import EPS, Matrix, Vector, same_features
+
+
+def _centred(rows: Matrix) -> Matrix:
+    """A with A^T A = covariance (n - 1 in the denominator)."""
+    factor: Matrix = (rows - rows.mean(0)) / np.sqrt(len(rows) - 1)
+    return factor
+
+
+def _roots(symmetric: Matrix) -> float:
+    """The sum of the square roots of the eigenvalues of a positive semidefinite matrix; rounding noise counts as 0."""
+    values = np.linalg.eigvalsh(symmetric)
+    noise = values.max(initial=0.0) * len(values) * EPS
+    return float(np.sqrt(values[values > noise]).sum())
+
+
+def _factor(covariance: Matrix) -> Matrix:
+    """L (d, r) with L L^T = covariance, r its numerical rank."""
+    values, vectors = np.linalg.eigh(covariance)
+    kept = values > values.max(initial=0.0) * len(values) * EPS
+    factor: Matrix = vectors[:, kept] * np.sqrt(values[kept])
+    return factor
+
+
+def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
+    """Squared Fréchet distance between Gaussians fitted to two sets of features (n, d) and (m, d).
+
+    Dowson & Landau 1982; Heusel et al. 2017 (arXiv 1706.08500), eq. 6. With min(n, m) < d the nuclear norm of A B^T
+    (n, m) is used: it is exact where the covariances are singular, and the dense forms are not. Raises `UserError`
+    where a set has fewer than two rows, is not finite, or the dimensions differ.
+    """
+    first, second = same_features(x, y)
+    a, b = _centred(first), _centred(second)
+    if min(len(a), len(b)) >= a.shape[1]:
+        return _frechet(first.mean(0), a.T @ a, second.mean(0), b.T @ b)
+    singular = np.linalg.svd(a @ b.T, compute_uv=False)
+    apart = ((first.mean(0) - second.mean(0)) ** 2).sum()
+    return float(max(apart + (a**2).sum() + (b**2).sum() - 2 * singular.sum(), 0.0))
+
+
+def _frechet(mean1: Vector, covariance1: Matrix, mean2: Vector, covariance2: Matrix) -> float:
+    factor = _factor(covariance1)
+    cross = _roots(factor.T @ covariance2 @ factor)
+    apart = ((mean1 - mean2) ** 2).sum()
+    return float(max(apart + np.trace(covariance1) + np.trace(covariance2) - 2 * cross, 0.0))
+
+
+def frechet_from_moments(mean1: ArrayLike, covariance1: ArrayLike, mean2: ArrayLike, covariance2: ArrayLike) -> float:
+    """The same distance from means (d,) and covariances (d, d)."""
+    m1, c1, m2, c2 = (np.asarray(part, dtype=np.float64) for part in (mean1, covariance1, mean2, covariance2))
+    return _frechet(m1, c1, m2, c2)
