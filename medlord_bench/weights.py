@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from medlord_bench.errors import MissingError, UserError
 from medlord_bench.hashing import file_sha256
 
 ENVIRONMENT = "MEDLORD_BENCH_WEIGHTS"
+OFFLINE = "MEDLORD_BENCH_OFFLINE"
 
 
 class WeightsFile(Frozen):
@@ -54,7 +56,10 @@ class Lock(Frozen):
 
 @dataclass(frozen=True)
 class Found:
-    """Weights on disk. locked: the sha256 was compared with one recorded before, not merely taken."""
+    """Weights on disk. locked: the sha256 is on record (pinned, or in the lock file) and agrees with it.
+
+    False only where the lock could not be written, so a second look gives the same answer as the first.
+    """
 
     path: Path
     sha256: str
@@ -71,18 +76,24 @@ def weights_folder(folder: Path | None = None) -> Path:
     return Path(cache) / "medlord-bench" / "weights"
 
 
-def find(spec: WeightsFile, folder: Path | None, offline: bool) -> Found:
-    """The file on disk, fetched first if it is not there and `offline` is false; its sha256 checked and locked.
+def is_offline() -> bool:
+    """Whether MEDLORD_BENCH_OFFLINE forbids the network. A value that means neither yes nor no forbids it too."""
+    return os.environ.get(OFFLINE, "").strip().lower() not in ("", "0", "false", "f", "no", "n", "off")
 
-    folder: the weights folder, or None for the usual place (`weights_folder`).
+
+def find(spec: WeightsFile, folder: Path | None = None, offline: bool | None = None) -> Found:
+    """The file on disk, fetched first if it is not there and the network may be used; its sha256 checked and locked.
+
+    folder: the weights folder, or None for the usual place (`weights_folder`). offline: None for what the environment
+    says (`is_offline`).
     Raises `MissingError` where the file cannot be had and `UserError` where its content is not what it was.
     """
     root = weights_folder(folder)
     path = root / spec.repo / spec.file
     commit = None
     if not path.is_file():
-        if offline:
-            raise _missing(spec, path, "no network call is made with --offline")
+        if is_offline() if offline is None else offline:
+            raise _missing(spec, path, f"no network call is made with --offline or {OFFLINE}")
         commit = _fetch(spec, root / spec.repo, path)
     return _verify(spec, path, commit)
 
@@ -115,16 +126,15 @@ def _verify(spec: WeightsFile, path: Path, commit: str | None) -> Found:
     sha256 = file_sha256(path)
     lock_path = path.with_name(path.name + ".lock.json")
     lock = _read_lock(lock_path)
-    for expected, source in ((spec.sha256, "the generator's configuration"), (lock and lock.sha256, str(lock_path))):
+    for expected, source in ((spec.sha256, "the configuration"), (lock and lock.sha256, str(lock_path))):
         if expected and expected != sha256:
             raise UserError(
                 f"{path}: sha256 is {sha256}, but {source} says {expected}; the file is damaged or another version: "
                 "delete it to fetch it again"
                 + (", or delete the lock to accept it" if source == str(lock_path) else "")
             )
-    if lock is None:
-        _write_lock(lock_path, spec, path, sha256, commit)
-    return Found(path, sha256, locked=bool(spec.sha256 or lock))
+    written = lock is None and _write_lock(lock_path, spec, path, sha256, commit)
+    return Found(path, sha256, locked=bool(spec.sha256 or lock or written))
 
 
 def _read_lock(path: Path) -> Lock | None:
@@ -138,7 +148,8 @@ def _read_lock(path: Path) -> Lock | None:
         raise UserError(f"{path}: {where}: {first['msg']}; restore the lock, or delete it to lock anew") from None
 
 
-def _write_lock(lock_path: Path, spec: WeightsFile, path: Path, sha256: str, commit: str | None) -> None:
+def _write_lock(lock_path: Path, spec: WeightsFile, path: Path, sha256: str, commit: str | None) -> bool:
+    """Whether it could be written: a read-only folder shared by a group stays usable."""
     lock = Lock(
         repo=spec.repo,
         file=spec.file,
@@ -151,13 +162,17 @@ def _write_lock(lock_path: Path, spec: WeightsFile, path: Path, sha256: str, com
     try:
         temporary.write_text(json.dumps(lock.model_dump(), indent=1))
         os.replace(temporary, lock_path)
-    except OSError:  # a read-only folder shared by a group: usable, but then `Found.locked` stays false
-        temporary.unlink(missing_ok=True)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _missing(spec: WeightsFile, path: Path, why: str) -> MissingError:
     return MissingError(
         f"weights {spec.file!r} of the Hugging Face repository {spec.repo!r} (revision {spec.revision}) are not at "
-        f"{path}: {why}; put the file there, or name the folder that holds {spec.repo}/{spec.file} with --weights-dir "
-        f"or {ENVIRONMENT}"
+        f"{path}: {why}; where there is a network, fetch it with "
+        f"`hf download {spec.repo} {spec.file} --local-dir {path.parents[spec.file.count('/')]}` and copy it there, "
+        f"or name the folder that holds {spec.repo}/{spec.file} with --weights-dir or {ENVIRONMENT}"
     )

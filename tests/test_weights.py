@@ -56,15 +56,55 @@ def test_a_file_in_the_folder_is_used_without_the_network(tmp_path: Path, no_net
     path = place(tmp_path)
     first = find(SPEC, tmp_path, offline=False)
     second = find(SPEC, tmp_path, offline=True)
-    assert (first.path, first.sha256, first.locked) == (path, SHA256, False)
-    assert second.locked
+    assert (first.path, first.sha256) == (path, SHA256)
+    assert first == second
+
+
+def test_locked_says_the_same_at_the_first_look_and_the_second(tmp_path: Path, no_network: None) -> None:
+    place(tmp_path)
+    assert [find(SPEC, tmp_path, offline=True).locked for _ in range(2)] == [True, True]
+
+
+def test_weights_whose_lock_cannot_be_written_are_unlocked_every_time(
+    tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(tmp_path)
+
+    def read_only(*_: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(weights.os, "replace", read_only)
+    assert [find(SPEC, tmp_path, offline=True).locked for _ in range(2)] == [False, False]
+    assert [file.name for file in (tmp_path / SPEC.repo / SPEC.file).parent.iterdir()] == ["net.safetensors"]
+    assert find(SPEC.model_copy(update={"sha256": SHA256}), tmp_path, offline=True).locked
+
+
+@pytest.mark.parametrize(("value", "offline"), [("1", True), ("true", True), ("0", False), ("no", False), ("", False)])
+def test_without_arguments_folder_and_network_are_those_of_the_environment(
+    tmp_path: Path, hub: list[str], monkeypatch: pytest.MonkeyPatch, value: str, offline: bool
+) -> None:
+    monkeypatch.setenv("MEDLORD_BENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("MEDLORD_BENCH_OFFLINE", value)
+    if offline:
+        with pytest.raises(MissingError, match="MEDLORD_BENCH_OFFLINE"):
+            find(SPEC)
+        assert not hub
+    else:
+        assert find(SPEC).path == tmp_path / SPEC.repo / SPEC.file
+
+
+def test_an_argument_overrules_the_environment(tmp_path: Path, hub: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDLORD_BENCH_WEIGHTS", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("MEDLORD_BENCH_OFFLINE", "1")
+    assert find(SPEC, tmp_path, offline=False).path == tmp_path / SPEC.repo / SPEC.file
 
 
 def test_offline_and_absent_is_exit_3_and_says_where_to_put_it(tmp_path: Path, no_network: None) -> None:
     with pytest.raises(MissingError) as caught:
         find(SPEC, tmp_path, offline=True)
     assert caught.value.code == ExitCode.MISSING
-    for part in ("sub/net.safetensors", "somebody/model", str(tmp_path / SPEC.repo / SPEC.file), "--weights-dir"):
+    hint = f"hf download somebody/model sub/net.safetensors --local-dir {tmp_path / SPEC.repo}"
+    for part in (str(tmp_path / SPEC.repo / SPEC.file), hint, "--weights-dir"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
 
