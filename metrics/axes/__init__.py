@@ -1,0 +1,1 @@
+"""`axes`: do the samples lie as the real volumes do?"""

@@ -1,0 +1,140 @@
+"""Which of the 48 ways to lay a volume's axes fits the real volumes best, and by how much more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations, product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medlord_bench import stats
+from medlord_bench.seeds import numpy_rng
+
+Cube = NDArray[np.float32]  # (side, side, side)
+Rows = NDArray[np.float64]  # (n, side^3)
+LETTERS = (("R", "L"), ("A", "P"), ("S", "I"))
+ERRORS = 3.0  # standard errors by which another orientation must beat the identity
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How a volume's axes may lie: its axis i runs along patient axis `axes[i]` (R, A, S), backwards if `flips[i]`."""
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    @property
+    def code(self) -> str:
+        """Where its axes run to, e.g. "RAS" or "LAS"."""
+        return "".join(LETTERS[axis][flip] for axis, flip in zip(self.axes, self.flips, strict=True))
+
+    def to_ras(self, cube: NDArray) -> NDArray:
+        """A cube that lies this way, turned so that its axes run to R, A and S."""
+        turned = np.flip(cube, tuple(i for i, flip in enumerate(self.flips) if flip))
+        return turned.transpose(np.argsort(self.axes))
+
+    def from_ras(self, cube: NDArray) -> NDArray:
+        """A cube in R, A, S laid this way: the inverse of `to_ras`."""
+        return np.flip(cube.transpose(self.axes), tuple(i for i, flip in enumerate(self.flips) if flip))
+
+
+# The identity is first: of equals, the first is taken.
+ORIENTATIONS = tuple(
+    Orientation(axes, flips)  # type: ignore[arg-type]
+    for axes in permutations(range(3))
+    for flips in product((False, True), repeat=3)
+)
+
+
+def shrink(hu: NDArray[np.int16], window: tuple[int, int], side: int) -> Cube:
+    """The field of view as float32 (side, side, side): means over boxes of HU clipped to `window`.
+
+    Boxes may cut through voxels and are smaller than one where the grid is coarser. Every axis is stretched to the
+    same length, so that orientations that swap axes can be compared. Memory grows with a plane, not with the volume.
+    """
+    along_x, along_y, along_z = (_box_means(length, side) for length in hu.shape)
+    thin = np.stack([along_y @ plane.clip(*window).astype(np.float32) @ along_z.T for plane in hu])
+    cube: Cube = np.tensordot(along_x, thin, axes=1).astype(np.float32)
+    return cube
+
+
+def _box_means(length: int, side: int) -> Cube:
+    """(side, length): how much each voxel adds to each box of a line cut into `side` equal ones."""
+    ends = np.linspace(0, length, side + 1)
+    voxels = np.arange(length)
+    overlap = np.minimum(ends[1:, None], voxels + 1) - np.maximum(ends[:-1, None], voxels)
+    weights: Cube = (overlap.clip(0) * side / length).astype(np.float32)
+    return weights
+
+
+@dataclass(frozen=True)
+class Match:
+    """Correlations of the mean sample with the mean real volume.
+
+    identity: with its jackknife. best: the orientation that fits best; it reaches `correlation`, and must beat the
+    identity by `margin` to count. floor: one half of the real patients against the other; halves: volumes in the
+    smaller half.
+    """
+
+    identity: stats.Jackknife
+    best: Orientation
+    correlation: float
+    margin: float
+    floor: float
+    halves: int
+
+    @property
+    def clear(self) -> bool:
+        """Whether another orientation than the identity fits better by more than the margin."""
+        return self.correlation - self.identity.value > self.margin
+
+
+def match(samples: Sequence[NDArray], real: Sequence[NDArray], seed: int) -> Match:
+    """Compare mean volumes in all 48 orientations. samples, real: per sample and per patient, cubes (k, s, s, s).
+
+    The margin is `ERRORS` delete-one jackknife errors (by sample and patient) of the difference between the best
+    orientation and the identity, and, where one half of the real patients fits the other better that way, that
+    difference on top: a set that looks the same from two sides must not raise an alarm. Needs four of each.
+    """
+    mean_sample, mean_real = mean_cube(samples), mean_cube(real)
+    as_ras = _unit(np.stack([one.to_ras(mean_sample) for one in ORIENTATIONS]))
+    as_samples = _unit(np.stack([one.from_ras(mean_real) for one in ORIENTATIONS]))
+    found = as_ras @ _unit(mean_real[None])[0]
+    best = int(found.argmax())
+    sides = [_without_each(samples) @ as_samples.T, _without_each(real) @ as_ras.T]
+    apart = stats.jackknife(found[best] - found[0], *(side[:, best] - side[:, 0] for side in sides))
+    order = numpy_rng(seed, "axes", "halves").permutation(len(real))
+    halves = [[real[i] for i in part] for part in np.array_split(order, 2)]
+    one, other = (_unit(mean_cube(half)[None])[0].reshape(mean_real.shape) for half in halves)
+    same, turned = (float((ORIENTATIONS[i].to_ras(one) * other).sum()) for i in (0, best))
+    return Match(
+        stats.jackknife(found[0], *(side[:, 0] for side in sides)),
+        ORIENTATIONS[best],
+        float(found[best]),
+        ERRORS * apart.error + max(turned - same, 0.0),
+        same,
+        min(sum(map(len, half)) for half in halves),
+    )
+
+
+def mean_cube(groups: Sequence[NDArray]) -> NDArray[np.float64]:
+    """The mean of all cubes of all groups."""
+    total: NDArray[np.float64] = np.sum([group.sum(0, dtype=np.float64) for group in groups], axis=0)
+    return total / sum(map(len, groups))
+
+
+def _without_each(groups: Sequence[NDArray]) -> Rows:
+    """Unit rows (groups, s^3): the mean without each group in turn."""
+    count, total = sum(map(len, groups)), mean_cube(groups) * sum(map(len, groups))
+    return np.concatenate([_unit(((total - group.sum(0)) / (count - len(group)))[None]) for group in groups])
+
+
+def _unit(cubes: NDArray) -> Rows:
+    """Cubes (n, s, s, s) as rows of mean 0 and length 1, so that products are correlations; 0 for a constant cube."""
+    rows = cubes.reshape(len(cubes), -1).astype(np.float64)
+    rows -= rows.mean(1, keepdims=True)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: Rows = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    return unit

@@ -1,0 +1,162 @@
+"""`axes`: a check before all others. Does the mean sample fit the mean real volume best as it lies, or turned?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State
+from medlord_bench.errors import UserError
+from medlord_bench.hashing import digest
+from medlord_bench.results import Score
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .match import Match
+
+SAMPLES, REAL = Need("samples", "states"), Need("real:train", "states")
+RULES = {
+    "value": "Pearson correlation of the mean sample and the mean real training volume, over the cube's boxes",
+    "cube": "the whole field of view, every axis cut into equal boxes, means of HU clipped to the window",
+    "best": "of the 48 flips and permutations of the samples' axes",
+    "warning": "the best is not the identity, reaches least_correlation, and beats the identity by the margin",
+    "margin": "3 delete-one jackknife errors of the difference (by sample and patient), and what it is on real halves",
+    "failed": "counted in n; the mean rests on the others",
+}
+
+
+class AxesConfig(Frozen):
+    """hu_window: HU that volumes are clipped to. side: boxes of the cube along each axis."""
+
+    hu_window: tuple[int, int] = (-1000, 1000)
+    side: int = Field(32, ge=4, description="the volume is averaged into a cube of this many boxes on a side")
+    minimum: int = Field(4, ge=4, description="samples, and real patients, below which it is not run")
+    least_correlation: float = Field(
+        0.5, gt=0, le=1, description="below it the samples are too unlike the real volumes to tell how they lie"
+    )
+    seed: int = Field(0, description="of the halves of the real patients")
+
+    @model_validator(mode="after")
+    def _window_is_ordered(self) -> AxesConfig:
+        if self.hu_window[0] >= self.hu_window[1]:
+            raise ValueError("hu_window: the first value must be below the second")
+        return self
+
+
+class Axes:
+    """Correlation of the mean sample with the mean real volume, and whether another orientation fits better.
+
+    Flipped or permuted axes ruin every other number without looking like it in most of them.
+    """
+
+    Config: ClassVar[type[AxesConfig]] = AxesConfig
+    version: ClassVar[int] = 1
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(self, config: AxesConfig) -> None:
+        self.config = config
+
+    def needs(self) -> Sequence[Need]:
+        """Samples and real training volumes, each averaged into a small cube."""
+        return [SAMPLES, REAL]
+
+    def plugin_config(self) -> Mapping[str, Any]:
+        return {}
+
+    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
+        """The protocol's id, e.g. ``axes-cube32-1f00ab42``, and its full text."""
+        text: dict[str, object] = {
+            "metric": "axes",
+            "version": self.version,
+            "config": self.config.model_dump(mode="json"),
+            "rules": RULES,
+            "data": data.model_dump(mode="json"),
+        }
+        return f"axes-cube{self.config.side}-{digest(text)[:8]}", text
+
+    def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
+        """Per volume {"cube": float32 (side, side, side), mean HU}."""
+        from medlord_bench.states import read_hu
+
+        from .match import shrink
+
+        for item in items:
+            if item.path is None:
+                raise UserError(f"axes: {item.id} failed and has no volume; expected only those that have one")
+            yield {"cube": shrink(read_hu(item.path), self.config.hu_window, self.config.side)}
+
+    def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score]:
+        """One score: the correlation as the samples lie, with a warning where they fit clearly better turned."""
+        import numpy as np
+
+        items = inputs.items.get(SAMPLES, ())
+        samples, real = _cubes(items), _cubes(inputs.items.get(REAL, ()))
+        id, _ = self.protocol(inputs.protocol)
+        shared: dict[str, Any] = {"metric": "axes", "protocol": id, "generator": inputs.generator}
+        shared |= {"dataset": inputs.dataset, "reference": "train", "better": "higher", "n": len(items)}
+        shared |= {"failed": len(items) - len(samples), "n_reference": sum(map(len, real))}
+        reason = self._reason(items, samples, real)
+        if not reason and any(not np.ptp(np.concatenate(side).mean(0)) for side in (samples, real)):
+            low, high = self.config.hu_window
+            reason = f"a mean volume is constant between {low} and {high} HU: it shows no orientation"
+        if reason:
+            yield Score(status="not_run", reason=reason, **shared)
+            return
+        from .match import match
+
+        yield self._score(match(samples, real, self.config.seed), shared)
+
+    def _reason(self, items: Sequence[Item], samples: Sequence[Any], real: Sequence[Any]) -> str:
+        """Why there can be no value; empty where there can."""
+        least = f"axes needs at least {self.config.minimum}"
+        if not items:
+            return "the generator has no unconditional samples"
+        if len(samples) < self.config.minimum:
+            return f"{len(samples)} of {len(items)} samples have a volume; {least}: raise the number of samples"
+        if len(real) < self.config.minimum:
+            return f"{len(real)} real training patients; {least}"
+        return ""
+
+    def _score(self, found: Match, shared: Mapping[str, Any]) -> Score:
+        value, best = found.identity, found.best.code
+        seen = f"of 48 orientations {best} fits best ({found.correlation:.3f}; RAS, as they lie, {value.value:.3f})"
+        known = found.correlation >= self.config.least_correlation
+        note, warning = seen, ""
+        if not known:
+            note += f"; below {self.config.least_correlation:g} the samples are too unlike the real volumes to tell"
+        elif found.clear:
+            warning = (
+                f"the samples seem to lie in {best}, not RAS: {seen}, margin {found.margin:.3f}; "
+                "look at them, and mend the orientation before reading any other number"
+            )
+        elif best != "RAS":
+            note += f"; by less than the margin of {found.margin:.3f}, so it does not count"
+        return Score(
+            value=value.value,
+            low=max(value.low, -1.0),
+            high=min(value.high, 1.0),
+            interval="95 % delete-one jackknife by volume and patient",
+            floor=found.floor,
+            floor_n=found.halves,
+            floor_note="one half of the real training patients against the other",
+            note=note,
+            warning=warning,
+            **shared,
+        )
+
+
+def _cubes(items: Iterable[Item]) -> list[NDArray[np.float32]]:
+    """Cubes (k, side, side, side) of each patient, or of each sample."""
+    import numpy as np
+
+    from medlord_bench.states import load_state
+
+    groups: dict[str, list[NDArray[np.float32]]] = {}
+    for item in items:
+        if item.path is not None:
+            groups.setdefault(item.patient or item.id, []).append(load_state(item.path)["cube"])
+    return [np.stack(cubes) for cubes in groups.values()]
