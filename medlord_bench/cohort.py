@@ -50,12 +50,21 @@ class StoredCohort:
                         )
         return names
 
+    def affine(self, case_id: str) -> NDArray[np.float64]:
+        import numpy as np
+
+        return np.array(self.images.sidecar(case_id).facts["affine"], dtype=np.float64)
+
+    def spacing(self, case_id: str) -> tuple[float, float, float]:
+        """Voxel size of the prepared image in mm: the case's own where the protocol has no nominal one."""
+        x, y, z = ((self.affine(case_id)[:3, :3] ** 2).sum(axis=0) ** 0.5).tolist()
+        return x, y, z
+
     def volume(self, case_id: str) -> Volume:
         """The prepared image as a `Volume`."""
         import numpy as np
 
-        affine = np.array(self.images.sidecar(case_id).facts["affine"], dtype=np.float64)
-        return Volume(np.asarray(self.hu(case_id)), affine)
+        return Volume(np.asarray(self.hu(case_id)), self.affine(case_id))
 
     def label_map(self, case_id: str) -> LabelMap:
         """The prepared mask as a `LabelMap`. Raises `UserError` where the case has none."""
@@ -66,5 +75,4 @@ class StoredCohort:
             raise UserError(
                 f"case {case_id}: no mask, but conditional sampling needs one; give masks or --no-conditional"
             )
-        affine = np.array(self.images.sidecar(case_id).facts["affine"], dtype=np.float64)
-        return LabelMap(np.asarray(labels), affine, self.label_names)
+        return LabelMap(np.asarray(labels), self.affine(case_id), self.label_names)

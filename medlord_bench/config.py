@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from medlord_bench import registry
-from medlord_bench.contracts import Frozen
+from medlord_bench.contracts import DataProtocol, Frozen
 from medlord_bench.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -35,10 +35,18 @@ class Contestant(Frozen):
 
 
 class PluginSpec(Frozen):
-    """A data set or metric by name, with its resolved configuration."""
+    """A data set, metric, segmenter or extractor by name, with its resolved configuration.
+
+    variant: of a metric, the named protocol it is measured under; empty for its default.
+    """
 
     plugin: str
     config: dict[str, Any]
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.plugin + (f":{self.variant}" if self.variant else "")
 
 
 class RunSpec(Frozen):
@@ -168,22 +176,49 @@ def contestant(text: str, dataset: str, sets: Mapping[str, Any], weights: Path |
     preset = match["preset"] or DEFAULT_PRESET.get(dataset, "24gb")
     if match["preset"] is None and preset not in plugin.presets:
         preset = None
+    variant = None if getattr(plugin, "free_variants", False) else match["variant"]
     config: dict[str, Any] = {}
-    for kind, name, known in (("preset", preset, plugin.presets), ("variant", match["variant"], plugin.variants)):
-        if name is None:
-            continue
-        if name not in known:
-            raise UserError(f"generator {match['name']!r}: " + registry.unknown(kind, name, known))
-        config = merged(config, known[name])
-    for head in ("generator", match["name"]):
+    for kind, name, known in (("preset", preset, plugin.presets), ("variant", variant, plugin.variants)):
+        if name is not None:
+            config = merged(config, _named(f"generator {match['name']!r}", kind, name, known))
+    for head in ("generator", match["name"], f"{match['name']}:{match['variant']}"):
         config = merged(config, nested(sets, head))
     label = match["name"] + (f":{match['variant']}" if match["variant"] else "") + (f"@{preset}" if preset else "")
     resolved = validate(plugin.Config, config, f"generator {label}")
     return Contestant(label=label, plugin=match["name"], config=resolved.model_dump(mode="json"), weights=weights)
 
 
+def _named(where: str, kind: str, name: str, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The overrides of a preset or variant, or a `UserError` with the near miss."""
+    if name not in known:
+        raise UserError(f"{where}: " + registry.unknown(kind, name, known))
+    return known[name]
+
+
+def metric_spec(text: str, data: DataProtocol, sets: Mapping[str, Any]) -> PluginSpec:
+    """Resolve ``name[:variant]``: `--set NAME.…` on top, then what is left open from the data set's protocol.
+
+    `--set SEGMENTER.…` goes to whatever the metric segments with.
+    """
+    name, _, variant = text.partition(":")
+    plugin = registry.load("metrics", name)
+    settings: dict[str, Any] = {}
+    if variant:
+        settings = merged(settings, _named(f"metric {name!r}", "variant", variant, plugin.variants))
+    for head in dict.fromkeys((name, text)):
+        settings = merged(settings, nested(sets, head))
+    config = validate(plugin.Config, settings, f"metric {text}")
+    if hasattr(config, "for_data"):
+        config = config.for_data(data)
+    values = config.model_dump(mode="json")
+    if "segmenter" in values:
+        of_segmenter = nested(sets, values["segmenter"])
+        values["segmenter_settings"] = merged(of_segmenter, values["segmenter_settings"])
+    return PluginSpec(plugin=name, config=values, variant=variant)
+
+
 def plugin_spec(kind: str, name: str, config: Mapping[str, Any]) -> PluginSpec:
-    """Resolve a data set's or metric's configuration."""
+    """Resolve the configuration of a data set, segmenter or extractor."""
     plugin = registry.load(kind, name)
     resolved = validate(plugin.Config, config, f"{kind.removesuffix('s')} {name}")
     return PluginSpec(plugin=name, config=resolved.model_dump(mode="json"))
@@ -218,7 +253,7 @@ def resolve(file: RunFile) -> RunSpec:
         contestants=contestants,
         dataset=dataset,
         masks=None if masks in WITHOUT_SEGMENTER else plugin_spec("segmenters", masks, nested(file.set, masks)),
-        metrics=tuple(plugin_spec("metrics", name, nested(file.set, name)) for name in file.metrics),
+        metrics=tuple(metric_spec(name, made.protocol, file.set) for name in file.metrics),
         samples=samples,
         conditional=file.conditional,
         seed=file.seed,
@@ -227,8 +262,11 @@ def resolve(file: RunFile) -> RunSpec:
 
 def _check_heads(file: RunFile) -> None:
     """Each `--set` path must begin with something that this run has."""
-    names = [CONTESTANT.fullmatch(text) for text in file.generators]
-    heads = {"generator", "dataset", *file.metrics, *(match["name"] for match in names if match)}
+    heads = {"generator", "dataset"}
+    for text in (*file.generators, *file.metrics):
+        match = CONTESTANT.fullmatch(text)
+        if match:
+            heads |= {match["name"], f"{match['name']}:{match['variant']}" if match["variant"] else match["name"]}
     heads |= {entry.name for entry in registry.entries("segmenters")}
     for path in file.set:
         head = path.partition(".")[0]

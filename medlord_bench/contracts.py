@@ -18,6 +18,7 @@ from medlord_bench.values import (
     SPLITS,
     AttentionBackend,
     Case,
+    Choice,
     DataProtocol,
     Failure,
     Frozen,
@@ -36,6 +37,7 @@ from medlord_bench.values import (
     Stage,
     State,
     Volume,
+    candidate_name,
 )
 
 if TYPE_CHECKING:
@@ -43,12 +45,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medlord_bench.progress import Progress
-    from medlord_bench.results import CaseRow, Score
+    from medlord_bench.results import CaseRow, Replicates, Score
 
 __all__ = [
     "AttentionBackend",
     "Capability",
     "Case",
+    "Choice",
     "Cohort",
     "DataProtocol",
     "Dataset",
@@ -77,6 +80,7 @@ __all__ = [
     "Stage",
     "State",
     "Volume",
+    "candidate_name",
 ]
 
 
@@ -148,18 +152,24 @@ class Generator(Protocol):
     """A generative model of CT volumes. Its module imports torch only inside methods.
 
     presets: preset name -> overrides of the config; variants likewise. `version` is raised when the output changes.
+    capabilities: of the class, or of the configured object where the configuration decides.
+    A class with `free_variants = True` takes any variant name: it tells contestants apart and changes nothing else.
     """
 
     Config: ClassVar[type[BaseModel]]
     version: ClassVar[int]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     variants: ClassVar[Mapping[str, Mapping[str, Any]]]
-    capabilities: ClassVar[frozenset[Capability]]
+    capabilities: frozenset[Capability]
 
     def __init__(self, config: Any) -> None: ...
 
     def check(self, data: DataProtocol) -> None:
         """Raise `UserError` before any work where this configuration cannot take the protocol's grid or splits."""
+        ...
+
+    def available(self, data: DataProtocol) -> int | None:
+        """How many unconditional samples it can give; None for any number. The bench asks for no more than that."""
         ...
 
     def stages(self) -> Sequence[Stage]:
@@ -174,7 +184,8 @@ class Generator(Protocol):
         """Train one stage in the folder `out`; called again with the same folder it continues where it was.
 
         inputs: the published weights folders of the stages it needs. Returns a folder below `out` that holds what
-        later stages and sampling read (the bench publishes a copy of it). Raises `Stopped` when `run.stop()` is true, with its state saved.
+        later stages and sampling read (the bench publishes a copy of it); with `stage.choice`, one folder per candidate.
+        Raises `Stopped` when `run.stop()` is true, with its state saved.
         """
         ...
 
@@ -188,9 +199,9 @@ class Generator(Protocol):
         ...
 
     def reconstruct(
-        self, weights: Mapping[str, Path], volumes: Iterable[Volume], run: Run
+        self, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
     ) -> Iterator[Volume | Failure]:
-        """Each volume through the autoencoder, within the HU window that it was trained on (kept with the weights).
+        """Each (case id, volume) through the autoencoder, within the HU window that it was trained on (kept with the weights).
 
         Only for generators that list "reconstructs".
         """
@@ -217,11 +228,17 @@ class Segmenter(Protocol):
     def __init__(self, config: Any) -> None: ...
 
     def fingerprint(self, case_ids: Sequence[str]) -> Mapping[str, str]:
-        """What decides its labels besides version and config: the sha256 of its weights, or of label files."""
+        """What decides its labels besides version and config: the sha256 of its weights, or of label files.
+
+        Asked for while planning, before any work: raises `MissingError` where weights or a licence are missing.
+        case_ids: as `segment` will get them; a real image's case id, CONTESTANT/KIND/ITEM for a generated volume
+        (e.g. noise/samples/sample-00000).
+        """
         ...
 
     def segment(self, volumes: Iterable[tuple[str, Volume]], run: Run) -> Iterator[LabelMap | Failure]:
-        """One label map per (case id, volume), on the volume's own grid."""
+        """One label map per (case id, volume), on the volume's own grid. A case that cannot be done is a `Failure`;
+        the others finish."""
         ...
 
 
@@ -246,10 +263,16 @@ class Extractor(Protocol):
 
 @runtime_checkable
 class Metric(Protocol):
-    """One family of numbers. `extract` works case by case (sharded, stored once); `reduce` sees all cases at once."""
+    """One family of numbers. `extract` works case by case (sharded, stored once); `reduce` sees all cases at once.
+
+    variants: named protocols, name -> overrides of the config (`--metric fid:maisi-compat`).
+    A `Config` may have `for_data(data: DataProtocol) -> Self`, which fills what was left open from the data set's
+    protocol, such as its segmenter and regions. A `Config` with a field `segmenter` has `segmenter_settings` too.
+    """
 
     Config: ClassVar[type[BaseModel]]
     version: ClassVar[int]
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]]
 
     def __init__(self, config: Any) -> None: ...
 
@@ -260,15 +283,15 @@ class Metric(Protocol):
         ...
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
-        """One state per item, in order; called only for needs with ``by="states"``."""
+        """One state per item, in order; called only for needs whose `by` begins with "states"."""
         ...
 
     def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
         """The id printed beside every number of this metric, and the full text behind it."""
         ...
 
-    def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow]:
-        """The scores, and the per-case rows they were derived from."""
+    def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow | Replicates]:
+        """The scores, the per-case rows they were derived from, and what differences between generators need."""
         ...
 
 

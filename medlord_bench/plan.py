@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from medlord_bench import config, seeds
 from medlord_bench.config import Contestant, PluginSpec, RunSpec
-from medlord_bench.contracts import SPLITS, Case, DataProtocol, Frozen, Need, Purpose, Split, Stage
+from medlord_bench.contracts import SPLITS, Case, Choice, DataProtocol, Frozen, Need, Purpose, Split, Stage
 from medlord_bench.errors import UserError
 from medlord_bench.hashing import digest, file_sha256
 
@@ -61,6 +62,11 @@ def sample_id(index: int) -> str:
     return f"sample-{index:05d}"
 
 
+def generated_name(step: Step, item: str) -> str:
+    """What a segmenter is told a generated volume is called: CONTESTANT/KIND/ITEM."""
+    return f"{step.label}/{step.kind}/{item}"
+
+
 class Planner:
     """Builds the steps of one run, in order, sharing what contestants share."""
 
@@ -71,6 +77,8 @@ class Planner:
         self.cases: dict[Split, list[Case]] = {split: list(self.dataset.cases(split)) for split in SPLITS}
         self.splits = {split: tuple(item_id(case) for case in cases) for split, cases in self.cases.items()}
         self.steps: dict[str, Step] = {}
+        self.chosen: set[tuple[str, str]] = set()  # (contestant, stage) whose weights a `select` step publishes
+        self.fingerprints: dict[str, dict[str, str]] = {}
 
     def plan(self) -> Plan:
         self._images()
@@ -136,14 +144,16 @@ class Planner:
         """Where the masks of real images come from, as far as it decides them."""
         if self.spec.masks is None:
             return self.protocol.masks
-        segmenter = config.make("segmenters", self.spec.masks)
         ids = [case.id for cases in self.cases.values() for case in cases]
-        return {
-            "segmenter": self.spec.masks.plugin,
-            "version": segmenter.version,
-            "config": {k: v for k, v in self.spec.masks.config.items() if k != "folder"},
-            "fingerprint": dict(segmenter.fingerprint(ids)),
-        }
+        return {"segmenter": self.spec.masks.plugin, **self._segmenter(self.spec.masks, ids)}
+
+    def _segmenter(self, spec: PluginSpec, names: Sequence[str]) -> dict[str, Any]:
+        """What decides a segmenter's labels of these volumes; asks it for weights and licences before any work."""
+        segmenter, key = config.make("segmenters", spec), digest([spec.plugin, spec.config, list(names)])
+        if key not in self.fingerprints:  # hashing weights takes seconds; many steps share them
+            self.fingerprints[key] = dict(segmenter.fingerprint(names))
+        settings = {name: value for name, value in spec.config.items() if name != "folder"}
+        return {"version": segmenter.version, "config": settings, "fingerprint": self.fingerprints[key]}
 
     # ------------------------------------------------------------------------------------------------- contestants
     def _contestant(self, contestant: Contestant) -> None:
@@ -153,8 +163,14 @@ class Planner:
         plugin = PluginSpec(plugin=contestant.plugin, config=contestant.config)
         purposes = self._purposes(contestant, generator)
         wanted = {name for purpose in purposes for name in generator.reads(purpose).stages}
-        for stage in _with_needs(generator.stages(), wanted):
+        stages = _with_needs(generator.stages(), wanted)
+        if contestant.weights is not None:  # given weights are the choice
+            stages = [replace(stage, choice=None) for stage in stages]
+        self.chosen |= {(contestant.label, stage.name) for stage in stages if stage.choice is not None}
+        for stage in stages:
             self._training(contestant, plugin, generator.version, stage)
+            if stage.choice is not None:
+                self._select(contestant, plugin, generator, stage, stage.choice)
         for purpose in purposes:
             self._outputs(contestant, plugin, generator, purpose)
         for metric in self.spec.metrics:
@@ -176,7 +192,7 @@ class Planner:
         return purposes
 
     def _training(self, contestant: Contestant, plugin: PluginSpec, version: int, stage: Stage) -> None:
-        inputs = {need: _training_id(contestant, need) for need in stage.needs} | {"images": "images"}
+        inputs = {need: self._weights(contestant, need) for need in stage.needs} | {"images": "images"}
         identity: dict[str, Any] = {"version": version, "stage": stage.name, "config": dict(stage.config)}
         identity["data"] = {split: list(self.splits[split]) for split in ("train", "val")}
         if stage.conditional:
@@ -190,19 +206,46 @@ class Planner:
             "stage_config": dict(stage.config),
             "steps": stage.steps,
             "needs": list(stage.needs),
+            "choice": None if stage.choice is None else asdict(stage.choice),
             "lineage": digest(identity | {"plugin": plugin.plugin, "seed": seed, "inputs": keys}),
             "weights": None if contestant.weights is None else str(contestant.weights.resolve()),
         }
         id, identity = _training_id(contestant, stage.name), identity | {"steps": stage.steps}
         self._add(id, "weights", contestant.label, plugin, identity, ["weights"], inputs, detail, seed)
 
+    def _weights(self, contestant: Contestant, stage: str) -> str:
+        """The step that publishes a stage's weights."""
+        known = (contestant.label, stage) in self.chosen
+        return f"select:{contestant.label}:{stage}" if known else _training_id(contestant, stage)
+
+    def _select(self, contestant: Contestant, plugin: PluginSpec, generator: Any, stage: Stage, choice: Choice) -> None:
+        """Choose among a training's candidates by the FID of their samples to the validation split."""
+        reads, steps = generator.reads("sample"), stage.steps or 0
+        if stage.name not in reads.stages:
+            raise UserError(f"{contestant.label}: stage {stage.name} does not take part in sampling; choose it by loss")
+        others = [name for name in reads.stages if name != stage.name]
+        inputs = {name: self._weights(contestant, name) for name in others}
+        extractor = config.plugin_spec("extractors", choice.extractor, {})
+        real = self._derived("features", extractor, self.steps["images"], self.splits["val"])
+        inputs |= {"candidates": _training_id(contestant, stage.name), "val": real.id}
+        identity: dict[str, Any] = {"version": generator.version, "config": dict(reads.config)}
+        identity |= {"choice": asdict(choice)}
+        identity |= {"stage": stage.name, "steps": steps, "grid": self.protocol.grid.model_dump(mode="json")}
+        detail: dict[str, Any] = {"stage": stage.name, "others": others, "candidates": choice.candidates(steps)}
+        detail |= {"samples": choice.samples, "extractor": extractor.model_dump(mode="json")}
+        seed = seeds.derive(self.spec.seed, "select")
+        id = self._weights(contestant, stage.name)
+        self._add(id, "select", contestant.label, plugin, identity, ["weights"], inputs, detail, seed)
+
     def _outputs(self, contestant: Contestant, plugin: PluginSpec, generator: Any, purpose: Purpose) -> None:
         reads = generator.reads(purpose)
-        inputs = {stage: _training_id(contestant, stage) for stage in reads.stages}
+        inputs = {stage: self._weights(contestant, stage) for stage in reads.stages}
         identity = {"version": generator.version, "config": dict(reads.config), "purpose": purpose}
         identity["grid"] = self.protocol.grid.model_dump(mode="json")
         if purpose == "sample":
-            items = [sample_id(index) for index in range(self.spec.samples)]
+            available = generator.available(self.protocol)
+            count = self.spec.samples if available is None else min(self.spec.samples, available)
+            items = [sample_id(index) for index in range(count)]
         else:
             items = list(self.splits["test"])
         kind = {"sample": "samples", "sample-conditional": "conditional", "reconstruct": "reconstructions"}[purpose]
@@ -235,7 +278,7 @@ class Planner:
             "contestant": contestant.label,
         }
         self._add(
-            f"scores:{contestant.label}:{spec.plugin}",
+            f"scores:{contestant.label}:{spec.label}",
             "scores",
             contestant.label,
             spec,
@@ -261,21 +304,38 @@ class Planner:
         by, _, name = need.by.partition(":")
         if by == "volumes":
             return step
-        inputs = {"volumes": step.id}
         if by == "states":
-            inputs["images"] = "images"
-            identity = {"version": metric.version, "config": spec.config, "source": need.source}
-            place = need.source if step.label == REAL else step.id  # each split's apart: a metric may read several
-            id = f"states:{place}:{spec.plugin}"
-            return self._add(id, "states", step.label, spec, identity, list(items), inputs, {"source": need.source})
+            return self._states(contestant, spec, metric, need, step, items)
         kind = {"features": "extractors", "labels": "segmenters"}[by]
-        plugin = config.plugin_spec(kind, name, metric.plugin_config())
-        made = config.make(kind, plugin)
-        identity = {"version": made.version, "config": plugin.config}
-        if kind == "extractors":
-            identity["preprocessing"] = dict(made.preprocessing)
-        id = f"{by}:{step.id}:{name}-{digest(identity)[:6]}"  # two metrics may want it in two configurations
-        return self._add(id, by, step.label, plugin, identity, list(items), inputs)
+        return self._derived(by, config.plugin_spec(kind, name, metric.plugin_config()), step, items, need.source)
+
+    def _states(
+        self, contestant: Contestant, spec: PluginSpec, metric: Any, need: Need, step: Step, items: Iterable[str]
+    ) -> Step:
+        """A metric's own case-by-case part, of volumes or of label maps."""
+        inputs = {"volumes": step.id, "images": "images"}
+        _, _, of = need.by.partition(":")
+        if of:
+            inputs["labels"] = self._made(contestant, spec, metric, Need(need.source, of), step, items).id
+        identity = {"version": metric.version, "config": spec.config, "source": need.source}
+        place = need.source if step.label == REAL else step.id  # each split's apart: a metric may read several
+        id = f"states:{place}:{spec.label}"
+        return self._add(id, "states", step.label, spec, identity, list(items), inputs, {"source": need.source})
+
+    def _derived(self, by: str, spec: PluginSpec, step: Step, items: Iterable[str], source: str = "") -> Step:
+        """Features or label maps of volumes; one step however many metrics want them."""
+        items, place = list(items), step.id
+        if by == "features":
+            made = config.make("extractors", spec)
+            identity = {"version": made.version, "config": spec.config, "preprocessing": dict(made.preprocessing)}
+        elif step.label == REAL:
+            place = source  # each split's apart: a segmenter's fingerprint may hold the list of cases
+            by_item = {item_id(case): case.id for cases in self.cases.values() for case in cases}
+            identity = self._segmenter(spec, [by_item[item] for item in items])
+        else:
+            identity = self._segmenter(spec, [generated_name(step, item) for item in items])
+        id = f"{by}:{place}:{spec.plugin}-{digest(identity)[:6]}"  # two metrics may want it in two configurations
+        return self._add(id, by, step.label, spec, identity, items, {"volumes": step.id})
 
 
 def _training_id(contestant: Contestant, stage: str) -> str:

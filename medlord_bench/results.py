@@ -34,25 +34,51 @@ class Score(Frozen):
     low: float | None = Field(None, description="lower end of the interval")
     high: float | None = Field(None, description="upper end of the interval")
     interval: str = Field("", description="how the interval was made, e.g. '95 % delete-one-volume jackknife'")
+    quartiles: tuple[float, float] | None = Field(None, description="of the cases, where the value is their median")
+    p: float | None = Field(None, ge=0, le=1, description="p-value against 'no difference from the reference'")
+    p_of: str = Field("", description="which test p is of")
     n: int = Field(0, description="volumes (or patients) behind the value")
     n_reference: int | None = Field(None, description="real volumes compared with, where there is such a set")
     failed: int = Field(0, description="samples that failed and are counted in n")
     floor: float | None = Field(None, description="real against real, on disjoint halves")
     floor_n: int | None = Field(None, description="volumes on each side of the floor")
     floor_note: str = ""
+    ceiling: float | None = Field(None, description="the best that the measuring tool itself reaches, on real images")
+    ceiling_note: str = ""
     status: Literal["ok", "not_run"] = "ok"
     reason: str = Field("", description="why a value was not computed")
     note: str = Field("", description="what a reader must know, e.g. a fallback that was asked for")
+    warning: str = Field("", description="what a reader must not miss, e.g. samples that lie upside down")
 
 
 class CaseRow(Frozen):
-    """One value of one case."""
+    """One value of one case. patient: whose case it is, where cases are compared in pairs."""
 
     metric: str
     generator: str
     case: str
     region: str = ""
     value: float
+    patient: str = ""
+
+
+class Replicates(Frozen):
+    """A score with each unit left out in turn, so that the difference of two generators gets an interval.
+
+    samples: sample -> the value without it. real: real patient -> the value without it; the same patients stand
+    behind every generator, so these are paired.
+    """
+
+    metric: str
+    protocol: str
+    generator: str
+    dataset: str
+    region: str = ""
+    reference: str = ""
+    value: float
+    better: Literal["lower", "higher"] = "lower"
+    samples: dict[str, float]
+    real: dict[str, float]
 
 
 class ResultsFile(Frozen):

@@ -19,7 +19,7 @@ from medlord_bench.plan import Plan, Step, read_plan
 from medlord_bench.store import Store, publish, write_json
 from medlord_bench.worker import Settings, missing, output
 
-LINKED = ("weights", "samples", "conditional", "reconstructions", "features", "labels", "images")
+LINKED = ("weights", "select", "samples", "conditional", "reconstructions", "features", "labels", "images")
 
 
 def open_run(store: Store, plan: Plan, file: RunFile, settings: Settings) -> Path:

@@ -24,7 +24,7 @@ import torch
 
 from medlord_bench import seeds
 from medlord_bench.checkpoints import read_torch
-from medlord_bench.contracts import Precision, Run, Selection
+from medlord_bench.contracts import Choice, Precision, Run, Selection, candidate_name
 from medlord_bench.errors import StepError, Stopped
 from medlord_bench.store import publish
 
@@ -66,12 +66,16 @@ class Recipe(Protocol):
 
 @dataclass(frozen=True)
 class Horizon:
-    """How far to train and how often to look. `selection`: which weights are published."""
+    """How far to train and how often to look.
+
+    selection: which weights are published. choice: the candidates to publish instead, where the bench is to choose.
+    """
 
     steps: int
     validate_every: int
     checkpoint_every: int
     selection: Selection = "best"
+    choice: Choice | None = None
 
 
 def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[Any]:
@@ -215,6 +219,7 @@ class _Checkpoint:
 
 def _export(recipe: Recipe, folder: Path) -> Path:
     """Export into `folder`, replacing what is there only once the new one is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
@@ -238,8 +243,10 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
 
     Returns the folder below `out` with the selected weights. Raises `Stopped`, with everything saved, when
     `run.stop()` turns true, and `StepError` where gradients stay non-finite. On `selection="best"` candidates are
-    looked at every `validate_every` steps and at the last one; ties go to the earlier.
+    looked at every `validate_every` steps and at the last one; ties go to the earlier. With a `choice`, the folder
+    returned holds one folder of weights per candidate.
     """
+    candidates = horizon.choice.candidates(horizon.steps) if horizon.choice else ()
     checkpoint = _Checkpoint(out, recipe)
     start, best = checkpoint.load(run.device)
     if start > horizon.steps:
@@ -266,6 +273,8 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
                     if loss < best:
                         best = loss
                         _export(recipe, out / "best")
+                if done in candidates:
+                    _export(recipe, out / "candidates" / candidate_name(done))
                 if done % horizon.checkpoint_every == 0 or done == horizon.steps or checkpoint.is_due():
                     checkpoint.save(done, best)
                 if run.stop() and done < horizon.steps:
@@ -278,6 +287,10 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
 
 def _publishable(recipe: Recipe, horizon: Horizon, out: Path, best: float, curves: Curves) -> Path:
     """The selected weights. The last step is a candidate too, but does not count for a longer training later."""
+    if horizon.choice is not None:
+        if horizon.steps == 0:
+            _export(recipe, out / "candidates" / candidate_name(0))
+        return out / "candidates"
     if horizon.selection == "last" or horizon.steps == 0:
         return _export(recipe, out / "last")
     if horizon.steps % horizon.validate_every and _validate(recipe, horizon.steps, curves) < best:

@@ -111,6 +111,7 @@ class DataProtocol(Frozen):
     fit: "crop-pad" crops or pads about the centre, keeping voxels; "resize" resamples to the grid's shape.
     split: how the train/val/test lists came about, in words; `split_sha256` pins the lists themselves.
     masks: "dataset" for masks that came with the images, "none", or the name and version of a segmenter.
+    segmenter: what finds the regions in generated volumes, unless a metric is told otherwise.
     """
 
     name: str
@@ -120,6 +121,7 @@ class DataProtocol(Frozen):
     split_sha256: str
     counts: dict[str, int]
     masks: str
+    segmenter: str = "totalsegmentator"
     synthetic: bool = False
     rvr_regions: tuple[str, ...] = ()
     condition_regions: tuple[str, ...] = ()
@@ -137,12 +139,14 @@ class Request:
     """One sample to draw. The volume may depend on nothing but this, the config and the weights.
 
     condition: the label map that a conditional sample must follow, on `grid`; None for an unconditional sample.
+    case: the id of the case whose mask that is; empty for an unconditional sample.
     """
 
     index: int
     seed: int
     grid: Grid
     condition: LabelMap | None = None
+    case: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,22 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Choosing a stage's checkpoint by what each one samples: the lowest FID on the validation split (paper, A.1).
+
+    every: training steps between candidates; the last step is one too. samples: how many volumes each candidate draws.
+    """
+
+    every: int
+    samples: int
+    extractor: str = "imagenet"
+
+    def candidates(self, steps: int) -> tuple[int, ...]:
+        """The training steps after which there is a candidate."""
+        return tuple(sorted({*range(self.every, steps + 1, self.every), steps}))
+
+
+@dataclass(frozen=True)
 class Stage:
     """One training stage of a generator, e.g. the autoencoder.
 
@@ -160,6 +180,8 @@ class Stage:
     steps: how far to train; a training that is short of it continues. None for a stage that does not iterate.
     needs: earlier stages whose weights it reads.
     conditional: whether it reads masks, so that the protocol's condition regions decide its output too.
+    choice: where its checkpoint is to be chosen by what it samples; `train` then returns one folder of weights per
+        candidate, `candidate_name(step)`, and the bench chooses.
     """
 
     name: str
@@ -167,6 +189,12 @@ class Stage:
     steps: int | None = None
     needs: tuple[str, ...] = ()
     conditional: bool = False
+    choice: Choice | None = None
+
+
+def candidate_name(step: int) -> str:
+    """The folder of a candidate's weights."""
+    return f"step-{step:08d}"
 
 
 Purpose = Literal["sample", "sample-conditional", "reconstruct"]
@@ -185,8 +213,11 @@ class Item:
     """One published file that a metric reads.
 
     source: "samples", "conditional:test", "reconstructions", "real:train", "real:val" or "real:test".
-    path: the volume, features or state of the item; None when the item failed (`failed` says why).
-    reference: what it is compared with case by case (the real image of a reconstruction, the mask of a condition).
+    path: the volume, label map, features or state of the item; None when the item failed (`failed` says why).
+    reference: what it is compared with case by case: the real image of a reconstruction, the mask of a condition; for
+        label maps always the case's own mask, where it has one.
+    spacing: voxel size in mm: the case's own, or the protocol's nominal one; None where none is known.
+    names, reference_names: label value to region name, where `path` or `reference` is a label map.
     """
 
     id: str
@@ -195,13 +226,17 @@ class Item:
     patient: str | None = None
     reference: Path | None = None
     failed: str | None = None
+    spacing: tuple[float, float, float] | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
+    reference_names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Need:
     """What a metric reads: items of `source`, as made by `by`.
 
-    by: "volumes", "features:EXTRACTOR", "labels:SEGMENTER" or "states" (the metric's own `extract`, case by case).
+    by: "volumes", "features:EXTRACTOR", "labels:SEGMENTER", "states" (the metric's own `extract`, case by case) or
+        "states:labels:SEGMENTER" (the metric's own `extract` of that segmenter's label maps).
     """
 
     source: str

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from medlord_bench.contracts import LabelMap, Volume
+from medlord_bench.contracts import Item, LabelMap, Volume
 from medlord_bench.errors import UserError
 from medlord_bench.volume_fit import (
     Fitted,
@@ -36,6 +36,8 @@ __all__ = [
     "check_same_grid",
     "fit",
     "fit_labels",
+    "item_labels",
+    "item_reference",
     "missing_regions",
     "not_ct",
     "place",
@@ -115,3 +117,21 @@ def missing_regions(labels: LabelMap, regions: Iterable[str]) -> tuple[list[str]
         elif any(mask.take(at, axis=axis).any() for axis in range(3) for at in (0, -1)):
             cropped.append(name)
     return missing, cropped
+
+
+def item_labels(item: Item) -> LabelMap:
+    """The label map of an item that a segmenter made. Raises `UserError` where the item failed."""
+    return _labels_of(item.path, item.names, item.id)
+
+
+def item_reference(item: Item) -> LabelMap:
+    """The case's own mask, which an item is compared with. Raises `UserError` where it has none."""
+    return _labels_of(item.reference, item.reference_names, item.id)
+
+
+def _labels_of(path: Path | None, names: Mapping[int, str], case: str) -> LabelMap:
+    if path is None:
+        raise UserError(f"case {case}: no label map; expected one: give masks, or leave the metric out")
+    if path.suffix != ".npy":
+        return read_labels(path, names)
+    return LabelMap(np.load(path, allow_pickle=False), np.eye(4), names)

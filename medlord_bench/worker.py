@@ -19,7 +19,7 @@ from medlord_bench.progress import Progress, make_progress
 from medlord_bench.store import Store, StoredObject
 
 log = logging.getLogger("medlord_bench")
-UNSHARDED = {"weights", "scores"}
+UNSHARDED = {"weights", "select", "scores"}
 
 
 class Settings(Frozen):
@@ -34,6 +34,13 @@ class Settings(Frozen):
     offline: bool = False
     weights_dir: Path | None = Field(None, description="offline folder of pretrained weights")
     max_time: float | None = Field(None, gt=0, description="seconds after which to save and stop with exit 75")
+
+    def export(self) -> None:
+        """Put where weights are, and whether the network may be used, where plugins look: also while planning."""
+        if self.offline:
+            os.environ["MEDLORD_BENCH_OFFLINE"] = "1"
+        if self.weights_dir is not None:
+            os.environ["MEDLORD_BENCH_WEIGHTS"] = str(self.weights_dir)
 
 
 def pick_device(wanted: str) -> str:
@@ -84,6 +91,7 @@ def execute(
     Items are dealt by position, batch b to shard b mod `shards`, so that the same items share a batch whatever the
     number of workers; a step that is complete costs nothing.
     """
+    settings.export()
     plan = read_plan(run_folder)
     step = plan.step(step_id)
     store = Store(settings.store)

@@ -43,6 +43,10 @@ class Noise:
     def check(self, data: DataProtocol) -> None:
         """Any grid will do."""
 
+    def available(self, data: DataProtocol) -> int | None:
+        """Any number of samples."""
+        return None
+
     def stages(self) -> Sequence[Stage]:
         return (Stage("statistics", {}),)
 
@@ -78,6 +82,6 @@ class Noise:
             yield Volume(hu, request.grid.affine())
 
     def reconstruct(
-        self, weights: Mapping[str, Path], volumes: Iterable[Volume], run: Run
+        self, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
     ) -> Iterator[Volume | Failure]:
         raise UserError("noise has no autoencoder")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import AttentionBackend, Frozen, Precision, Selection, Shape
+from medlord_bench.contracts import AttentionBackend, Choice, Frozen, Precision, Selection, Shape
 from medlord_bench.nn.vqgan_config import PRESETS as VQGANS
 from medlord_bench.nn.vqgan_config import VQGANConfig, adversary_fits
 
@@ -130,7 +130,6 @@ class OptimisationConfig(Frozen):
     loss: Literal["l1", "huber"] = "l1"
     validate_every: Positive = 5_000
     checkpoint_every: Positive = 1_000
-    selection: Selection = "best"
 
     @model_validator(mode="after")
     def _parts_fit(self) -> OptimisationConfig:
@@ -145,15 +144,28 @@ class OptimisationConfig(Frozen):
 
 
 class DiffusionConfig(OptimisationConfig):
-    """The unconditional latent diffusion stage. timesteps: T of the cosine schedule (paper: 300)."""
+    """The unconditional latent diffusion stage. timesteps: T of the cosine schedule (paper: 300).
+
+    selection: "fid" samples from a candidate every `candidate_every` steps, `candidate_samples` volumes each, and takes
+    the one of the lowest FID on the validation split (the paper, A.1, chose so on its test split).
+    """
 
     net: UNetConfig = UNetConfig()
     timesteps: Annotated[int, Field(ge=2)] = 300
+    selection: Literal["best", "last", "fid"] = "best"
+    candidate_every: Positive = 50_000
+    candidate_samples: Annotated[int, Field(ge=2)] = 16
+
+    @property
+    def choice(self) -> Choice | None:
+        """What the bench chooses among, where it is to choose."""
+        return Choice(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
 
 
 class ControlNetConfig(OptimisationConfig):
     """The ControlNet stage. condition_dropout: how often a training step sees no condition at all."""
 
+    selection: Selection = "best"
     net: ControlUNetConfig = ControlUNetConfig()
     batch: Positive = 1
     lr: Annotated[float, Field(gt=0)] = 7.5e-5

@@ -20,7 +20,7 @@ from medlord_bench.contracts import (
 )
 from medlord_bench.errors import UserError
 
-from .configs import AutoencoderConfig, MedLoRDConfig, OptimisationConfig
+from .configs import AutoencoderConfig, ControlNetConfig, DiffusionConfig, MedLoRDConfig
 from .presets import PRESETS, VARIANTS
 
 
@@ -59,18 +59,27 @@ class MedLoRD:
                 "choose a smaller patch with --set generator.autoencoder.patch=X,Y,Z"
             )
 
+    def available(self, data: DataProtocol) -> int | None:
+        """Any number of samples."""
+        return None
+
     def stages(self) -> Sequence[Stage]:
         """Autoencoder; the cohort's latents, encoded once; diffusion; ControlNet."""
         config = self.config
         common = {} if config.pretrained is None else {"pretrained": config.pretrained.model_dump(mode="json")}
-        trained: dict[str, tuple[AutoencoderConfig | OptimisationConfig, tuple[str, ...]]] = {
+        trained: dict[str, tuple[AutoencoderConfig | DiffusionConfig | ControlNetConfig, tuple[str, ...]]] = {
             "autoencoder": (config.autoencoder, ()),
             "diffusion": (config.diffusion, ("latents",)),
             "controlnet": (config.controlnet, ("autoencoder", "latents", "diffusion")),
         }
         stages = {
             name: Stage(
-                name, part.model_dump(mode="json", exclude={"steps"}) | common, part.steps, needs, name == "controlnet"
+                name,
+                part.model_dump(mode="json", exclude={"steps"}) | common,
+                part.steps,
+                needs,
+                conditional=name == "controlnet",
+                choice=config.diffusion.choice if name == "diffusion" and config.pretrained is None else None,
             )
             for name, (part, needs) in trained.items()
         }
@@ -100,7 +109,7 @@ class MedLoRD:
         return sampling.sample(self.config.sampling, weights, requests, run)
 
     def reconstruct(
-        self, weights: Mapping[str, Path], volumes: Iterable[Volume], run: Run
+        self, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
     ) -> Iterator[Volume | Failure]:
         from . import sampling
 

@@ -96,13 +96,13 @@ def _in_hu(image: torch.Tensor, window: Window, request: Request | Volume) -> Vo
 
 
 def reconstruct(
-    config: SamplingConfig, weights: Mapping[str, Path], volumes: Iterable[Volume], run: Run
+    config: SamplingConfig, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
 ) -> Iterator[Volume | Failure]:
-    """Each volume through encoder, codebook and decoder."""
+    """Each (case id, volume) through encoder, codebook and decoder."""
     net = load_autoencoder(weights["autoencoder"], run.device)
     window = hu_window(weights["autoencoder"])
     encoding = LatentsConfig(precision=config.precision, tile=config.tile)
-    for volume in volumes:
+    for _, volume in volumes:
         _latent_shape(volume.shape, net.factor)
         z = encode(net, scale_hu(volume.hu, window)[None, None], encoding, run.device)
         yield _in_hu(decode(net, z.to(run.device), config.precision, config.tile), window, volume)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from medlord_bench.contracts import Cohort, Run, Stage
+from medlord_bench.contracts import Choice, Cohort, Run, Stage
 from medlord_bench.training import Horizon, fit
 
 from .autoencoder import AutoencoderRecipe, load_autoencoder
 from .conditioning import ControlNetRecipe
-from .configs import AutoencoderConfig, MedLoRDConfig, OptimisationConfig
+from .configs import AutoencoderConfig, ControlNetConfig, DiffusionConfig, MedLoRDConfig
 from .diffusion import DiffusionRecipe, load_diffusion
 from .latents import StoredLatents, encode_cohort
 
@@ -27,12 +27,20 @@ def train(config: MedLoRDConfig, stage: Stage, data: Cohort, inputs: Mapping[str
         return fit(AutoencoderRecipe(config.autoencoder, data, run), _horizon(config.autoencoder), out, run, stage.name)
     latents = StoredLatents(inputs["latents"], data)
     if stage.name == "diffusion":
-        return fit(DiffusionRecipe(config.diffusion, latents, run), _horizon(config.diffusion), out, run, stage.name)
+        return fit(
+            DiffusionRecipe(config.diffusion, latents, run),
+            _horizon(config.diffusion, stage.choice),
+            out,
+            run,
+            stage.name,
+        )
     diffusion = load_diffusion(inputs["diffusion"], run.device)
     factor = load_autoencoder(inputs["autoencoder"], "cpu").factor
     recipe = ControlNetRecipe(config.controlnet, diffusion, latents, data, factor, run)
     return fit(recipe, _horizon(config.controlnet), out, run, stage.name)
 
 
-def _horizon(config: AutoencoderConfig | OptimisationConfig) -> Horizon:
-    return Horizon(config.steps, config.validate_every, config.checkpoint_every, config.selection)
+def _horizon(config: AutoencoderConfig | DiffusionConfig | ControlNetConfig, choice: Choice | None = None) -> Horizon:
+    """choice: of the stage; with it, what is published is not decided here."""
+    selection = "last" if config.selection == "fid" else config.selection
+    return Horizon(config.steps, config.validate_every, config.checkpoint_every, selection, choice)

@@ -14,20 +14,20 @@ from medlord_bench.cohort import StoredCohort
 from medlord_bench.config import RunSpec, plugin_spec, validate
 from medlord_bench.contracts import SPLITS, Case, Run, Split
 from medlord_bench.plan import Plan, Planner
-from medlord_bench.steps import Job, images
+from medlord_bench.steps import HANDLERS, Job
 from medlord_bench.store import Store
 
-PHANTOM = {"shape": [32, 32, 16], "n_train": 4, "n_val": 1, "n_test": 3}
+PHANTOM = {"shape": [32, 32, 16], "n_train": 4, "n_val": 3, "n_test": 3}
 HEAVY = ("torch", "monai", "scipy", "matplotlib", "pandas")
 
 
 def phantom(run: Run, scratch: Path) -> tuple[StoredCohort, Plan]:
-    """A prepared phantom cohort of eight small patients, through the same steps as any run."""
+    """A prepared phantom cohort of ten small patients, through the same steps as any run."""
     dataset = plugin_spec("datasets", "phantom", PHANTOM)
     planner = Planner(RunSpec(contestants=(), dataset=dataset, metrics=(), samples=0))
     plan = planner.plan()
     job = Job(plan, plan.step("images"), Store(scratch), run)
-    images(job, worker.missing(job.store, job.step))
+    HANDLERS["images"](job, worker.missing(job.store, job.step))
     return job.cohort(), plan
 
 

@@ -81,12 +81,18 @@ def _trains(generator: Any, stage: Stage, cohort: StoredCohort, weights: dict[st
     yield Check(f"stage {stage.name}: stopped {stopped} times and resumed, ends in the same weights", same)
 
 
-def _requests(cohort: StoredCohort, conditional: bool) -> list[Request]:
-    test = cohort.ids("test")
-    grid = cohort.protocol.grid
+def _requests(generator: Any, cohort: StoredCohort, conditional: bool) -> list[Request]:
+    test, grid = cohort.ids("test"), cohort.protocol.grid
+    available = None if conditional else generator.available(cohort.protocol)
     return [
-        Request(index, seeds.derive("check", index), grid, cohort.label_map(test[index]) if conditional else None)
-        for index in range(3)
+        Request(
+            index,
+            seeds.derive("check", index),
+            grid,
+            cohort.label_map(test[index]) if conditional else None,
+            test[index] if conditional else "",
+        )
+        for index in range(3 if available is None else min(3, available))
     ]
 
 
@@ -96,7 +102,7 @@ def _samples(generator: Any, cohort: StoredCohort, weights: Mapping[str, Path], 
         if capability not in generator.capabilities:
             continue
         used = {stage: weights[stage] for stage in generator.reads(purpose).stages}
-        requests = _requests(cohort, capability == "conditional")
+        requests = _requests(generator, cohort, capability == "conditional")
         volumes = list(generator.sample(used, requests, run))
         yield from _looks_right(capability, volumes, cohort, len(requests))
         again = list(generator.sample(used, requests, run))
@@ -112,7 +118,7 @@ def _samples(generator: Any, cohort: StoredCohort, weights: Mapping[str, Path], 
 
 def _reconstructs(generator: Any, cohort: StoredCohort, weights: Mapping[str, Path], run: Run) -> Iterator[Check]:
     used = {stage: weights[stage] for stage in generator.reads("reconstruct").stages}
-    real = [cohort.volume(case_id) for case_id in cohort.ids("test")]
+    real = [(case_id, cohort.volume(case_id)) for case_id in cohort.ids("test")]
     volumes = list(generator.reconstruct(used, iter(real), run))
     yield from _looks_right("reconstruct", volumes, cohort, len(real))
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from medlord_bench import registry
 from medlord_bench.checks import Check
-from medlord_bench.checks.common import configures, imports_nothing_heavy, make, phantom, version_of
+from medlord_bench.checks.common import configures, imports_nothing_heavy, phantom, version_of
+from medlord_bench.config import metric_spec
 from medlord_bench.contracts import Item, Metric, MetricInputs, Run
 from medlord_bench.results import Score
 
@@ -16,12 +17,15 @@ def check(name: str, run: Run) -> Iterator[Check]:
     yield imports_nothing_heavy("metrics", name)
     yield version_of(registry.load("metrics", name))
     yield from configures("metrics", name)
-    metric = make("metrics", name)
-    yield Check("fulfils contracts.Metric", isinstance(metric, Metric))
-    needs = list(metric.needs())
-    known = all(need.by == "volumes" or need.by == "states" or ":" in need.by for need in needs)
-    yield Check("needs name a source and how it is read", bool(needs) and known, str(needs))
     cohort, _ = phantom(run, run.scratch / "store")
+    plugin = registry.load("metrics", name)
+    metric = plugin(plugin.Config.model_validate(metric_spec(name, cohort.protocol, {}).config))
+    yield Check("fulfils contracts.Metric", isinstance(metric, Metric))
+    for variant in plugin.variants:
+        yield Check(f"variant {variant} is valid", bool(metric_spec(f"{name}:{variant}", cohort.protocol, {}).config))
+    needs = list(metric.needs())
+    known = all(need.by.split(":")[0] in ("volumes", "features", "labels", "states") for need in needs)
+    yield Check("needs name a source and how it is read", bool(needs) and known, str(needs))
     id, text = metric.protocol(cohort.protocol)
     yield Check("its protocol has an id and a text", bool(id) and bool(text), id)
     failed = {need: [Item(f"{need.source}-{i}", need.source, None, failed="NaN") for i in range(4)] for need in needs}

@@ -40,7 +40,7 @@ def spec_options(command: Command) -> Command:
                 type=click.Path(path_type=Path),
                 help="Folder of the data set's images; else MEDLORD_BENCH_DATA_ROOT.",
             ),
-            click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Default: fid and reconstruction."),
+            click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Default: all that need nothing to download."),
             click.option("--samples", type=int, metavar="N", help="Unconditional samples; default: one per test case."),
             click.option(
                 "--conditional/--no-conditional", default=None, help="Sample to the masks of the test split too."
@@ -123,9 +123,10 @@ def settings_of(options: dict[str, Any]) -> Settings:
     registry.load("executors", executor)
     fields = {name: options.pop(name) for name in ("device", "batch", "threads", "offline", "weights_dir", "max_time")}
     store = options.pop("store").resolve()
-    return config.validate(
-        Settings, {"store": store, "workers": workers, "executor": executor, **fields}, "command line"
-    )
+    given = {"store": store, "workers": workers, "executor": executor, **fields}
+    settings = config.validate(Settings, given, "command line")
+    settings.export()
+    return settings
 
 
 def _gpu_count() -> int:

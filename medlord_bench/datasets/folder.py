@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from medlord_bench.config import WITHOUT_SEGMENTER
 from medlord_bench.contracts import Case, DataProtocol, Frozen, Grid, LabelMap, Shape, Split, Volume
 from medlord_bench.errors import UserError
 from medlord_bench.hashing import digest
@@ -84,6 +85,7 @@ class FolderDataset:
             split_sha256=digest({"lists": files.split_sha256, "patches": self._patch_facts()}),
             counts={split: n * each for split, n in files.counts.items()},
             masks=files.masks,
+            segmenter="lungs" if files.masks in WITHOUT_SEGMENTER else files.masks,
             rvr_regions=known if config.rvr_regions is None else config.rvr_regions,
             condition_regions=known if config.condition_regions is None else config.condition_regions,
             adherence_regions=known if config.adherence_regions is None else config.adherence_regions,

@@ -59,6 +59,7 @@ class PhantomDataset:
             split_sha256=digest(facts | {"counts": self._counts}),
             counts={str(split): n for split, n in self._counts.items()},
             masks="dataset",
+            segmenter="phantom",
             synthetic=True,
             rvr_regions=(*CARDIAC, "lungs"),
             condition_regions=(*CARDIAC[:6], "lungs"),

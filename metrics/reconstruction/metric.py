@@ -47,6 +47,7 @@ class Reconstruction:
 
     Config: ClassVar[type[ReconstructionConfig]] = ReconstructionConfig
     version: ClassVar[int] = 1
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, config: ReconstructionConfig) -> None:
         self.config = config

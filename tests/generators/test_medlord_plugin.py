@@ -256,7 +256,7 @@ def test_tiles_change_neither_samples_nor_reconstructions(plain: Trained, cohort
     _, weights = plain
     whole, tiled = (_plugin("smoke", {"sampling": {"tile": tile}}) for tile in (None, (16, 16, 8)))
     pairs = list(zip(*(_sampled(g, weights, cohort, context) for g in (whole, tiled)), strict=True))
-    real = [cohort.volume(case) for case in cohort.ids("test")[:2]]
+    real = [(case, cohort.volume(case)) for case in cohort.ids("test")[:2]]
     used = {"autoencoder": weights["autoencoder"]}
     pairs += list(zip(*(g.reconstruct(used, iter(real), context) for g in (whole, tiled)), strict=True))
     assert len(pairs) == 4

@@ -58,6 +58,10 @@ class Toy:
         if not data.counts.get("train"):
             raise UserError(f"{data.name}: no train case; expected at least one")
 
+    def available(self, data: DataProtocol) -> int | None:
+        """Any number of samples."""
+        return None
+
     def stages(self) -> Sequence[Stage]:
         return (Stage("mean", config={}, steps=self.config.steps),)
 
@@ -111,14 +115,14 @@ class Toy:
             yield Volume(_hu(mean + self.config.noise_hu * noise, request.grid.hu_window), request.grid.affine())
 
     def reconstruct(
-        self, weights: Mapping[str, Path], volumes: Iterable[Volume], run: Run
+        self, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
     ) -> Iterator[Volume | Failure]:
         """The difference from the mean, rounded to `code_hu`, within the volume's own range: an autoencoder whose error
         is known to be at most half of it."""
         import numpy as np
 
         mean, code = _mean(weights["mean"]), self.config.code_hu
-        for volume in volumes:
+        for _, volume in volumes:
             if volume.shape != mean.shape:
                 yield Failure(f"the toy was trained on {mean.shape} and cannot take {volume.shape}")
                 continue

@@ -1,0 +1,65 @@
+"""One (step, shard) with everything its handler needs, and how files are published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from medlord_bench import config
+from medlord_bench.cohort import StoredCohort
+from medlord_bench.contracts import Run
+from medlord_bench.errors import Stopped
+from medlord_bench.plan import Plan, Step
+from medlord_bench.store import Store, StoredObject, Write
+
+T = TypeVar("T")
+VOLUME, STATE, SCORES = ".nii.gz", ".safetensors", ".scores.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One (step, shard) with everything a handler needs."""
+
+    plan: Plan
+    step: Step
+    store: Store
+    run: Run
+
+    @property
+    def out(self) -> StoredObject:
+        return self.store.object(self.step.kind, self.step.key)
+
+    def input(self, role: str) -> StoredObject:
+        source = self.plan.step(self.step.inputs[role])
+        return self.store.object(source.kind, source.key)
+
+    def cohort(self) -> StoredCohort:
+        images = self.plan.step("images")
+        return StoredCohort(self.store.object("images", images.key), self.plan.protocol, self.plan.splits)
+
+    def plugin(self, kind: str) -> Any:
+        return config.make(kind, self.step.plugin)
+
+    def check_stop(self, done: str) -> None:
+        if self.run.stop():
+            raise Stopped(f"{self.step.id}: stopped after {done}, saved")
+
+
+Handler = Callable[[Job, Sequence[str]], None]
+
+
+def npy(array: Any) -> Write:
+    def write(path: Path) -> None:
+        with open(path, "wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    return write
+
+
+def by(write: Callable[[Path, T], None], value: T) -> Write:
+    """`write(path, value)` as a writer of `StoredObject.put`."""
+    return lambda path: write(path, value)

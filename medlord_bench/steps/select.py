@@ -1,0 +1,71 @@
+"""Choose a training's checkpoint by what each candidate samples (paper, A.1), on the validation split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medlord_bench import config, seeds, stats
+from medlord_bench.config import PluginSpec
+from medlord_bench.contracts import Request, State, Volume, candidate_name
+from medlord_bench.errors import StepError
+from medlord_bench.states import load_state
+from medlord_bench.steps.job import STATE, Job, by
+from medlord_bench.steps.sample import problem_of
+from medlord_bench.store import write_json
+
+FID = ".json"
+
+
+def select(job: Job, items: Sequence[str]) -> None:
+    """Sample from every candidate with the same noise; publish the one of the lowest FID. Ties go to the earlier."""
+    real = job.input("val")
+    reference = [load_state(real.file(item, STATE)) for item in job.plan.splits["val"]]
+    found: dict[int, float] = {}
+    candidates = job.step.detail["candidates"]
+    with job.run.progress.task(f"select {job.step.detail['stage']} {job.step.label}", len(candidates)) as task:
+        for step in candidates:
+            name = candidate_name(step)
+            if not job.out.has(name):  # each is published as it is made, so that a stop loses one at most
+                result = _candidate(job, job.input("candidates").items / "weights" / name, reference)
+                job.out.put(name, {FID: by(write_json, result)}, result)
+                job.check_stop(name)
+            fid = job.out.sidecar(name).facts["fid"]
+            found[step] = math.inf if fid is None else float(fid)
+            task.advance()
+    best = min(found, key=lambda step: found[step])
+    if not math.isfinite(found[best]):
+        raise StepError(f"{job.step.id}: no candidate gave two samples that are CT; train longer, or select by loss")
+    job.run.log.info("%s: step %d, FID %.4g on val", job.step.id, best, found[best])
+    facts = dict(job.input("candidates").sidecar("weights").facts)  # the training its curves are of
+    facts |= {"steps": best, "fid_val": {str(step): fid for step, fid in found.items() if math.isfinite(fid)}}
+    job.out.put_folder("weights", job.input("candidates").items / "weights" / candidate_name(best), facts)
+
+
+def _candidate(job: Job, weights: Path, reference: Sequence[State]) -> dict[str, Any]:
+    """{"fid": mean of the planes or None, "samples", "failed"} of one candidate."""
+    detail = job.step.detail
+    generator = job.plugin("generators")
+    paths = {name: job.input(name).items / "weights" for name in detail["others"]} | {detail["stage"]: weights}
+    grid = job.plan.protocol.grid
+    requests = [Request(i, seeds.derive(job.step.seed, "sample", i), grid) for i in range(detail["samples"])]
+    extractor = config.make("extractors", PluginSpec.model_validate(detail["extractor"]))
+    made = generator.sample(paths, requests, job.run)
+    good = (volume for volume in made if isinstance(volume, Volume) and problem_of(volume, grid.shape) is None)
+    states = list(extractor.features(good, job.run))
+    fid = _fid(states, reference) if len(states) > 1 else None
+    return {"fid": fid, "samples": len(requests), "failed": len(requests) - len(states)}
+
+
+def _fid(samples: Sequence[State], reference: Sequence[State]) -> float:
+    """Mean over planes of the Frechet distance of all slices."""
+    pooled = _pooled(samples), _pooled(reference)
+    return float(np.mean([stats.frechet_distance(pooled[0][plane], pooled[1][plane]) for plane in pooled[0]]))
+
+
+def _pooled(states: Sequence[State]) -> Mapping[str, Any]:
+    return {plane: np.concatenate([state[plane] for state in states]) for plane in states[0]}
