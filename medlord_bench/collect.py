@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from medlord_bench import comparisons
+from medlord_bench.calibration import finding
 from medlord_bench.cohort import HU
 from medlord_bench.plan import Plan, Step
-from medlord_bench.results import CaseRow, ResultsFile, Score, write_results
+from medlord_bench.results import CaseRow, Replicates, ResultsFile, Score, write_results
 from medlord_bench.store import Store, write_json
 from medlord_bench.worker import output
 
@@ -20,18 +22,24 @@ VOLUME, SCORES = ".nii.gz", ".scores.json"
 
 
 def collect(store: Store, plan: Plan, folder: Path) -> None:
-    """Write scores, case rows, montage and curves of every step that is complete."""
+    """Write scores, comparisons, case rows, montage and curves of every step that is complete."""
     results = folder / "results"
     scores: list[Score] = []
     rows: list[CaseRow] = []
+    replicates: list[Replicates] = []
     protocols: dict[str, Any] = {}
     for step in plan.steps:
         if step.kind == "scores" and output(store, step).has("scores"):
             found = json.loads(output(store, step).file("scores", SCORES).read_text())
             scores += [Score.model_validate(score) for score in found["scores"]]
             rows += [CaseRow.model_validate(row) for row in found["rows"]]
+            replicates += [Replicates.model_validate(one) for one in found["replicates"]]
             protocols |= found["protocols"]
     write_results(results, ResultsFile(scores=tuple(scores), protocols=protocols), rows)
+    comparisons.write(results, comparisons.compare(scores, rows, replicates))
+    calibrated = finding.latest(store.root)
+    if calibrated is not None:
+        finding.write(calibrated, results)
     write_json(results / "montage.json", _montage(store, plan, folder))
     _curves(store, plan, results / "curves")
 

@@ -20,6 +20,7 @@ VERBS = {
     "status": "How far a run is.",
     "plan": "What a run would do, without doing it.",
     "check": "Test a plugin against its contract.",
+    "calibrate": "Test the bench itself with faults whose answers are known.",
     "doctor": "Look over this machine and say what to install.",
     "clean": "Remove what no run needs any more.",
     "worker": "Execute one step of a run (for executors).",

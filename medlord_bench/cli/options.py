@@ -26,34 +26,45 @@ store_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 
 
-def spec_options(command: Command) -> Command:
-    """What decides the results: the same for `run` and `plan`."""
-    for option in reversed(
-        (
-            click.argument("run_file", required=False, type=click.Path(path_type=Path), metavar="[RUN.YAML]"),
-            click.option(
-                "--generator", "generators", multiple=True, metavar="NAME[:VARIANT][@PRESET]", help="May be repeated."
-            ),
-            click.option("--dataset", metavar="NAME", help="phantom, folder, pccta, luna16, ..."),
-            click.option(
-                "--data-root",
-                type=click.Path(path_type=Path),
-                help="Folder of the data set's images; else MEDLORD_BENCH_DATA_ROOT.",
-            ),
-            click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Default: all that need nothing to download."),
-            click.option("--samples", type=int, metavar="N", help="Unconditional samples; default: one per test case."),
-            click.option(
-                "--conditional/--no-conditional", default=None, help="Sample to the masks of the test split too."
-            ),
-            click.option("--seed", type=int, help="Seed of everything random; default 0."),
-            click.option("--weights", type=click.Path(path_type=Path), help="Adopt these weights instead of training."),
-            click.option(
-                "--set", "sets", multiple=True, metavar="PATH=VALUE", help="E.g. --set generator.diffusion.steps=100"
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+SPEC_OPTIONS: dict[str, Callable[[Any], Any]] = {
+    "run_file": click.argument("run_file", required=False, type=click.Path(path_type=Path), metavar="[RUN.YAML]"),
+    "generators": click.option(
+        "--generator", "generators", multiple=True, metavar="NAME[:VARIANT][@PRESET]", help="May be repeated."
+    ),
+    "dataset": click.option("--dataset", metavar="NAME", help="phantom, folder, pccta, luna16, ..."),
+    "data_root": click.option(
+        "--data-root",
+        type=click.Path(path_type=Path),
+        help="Folder of the data set's images; else MEDLORD_BENCH_DATA_ROOT.",
+    ),
+    "metrics": click.option(
+        "--metric", "metrics", multiple=True, metavar="NAME", help="Default: all that need nothing to download."
+    ),
+    "samples": click.option(
+        "--samples", type=int, metavar="N", help="Unconditional samples; default: one per test case."
+    ),
+    "conditional": click.option(
+        "--conditional/--no-conditional", default=None, help="Sample to the masks of the test split too."
+    ),
+    "seed": click.option("--seed", type=int, help="Seed of everything random; default 0."),
+    "weights": click.option(
+        "--weights", type=click.Path(path_type=Path), help="Adopt these weights instead of training."
+    ),
+    "sets": click.option(
+        "--set", "sets", multiple=True, metavar="PATH=VALUE", help="E.g. --set generator.diffusion.steps=100"
+    ),
+}
+
+
+def spec_options(*names: str) -> Callable[[Command], Command]:
+    """What decides the results, the same for every verb that measures. names: of those wanted; none for all."""
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(names or tuple(SPEC_OPTIONS)):
+            command = SPEC_OPTIONS[name](command)
+        return command
+
+    return decorate
 
 
 def settings_options(command: Command) -> Command:
@@ -82,23 +93,9 @@ def settings_options(command: Command) -> Command:
     return command
 
 
-SPEC = (
-    "run_file",
-    "generators",
-    "dataset",
-    "data_root",
-    "metrics",
-    "samples",
-    "conditional",
-    "seed",
-    "weights",
-    "sets",
-)
-
-
 def run_file_of(options: dict[str, Any]) -> RunFile:
     """The run file with the command line on top. Takes its own options out of `options`."""
-    given = {name: options.pop(name) for name in SPEC}
+    given = {name: options.pop(name, () if name == "sets" else None) for name in SPEC_OPTIONS}
     file = config.read_run_file(given["run_file"]) if given["run_file"] else RunFile()
     over: dict[str, Any] = {
         name: given[name]

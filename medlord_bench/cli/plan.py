@@ -15,7 +15,7 @@ BYTES_PER_VOXEL = {"images": 3.0, "samples": 1.5, "conditional": 1.5, "reconstru
 
 
 @click.command()
-@spec_options
+@spec_options()
 @settings_options
 @json_option
 def plan(as_json: bool, **options: Any) -> None:

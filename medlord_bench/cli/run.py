@@ -13,14 +13,16 @@ import click
 
 from medlord_bench import config
 from medlord_bench.cli.options import json_option, run_file_of, settings_of, settings_options, spec_options
+from medlord_bench.config import RunFile
 from medlord_bench.errors import ExitCode, Stopped, UserError
 from medlord_bench.stopping import Stopper
+from medlord_bench.worker import Settings
 
 log = logging.getLogger("medlord_bench")
 
 
 @click.command()
-@spec_options
+@spec_options()
 @settings_options
 @click.option("--report/--no-report", "report", default=True, help="Draw the page at the end.")
 @json_option
@@ -32,8 +34,20 @@ def run(report: bool, as_json: bool, **options: Any) -> None:
     medlord-bench run --generator medlord --dataset pccta --data-root DIR
     medlord-bench run experiment.yaml --seed 1
     """
-    file = run_file_of(options)
-    settings = settings_of(options)
+    folder = work(run_file_of(options), settings_of(options))
+    pages = draw(folder) if report else []
+    for line in headlines(folder):
+        log.info(line)
+    if as_json:
+        click.echo(
+            json.dumps({"run": str(folder), "results": str(folder / "results"), "report": [str(p) for p in pages]})
+        )
+    else:
+        click.echo(str(pages[0] if pages else folder))
+
+
+def work(file: RunFile, settings: Settings) -> Path:
+    """Carry a run out and return its folder. Raises `UserError` with the command that goes on where it was stopped."""
     stopper = Stopper(settings.max_time)
     stopper.install()
     spec = config.resolve(file)
@@ -53,15 +67,7 @@ def run(report: bool, as_json: bool, **options: Any) -> None:
         resume = shlex.join(["medlord-bench", *sys.argv[1:]])
         code = ExitCode.INTERRUPTED if stopper.interrupted else ExitCode.REQUEUE
         raise UserError(f"{stopped}; go on with: {resume}", code) from None
-    pages = draw(folder) if report else []
-    for line in headlines(folder):
-        log.info(line)
-    if as_json:
-        click.echo(
-            json.dumps({"run": str(folder), "results": str(folder / "results"), "report": [str(p) for p in pages]})
-        )
-    else:
-        click.echo(str(pages[0] if pages else folder))
+    return folder
 
 
 def headlines(folder: Path) -> list[str]:

@@ -41,8 +41,7 @@ def select(job: Job, items: Sequence[str]) -> None:
     if not math.isfinite(found[best]):
         raise StepError(f"{job.step.id}: no candidate gave two samples that are CT; train longer, or select by loss")
     job.run.log.info("%s: step %d, FID %.4g on val", job.step.id, best, found[best])
-    facts = dict(job.input("candidates").sidecar("weights").facts)  # the training its curves are of
-    facts |= {"steps": best, "fid_val": {str(step): fid for step, fid in found.items() if math.isfinite(fid)}}
+    facts = {"steps": best, "fid_val": {str(step): fid for step, fid in found.items() if math.isfinite(fid)}}
     job.out.put_folder("weights", job.input("candidates").items / "weights" / candidate_name(best), facts)
 
 

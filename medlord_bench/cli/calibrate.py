@@ -1,0 +1,89 @@
+"""``medlord-bench calibrate``: the bench tests itself with faults that are known by how they were made."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medlord_bench.calibration.finding import Finding, Record, Seen, versions, write
+from medlord_bench.cli.options import json_option, run_file_of, settings_of, settings_options, spec_options
+from medlord_bench.cli.run import draw, work
+from medlord_bench.errors import ExitCode
+
+MARKS = {"ok": "ok", "failed": "FAILED", "not_checked": "not checked"}
+
+
+@click.command()
+@spec_options("dataset", "data_root", "metrics", "seed", "sets")
+@settings_options
+@json_option
+def calibrate(as_json: bool, **options: Any) -> None:
+    """Test the bench itself: controls whose answers are known through every metric, and intervals on simulations.
+
+    Prints what was expected and what was seen. Exits 1 when the numbers cannot be trusted.
+
+    \b
+    medlord-bench calibrate
+    medlord-bench calibrate --dataset folder --data-root DIR --set dataset.shape=256,256,128
+    """
+    options["dataset"] = options["dataset"] or "phantom"
+    chosen = bool(options["metrics"])
+    file, settings = run_file_of(options), settings_of(options)
+    from medlord_bench.calibration.expectations import findings
+    from medlord_bench.calibration.experiment import experiment
+    from medlord_bench.results import read_results
+
+    file, left_out = experiment(file)
+    folder = work(file, settings)
+    found = list(findings(Seen(read_results(folder / "results")[0]), left_out))
+    if file.dataset == "phantom" and not chosen:  # it bears every control: what could not be looked at is a fault
+        found = [one.model_copy(update={"status": "failed"}) if one.status == "not_checked" else one for one in found]
+    found += _simulated(file.seed)
+    record = Record(
+        trusted=all(one.status != "failed" for one in found),
+        findings=tuple(found),
+        dataset=file.dataset,
+        versions=versions(),
+        date=datetime.now(UTC).isoformat(timespec="minutes"),
+        run=folder.name,
+    )
+    for place in (settings.store, folder / "results"):
+        write(record, place)
+    pages = draw(folder)
+    _answer(record, pages, as_json)
+    if not record.trusted:
+        raise click.exceptions.Exit(int(ExitCode.FAILED))
+
+
+def _simulated(seed: int) -> list[Finding]:
+    """Null p-values and interval coverage on simulated features."""
+    from medlord_bench.calibration.simulated import simulate
+    from medlord_bench.progress import make_progress
+
+    done = []
+    with make_progress().task("simulate", 0) as task:
+        for one in simulate(seed):
+            status = "ok" if one.ok else "failed"
+            done.append(
+                Finding(fault="simulated", metric=one.name, expected=one.expected, seen=one.seen, status=status)
+            )
+            task.advance()
+    return done
+
+
+def _answer(record: Record, pages: list[Path], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({**record.model_dump(mode="json"), "report": [str(page) for page in pages]}))
+        return
+    width = {name: max(len(getattr(one, name)) for one in record.findings) for name in ("fault", "metric", "expected")}
+    for one in record.findings:
+        cells = [getattr(one, name).ljust(size) for name, size in width.items()]
+        click.echo("  ".join([MARKS[one.status].ljust(11), *cells, one.seen]).rstrip())
+    counts = {mark: sum(one.status == status for one in record.findings) for status, mark in MARKS.items()}
+    click.echo(", ".join(f"{count} {mark}" for mark, count in counts.items()))
+    click.echo("the bench can be trusted" if record.trusted else "the bench CANNOT be trusted: see FAILED above")
+    click.echo(str(pages[0]))
