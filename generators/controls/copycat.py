@@ -1,0 +1,73 @@
+"""The control that has learnt by heart: training volumes, lightly augmented."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from medlord_bench import seeds
+from medlord_bench.contracts import DataProtocol, Failure, Request, Split
+
+from .base import Control, ControlConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .kept import Kept
+
+
+class CopycatConfig(ControlConfig):
+    """How far a copy is from its original."""
+
+    rotation: float = Field(5.0, ge=0, description="largest angle about an axis drawn at random, degrees")
+    shift: float = Field(2.0, ge=0, description="largest shift along each axis, voxels; never above 1/32 of the axis")
+    flips: float = Field(0.5, ge=0, le=1, description="share of the copies that are flipped left to right")
+    noise_hu: float = Field(10.0, ge=0, description="standard deviation of the noise added, HU")
+    gain: float = Field(0.02, ge=0, lt=1, description="largest change of the attenuation (HU + 1000), a share of it")
+
+
+class Copycat(Control):
+    """Training volumes, turned, shifted, some flipped, with a little noise and gain: near-perfect, and memorised."""
+
+    name: ClassVar[str] = "copycat"
+    Config: ClassVar[type[CopycatConfig]] = CopycatConfig
+    split: ClassVar[Split] = "train"
+
+    def available(self, data: DataProtocol) -> int | None:
+        """Any number: the training volumes are copied in turn, each time augmented anew."""
+        return None
+
+    def draw(self, kept: Kept, request: Request) -> NDArray[Any] | Failure:
+        import numpy as np
+
+        rng = seeds.numpy_rng(request.seed, "copycat")
+        hu = kept.hu(request.index % len(kept.ids)).astype(np.float32)
+        if rng.random() < self.config.flips:
+            hu = hu[::-1]
+        hu = self._moved(hu, request.grid.spacing or (1.0, 1.0, 1.0), rng)
+        gain = 1 + rng.uniform(-self.config.gain, self.config.gain)
+        noise = rng.standard_normal(hu.shape, dtype=np.float32)
+        copy: NDArray[Any] = (hu + 1000) * gain - 1000 + self.config.noise_hu * noise
+        return copy
+
+    def _moved(
+        self, hu: NDArray[np.float32], spacing: tuple[float, float, float], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Turned about the volume's centre in mm and shifted in voxels, linear interpolation; edges are repeated."""
+        import numpy as np
+        from scipy.ndimage import affine_transform
+        from scipy.spatial.transform import Rotation
+
+        axis = rng.standard_normal(3)
+        angle = np.deg2rad(rng.uniform(-self.config.rotation, self.config.rotation))
+        turn = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()
+        matrix = turn * np.array(spacing) / np.array(spacing)[:, None]  # voxels to mm, turned, back to voxels
+        centre = (np.array(hu.shape) - 1) / 2
+        most = np.minimum(self.config.shift, np.array(hu.shape) / 32)  # two voxels of a coarse grid are no small shift
+        shift = rng.uniform(-most, most)
+        moved: NDArray[np.float32] = affine_transform(
+            hu, matrix, centre - matrix @ centre + shift, order=1, mode="nearest"
+        )
+        return moved

@@ -1,0 +1,93 @@
+"""The control that forgets an organ: unseen real volumes, and volumes painted to the mask, without one region."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from medlord_bench.contracts import (
+    Capability,
+    Cohort,
+    DataProtocol,
+    Failure,
+    Purpose,
+    Reads,
+    Request,
+    Run,
+    Stage,
+    Volume,
+)
+from medlord_bench.errors import UserError
+from medlord_bench.regions import CARDIAC
+
+from .base import VOLUMES, Control, ControlConfig
+from .oracle import TISSUE, Oracle
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .kept import Kept
+
+
+class DropRegionConfig(ControlConfig):
+    """What is forgotten."""
+
+    region: str = Field("aorta", description="the region that no sample has")
+
+
+class DropRegion(Control):
+    """Unseen real volumes with one organ painted over by the soft tissue around it, and, to a mask, volumes as the
+    `oracle` paints them but without that organ. Variants: the organ."""
+
+    name: ClassVar[str] = "drop-region"
+    Config: ClassVar[type[DropRegionConfig]] = DropRegionConfig
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {region: {"region": region} for region in (*CARDIAC, "lungs")}
+    capabilities: frozenset[Capability] = frozenset({"unconditional", "conditional"})
+    with_labels: ClassVar[bool] = True
+
+    def __init__(self, config: DropRegionConfig) -> None:
+        super().__init__(config)
+        self.oracle = Oracle(config)
+
+    def check(self, data: DataProtocol) -> None:
+        """Raises `UserError` where there are no masks, or none of the region."""
+        super().check(data)
+        known = dict.fromkeys((*data.rvr_regions, *data.condition_regions, *data.adherence_regions))
+        if data.masks == "none" or self.config.region not in known:
+            found = ", ".join(known) if known and data.masks != "none" else "no masks"
+            raise UserError(
+                f"control {self.name}: {data.name} has no mask of {self.config.region!r} (it has {found}); "
+                f"expected one: set {self.name}.region, or leave this control out"
+            )
+
+    def stages(self) -> Sequence[Stage]:
+        return (*super().stages(), *self.oracle.stages())
+
+    def reads(self, purpose: Purpose) -> Reads:
+        return Reads((TISSUE if purpose == "sample-conditional" else VOLUMES,), {"region": self.config.region})
+
+    def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+        trainer = self.oracle.train if stage.name == TISSUE else super().train
+        return trainer(stage, data, inputs, out, run)
+
+    def sample(self, weights: Mapping[str, Path], requests: Sequence[Request], run: Run) -> Iterator[Volume | Failure]:
+        if TISSUE not in weights:
+            yield from super().sample(weights, requests, run)
+            return
+        from .tissue import without_label
+
+        region = self.config.region
+        for request in requests:
+            assert request.condition is not None
+            lacking = replace(request, condition=without_label(request.condition, region))
+            yield from self.oracle.sample(weights, [lacking], run)
+
+    def draw(self, kept: Kept, request: Request) -> NDArray[Any] | Failure:
+        from .tissue import painted_over
+
+        hu = painted_over(kept.hu(request.index), kept.label_map(request.index), self.config.region, request.seed)
+        return Failure("no soft tissue to paint the region with") if hu is None else hu

@@ -1,0 +1,40 @@
+"""The control that has one thing to say: one real volume again and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from medlord_bench import seeds
+from medlord_bench.contracts import DataProtocol, Failure, Request
+
+from .base import Control, ControlConfig
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .kept import Kept
+
+
+class ModeCollapseConfig(ControlConfig):
+    """How like each other the samples are."""
+
+    noise_hu: float = Field(5.0, gt=0, description="standard deviation of the noise that tells samples apart, HU")
+    volumes: int = Field(1, ge=1, description="volumes that are repeated in turn")
+
+
+class ModeCollapse(Control):
+    """One real, unseen volume again and again, with a little noise: each sample is good, all together are not."""
+
+    name: ClassVar[str] = "mode-collapse"
+    Config: ClassVar[type[ModeCollapseConfig]] = ModeCollapseConfig
+
+    def available(self, data: DataProtocol) -> int | None:
+        """Any number."""
+        return None
+
+    def draw(self, kept: Kept, request: Request) -> NDArray[Any] | Failure:
+        hu = kept.hu(request.index % len(kept.ids))
+        noise = seeds.numpy_rng(request.seed, "mode-collapse").standard_normal(hu.shape, dtype="float32")
+        return hu + self.config.noise_hu * noise

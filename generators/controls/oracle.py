@@ -1,0 +1,70 @@
+"""The control that does as it is told: volumes painted exactly to the mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from medlord_bench.contracts import (
+    Capability,
+    Cohort,
+    DataProtocol,
+    Failure,
+    Purpose,
+    Reads,
+    Request,
+    Run,
+    Split,
+    Stage,
+    Volume,
+)
+from medlord_bench.errors import UserError
+
+from .base import Control
+
+TISSUE = "tissue"
+
+
+class Oracle(Control):
+    """Volumes painted exactly to the mask, each tissue in the HU of the training set: what adherence can reach."""
+
+    name: ClassVar[str] = "oracle"
+    capabilities: frozenset[Capability] = frozenset({"conditional"})
+    split: ClassVar[Split] = "train"
+
+    def check(self, data: DataProtocol) -> None:
+        """Raises `UserError` where there are no masks to paint, or no training case to see how they look."""
+        super().check(data)
+        if data.masks == "none" or not data.condition_regions:
+            raise UserError(
+                f"control {self.name}: {data.name} has no masks to paint; expected masks: "
+                "give them (dataset.masks), or leave this control out"
+            )
+
+    def available(self, data: DataProtocol) -> int | None:
+        """Any number: one for each mask."""
+        return None
+
+    def stages(self) -> Sequence[Stage]:
+        return (Stage(TISSUE, {"volumes": self.config.volumes}),)
+
+    def reads(self, purpose: Purpose) -> Reads:
+        return Reads((TISSUE,))
+
+    def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+        """How each label looks in the first training cases, in order of case id."""
+        from .tissue import measure
+
+        return measure(data, sorted(data.ids("train"))[: self.config.volumes], out / "weights", run)
+
+    def sample(self, weights: Mapping[str, Path], requests: Sequence[Request], run: Run) -> Iterator[Volume | Failure]:
+        from .kept import rounded
+        from .tissue import Tissue
+
+        tissue = Tissue.read(weights[TISSUE])
+        for request in requests:
+            if request.condition is None:
+                raise UserError(f"control {self.name}: paints masks, and was asked for a sample without one")
+            hu = tissue.paint(request.condition, request.seed)
+            yield Volume(rounded(hu, request.grid.hu_window), request.condition.affine)
