@@ -1,21 +1,64 @@
 """The distances, intervals and tests that numbers carry. Everything in float64, resampled by volume or patient."""
 
 from medlord_bench.stats.arrays import LEVEL, Matrix, Vector
+from medlord_bench.stats.distributions import (
+    KolmogorovSmirnov,
+    energy_distance,
+    ks,
+    permutation_test,
+    variance_ratio,
+    wasserstein1,
+)
+from medlord_bench.stats.extrapolation import FrechetInfinity, frechet_infinity
 from medlord_bench.stats.frechet import frechet_distance, frechet_from_moments
 from medlord_bench.stats.intervals import Jackknife, MedianInterval, jackknife, median_interval, wilson
+from medlord_bench.stats.kernel import kernel_distance
 from medlord_bench.stats.leaving_out import FrechetJackknife, frechet_jackknife
+from medlord_bench.stats.manifold import Prdc, expected_coverage, prdc
+from medlord_bench.stats.paired import (
+    PairedDifference,
+    Tost,
+    Wilcoxon,
+    holm,
+    n_needed,
+    paired_jackknife,
+    tost,
+    wilcoxon_paired,
+)
+from medlord_bench.stats.pairwise import TwoSample
 
 __all__ = [
     "LEVEL",
+    "FrechetInfinity",
     "FrechetJackknife",
     "Jackknife",
+    "KolmogorovSmirnov",
     "Matrix",
     "MedianInterval",
+    "PairedDifference",
+    "Prdc",
+    "Tost",
+    "TwoSample",
     "Vector",
+    "Wilcoxon",
+    "energy_distance",
+    "expected_coverage",
     "frechet_distance",
     "frechet_from_moments",
+    "frechet_infinity",
     "frechet_jackknife",
+    "holm",
     "jackknife",
+    "kernel_distance",
+    "ks",
     "median_interval",
+    "n_needed",
+    "paired_jackknife",
+    "permutation_test",
+    "prdc",
+    "tost",
+    "variance_ratio",
+    "wasserstein1",
+    "wilcoxon_paired",
     "wilson",
 ]

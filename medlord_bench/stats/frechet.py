@@ -26,11 +26,14 @@ def _roots(symmetric: Matrix) -> float:
 
 
 def _factor(covariance: Matrix) -> Matrix:
-    """L (d, r) with L L^T = covariance, r its numerical rank."""
-    values, vectors = np.linalg.eigh(covariance)
-    kept = values > values.max(initial=0.0) * len(values) * EPS
-    factor: Matrix = vectors[:, kept] * np.sqrt(values[kept])
-    return factor
+    """L (d, r) with L L^T = covariance: its Cholesky factor, or from its eigenvectors where it is singular."""
+    try:
+        return np.linalg.cholesky(covariance).astype(np.float64, copy=False)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(covariance)
+        kept = values > values.max(initial=0.0) * len(values) * EPS
+        factor: Matrix = vectors[:, kept] * np.sqrt(values[kept])
+        return factor
 
 
 def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:

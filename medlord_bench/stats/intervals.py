@@ -14,11 +14,12 @@ from medlord_bench.stats.arrays import LEVEL, Vector
 
 @dataclass(frozen=True)
 class Jackknife:
-    """An estimate with its delete-one jackknife: bias taken off, standard error, and interval about `value`."""
+    """An estimate with its delete-one jackknife: bias taken off, standard error, degrees of freedom, and interval."""
 
     value: float
     debiased: float
     error: float
+    freedom: float
     low: float
     high: float
 
@@ -42,11 +43,11 @@ def jackknife(value: float, *without_each: ArrayLike) -> Jackknife:
         freedoms.append(n - 1)
     variance = sum(variances)
     if variance == 0:
-        return Jackknife(value, value - bias, 0.0, value, value)
+        return Jackknife(value, value - bias, 0.0, math.inf, value, value)
     freedom = variance**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
     error = float(np.sqrt(variance))
     reach = float(t.ppf(0.5 + LEVEL / 2, freedom)) * error
-    return Jackknife(value, value - bias, error, value - reach, value + reach)
+    return Jackknife(value, value - bias, error, freedom, value - reach, value + reach)
 
 
 @dataclass(frozen=True)

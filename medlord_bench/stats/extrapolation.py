@@ -1,0 +1,68 @@
+"""The Fréchet distance at infinitely many volumes, read off a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medlord_bench.seeds import numpy_rng
+from medlord_bench.stats.arrays import Rows, Vector, finite_groups
+from medlord_bench.stats.frechet import frechet_distance
+
+LEAST_VOLUMES = 16  # a side: halves of fewer than 8 volumes are no longer straight in 1/N
+BLOCKS = (3, 2)  # leave out a third, then a half
+
+
+@dataclass(frozen=True, eq=False)
+class FrechetInfinity:
+    """A Fréchet distance extrapolated to infinitely many volumes a side (it may be negative, as an unbiased value may).
+
+    shares: which share of the volumes the subsets hold; distances: the mean distance of such subsets. bend: how far the
+    points lie from the line, over its drop: well below 1 where the distance is straight in 1/N. There is no interval:
+    the points share their volumes, so that the line's own error would say too little.
+    """
+
+    value: float
+    shares: Vector
+    distances: Vector
+    bend: float
+
+
+def frechet_infinity(
+    x_groups: Sequence[ArrayLike], y_groups: Sequence[ArrayLike], seed: int, repeats: int = 2
+) -> FrechetInfinity:
+    """FID-infinity (Chong & Forsyth 2020, arXiv 1911.07023) by volume: with N volumes the distance is c/N too large.
+
+    x_groups, y_groups: volumes (or patients), (slices, d) each. The distances of all, of two thirds and of half of the
+    volumes (of both sets) are drawn over 1/N and the line through them is read at 0. Subsets leave out one block of a
+    random division at a time, so that each volume counts equally often; `repeats` divisions are averaged. The source
+    subsamples images as if they were independent, goes down to a tenth, and keeps the real set whole.
+
+    In simulations with n well below the dimensions (16 to 64 volumes, d = 64) the curve bends and a tenth to a half of
+    the bias stays; the jackknife's debiased value (`jackknife`) was nearer the truth in most of them. Raises
+    `UserError` below 16 volumes a side, and for bad features.
+    """
+    x, y = finite_groups(x_groups, y_groups, LEAST_VOLUMES)
+    rng = numpy_rng(seed, "frechet infinity")
+    shares, distances = [1.0], [frechet_distance(np.concatenate(x), np.concatenate(y))]
+    for blocks in BLOCKS:
+        found = [
+            frechet_distance(one, other)
+            for _ in range(repeats)
+            for one, other in zip(_without_a_block(rng, x, blocks), _without_a_block(rng, y, blocks), strict=True)
+        ]
+        shares.append(1 - 1 / blocks)
+        distances.append(float(np.mean(found)))
+    slope, limit = np.polyfit(1 / np.array(shares), distances, 1)
+    off = np.abs(limit + slope / np.array(shares) - distances).max()
+    drop = max(distances) - min(distances)
+    return FrechetInfinity(float(limit), np.array(shares), np.array(distances), float(off / drop) if drop else 0.0)
+
+
+def _without_a_block(rng: np.random.Generator, groups: Sequence[Rows], blocks: int) -> list[NDArray[np.floating]]:
+    """The rows that are left when each block of a random division of the groups is left out in turn."""
+    left_out = [set(block.tolist()) for block in np.array_split(rng.permutation(len(groups)), blocks)]
+    return [np.concatenate([group for i, group in enumerate(groups) if i not in block]) for block in left_out]

@@ -1,0 +1,208 @@
+"""Differences measured on the same cases or against the same real set: tests, intervals, and how many would be needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medlord_bench.errors import UserError
+from medlord_bench.stats.arrays import LEVEL, Vector
+from medlord_bench.stats.intervals import jackknife
+
+Alternative = Literal["two-sided", "less", "greater"]
+EXACT = 200  # up to this many pairs the signed-rank distribution is counted, beyond it is normal to four digits
+
+
+# ------------------------------------------------------------------------------------------------ per-case differences
+@dataclass(frozen=True)
+class Wilcoxon:
+    """A paired comparison: the Hodges-Lehmann estimate of the difference with its interval, and the signed-rank p-value.
+
+    low, high: None where n is too small for the level. n: pairs; zeros: those without a difference, counted in n.
+    """
+
+    estimate: float
+    low: float | None
+    high: float | None
+    p: float
+    n: int
+    zeros: int
+
+
+def wilcoxon_paired(differences: ArrayLike) -> Wilcoxon:
+    """Wilcoxon's signed-rank test of paired differences (n,), two-sided, and the median of their Walsh averages.
+
+    Hodges & Lehmann 1963; the interval is between two order statistics of the Walsh averages (Hollander & Wolfe 1999,
+    3.3), and assumes, as the test does, differences that are symmetric about their centre. Zero differences keep their
+    ranks (Pratt 1959). Infinite ones (a distance to a structure that is missing) count as one size larger than any
+    other. Raises `UserError` for NaN and for no values.
+    """
+    values = _differences(differences)
+    low, high = _walsh_interval(values, LEVEL)
+    estimate = float(np.median(_walsh(values)))
+    return Wilcoxon(estimate, low, high, _signed_rank_p(values, "two-sided"), len(values), int((values == 0).sum()))
+
+
+def _differences(differences: ArrayLike) -> Vector:
+    values = np.asarray(differences, dtype=np.float64)
+    if values.ndim != 1 or not len(values) or np.isnan(values).any():
+        raise UserError(
+            f"paired differences: {values.size} values, NaN among them or none at all; expected numbers, one per case"
+        )
+    return values
+
+
+def _signed_rank_p(values: Vector, alternative: Alternative) -> float:
+    """Exact for few values without ties or zeros, else normal with corrected variance (scipy's choice)."""
+    from scipy.stats import wilcoxon
+
+    if not values.any():
+        return 1.0
+    finite = np.isfinite(values)
+    largest = np.abs(values[finite]).max(initial=1.0)
+    ranked = np.where(finite, values, np.sign(values) * 2 * largest)
+    return float(wilcoxon(ranked, zero_method="pratt", alternative=alternative).pvalue)
+
+
+def _walsh(values: Vector) -> Vector:
+    """Averages of all pairs, each value with itself among them, in order. Opposite infinities average to 0."""
+    one, other = np.triu_indices(len(values))
+    with np.errstate(invalid="ignore"):
+        averages = (values[one] + values[other]) / 2
+    return np.sort(np.where(np.isnan(averages), 0.0, averages))
+
+
+def _walsh_interval(values: Vector, level: float) -> tuple[float | None, float | None]:
+    rank = _signed_rank_quantile(len(values), (1 - level) / 2)
+    ordered = _walsh(values)
+    return (float(ordered[rank - 1]), float(ordered[len(ordered) - rank])) if rank else (None, None)
+
+
+def _signed_rank_quantile(n: int, tail: float) -> int:
+    """The largest r with P(T < r) <= tail, T being the sum of the ranks 1..n that carry a fair coin's head."""
+    if n > EXACT:
+        from scipy.stats import norm
+
+        return int(n * (n + 1) / 4 + norm.ppf(tail) * math.sqrt(n * (n + 1) * (2 * n + 1) / 24))
+    chances = np.array([1.0])
+    for rank in range(1, n + 1):
+        chances = (np.pad(chances, (0, rank)) + np.pad(chances, (rank, 0))) / 2
+    return int(np.searchsorted(np.cumsum(chances), tail, side="right"))
+
+
+@dataclass(frozen=True)
+class Tost:
+    """Two one-sided tests. p: of the hypothesis that the difference is at least `margin`; low, high: 90 % interval."""
+
+    p: float
+    low: float | None
+    high: float | None
+    margin: float
+
+
+def tost(differences: ArrayLike, margin: float) -> Tost:
+    """Equivalence of paired measurements (n,): is the centre of their differences within +-margin? (Schuirmann 1987)
+
+    Two one-sided signed-rank tests, not t-tests: overlap scores are skewed and a missed structure is an outlier that
+    would decide a mean, and so equivalence and difference (`wilcoxon_paired`) speak of the same centre. Equivalent at
+    5 % where p <= 0.05, about where the 90 % interval lies inside +-margin. Raises `UserError` for NaN, no values, or
+    a margin that is not positive.
+    """
+    values = _differences(differences)
+    if not 0 < margin < math.inf:
+        raise UserError(f"equivalence: margin {margin}, expected a positive number in the unit of the differences")
+    p = max(_signed_rank_p(values + margin, "greater"), _signed_rank_p(values - margin, "less"))
+    return Tost(p, *_walsh_interval(values, 2 * LEVEL - 1), margin)
+
+
+# -------------------------------------------------------------------------------- differences of distribution metrics
+class LeftOut(Protocol):
+    """What `frechet_jackknife` and `kernel_distance` give: a value, and it without each sample and each real unit."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def without_x(self) -> Vector: ...
+    @property
+    def without_y(self) -> Vector: ...
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A difference of two distances with its interval and p-value. debiased: with the jackknife's bias taken off."""
+
+    value: float
+    debiased: float
+    error: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_jackknife(a: LeftOut, b: LeftOut) -> PairedDifference:
+    """a - b, two generators' distances (Fréchet, kernel) to the same real set, by the jackknife.
+
+    x are each generator's own samples; y are the real units, the same and in the same order for both, so that leaving
+    one out moves both distances and only the difference of the moves counts. The test is Student's t, two-sided, at
+    Welch-Satterthwaite degrees of freedom. Raises `UserError` where the real units differ in number.
+    """
+    from scipy.stats import t
+
+    if len(a.without_y) != len(b.without_y):
+        raise UserError(
+            f"paired difference: {len(a.without_y)} and {len(b.without_y)} real units, expected the same real set for "
+            "both: measure both against one"
+        )
+    value = a.value - b.value
+    found = jackknife(value, a.without_x - b.value, a.value - b.without_x, a.without_y - b.without_y)
+    if found.error == 0:
+        return PairedDifference(value, found.debiased, 0.0, value, value, 1.0 if value == 0 else 0.0)
+    p = 2 * float(t.sf(abs(value) / found.error, found.freedom))
+    return PairedDifference(value, found.debiased, found.error, found.low, found.high, p)
+
+
+# ------------------------------------------------------------------------------------------ many tests, and how many n
+def holm(ps: Sequence[float]) -> NDArray[np.float64]:
+    """P-values corrected for their number (Holm 1979), in the order given (statsmodels' multipletests).
+
+    Raises `UserError` for a value that is not a probability.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    values = np.asarray(ps, dtype=np.float64)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise UserError(f"holm: p-values {list(ps)}, expected numbers from 0 to 1")
+    corrected: NDArray[np.float64] = multipletests(values, method="holm")[1] if len(values) else values
+    return corrected
+
+
+def n_needed(difference: float, standard_error_at_n: float, n: int, power: float = 0.8) -> int | None:
+    """How many units (cases, volumes a side) would tell this difference from zero at 5 %, two-sided, with this power.
+
+    The standard error is taken to fall like 1 / sqrt(n), and the test to be a one-sample t-test (statsmodels'
+    TTestPower): for distribution distances an approximation. None for no difference, which no n can show. Raises
+    `UserError` unless the error is positive, n at least 2 and the power between 0 and 1.
+    """
+    from scipy.stats import norm
+    from statsmodels.stats.power import TTestPower
+
+    if not (standard_error_at_n > 0 and n >= 2 and 0 < power < 1 and math.isfinite(difference)):
+        raise UserError(
+            f"n needed: difference {difference}, error {standard_error_at_n}, n {n}, power {power}; expected a finite "
+            "difference, a positive error, n of at least 2 and a power between 0 and 1"
+        )
+    if difference == 0:
+        return None
+    effect = abs(difference) / (standard_error_at_n * math.sqrt(n))
+    alpha = 1 - LEVEL
+    # With the error known this many would do; with the error estimated a few more are needed.
+    needed = max(2, math.ceil(((norm.ppf(1 - alpha / 2) + norm.ppf(power)) / effect) ** 2))
+    if needed < 10_000:
+        while TTestPower().power(effect, needed, alpha) < power:
+            needed += 1
+    return needed
