@@ -29,17 +29,22 @@ def plan(as_json: bool, **options: Any) -> None:
     planned = build(config.resolve(file))
     store = Store(settings.store)
     x, y, z = planned.protocol.grid.shape
-    rows = []
+    rows: list[dict[str, Any]] = []
     for step in planned.steps:
         todo = len(missing(store, step))
         per_item = BYTES_PER_VOXEL.get(step.kind) if todo else None
         disk = None if per_item is None else round(todo * per_item * x * y * z / 2**30, 3)
-        rows.append({"step": step.id, "key": step.key, "to_do": todo, "of": len(step.items), "disk_gib": disk})
+        row = {"step": step.id, "key": step.key, "to_do": todo, "of": len(step.items), "disk_gib": disk}
+        if step.kind == "select":
+            row["volumes_to_sample"] = len(step.detail["candidates"]) * step.detail["samples"]
+        rows.append(row)
     if as_json:
         click.echo(json.dumps({"protocol": planned.protocol.id(), "steps": rows}))
         return
     click.echo(f"protocol {planned.protocol.id()}, grid {x}x{y}x{z}, store {settings.store}")
     for row in rows:
         size = "" if row["disk_gib"] is None else f"about {row['disk_gib']} GiB"
+        if "volumes_to_sample" in row:
+            size = f"samples {row['volumes_to_sample']} volumes to choose from"
         state = "there" if row["to_do"] == 0 else f"{row['to_do']} of {row['of']} to do"
         click.echo(f"  {state:>18}  {row['step']}  {size}".rstrip())

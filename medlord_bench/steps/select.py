@@ -14,11 +14,8 @@ from medlord_bench.config import PluginSpec
 from medlord_bench.contracts import Request, State, Volume, candidate_name
 from medlord_bench.errors import StepError
 from medlord_bench.states import load_state
-from medlord_bench.steps.job import STATE, Job, by
+from medlord_bench.steps.job import STATE, Job
 from medlord_bench.steps.sample import problem_of
-from medlord_bench.store import write_json
-
-FID = ".json"
 
 
 def select(job: Job, items: Sequence[str]) -> None:
@@ -32,7 +29,7 @@ def select(job: Job, items: Sequence[str]) -> None:
             name = candidate_name(step)
             if not job.out.has(name):  # each is published as it is made, so that a stop loses one at most
                 result = _candidate(job, job.input("candidates").items / "weights" / name, reference)
-                job.out.put(name, {FID: by(write_json, result)}, result)
+                job.out.put(name, {}, result)
                 job.check_stop(name)
             fid = job.out.sidecar(name).facts["fid"]
             found[step] = math.inf if fid is None else float(fid)
