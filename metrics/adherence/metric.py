@@ -1,0 +1,140 @@
+"""`adherence`: do conditional samples follow their masks? DSC, NSD and HD95 of re-segmented samples against them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from medlord_bench.config import PluginSpec, make, plugin_spec
+from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State
+from medlord_bench.errors import UserError
+from medlord_bench.hashing import digest
+from medlord_bench.results import CaseRow, Score
+
+SOURCES = ("conditional:test", "real:test", "reconstructions")
+RULES = {
+    "reference": "the mask that the sample was asked to follow; for the ceilings, the case's own mask",
+    "surface": "voxels with a face neighbour outside the region (beyond the grid is outside); distances between centres",
+    "nsd": "share of all surface voxels of both within tolerance_mm of the other surface",
+    "hd95": "95th percentile (linear) of the surface distances each way, the larger of both; mm",
+    "implementation": "own (SciPy's Euclidean distance transform), equal to MONAI's per-case functions; see version",
+    "summary": "per region the median over patients of each patient's median case",
+    "all regions": "the mean of the regions' medians: per structure first, then across",
+    "interval": "95 % order statistics of the median; all regions: percentile bootstrap over patients",
+    "ceiling": "the same of real test images under the same segmenter, against their own masks",
+}
+
+
+class AdherenceConfig(Frozen):
+    """What segments the samples, and which regions are compared."""
+
+    segmenter: str | None = Field(None, description="what finds the regions; unset: the data set's")
+    segmenter_settings: dict[str, Any] = Field(default_factory=dict, description="settings of the segmenter")
+    regions: tuple[str, ...] | None = Field(
+        None, description="regions to compare; unset: the data set's; none: all that the segmenter knows"
+    )
+    tolerance_mm: float = Field(3.0, gt=0, description="of NSD; 3 mm is TotalSegmentator's (Wasserthal et al. 2023)")
+
+    def for_data(self, data: DataProtocol) -> AdherenceConfig:
+        """What was left open, from the data set's protocol."""
+        regions = data.adherence_regions if self.regions is None else self.regions
+        return self.model_copy(update={"segmenter": self.segmenter or data.segmenter, "regions": regions})
+
+
+class Adherence:
+    """DSC, NSD and HD95 of re-segmented conditional samples against their masks, with the segmenter's own ceiling.
+
+    DSC and NSD higher is better, HD95 (mm) lower. Read them beside the ceiling: no generator can pass it.
+    """
+
+    Config: ClassVar[type[AdherenceConfig]] = AdherenceConfig
+    version: ClassVar[int] = 1
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(self, config: AdherenceConfig) -> None:
+        self.config = config
+
+    def needs(self) -> Sequence[Need]:
+        """Label maps of the conditional samples; for the ceilings, of the real test images and reconstructions."""
+        if self.config.segmenter is None:
+            raise UserError("metric adherence: segmenter is not given; expected a name: set adherence.segmenter=NAME")
+        return [Need(source, f"states:labels:{self.config.segmenter}") for source in SOURCES]
+
+    def plugin_config(self) -> Mapping[str, Any]:
+        return self.config.segmenter_settings
+
+    @cached_property
+    def _spec(self) -> PluginSpec:
+        return plugin_spec("segmenters", str(self.config.segmenter), self.plugin_config())
+
+    @cached_property
+    def _segmenter(self) -> Any:
+        return make("segmenters", self._spec)
+
+    @cached_property
+    def _regions(self) -> tuple[str, ...]:
+        return self.config.regions or tuple(dict.fromkeys(self._segmenter.names.values()))
+
+    @cached_property
+    def _described(self) -> dict[str, object]:
+        """The segmenter, as far as it decides the label maps of every volume."""
+        return {
+            "name": self.config.segmenter,
+            "version": self._segmenter.version,
+            "config": {name: value for name, value in self._spec.config.items() if name != "folder"},
+            "fingerprint": dict(self._segmenter.fingerprint([])),
+        }
+
+    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
+        """The protocol's id, e.g. ``adherence-phantom-3fa2b1c0``, and its full text."""
+        from .cases import POLICY
+
+        text: dict[str, object] = {
+            "metric": "adherence",
+            "version": self.version,
+            "segmenter": self._described,
+            "regions": list(self._regions),
+            "tolerance_mm": self.config.tolerance_mm,
+            "rules": RULES,
+            "policy": POLICY,
+            "data": data.model_dump(mode="json"),
+        }
+        return f"adherence-{self.config.segmenter}-{digest(text)[:8]}", text
+
+    def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
+        """Per region DSC, NSD, HD95 and voxels on both sides: see `overlap.compare`. A case may have no mask."""
+        from medlord_bench.volumes import item_labels, item_reference
+
+        from .overlap import compare
+
+        for item in items:
+            made = item_labels(item)
+            mask = None if item.reference is None else item_reference(item)
+            if mask is not None and made.shape != mask.shape:
+                raise UserError(
+                    f"{item.path}: grid {made.shape}, but its mask {item.reference} has {mask.shape}; "
+                    "expected one grid: segment it again on the protocol's"
+                )
+            yield compare(made, mask, self._regions, item.spacing, self.config.tolerance_mm)
+
+    def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow]:
+        """`dsc`, `nsd`, `hd95` of each region and of all, the segmenter's ceilings, and every case."""
+        from .scores import Sources
+
+        items = dict(zip(SOURCES, (inputs.items.get(need, ()) for need in self.needs()), strict=True))
+        id, _ = self.protocol(inputs.protocol)
+        common = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset, "reference": "test"}
+        sources = Sources.of(items, self._regions, str(self.config.segmenter), self.config.tolerance_mm)
+        reason = sources.reason()
+        if reason:
+            return sources.not_run(reason, common)
+        return (*sources.scores(common, self._circular(inputs.protocol)), *sources.rows(inputs.generator))
+
+    def _circular(self, data: DataProtocol) -> str:
+        """What to say where the masks and their judge are one segmenter."""
+        if not data.masks.startswith(str(self.config.segmenter)):
+            return ""
+        return f"the masks were made by {self.config.segmenter} too: errors that it repeats are not seen (circular)"
