@@ -1,0 +1,137 @@
+"""`rvr`: is there as much of every organ as in real volumes? Regional volume ratios against the real sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from medlord_bench.config import PluginSpec, make, plugin_spec
+from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State
+from medlord_bench.errors import UserError
+from medlord_bench.hashing import digest
+from medlord_bench.results import CaseRow, Replicates, Score
+
+SOURCES = ("samples", "real:train", "real:test")
+RULES = {
+    "rvr": "voxels in the region / all voxels of the grid, counted in the label map",
+    "rvr_ml": "voxels times voxel size; not run where generated volumes have none",
+    "real": "labelled by the same segmenter as the samples; a patient counts once, with the median of the volumes",
+    "failed": "counted in n and as lacking every region; left out of the distributions",
+    "missing": "RVR 0, or below half the first percentile of the real train volumes that have the region",
+    "rvr_w1": "Wasserstein-1, one n for samples and floor: no more samples than the other real split has patients",
+    "rvr_ks": "two-sample Kolmogorov-Smirnov, one region alone",
+    "rvr_variance_ratio": "sample variance over real variance (n - 1), interval by the jackknife of its logarithm",
+    "rvr_joint": "unbiased energy distance over all regions, each in standard deviations of the reference; p by "
+    "permutation of volumes and patients, each region in standard deviations of both sets together, so that it is exact",
+    "floor": "the other real split against the same reference",
+}
+
+
+class RVRConfig(Frozen):
+    """What segments the volumes, and which regions are measured.
+
+    minimum: volumes (samples) or patients (real) below which distributions are not compared: with 8 the standard error
+    of a variance is already half of it. Medians and missing rates are given at any n.
+    """
+
+    segmenter: str | None = Field(None, description="what finds the regions; unset: the data set's")
+    segmenter_settings: dict[str, Any] = Field(default_factory=dict, description="settings of the segmenter")
+    regions: tuple[str, ...] | None = Field(
+        None, description="regions to measure; unset: the data set's; none: all that the segmenter knows"
+    )
+    minimum: int = Field(8, ge=4, description="volumes on each side below which distributions are not compared")
+    permutations: int = Field(2000, ge=99, description="of the test of rvr_joint")
+    seed: int = Field(0, description="of permutations and subsets; one for all generators")
+
+    def for_data(self, data: DataProtocol) -> RVRConfig:
+        """What was left open, from the data set's protocol."""
+        regions = data.rvr_regions if self.regions is None else self.regions
+        return self.model_copy(update={"segmenter": self.segmenter or data.segmenter, "regions": regions})
+
+
+class RVR:
+    """Regional volume ratios against real ones: medians, distances, variance, missing regions, one joint test.
+
+    A ratio has no better direction: the nearer to the real volumes' the better. Distances: lower is better.
+    """
+
+    Config: ClassVar[type[RVRConfig]] = RVRConfig
+    version: ClassVar[int] = 1
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(self, config: RVRConfig) -> None:
+        self.config = config
+
+    def needs(self) -> Sequence[Need]:
+        """Label maps of the samples and of both real splits, by one segmenter."""
+        if self.config.segmenter is None:
+            raise UserError("metric rvr: segmenter is not given; expected a name: set rvr.segmenter=NAME")
+        return [Need(source, f"states:labels:{self.config.segmenter}") for source in SOURCES]
+
+    def plugin_config(self) -> Mapping[str, Any]:
+        return self.config.segmenter_settings
+
+    @cached_property
+    def _spec(self) -> PluginSpec:
+        return plugin_spec("segmenters", str(self.config.segmenter), self.plugin_config())
+
+    @cached_property
+    def _segmenter(self) -> Any:
+        return make("segmenters", self._spec)
+
+    @cached_property
+    def _regions(self) -> tuple[str, ...]:
+        return self.config.regions or tuple(dict.fromkeys(self._segmenter.names.values()))
+
+    @cached_property
+    def _described(self) -> dict[str, object]:
+        """The segmenter, as far as it decides the label maps of every volume."""
+        return {
+            "name": self.config.segmenter,
+            "version": self._segmenter.version,
+            "config": {name: value for name, value in self._spec.config.items() if name != "folder"},
+            "fingerprint": dict(self._segmenter.fingerprint([])),
+        }
+
+    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
+        """The protocol's id, e.g. ``rvr-phantom-3fa2b1c0``, and its full text."""
+        config = self.config
+        text: dict[str, object] = {
+            "metric": "rvr",
+            "version": self.version,
+            "segmenter": self._described,
+            "regions": list(self._regions),
+            "minimum": config.minimum,
+            "permutations": config.permutations,
+            "seed": config.seed,
+            "rules": RULES,
+            "data": data.model_dump(mode="json"),
+        }
+        return f"rvr-{config.segmenter}-{digest(text)[:8]}", text
+
+    def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
+        """Voxels of each region, of the grid, and the size of one: see `volumes.count`."""
+        from medlord_bench.volumes import item_labels
+
+        from .volumes import count
+
+        for item in items:
+            yield count(item_labels(item), self._regions, item.spacing)
+
+    def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow | Replicates]:
+        """Scores of each region and `rvr_joint`, and `rvr` of every case.
+
+        The real volumes' rows have `real:train` and `real:test` in place of a generator, so that a report can draw the
+        distributions beside each other. Metrics are reduced per contestant, so a run of several holds them several
+        times, equal to the last digit: whoever draws them takes each once.
+        """
+        from .scores import Measured
+
+        items = {source: inputs.items.get(need, ()) for source, need in zip(SOURCES, self.needs(), strict=True)}
+        id, _ = self.protocol(inputs.protocol)
+        common = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset}
+        measured = Measured.of(items, self._regions, str(self.config.segmenter), self.config)
+        return (*measured.scores(common), *measured.rows(inputs.generator))
