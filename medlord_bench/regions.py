@@ -25,6 +25,16 @@ COMPOSITE: dict[str, tuple[str, ...]] = {
         "lung_middle_lobe_right",
         "lung_lower_lobe_right",
     ),
+    "heart": CARDIAC[:5],  # TotalSegmentator's chambers stand in place of its heart where both were asked for
+}
+
+# Names of TotalSegmentator's `heartchambers_highres` that are other ones here.
+TOTALSEGMENTATOR = {
+    "heart_myocardium": "lv_myocardium",
+    "heart_atrium_left": "left_atrium",
+    "heart_ventricle_left": "left_ventricle",
+    "heart_atrium_right": "right_atrium",
+    "heart_ventricle_right": "right_ventricle",
 }
 
 
