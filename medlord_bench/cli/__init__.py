@@ -15,6 +15,7 @@ from medlord_bench.store import DISK_FULL
 
 VERBS = {
     "run": "Train or load a generator, sample, measure, report.",
+    "evaluate": "Measure generated volumes in a folder against real ones.",
     "report": "Draw the report of finished runs again.",
     "list": "List plugins: generators, datasets, metrics, ...",
     "status": "How far a run is.",

@@ -1,0 +1,83 @@
+"""One call of a user's program for each volume: its inputs written, its output read, its log kept."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medlord_bench.contracts import Failure, Grid, LabelMap, Run, Volume
+from medlord_bench.hashing import digest
+from medlord_bench.store import write_json
+from medlord_bench.volumes import write_labels, write_volume
+
+from . import process
+from .mapping import MappingConfig
+from .reading import hu_on_grid
+from .template import filled
+
+
+class Calls:
+    """Calls of one command. Inputs, outputs and logs lie in a folder of the run's scratch; the logs stay.
+
+    words: the command with its placeholders. folder: where it runs. variables: its environment. timeout: seconds for
+    one volume. output: what the file it writes ends in. title: what the calls are for.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        folder: Path,
+        variables: Mapping[str, str],
+        timeout: float,
+        mapping: MappingConfig,
+        output: str,
+        title: str,
+        run: Run,
+    ) -> None:
+        self.words, self.folder, self.variables, self.timeout = words, folder, variables, timeout
+        self.mapping, self.output, self.run = mapping, output, run
+        self.place = run.scratch / "command" / f"{title}-{digest([list(words), str(folder)])[:8]}"
+        self.place.mkdir(parents=True, exist_ok=True)
+        self.log = self.place / "none.log"
+        run.log.info("command: %s, in %s; %s; logs in %s", " ".join(words), folder, mapping.words(), self.place)
+
+    def make(
+        self,
+        name: str,
+        values: Mapping[str, object],
+        grid: Grid,
+        affine: NDArray[np.float64],
+        condition: LabelMap | None = None,
+        image: Volume | None = None,
+    ) -> Volume | Failure:
+        """Run the program once and read what it wrote; a `Failure` where it fails, hangs, or writes no such volume."""
+        out, mask, source = (self.place / f"{name}{end}" for end in (self.output, ".mask.nii.gz", ".image.nii.gz"))
+        self.log = self.place / f"{name}.log"
+        x, y, z = grid.shape
+        known = {**values, "out": out, "mask": mask, "image": source, "x": x, "y": y, "z": z}
+        try:
+            out.unlink(missing_ok=True)
+            if condition is not None:
+                write_labels(mask, condition)
+                write_json(
+                    self.place / "labels.json", {str(value): region for value, region in condition.names.items()}
+                )
+            if image is not None:
+                write_volume(source, image)
+            words = filled(self.words, known)
+            self.log.write_text(f"$ {shlex.join(words)}\n")
+            problem = process.run(words, self.folder, self.variables, self.log, self.timeout, self.run.stop)
+            if problem is None and not out.exists():
+                problem = "ended well, but wrote nothing to {out}"
+            hu = Failure(problem) if problem else hu_on_grid(out, self.mapping, grid)
+        finally:
+            for path in (out, mask, source):
+                path.unlink(missing_ok=True)
+        if isinstance(hu, Failure):
+            self.run.log.warning("command: volume %s failed: %s; see %s", name, hu.reason, self.log)
+            return hu
+        return Volume(hu, affine)

@@ -1,0 +1,216 @@
+"""`files`: samples that already lie in a folder, measured like those of any generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from logging import Logger
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from medlord_bench.contracts import (
+    Capability,
+    Cohort,
+    DataProtocol,
+    Failure,
+    Grid,
+    Purpose,
+    Reads,
+    Request,
+    Run,
+    Stage,
+    Volume,
+)
+from medlord_bench.errors import UserError
+
+from .manifest import Row, rows_of
+from .mapping import MappingConfig, check_window
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CAPABILITY: Mapping[Purpose, Capability] = {
+    "sample": "unconditional",
+    "sample-conditional": "conditional",
+    "reconstruct": "reconstructs",
+}
+
+
+class FilesConfig(MappingConfig):
+    """Where the samples are, which is what, and how they become HU on the protocol's grid."""
+
+    folder: Path | None = Field(None, description="folder of the samples")
+    manifest: Path | None = Field(
+        None,
+        description="CSV or TSV with columns sample, condition, reconstruction_of, in the folder unless absolute; "
+        "unset: manifest.csv, else every volume file of the folder is an unconditional sample",
+    )
+
+    @field_validator("folder")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+
+class Files:
+    """Samples, conditional samples and reconstructions that already lie in a folder, by manifest; nothing is run.
+
+    The variant is a name for them: `--generator files:mine --set files:mine.folder=DIR`.
+    """
+
+    Config: ClassVar[type[FilesConfig]] = FilesConfig
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    free_variants: ClassVar[bool] = True
+
+    def __init__(self, config: FilesConfig) -> None:
+        self.config = config
+        rows = [] if config.folder is None else self.rows
+        self.capabilities: frozenset[Capability] = frozenset(CAPABILITY[row.purpose] for row in rows)
+
+    @property
+    def folder(self) -> Path:
+        if self.config.folder is None:
+            raise UserError("generator files: no folder given; expected --set files:NAME.folder=DIR")
+        return self.config.folder
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        return rows_of(self.folder, self.config.manifest)
+
+    def _of(self, purpose: Purpose) -> list[Row]:
+        return [row for row in self.rows if row.purpose == purpose]
+
+    def check(self, data: DataProtocol) -> None:
+        """Looks at every file's header. Raises `UserError` where one cannot be read or lies on another grid."""
+        check_window(self.config, data, self.folder)
+        for row in self.rows:
+            shape = self._shape(row)
+            if self.config.fit == "exact" and len(shape) == 3 and shape != data.grid.shape:
+                raise UserError(_other_grid(row.path, shape, data))
+
+    def _shape(self, row: Row) -> tuple[int, ...]:
+        from .reading import shape_of
+
+        return shape_of(row.path, self.config)
+
+    def grid_shape(self) -> tuple[int, ...]:
+        """The shape of the first volume along R, A, S, from its header."""
+        return self._shape(self.rows[0])
+
+    def available(self, data: DataProtocol) -> int | None:
+        """As many samples as there are files of them."""
+        return len(self._of("sample"))
+
+    def stages(self) -> Sequence[Stage]:
+        """None: nothing is trained."""
+        return ()
+
+    def reads(self, purpose: Purpose) -> Reads:
+        """The files' content, which is hashed once and remembered, and the declared mapping."""
+        from medlord_bench.datasets.cohort_files import Found
+        from medlord_bench.datasets.fingerprints import fingerprint
+
+        rows = self._of(purpose)
+        cases = fingerprint((Found(str(i), "", row.path) for i, row in enumerate(rows)), {})
+        files = [[row.case, case.sha256] for row, case in zip(rows, cases, strict=True)]
+        mapping = self.config.model_dump(mode="json", include=set(MappingConfig.model_fields))
+        return Reads((), {"mapping": mapping, "files": files})
+
+    def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+        raise UserError("generator files: there is nothing to train")
+
+    def adopt(self, stage: Stage, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+        raise UserError(f"--weights {source}: generator files has no weights to load; leave --weights out")
+
+    def sample(self, weights: Mapping[str, Path], requests: Sequence[Request], run: Run) -> Iterator[Volume | Failure]:
+        conditional = any(request.condition is not None for request in requests)
+        rows = self._of("sample-conditional" if conditional else "sample")
+        self._say(rows, run)
+        if conditional:
+            by_case = self._by_case(rows, [request.case for request in requests])
+            found = [by_case.get(request.case) for request in requests]
+        else:
+            found = [rows[request.index] for request in requests]
+        seen = Extremes()
+        for request, row in zip(requests, found, strict=True):
+            affine = request.grid.affine() if request.condition is None else request.condition.affine
+            yield self._volume(row, request.case, request.grid, affine, seen)
+        if requests:
+            seen.warn(requests[0].grid.hu_window, run.log)
+
+    def reconstruct(
+        self, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
+    ) -> Iterator[Volume | Failure]:
+        rows = self._of("reconstruct")
+        self._say(rows, run)
+        by_case = self._by_case(rows, None)
+        for case, volume in volumes:
+            yield self._volume(by_case.get(case), case, Grid(shape=volume.shape), volume.affine, Extremes())
+
+    def _say(self, rows: Sequence[Row], run: Run) -> None:
+        run.log.info("files: %d volumes of %s; %s", len(rows), self.folder, self.config.words())
+
+    def _by_case(self, rows: Sequence[Row], wanted: Sequence[str] | None) -> dict[str, Row]:
+        """The rows by case. Raises `UserError` where none of the wanted cases is among them."""
+        found = {row.case: row for row in rows}
+        if wanted and not set(wanted) & set(found):
+            raise UserError(
+                f"{self.folder}: no condition of the manifest is a test case; expected case ids such as {wanted[0]}, "
+                f"got {rows[0].case}: mend the column 'condition'"
+            )
+        return found
+
+    def _volume(
+        self, row: Row | None, case: str, grid: Grid, affine: NDArray[np.float64], seen: Extremes
+    ) -> Volume | Failure:
+        from .reading import hu_on_grid
+
+        if row is None:
+            return Failure(f"the manifest has no file for case {case}")
+        hu = hu_on_grid(row.path, self.config, grid)
+        if isinstance(hu, Failure):
+            return hu
+        seen.add(hu)
+        return Volume(hu, affine)
+
+
+class Extremes:
+    """The lowest and highest HU of each sample, which show where a narrower window than the protocol's cut them."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[int, int]] = []
+
+    def add(self, hu: NDArray[np.int16]) -> None:
+        self.found.append((int(hu.min()), int(hu.max())))
+
+    def warn(self, window: tuple[int, int], log: Logger) -> None:
+        """Warn where all of several samples end at one and the same value inside the window."""
+        low, high = ({ends[side] for ends in self.found} for side in (0, 1))
+        if len(self.found) < 2:
+            return
+        for values, end, name in ((low, window[0], "begin"), (high, window[1], "end")):
+            (value,) = values if len(values) == 1 else (end,)
+            if value != end:
+                log.warning(
+                    "files: all %d samples %s at %d HU, the protocol's window at %d: were they made in a narrower one? "
+                    "Then give dataset.hu_window that window, so that real images are cut alike",
+                    *(len(self.found), name, value, end),
+                )
+
+
+def _other_grid(path: Path, shape: tuple[int, ...], data: DataProtocol) -> str:
+    """What to say of a file on another grid than the protocol's."""
+    here, there = ("x".join(map(str, one)) for one in (shape, data.grid.shape))
+    advice = "set files:NAME.fit=crop-pad or resize, or measure on its grid with --set dataset.shape="
+    if sorted(shape) == sorted(data.grid.shape):
+        advice = (
+            "its axes may be in another order: set files:NAME.orientation; else files:NAME.fit, or --set dataset.shape="
+        )
+    return (
+        f"{path}: its grid is {here} (along R, A, S), that of {data.name} {there}; {advice}{','.join(map(str, shape))}"
+    )

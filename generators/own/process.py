@@ -1,0 +1,90 @@
+"""Running a user's program: a process group of its own, a log, a time limit, and an end when the bench is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from medlord_bench.errors import Stopped, UserError
+
+POLL_SECONDS = 0.05
+GRACE_SECONDS = 5.0  # between asking a program to end and ending it
+PASSED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+
+
+def environment(names: Sequence[str]) -> dict[str, str]:
+    """What the program sees of this process's environment: a few variables that any needs, and those named.
+
+    Others are left out: PYTHONPATH or thread counts of the bench are not the program's.
+    """
+    return {name: os.environ[name] for name in (*PASSED, *names) if name in os.environ}
+
+
+def run(
+    words: Sequence[str],
+    folder: Path,
+    variables: Mapping[str, str],
+    log: Path,
+    timeout: float,
+    stop: Callable[[], bool],
+) -> str | None:
+    """Run a program to its end. Returns why it failed, None where it did not; its output is added to `log`.
+
+    Raises `UserError` where the program cannot be started, and `Stopped`, the program having been ended, where `stop()`
+    turns true. What it leaves running in its group is ended too.
+    """
+    deadline = time.monotonic() + timeout
+    errors = log.with_suffix(".stderr")
+    with open(log, "ab") as out, open(errors, "wb") as err:
+        try:
+            process = subprocess.Popen(
+                words, cwd=folder, env=dict(variables), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise UserError(
+                f"{words[0]}: cannot be started ({error.strerror}); expected a program: mend command"
+            ) from None
+        try:
+            while process.poll() is None and time.monotonic() < deadline and not stop():
+                time.sleep(POLL_SECONDS)
+        finally:
+            ended = process.poll()
+            _end(process)
+    last = _last_line(errors)
+    _append(errors, log)
+    if ended is None:
+        if stop():
+            raise Stopped("stopped while a program ran; its sample is made again")
+        return f"ran past its time limit of {timeout:g} s and was ended"
+    if ended:
+        how = f"ended by signal {-ended}" if ended < 0 else f"exit code {ended}"
+        return f"{how}{': ' + last if last else ''}"
+    return None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the whole group to end, then make it."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _last_line(path: Path) -> str:
+    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:200] if lines else ""
+
+
+def _append(source: Path, target: Path) -> None:
+    with open(target, "ab") as log, open(source, "rb") as part:
+        log.write(part.read())
+    source.unlink()

@@ -1,0 +1,182 @@
+"""Reading a user's own volumes: NIfTI, what SimpleITK reads, `.npy` and `.npz`; then to HU on the protocol's grid."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medlord_bench.contracts import Failure, Grid, Volume
+from medlord_bench.errors import MissingError, UserError
+from medlord_bench.steps.sample import problem_of
+from medlord_bench.volume_io import _read as read_values
+from medlord_bench.volume_names import NIFTI, suffix_of
+from medlord_bench.volumes import fit
+
+from .mapping import ARRAYS, MappingConfig
+
+NAME = "volume"  # the array of an .npz that holds several
+BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError)
+
+
+def shape_of(path: Path, mapping: MappingConfig) -> tuple[int, ...]:
+    """The file's shape along R, A, S, from its header alone; as stored where it is not 3-D.
+
+    Raises `MissingError` where there is no file and `UserError` where its header cannot be read.
+    """
+    if not path.exists():
+        raise MissingError(f"{path}: not found; expected a volume: add it, or mend its line in the manifest")
+    shape, affine = _header(path)
+    if len(shape) != 3:
+        return shape
+    found = [0, 0, 0]
+    for length, axis in zip(shape, _orientation(mapping, affine)[:, 0], strict=True):
+        found[int(axis)] = length
+    return tuple(found)
+
+
+def hu_on_grid(path: Path, mapping: MappingConfig, grid: Grid) -> NDArray[np.int16] | Failure:
+    """The volume in whole HU within the grid's window, int16 `grid.shape`; a `Failure` where that cannot be.
+
+    Values are rounded after they were mapped: rounded before, [0, 1] would keep two of them.
+    """
+    try:
+        values = _values(path, mapping)
+    except MissingError:
+        raise
+    except UserError as error:
+        return Failure(str(error))
+    if values.dtype.kind not in "iufb":
+        return Failure(f"{path.name}: voxels of type {values.dtype}, expected one number per voxel")
+    if values.ndim != 3:
+        return Failure(f"{path.name}: shape {values.shape}, expected one 3-D volume")
+    if not np.isfinite(values).all():
+        return Failure(f"{path.name}: {int((~np.isfinite(values)).sum())} voxels are NaN or infinite")
+    hu = _to_hu(values, mapping)
+    if isinstance(hu, Failure):
+        return hu
+    volume = Volume(hu, np.eye(4))
+    problem = problem_of(volume, volume.shape)  # before padding, which would hide it
+    if problem is not None:
+        undeclared = mapping.intensity is None and "scaled" in problem
+        return Failure(problem + (": declare intensity.from and intensity.to" if undeclared else ""))
+    if mapping.fit != "exact":
+        return fit(volume, grid, mapping.fit).volume.hu
+    if volume.shape != grid.shape:
+        return Failure(f"{path.name}: shape {volume.shape}, asked for {grid.shape}")
+    return np.clip(hu, *grid.hu_window).astype(np.int16)
+
+
+def _to_hu(values: NDArray[Any], mapping: MappingConfig) -> NDArray[np.int16] | Failure:
+    scale = mapping.intensity
+    if scale is not None:
+        (low, high), (hu_low, hu_high) = scale.from_, scale.to
+        seen_low, seen_high = float(values.min()), float(values.max())
+        if seen_low < 2 * low - high or seen_high > 2 * high - low:  # some overshoot is a generator's; this is not
+            return Failure(f"values lie in {seen_low:g}..{seen_high:g}, declared {low:g}..{high:g}")
+        values = (values.astype(np.float32) - low) / (high - low) * (hu_high - hu_low) + hu_low
+    limits = np.iinfo(np.int16)
+    return np.clip(np.rint(values.astype(np.float32)), limits.min, limits.max).astype(np.int16)
+
+
+def _values(path: Path, mapping: MappingConfig) -> NDArray[Any]:
+    """The values as stored, their axes brought to R, A, S."""
+    from nibabel.orientations import apply_orientation
+
+    affine = None
+    if path.suffix.lower() in ARRAYS:
+        values = _array(path)
+    else:
+        values, affine = read_values(path)
+    if values.ndim != 3:
+        return values
+    oriented: NDArray[Any] = apply_orientation(values, _orientation(mapping, affine))
+    return oriented
+
+
+def _orientation(mapping: MappingConfig, affine: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Where each axis of the file goes among R, A, S, and whether it is flipped: nibabel's (3, 2)."""
+    from nibabel.orientations import axcodes2ornt, io_orientation
+
+    found: NDArray[np.float64]
+    if mapping.orientation != "ras":
+        found = axcodes2ornt(tuple(mapping.orientation))
+    else:
+        found = io_orientation(np.eye(4) if affine is None else affine)
+    return found
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without the axes of length one that a batch and a channel leave behind."""
+    return shape if len(shape) <= 3 else tuple(n for n in shape if n != 1)
+
+
+def _array(path: Path) -> NDArray[Any]:
+    try:
+        found = np.load(path, allow_pickle=False)
+        values: NDArray[Any] = found if isinstance(found, np.ndarray) else found[_member(path, found.files)]
+    except BROKEN as error:
+        raise _unreadable(path, error) from None
+    return values.reshape(_squeezed(values.shape))
+
+
+def _member(path: Path, names: list[str]) -> str:
+    if NAME in names or len(names) == 1:
+        return NAME if NAME in names else names[0]
+    raise UserError(
+        f"{path}: holds the arrays {', '.join(sorted(names)) or 'none'}; expected one, or one named {NAME!r}"
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    why = " ".join(str(error).split())[:160] or type(error).__name__
+    return UserError(f"{path}: cannot be read ({why}); expected an array of numbers without pickles: save it again")
+
+
+def _header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64] | None]:
+    """Shape as stored, without axes of length one beyond three, and affine (None for plain arrays)."""
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".npy":
+            return _squeezed(np.load(path, mmap_mode="r", allow_pickle=False).shape), None
+        if suffix == ".npz":
+            return _squeezed(_npz_shape(path)), None
+    except BROKEN as error:
+        raise _unreadable(path, error) from None
+    return _image_header(path)
+
+
+def _npz_shape(path: Path) -> tuple[int, ...]:
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        with archive.open(f"{_member(path, names)}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            shape: tuple[int, ...] = read(file)[0]
+            return shape
+
+
+def _image_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64] | None]:
+    import nibabel as nib
+    import SimpleITK as sitk
+    from nibabel.filebasedimages import ImageFileError
+
+    try:
+        if suffix_of(path) in NIFTI:
+            image = nib.load(path)
+            return _squeezed(tuple(int(n) for n in image.shape)), np.asarray(image.affine, dtype=np.float64)
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+    except (ImageFileError, *BROKEN, RuntimeError) as error:
+        why = " ".join(str(error).split())[-160:]
+        raise UserError(f"{path}: its header cannot be read ({why}); expected an image: write it again") from None
+    size = tuple(int(n) for n in reader.GetSize())
+    if len(size) != 3:
+        return size, None
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag([-1.0, -1.0, 1.0]) @ np.reshape(reader.GetDirection(), (3, 3))  # ITK's world is LPS+
+    return size, affine

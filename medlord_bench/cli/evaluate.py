@@ -1,0 +1,115 @@
+"""``medlord-bench evaluate``: generated volumes in a folder against real ones in another; `run` by a shorter name."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medlord_bench import config
+from medlord_bench.cli.options import json_option, settings_options, spec_options
+from medlord_bench.cli.run import run
+from medlord_bench.errors import UserError
+
+log = logging.getLogger("medlord_bench")
+
+NAME = re.compile(r"[\w-]+")
+HALVES = "0.5,0,0.5"
+
+
+@click.command()
+@click.option("--real", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder of real CT.")
+@click.option(
+    "--synthetic", multiple=True, required=True, metavar="[NAME=]DIR", help="Folder of samples; may be repeated."
+)
+@spec_options("metrics", "samples", "conditional", "seed", "sets")
+@settings_options
+@click.option("--report/--no-report", "report", default=True, help="Draw the page at the end.")
+@json_option
+@click.pass_context
+def evaluate(context: click.Context, /, real: Path, synthetic: tuple[str, ...], **options: Any) -> None:
+    """Measure generated volumes against real ones: run --dataset folder --generator files:NAME.
+
+    The grid is that of the first generated volume, unless --set dataset.shape or dataset.patches says otherwise. The
+    real patients are divided in halves, `train` and `test`, unless a manifest or --set dataset.split says which of them
+    the model was trained on.
+
+    \b
+    medlord-bench evaluate --real DIR --synthetic DIR
+    medlord-bench evaluate --real DIR --synthetic ours=DIR --synthetic theirs=DIR
+    """
+    folders = named(synthetic)
+    sets = list(options.pop("sets"))
+    sets += [f"files:{name}.folder={json.dumps(str(folder.absolute()))}" for name, folder in folders.items()]
+    given = config.parse_sets(sets)
+    if not {"dataset.exclude", "dataset.manifest"} & set(given):
+        check_apart(real, folders.values())
+    generators = tuple(f"files:{name}" for name in folders)
+    made = [config.make("generators", config.contestant(text, "folder", given)) for text in generators]
+    if not any(path.startswith("dataset.split") for path in given):
+        sets.append(f"dataset.split.fractions={HALVES}")  # a manifest's column goes before it
+        if "dataset.manifest" not in given:
+            log.info(
+                "real patients are divided in halves, train and test: what the model was trained on was not given "
+                "(say it with a manifest's column 'split', or --set dataset.split.file)"
+            )
+    if not any(path == "dataset.shape" or path.startswith("dataset.patches") for path in given):
+        sets.append(_shape_of(made[0]))
+    if options["samples"] is None:
+        data = config.nested(config.parse_sets(sets), "dataset") | {"data_root": str(real)}
+        protocol = config.make("datasets", config.plugin_spec("datasets", "folder", data)).protocol
+        options["samples"] = max(one.available(protocol) for one in made)
+    context.invoke(run, generators=generators, dataset="folder", data_root=real, sets=tuple(sets), **options)
+
+
+def named(synthetic: Iterable[str]) -> dict[str, Path]:
+    """``[NAME=]DIR`` each to name and folder; without a name it is the folder's own.
+
+    Raises `UserError` where two have one name, or a name cannot be part of ``files:NAME``.
+    """
+    found: dict[str, Path] = {}
+    for text in synthetic:
+        name, equals, place = text.partition("=")
+        if not equals or Path(text).is_dir():
+            name, place = re.sub(r"[^\w-]+", "-", Path(text).absolute().name).strip("-") or "synthetic", text
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"--synthetic {text}: {name!r} is no name; expected letters, digits, '-' and '_', as in a=DIR"
+            )
+        if name in found:
+            raise UserError(
+                f"--synthetic {text}: {name!r} is {found[name]} already; expected other names: NAME={place}"
+            )
+        found[name] = Path(place).expanduser()
+    return found
+
+
+def check_apart(real: Path, synthetic: Iterable[Path]) -> None:
+    """Raise `UserError` where generated volumes lie below the real folder, and would be taken for real ones."""
+    for folder in synthetic:
+        if folder.resolve().is_relative_to(real.resolve()):
+            raise UserError(
+                f"--synthetic {folder}: lies in --real {real}, so its volumes would be taken for real ones; "
+                "expected folders apart: move one, or leave it out with --set dataset.exclude='NAME/*'"
+            )
+
+
+def _shape_of(files: Any) -> str:
+    """The grid of the first generated volume, as a setting of the data set."""
+    shape = files.grid_shape()
+    if len(shape) != 3:
+        raise UserError(
+            f"{files.rows[0].path}: has shape {shape}, which gives no grid; expected a 3-D volume, or --set dataset.shape"
+        )
+    text = ",".join(map(str, shape))
+    log.info(
+        "grid %s, that of %s; real images are cropped or padded to it about their centre "
+        "(otherwise: --set dataset.fit=resize, or --set dataset.patches.shape=%s for patches)",
+        *("x".join(map(str, shape)), files.rows[0].path, text),
+    )
+    return f"dataset.shape={text}"
