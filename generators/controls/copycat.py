@@ -55,7 +55,8 @@ class Copycat(Control):
     def _moved(
         self, hu: NDArray[np.float32], spacing: tuple[float, float, float], rng: np.random.Generator
     ) -> NDArray[np.float32]:
-        """Turned about the volume's centre in mm and shifted in voxels, linear interpolation; edges are repeated."""
+        """Turned about the volume's centre in mm and shifted in voxels, cubic splines, since linear
+        interpolation blurs; edges are repeated."""
         import numpy as np
         from scipy.ndimage import affine_transform
         from scipy.spatial.transform import Rotation
@@ -68,6 +69,6 @@ class Copycat(Control):
         most = np.minimum(self.config.shift, np.array(hu.shape) / 32)  # two voxels of a coarse grid are no small shift
         shift = rng.uniform(-most, most)
         moved: NDArray[np.float32] = affine_transform(
-            hu, matrix, centre - matrix @ centre + shift, order=1, mode="nearest"
+            hu, matrix, centre - matrix @ centre + shift, order=3, mode="nearest"
         )
         return moved
