@@ -1,55 +1,32 @@
-"""`fid`: the Fréchet distance of slice features in three planes (2.5D), against train and test, with its floor."""
+"""`fid`: distances of slice features in three planes (2.5D) against train and test, with their floors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, model_validator
-
-from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State
+from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, State
 from medlord_bench.hashing import digest
-from medlord_bench.results import Score
+from medlord_bench.results import Replicates, Score
+
+from .config import METRICS, RULES, SHARES, VARIANTS, FIDConfig, note
 
 if TYPE_CHECKING:
-    from .compare import Comparison
+    from .measured import Measured
+    from .sides import Sides
 
-Plane = Literal["axial", "coronal", "sagittal"]
 SPLITS = ("train", "test")
-RULES = {
-    "n": "the same n on every side: the fewest of samples, real train and real test volumes; seeded subsets of the rest",
-    "failed": "counted in n; the value rests on the others, and on as many real volumes",
-    "pooling": "slices of a plane pooled, one Gaussian a set; 'mean' is the mean of the planes",
-    "interval": "delete-one jackknife by volume (samples) and patient (real), all planes at once",
-    "floor": "the same reference volumes against as many real volumes of the other split",
-}
-
-
-class FIDConfig(Frozen):
-    """What the distance is measured in. minimum: volumes on a side below which it is not run."""
-
-    extractor: str = "imagenet"
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU that real and synthetic are clipped to alike")
-    features: dict[str, Any] = Field(default_factory=dict, description="further settings of the extractor")
-    planes: tuple[Plane, ...] = Field(("axial", "coronal", "sagittal"), min_length=1)
-    minimum: int = Field(8, ge=2, description="volumes on each side below which the value is not run")
-    seed: int = Field(0, description="of the subsets; one for all generators, so that they share the real volumes")
-
-    @model_validator(mode="after")
-    def _planes_differ(self) -> FIDConfig:
-        if len(set(self.planes)) != len(self.planes):
-            raise ValueError("planes: each plane may be named once")
-        return self
 
 
 class FID:
-    """2.5D Fréchet distance of slice features against train and test, with jackknife interval and floor.
+    """2.5D Fréchet distance, KID and coverage of slice features against train and test, with intervals and floors.
 
-    Lower is better; 0 is never reached at a finite n: read it beside its floor.
+    Distances: lower is better, and 0 is never reached at a finite n: read them beside their floor.
     """
 
     Config: ClassVar[type[FIDConfig]] = FIDConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
 
     def __init__(self, config: FIDConfig) -> None:
         self.config = config
@@ -62,8 +39,8 @@ class FID:
         return [self._need("samples"), *(self._need(f"real:{split}") for split in SPLITS)]
 
     def plugin_config(self) -> dict[str, Any]:
-        """The extractor's configuration: the window is the protocol's, not the extractor's own choice."""
-        return {"hu_window": list(self.config.hu_window), **self.config.features}
+        """The extractor's configuration."""
+        return self.config.of_extractor()
 
     def _extractor(self) -> Any:
         from medlord_bench import config
@@ -85,15 +62,17 @@ class FID:
             },
             "data": data.model_dump(mode="json"),
         }
-        return f"fid-fixed-window-{digest(text)[:8]}", text
+        # A weights file whose hash nobody has written down yet may be another one elsewhere.
+        unlocked = "" if extractor.preprocessing.get("weights_locked", True) else "-unlocked"
+        return f"fid-{self.config.arithmetic}-{digest(text)[:8]}{unlocked}", text
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """Nothing: features come from the extractor."""
         return iter(())
 
-    def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score]:
-        """Per reference, plane and their mean: `fid` and `fid_debiased`, or one `not_run` that says why."""
-        from .compare import Sides, compare
+    def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | Replicates]:
+        """Per reference: each of `METRICS`, in planes where it has them, or one `not_run` that says why."""
+        from .sides import Sides
 
         sides = Sides.of(
             {source: inputs.items.get(self._need(source), ()) for source in ("samples", "real:train", "real:test")},
@@ -101,38 +80,70 @@ class FID:
             self.config.seed,
         )
         id, text = self.protocol(inputs.protocol)
-        common = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset, "better": "lower"}
+        common = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset}
+        counts = {"n": sides.n, "failed": sides.failed}
+        about = note(self.config, str(_preprocessing(text).get("backbone", self.config.extractor))) + sides.failures
         with run.progress.task("fid", total=len(SPLITS)) as task:
-            for split in SPLITS:
-                reason = sides.reason(split)
-                counts = {**common, "reference": split, "n": sides.n, "failed": sides.failed}
-                if reason:
-                    yield from (
-                        Score(metric=metric, status="not_run", reason=reason, **counts)
-                        for metric in ("fid", "fid_debiased")
+            for split, found in self._measured(sides):
+                for one in found:
+                    at = {**common, "reference": split}
+                    yield _score(
+                        one, {**at, **counts}, f"{about}{sides.selected(split)}" if one.value is not None else ""
                     )
-                else:
-                    yield from self._scores(
-                        compare(sides, split, self.config.planes), counts, self._note(text) + sides.failures
-                    )
+                    if one.value is not None and one.without is not None:
+                        samples, real = one.without
+                        yield Replicates(
+                            metric=one.metric,
+                            region=one.region,
+                            value=one.value,
+                            better=one.better,
+                            samples=samples,
+                            real=real,
+                            **at,
+                        )
                 task.advance()
 
-    def _note(self, text: Mapping[str, Any]) -> str:
-        backbone = text["extractor"]["preprocessing"].get("backbone", self.config.extractor)
-        other = ", not RadImageNet" if self.config.extractor == "imagenet" else ""
-        return f"features of {backbone}{other}: does not compare with published values; interval for one checkpoint"
+    def _measured(self, sides: Sides) -> Iterator[tuple[str, Iterable[Measured]]]:
+        """The numbers against each reference. Features are read when the first reference has any."""
+        from .compare import Comparisons
+        from .measured import Measured
 
-    def _scores(self, found: Sequence[Comparison], counts: Mapping[str, Any], note: str) -> Iterator[Score]:
-        for one in found:
-            shared = {**counts, "region": one.region, "n_reference": one.n, "note": f"{note}{one.note}"}
-            floor = {"floor": one.floor, "floor_n": one.floor_n, "floor_note": one.floor_note}
-            if one.jackknife is None:
-                yield Score(metric="fid", value=one.value, **shared, **floor)
-                yield Score(metric="fid_debiased", status="not_run", reason=one.no_interval, **shared)
+        comparisons = None
+        for split in SPLITS:
+            reason = sides.reason(split)
+            if reason:
+                yield (
+                    split,
+                    [Measured(name, reason=reason, better="higher" if name in SHARES else "lower") for name in METRICS],
+                )
                 continue
-            found_, how = one.jackknife, "95 % delete-one jackknife by volume and patient"
-            low, half = max(found_.low, 0.0), found_.high - found_.value
-            yield Score(metric="fid", value=one.value, low=low, high=found_.high, interval=how, **shared, **floor)
-            value = found_.debiased
-            ends = {"low": value - half, "high": value + half, "interval": how}
-            yield Score(metric="fid_debiased", value=value, floor_note="see fid", **ends, **shared)
+            comparisons = comparisons or Comparisons(sides, self.config)
+            yield split, comparisons.against(split)
+
+
+def _preprocessing(text: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = text["extractor"]["preprocessing"]
+    return found
+
+
+def _score(one: Measured, shared: Mapping[str, Any], about: str) -> Score:
+    """A measured number with what it was measured of."""
+    return Score(
+        metric=one.metric,
+        region=one.region,
+        status="ok" if one.value is not None else "not_run",
+        reason=one.reason,
+        value=one.value,
+        better=one.better,
+        low=one.low,
+        high=one.high,
+        interval=one.interval,
+        p=one.p,
+        p_of=one.p_of,
+        n_reference=one.n_reference,
+        floor=one.floor,
+        floor_n=None if one.floor is None else one.n_reference,
+        floor_note=one.floor_note,
+        note=f"{about}{one.note}",
+        **shared,
+    )

@@ -1,0 +1,115 @@
+"""What the FID family is measured in, its named protocols, and what a reader of a number must know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from medlord_bench import registry
+from medlord_bench.contracts import Frozen
+
+Plane = Literal["axial", "coronal", "sagittal"]
+Arithmetic = Literal["fixed-window", "maisi-compat"]
+PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+METRICS = ("fid", "fid_debiased", "kid", "fid_infinity", "precision", "recall", "density", "coverage")
+SHARES = ("precision", "recall", "density", "coverage")
+
+MAISI_WINDOW = (-1000, 1000)  # what the MAISI script clips to
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "radimagenet": {"extractor": "radimagenet"},
+    "maisi-compat": {"arithmetic": "maisi-compat", "extractor": "radimagenet"},
+}
+
+RULES = {
+    "n": "the same n on every side: the fewest of samples, real train and real test volumes; seeded subsets of the rest",
+    "failed": "counted in n; the value rests on the others, and on as many real volumes",
+    "pooling": "slices of a plane pooled, one Gaussian a set; 'mean' is the mean of the planes",
+    "interval": "delete-one jackknife by volume (samples) and patient (real), all planes at once",
+    "floor": "the same reference volumes against as many real volumes of the other split",
+    "kid": "unbiased squared MMD, kernel (x.y / d + 1)^3 averaged over the slices of each pair of units (sample, or real "
+    "patient) and then over planes; pairs of different units only; p: one-sided, units relabelled over all planes at once",
+    "fid_infinity": "distances of all units, two thirds and half of both sides against 1 / units, a line through them "
+    "read at 0 (endlessly many); planes apart, then their mean",
+    "prdc": "one vector a volume: the means over the slices of each plane, one after the other; one volume a patient; "
+    "Euclidean balls to the k-th neighbour, border included",
+}
+
+
+class FIDConfig(Frozen):
+    """What the distances are measured in. minimum: volumes on a side below which nothing is run."""
+
+    arithmetic: Arithmetic = Field(
+        "fixed-window",
+        description="one HU window for all, or the MAISI script's: each volume's own minimum and maximum",
+    )
+    extractor: str = "imagenet"
+    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU that real and synthetic are clipped to alike")
+    features: dict[str, Any] = Field(default_factory=dict, description="further settings of the extractor")
+    planes: tuple[Plane, ...] = Field(PLANES, min_length=1)
+    minimum: int = Field(8, ge=2, description="volumes on each side below which the value is not run")
+    neighbours: int = Field(3, ge=1, description="k of precision, recall, density and coverage")
+    prdc_minimum: int = Field(
+        16, ge=4, description="volumes (real: patients) on each side below which those four are not run"
+    )
+    infinity_minimum: int = Field(
+        16, ge=16, description="volumes (real: patients) on each side below which fid_infinity is not run"
+    )
+    permutations: int = Field(2000, ge=99, description="relabellings behind the p-value of kid")
+    seed: int = Field(0, description="of the subsets; one for all generators, so that they share the real volumes")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FIDConfig:
+        if len(set(self.planes)) != len(self.planes):
+            raise ValueError("planes: each plane may be named once")
+        if self.prdc_minimum < 2 * (self.neighbours + 1):
+            raise ValueError(
+                f"prdc_minimum: at least {2 * (self.neighbours + 1)} for {self.neighbours} neighbours, "
+                "or a ball about a volume holds half of its own set"
+            )
+        if self.arithmetic == "maisi-compat":
+            self._is_maisi()
+        return self
+
+    def _named(self) -> Mapping[str, Any]:
+        """What the extractor itself calls by the name of the arithmetic."""
+        plugin = registry.load("extractors", self.extractor)
+        return getattr(plugin, "variants", {}).get(self.arithmetic, {})
+
+    def _is_maisi(self) -> None:
+        """What the name promises may not be set otherwise."""
+        named = self._named()
+        if not named:
+            raise ValueError(f"extractor: {self.extractor} has no maisi-compat, expected radimagenet")
+        changed = [f"features.{name}" for name, value in named.items() if self.features.get(name, value) != value]
+        fixed = {"hu_window": MAISI_WINDOW, "planes": PLANES}
+        changed += [name for name, value in fixed.items() if getattr(self, name) != value]
+        if changed:
+            raise ValueError(
+                f"arithmetic: maisi-compat fixes {', '.join(changed)}; leave that out, or use fid:radimagenet"
+            )
+
+    def of_extractor(self) -> dict[str, Any]:
+        """The extractor's configuration: the window is the protocol's, not the extractor's own choice."""
+        fixed = self._named() if self.arithmetic == "maisi-compat" else {}
+        return {"hu_window": list(self.hu_window), **fixed, **self.features}
+
+
+def note(config: FIDConfig, backbone: str) -> str:
+    """Which backbone a value rests on, and what it may be compared with."""
+    if config.arithmetic == "maisi-compat":
+        compares = (
+            "the MAISI script's arithmetic: compares with published values only at the same real volumes, n, voxel "
+            "spacing and slab"
+        )
+    elif config.extractor == "imagenet":
+        backbone, compares = f"{backbone}, not RadImageNet", "does not compare with published values"
+    elif config.extractor == "radimagenet":
+        compares = (
+            "in one HU window: does not compare with the MAISI script's values, for which there is fid:maisi-compat"
+        )
+    else:
+        compares = "compares with values of the same protocol id only"
+    return f"features of {backbone}{', ' if config.arithmetic == 'maisi-compat' else ': '}{compares}; interval for one checkpoint"

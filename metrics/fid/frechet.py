@@ -1,0 +1,69 @@
+"""The Fréchet distance of each plane and their mean, with jackknife interval, debiased value and floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from medlord_bench import stats
+
+from .measured import Measured, by_unit, too_few_units
+from .sides import Features, Sides
+
+HOW = "95 % delete-one jackknife by volume and patient"
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """A distance in one plane, or the mean of them, with each sample and each patient left out."""
+
+    value: float
+    without_samples: stats.Vector
+    without_real: stats.Vector
+
+
+def floors(features: Features, sides: Sides) -> dict[str, float]:
+    """Real train against real test in each plane and their mean ("", as below); the same for both references."""
+    if not sides.has_floor:
+        return {}
+    found = {
+        plane: stats.frechet_distance(*(np.concatenate(features.groups(split, plane)) for split in sides.real))
+        for plane in features.planes
+    }
+    return {"": float(np.mean(list(found.values()))), **found}
+
+
+def frechet(features: Features, sides: Sides, split: str, floor: Mapping[str, float]) -> Iterator[Measured]:
+    """`fid` and `fid_debiased` against `split`: the mean of the planes first, then each plane."""
+    few = too_few_units(features, split)
+    planes = {plane: _plane(features, split, plane, bool(few)) for plane in features.planes}
+    every = list(planes.values())
+    mean = _Plane(
+        float(np.mean([one.value for one in every])),
+        np.mean([one.without_samples for one in every], axis=0),
+        np.mean([one.without_real for one in every], axis=0),
+    )
+    for region, one in {"": mean, **planes}.items():
+        note = f"; no interval: {few}" if few else ""
+        fid = Measured("fid", region, one.value, n_reference=sides.ok, note=note)
+        fid = replace(fid, floor=floor.get(region), floor_note=sides.floor_note(split))
+        debiased = Measured("fid_debiased", region, n_reference=sides.ok, note=note, floor_note="see fid")
+        if few:
+            yield from (fid, replace(debiased, reason=f"no interval: {few} to leave one out", floor_note=""))
+            continue
+        found = stats.jackknife(one.value, one.without_samples, one.without_real)
+        value, half = found.debiased, found.high - found.value
+        without = by_unit(features, split, one.without_samples, one.without_real)
+        yield replace(fid, low=max(found.low, 0.0), high=found.high, interval=HOW, without=without)
+        yield replace(debiased, value=value, low=value - half, high=value + half, interval=HOW)
+
+
+def _plane(features: Features, split: str, plane: str, alone: bool) -> _Plane:
+    samples, real = features.groups("samples", plane), features.groups(split, plane)
+    if alone:
+        value = stats.frechet_distance(np.concatenate(samples), np.concatenate(real))
+        return _Plane(value, np.empty(0), np.empty(0))
+    found = stats.frechet_jackknife(samples, real)
+    return _Plane(found.value, found.without_x, found.without_y)

@@ -1,0 +1,30 @@
+"""FID-infinity: the Fréchet distance extrapolated to endlessly many volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from medlord_bench import stats
+
+from .config import FIDConfig
+from .measured import Measured, too_few_units
+from .sides import Features, Sides
+
+
+def infinity(features: Features, sides: Sides, split: str, config: FIDConfig) -> Iterator[Measured]:
+    """`fid_infinity` against `split`: the mean of the planes first, then each plane; or why not."""
+    few = too_few_units(features, split, config.infinity_minimum)
+    if few:
+        yield Measured("fid_infinity", reason=few, n_reference=sides.ok)
+        return
+    found = {
+        plane: stats.frechet_infinity(features.groups("samples", plane), features.groups(split, plane), config.seed)
+        for plane in features.planes
+    }
+    values = {plane: one.value for plane, one in found.items()}
+    bend = max(one.bend for one in found.values())
+    note = f"; extrapolated along a line that its points leave by up to {bend:.0%} of its drop; no interval"
+    for region, value in {"": float(np.mean(list(values.values()))), **values}.items():
+        yield Measured("fid_infinity", region, value, n_reference=sides.ok, note=note)

@@ -1,0 +1,53 @@
+"""One number of the family, before it is told of which generator it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from medlord_bench import stats
+
+from .sides import Features
+
+LEAST_UNITS = 4  # samples or patients to leave out one by one; of fewer, a variance says nothing
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value, or the reason why there is none. region: a plane, or empty for all of them.
+
+    n_reference: real volumes it rests on. without: the value with each sample left out, and with each real patient,
+    by id; None where that was not computed.
+    """
+
+    metric: str
+    region: str = ""
+    value: float | None = None
+    reason: str = ""
+    better: Literal["lower", "higher"] = "lower"
+    low: float | None = None
+    high: float | None = None
+    interval: str = ""
+    p: float | None = None
+    p_of: str = ""
+    n_reference: int | None = None
+    floor: float | None = None
+    floor_note: str = ""
+    note: str = ""
+    without: tuple[dict[str, float], dict[str, float]] | None = None
+
+
+def too_few_units(features: Features, split: str, least: int = LEAST_UNITS) -> str:
+    """Why units cannot be left out or relabelled; empty where they can."""
+    samples, patients = len(features.units("samples")), len(features.units(split))
+    if min(samples, patients) >= least:
+        return ""
+    return f"{samples} samples and {patients} {split} patients, at least {least} of each are needed"
+
+
+def by_unit(
+    features: Features, split: str, samples: stats.Vector, real: stats.Vector
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Values without each sample and without each patient of `split`, by id."""
+    ids = features.units("samples"), features.units(split)
+    return dict(zip(ids[0], samples.tolist(), strict=True)), dict(zip(ids[1], real.tolist(), strict=True))
