@@ -12,7 +12,7 @@ from medlord_bench.stats.distributions import (
 from medlord_bench.stats.extrapolation import FrechetInfinity, frechet_infinity
 from medlord_bench.stats.frechet import frechet_distance, frechet_from_moments
 from medlord_bench.stats.intervals import Jackknife, MedianInterval, jackknife, median_interval, wilson
-from medlord_bench.stats.kernel import kernel_distance
+from medlord_bench.stats.kernel import kernel_distance, mean_kernel
 from medlord_bench.stats.leaving_out import FrechetJackknife, frechet_jackknife
 from medlord_bench.stats.manifold import Prdc, expected_coverage, prdc
 from medlord_bench.stats.paired import (
@@ -25,7 +25,7 @@ from medlord_bench.stats.paired import (
     tost,
     wilcoxon_paired,
 )
-from medlord_bench.stats.pairwise import TwoSample
+from medlord_bench.stats.pairwise import TwoSample, two_sample
 
 __all__ = [
     "LEVEL",
@@ -51,12 +51,14 @@ __all__ = [
     "jackknife",
     "kernel_distance",
     "ks",
+    "mean_kernel",
     "median_interval",
     "n_needed",
     "paired_jackknife",
     "permutation_test",
     "prdc",
     "tost",
+    "two_sample",
     "variance_ratio",
     "wasserstein1",
     "wilcoxon_paired",

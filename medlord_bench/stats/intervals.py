@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,30 +25,50 @@ class Jackknife:
     high: float
 
 
-def jackknife(value: float, *without_each: ArrayLike) -> Jackknife:
+def jackknife(value: float, *without_each: ArrayLike, squared: bool = False) -> Jackknife:
     """The delete-one jackknife of a statistic of one or several independent sets (Efron & Tibshirani 1993, ch. 11).
 
     without_each: per set, the statistic with each volume (or patient) of it left out. Biases and variances of the
     sets add up. The interval is for the statistic's expectation at this n (it is not moved by the bias), with
-    Student's t at Welch-Satterthwaite degrees of freedom. Raises `UserError` where a set has fewer than two.
+    Student's t at Welch-Satterthwaite degrees of freedom, and always holds `value`.
+
+    squared: the statistic is a squared distance, as the Fréchet distance is, and the interval is formed for its root
+    and squared again. A squared distance varies more where it is larger, so that the plain interval is too short just
+    where the value came out too low. In simulations of sets that differ (8 to 88 volumes a side, 4 to 64 dimensions,
+    normal features, 1 to 10 correlated slices) the plain interval held the expectation in 88 to 98 %, this one in 92 to
+    98 %, 95.5 % on average. It holds it more often for two sets of one distribution (97 to 100 %), and too seldom for
+    features with rare, very large values, of which a small set may hold none (log-normal: 74 to 96 %).
+
+    Raises `UserError` where a set has fewer than two, and for negative values of a squared distance.
     """
     from scipy.stats import t
 
-    bias, variances, freedoms = 0.0, [], []
-    for values in (np.asarray(part, dtype=np.float64) for part in without_each):
-        n = len(values)
-        if n < 2:
-            raise UserError(f"jackknife: {n} volumes or patients in a set, expected at least 2: give more")
-        bias += (n - 1) * (float(values.mean()) - value)
-        variances.append((n - 1) / n * float(((values - values.mean()) ** 2).sum()))
-        freedoms.append(n - 1)
+    parts = [np.asarray(part, dtype=np.float64) for part in without_each]
+    for part in parts:
+        if len(part) < 2:
+            raise UserError(f"jackknife: {len(part)} volumes or patients in a set, expected at least 2: give more")
+    bias = sum((len(part) - 1) * (float(part.mean()) - value) for part in parts)
+    error, freedom = _error(parts)
+    if error == 0:
+        return Jackknife(value, value - bias, 0.0, freedom, value, value)
+    if not squared:
+        reach = float(t.ppf(0.5 + LEVEL / 2, freedom)) * error
+        return Jackknife(value, value - bias, error, freedom, value - reach, value + reach)
+    if min(value, *(part.min() for part in parts)) < 0:
+        raise UserError("jackknife: a negative squared distance, expected zero or more: use it unsquared")
+    root_error, root_freedom = _error([np.sqrt(part) for part in parts])
+    root, reach = math.sqrt(value), float(t.ppf(0.5 + LEVEL / 2, root_freedom)) * root_error
+    low, high = min(value, max(root - reach, 0.0) ** 2), max(value, (root + reach) ** 2)
+    return Jackknife(value, value - bias, error, root_freedom, low, high)
+
+
+def _error(parts: Sequence[Vector]) -> tuple[float, float]:
+    """The jackknife's standard error, and its degrees of freedom after Welch and Satterthwaite."""
+    variances = [(len(part) - 1) / len(part) * float(((part - part.mean()) ** 2).sum()) for part in parts]
     variance = sum(variances)
     if variance == 0:
-        return Jackknife(value, value - bias, 0.0, math.inf, value, value)
-    freedom = variance**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
-    error = float(np.sqrt(variance))
-    reach = float(t.ppf(0.5 + LEVEL / 2, freedom)) * error
-    return Jackknife(value, value - bias, error, freedom, value - reach, value + reach)
+        return 0.0, math.inf
+    return math.sqrt(variance), variance**2 / sum(v**2 / (len(p) - 1) for v, p in zip(variances, parts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -88,11 +109,11 @@ def _quantile(ordered: Vector, q: float) -> float:
     return below + (place - int(place)) * (above - below)
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a proportion (Wilson 1927). Raises `UserError` unless 0 <= successes <= n, n > 0."""
+def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson's interval of a proportion (Wilson 1927). Raises `UserError` unless 0 <= successes <= n, n > 0."""
     from scipy.stats import binomtest
 
     if not 0 <= successes <= n or n == 0:
         raise UserError(f"wilson: {successes} of {n}, expected 0 <= successes <= n and n > 0")
-    interval = binomtest(successes, n).proportion_ci(LEVEL, method="wilson")
+    interval = binomtest(successes, n).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)

@@ -25,11 +25,14 @@ def kernel_distance(
     (`two_sample`). Raises `UserError` below three volumes a side, or for features that are not finite or differ in d.
     """
     x, y = finite_groups(x_groups, y_groups, LEAST_UNITS)
-    return two_sample(_mean_kernel([*x, *y]), len(x), seed, permutations, "kernel distance")
+    return two_sample(mean_kernel([*x, *y]), len(x), seed, permutations, "kernel distance")
 
 
-def _mean_kernel(groups: Sequence[Rows]) -> Matrix:
-    """(groups, groups): the kernel averaged over all pairs of rows of two groups. Memory: two chunks and the result."""
+def mean_kernel(groups: Sequence[Rows]) -> Matrix:
+    """(groups, groups): the kernel averaged over all pairs of rows of two groups, (slices, d) each, checked elsewhere.
+
+    Memory: the kernel of two chunks of rows, and the result.
+    """
     rows = np.concatenate(groups)
     sizes = np.array([len(group) for group in groups])
     owner = np.repeat(np.arange(len(groups)), sizes)
@@ -47,6 +50,9 @@ def _mean_kernel(groups: Sequence[Rows]) -> Matrix:
                 sums[np.ix_(other, one)] += block.T
     means: Matrix = sums / np.outer(sizes, sizes)
     return means
+
+
+_mean_kernel = mean_kernel
 
 
 def _starts(owner: NDArray[np.int64]) -> NDArray[np.intp]:

@@ -122,6 +122,16 @@ def test_the_determinant_form_is_used_and_equals_the_eigenvalues(monkeypatch: py
     np.testing.assert_allclose(fast.without_x, exact.without_x, rtol=1e-7)
 
 
+def test_debiased_distance_of_equal_distributions_is_near_zero_where_the_plain_one_is_not() -> None:
+    plain, debiased = [], []
+    for repeat in range(30):
+        found = stats.frechet_jackknife(volumes(40, 2, 8, 100 + repeat), volumes(40, 2, 8, 900 + repeat))
+        estimate = stats.jackknife(found.value, found.without_x, found.without_y)
+        plain.append(estimate.value)
+        debiased.append(estimate.debiased)
+    assert abs(np.mean(debiased)) < 0.25 * np.mean(plain)
+
+
 @pytest.mark.parametrize(
     ("call", "expected"),
     [

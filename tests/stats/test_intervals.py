@@ -30,6 +30,24 @@ def test_jackknife_of_a_difference_of_means_is_welchs_interval() -> None:
     assert (found.low, found.high) == pytest.approx((welch.low, welch.high), rel=1e-9)
 
 
+def test_interval_of_a_squared_statistic_is_the_square_of_the_roots_interval() -> None:
+    x = np.random.default_rng(2).normal(5.0, 1.0, 20)
+    roots = np.array([np.delete(x, i).mean() for i in range(20)])
+    plain, squared = stats.jackknife(x.mean(), roots), stats.jackknife(x.mean() ** 2, roots**2, squared=True)
+    assert (squared.low, squared.high) == pytest.approx((plain.low**2, plain.high**2), rel=1e-9)
+    unsquared = stats.jackknife(x.mean() ** 2, roots**2)
+    assert (squared.error, squared.debiased) == (unsquared.error, unsquared.debiased), "only the interval is moved"
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-9, 1.0])
+def test_interval_of_a_squared_statistic_holds_the_statistic_and_nothing_negative(value: float) -> None:
+    without = value + np.linspace(0, 1, 9) ** 4
+    found = stats.jackknife(value, without, without[:4], squared=True)
+    assert 0 <= found.low <= value <= found.high
+    same = stats.jackknife(value, np.full(5, value), squared=True)
+    assert (same.low, same.high, same.error) == (value, value, 0.0)
+
+
 def test_median_interval_is_that_of_the_tables() -> None:
     # Conover, Practical Nonparametric Statistics: n = 16 takes the 4th and 13th, n = 6 the ends, n = 5 has none.
     assert (stats.median_interval(range(1, 17)).low, stats.median_interval(range(1, 17)).high) == (4, 13)
@@ -65,6 +83,7 @@ def test_wilson_interval_of_a_textbook_case() -> None:
     ("call", "expected"),
     [
         (lambda: stats.jackknife(1.0, [1.0]), "at least 2"),
+        (lambda: stats.jackknife(1.0, [1.0, -0.1], squared=True), "negative"),
         (lambda: stats.median_interval([]), "none at all"),
         (lambda: stats.median_interval([1.0, np.nan]), "NaN"),
         (lambda: stats.wilson(3, 2), "successes"),
