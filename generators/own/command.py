@@ -161,7 +161,10 @@ class Command:
     def sample(self, weights: Mapping[str, Path], requests: Sequence[Request], run: Run) -> Iterator[Volume | Failure]:
         conditional = any(request.condition is not None for request in requests)
         calls = self._calls("sample-conditional" if conditional else "sample", run)
-        return _patient(self._drawn(calls, requests), calls)
+        drawn = self._drawn(calls, requests)
+        if any(request.index < FIRST for request in requests):
+            return _patient(drawn, calls)
+        return drawn  # what is left after a stop: the program has worked before
 
     def _drawn(self, calls: Calls, requests: Sequence[Request]) -> Iterator[Volume | Failure]:
         for request in requests:

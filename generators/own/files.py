@@ -132,7 +132,9 @@ class Files:
         rows = self._of("sample-conditional" if conditional else "sample")
         self._say(rows, run)
         if conditional:
-            by_case = self._by_case(rows, [request.case for request in requests])
+            by_case = {row.case: row for row in rows}
+            if requests[0].index == 0:  # at the beginning: what is left after a stop may be just what is missing
+                self._check_cases(by_case, [request.case for request in requests])
             found = [by_case.get(request.case) for request in requests]
         else:
             found = [rows[request.index] for request in requests]
@@ -148,22 +150,20 @@ class Files:
     ) -> Iterator[Volume | Failure]:
         rows = self._of("reconstruct")
         self._say(rows, run)
-        by_case = self._by_case(rows, None)
+        by_case = {row.case: row for row in rows}
         for case, volume in volumes:
             yield self._volume(by_case.get(case), case, Grid(shape=volume.shape), volume.affine, Extremes())
 
     def _say(self, rows: Sequence[Row], run: Run) -> None:
         run.log.info("files: %d volumes of %s; %s", len(rows), self.folder, self.config.words())
 
-    def _by_case(self, rows: Sequence[Row], wanted: Sequence[str] | None) -> dict[str, Row]:
-        """The rows by case. Raises `UserError` where none of the wanted cases is among them."""
-        found = {row.case: row for row in rows}
-        if wanted and not set(wanted) & set(found):
+    def _check_cases(self, by_case: Mapping[str, Row], wanted: Sequence[str]) -> None:
+        """Raise `UserError` where the manifest has none of the wanted cases: then its ids are others."""
+        if not set(wanted) & set(by_case):
             raise UserError(
                 f"{self.folder}: no condition of the manifest is a test case; expected case ids such as {wanted[0]}, "
-                f"got {rows[0].case}: mend the column 'condition'"
+                f"got {next(iter(by_case))}: mend the column 'condition'"
             )
-        return found
 
     def _volume(
         self, row: Row | None, case: str, grid: Grid, affine: NDArray[np.float64], seen: Extremes

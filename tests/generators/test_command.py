@@ -230,6 +230,12 @@ def test_three_failures_after_a_success_are_failures_and_no_more(program: Any, r
     assert [isinstance(one, Volume) for one in made] == [True, *[False] * 4]
 
 
+def test_after_a_stop_failures_are_failures_and_no_more(program: Any, run: Run) -> None:
+    """Else a run whose last samples fail could never end."""
+    made = list(command(program("sys.exit(1)")).sample({}, requests(8)[4:], run))
+    assert [type(one) for one in made] == [Failure] * 4
+
+
 def test_two_samples_that_both_fail_are_two_failures(program: Any, run: Run) -> None:
     assert [type(one) for one in draw(command(program("sys.exit(1)")), run, 2)] == [Failure, Failure]
 

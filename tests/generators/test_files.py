@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -369,6 +370,13 @@ def test_conditions_that_are_no_test_case_are_refused_with_the_ids_expected(tmp_
     generator = files(manifest(tmp_path / "s", MIXED))
     with pytest.raises(UserError, match="expected case ids such as p1, got c-7: mend the column 'condition'"):
         list(generator.sample({}, [request("p1"), request("p2")], run))
+
+
+def test_after_a_stop_a_case_that_the_manifest_lacks_is_a_failure(tmp_path: Path, run: Run) -> None:
+    """Else a run of which only such cases are left could never end."""
+    generator = files(manifest(tmp_path / "s", MIXED))
+    made = list(generator.sample({}, [replace(request("p2"), index=1)], run))
+    assert made == [Failure("the manifest has no file for case p2")]
 
 
 @pytest.mark.parametrize(
