@@ -132,7 +132,7 @@ class Sources:
             reason = "the voxel size is unknown" if self._measured() else "no region could be compared"
             return Score(status="not_run", reason=reason, **shared)
         if not math.isfinite(found.value):
-            return Score(status="not_run", reason="infinite: a region is missed in most cases", **shared)
+            return Score(status="not_run", reason="infinite: a region is missed in half of the cases or more", **shared)
         notes = [f"mean of the medians of {len(self._measured())} regions"]
         if self._unknown():
             notes.append(f"without {', '.join(self.regions[place] for place in self._unknown())}")

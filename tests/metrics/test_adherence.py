@@ -179,6 +179,19 @@ def test_all_regions_is_the_mean_of_the_regions_medians_so_that_a_lost_region_sh
     assert scores["hd95", "left_atrium"].status == scores["hd95", ""].status == "not_run"
 
 
+def test_one_lost_region_of_three_shows_in_all_regions(run: Run, tmp_path: Path) -> None:
+    names = {**NAMES, 3: "right_atrium"}
+    bench = Bench(run, tmp_path, metric(names=names, regions=tuple(names.values())))
+
+    def with_third(made: np.ndarray) -> np.ndarray:
+        made[7:11, 1:5, 1:4] = 3
+        return made
+
+    cases = [(with_third(labels(6, 0)), with_third(labels(6, 3)))] * 6
+    scores, _ = bench.conditional(cases, reference_names=names)
+    assert scores["dsc", ""].value == pytest.approx(2 / 3), "the median over regions would be 1"
+
+
 def test_the_ceiling_is_what_the_segmenter_reaches_on_real_images(bench: Bench) -> None:
     mask = labels(10, 3)
     conditional = bench.items("conditional:test", [(labels(4, 3), mask)] * 3)

@@ -126,9 +126,7 @@ def test_lobes_make_up_lungs_as_left_and_right_do() -> None:
 def test_two_labels_of_one_name_are_one_region() -> None:
     made = np.zeros((6, 6, 6), dtype=np.uint8)
     made[1:3], made[4:5] = 1, 2
-    state = overlap.compare(
-        label_map(made, {1: "a", 2: "a"}), label_map(made > 0, {0: "background", 1: "a"}), ["a"], None, 1.0
-    )
+    state = overlap.compare(label_map(made, {1: "a", 2: "a"}), label_map(made > 0, {0: "a", 1: "a"}), ["a"], None, 1.0)
     assert state["dsc"][0] == 1 and state["made_voxels"][0] == 3 * 36
 
 

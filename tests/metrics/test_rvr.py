@@ -15,7 +15,7 @@ from scipy import stats as scipy_stats
 from medlord_bench.contracts import DataProtocol, Grid, Item, LabelMap, MetricInputs, Run
 from medlord_bench.datasets.phantom import PhantomConfig, PhantomDataset
 from medlord_bench.errors import UserError
-from medlord_bench.metrics.rvr import volumes
+from medlord_bench.metrics.rvr import distances, volumes
 from medlord_bench.metrics.rvr.metric import RVR, RVRConfig
 from medlord_bench.results import CaseRow, Replicates, Score
 from medlord_bench.segmenters.files import FilesConfig, FilesSegmenter
@@ -264,6 +264,33 @@ def test_less_varied_samples_have_a_variance_ratio_below_one_whatever_the_unit(b
     fixed = bench.of(drawn(16, 3), train=[[200, b] for _, b in drawn(24, 1)])[0]
     assert "one value" in fixed["rvr_variance_ratio", "aorta", "train"].reason
     assert "without aorta" in fixed["rvr_joint", "", "train"].note
+
+
+def test_the_interval_of_sets_that_do_not_overlap_is_welchs() -> None:
+    """Wasserstein-1 is then the difference of the means, and the jackknife's error that of Welch's t-test."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(10, 1, 9), rng.normal(0, 2, 15)
+    found = distances.wasserstein(x, y)
+    expected = scipy_stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
+    assert found.value == pytest.approx(x.mean() - y.mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(("shift", "spread"), [(0.0, 1.0), (0.5, 1.0), (0.0, 0.5)])
+def test_intervals_cover_what_they_are_of(shift: float, spread: float) -> None:
+    rng = np.random.default_rng(1)
+
+    def sets() -> tuple[np.ndarray, np.ndarray]:
+        return np.exp(0.25 * (shift + spread * rng.normal(size=16))), np.exp(0.25 * rng.normal(size=24))
+
+    expected = np.mean([scipy_stats.wasserstein_distance(*sets()) for _ in range(2000)])
+    many = [np.exp(0.25 * (a + b * rng.normal(size=200_000))).var() for a, b in ((shift, spread), (0, 1))]
+    covered, n = np.zeros(2), 150
+    for _ in range(n):
+        x, y = sets()
+        distance, ratio = distances.wasserstein(x, y), distances.variance_ratio(x, y)
+        covered += [distance.low <= expected <= distance.high, ratio.low <= many[0] / many[1] <= ratio.high]
+    assert (covered / n > 0.88).all(), covered / n
 
 
 # ---------------------------------------------------------------------------------------------------- missing regions
