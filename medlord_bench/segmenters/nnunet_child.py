@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medlord_bench.errors import UserError
 from medlord_bench.segmenters.child import Segment, serve
 
 
@@ -24,7 +25,10 @@ def prepare(settings: Mapping[str, Any], folder: Path) -> Segment:
         settings["folder"], tuple(settings["folds"]), checkpoint_name=settings["checkpoint"]
     )
     if predictor.configuration_manager.previous_stage_name is not None:
-        raise ValueError("the second stage of a cascade needs the first one's output; give the folder of 3d_fullres")
+        raise UserError(
+            f"{settings['folder']}: the second stage of a cascade needs the first one's output; expected a model that "
+            "stands alone: give the folder of 3d_fullres"
+        )
     turned = tuple(axis for axis in range(3) if settings["orientation"][axis] != "RAS"[axis])
 
     def segment(source: Path, target: Path) -> None:

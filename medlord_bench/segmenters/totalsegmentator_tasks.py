@@ -166,7 +166,7 @@ def check_licence(tasks: Sequence[str]) -> None:
     place, number = own_home() / "config.json", licence_number(own_home())
     if number is not None and len(number) == LICENCE_LENGTH:
         return
-    wrong = "has none" if number is None else f"holds one that is not {LICENCE_LENGTH} characters long"
+    wrong = "has none" if number is None else "holds one of a length that TotalSegmentator refuses"
     raise MissingError(
         f"segmenter totalsegmentator: task {needing[0]} needs a licence number, and {place} {wrong}; it is free for "
         f"non-commercial use at {LICENCE_PAGE} and is set with `totalseg_set_license -l NUMBER` "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from medlord_bench.contracts import LabelMap, Run, Segmenter, Volume
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.segmenters.child import Segment
 from medlord_bench.segmenters.nnunet import NnUNetConfig, NnUNetSegmenter
 
 pytest.importorskip("nnunetv2", reason="pip install 'medlord-bench[nnunet]'")
@@ -60,37 +62,47 @@ def test_the_real_predictor_labels_every_voxel_as_the_planted_model_must(
     assert "nnUNet_results" not in os.environ
 
 
-@pytest.mark.parametrize("orientation", ["RAS", "LPS", "LAI"])
-def test_the_network_sees_the_axes_it_was_trained_on(
-    orientation: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """nnU-Net's predictor is replaced by one that marks what lies at the start of each axis as it sees them."""
-    import nibabel as nib
+class MarkingPredictor:
+    """In place of nnU-Net's: marks what lies at the start of each axis as it sees them."""
 
+    stage_before: str | None = None
+
+    def __init__(self, **_: Any) -> None:
+        self.configuration_manager = SimpleNamespace(previous_stage_name=self.stage_before)
+
+    def initialize_from_trained_model_folder(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def predict_single_npy_array(self, data: np.ndarray, properties: dict[str, Any]) -> np.ndarray:
+        assert data.shape == (1, 5, 4, 3) and data.dtype == np.float32
+        assert properties == {"spacing": [3.0, 2.0, 1.0]}
+        labels = np.zeros(data.shape[1:], np.uint8)
+        labels[0], labels[:, 0, 0] = 1, 2  # the first slice, and the first row and column of all
+        return labels
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Segment]:
+    """`nnunet_child.prepare` with that predictor: nnU-Net itself takes long to import."""
     from medlord_bench.segmenters.nnunet_child import prepare
 
-    class Predictor:
-        def __init__(self, **_: Any) -> None:
-            self.configuration_manager = type("", (), {"previous_stage_name": None})
-
-        def initialize_from_trained_model_folder(self, *_: Any, **__: Any) -> None:
-            pass
-
-        def predict_single_npy_array(self, data: np.ndarray, properties: dict[str, Any]) -> np.ndarray:
-            assert data.shape == (1, 5, 4, 3) and data.dtype == np.float32
-            assert properties == {"spacing": [3.0, 2.0, 1.0]}
-            labels = np.zeros(data.shape[1:], np.uint8)
-            labels[0], labels[:, 0, 0] = 1, 2  # the first slice, and the first row and column of all
-            return labels
-
-    module = ModuleType("predict_from_raw_data")  # in place of nnU-Net, which takes long to import
-    module.__dict__["nnUNetPredictor"] = Predictor
+    module = ModuleType("predict_from_raw_data")
+    module.__dict__["nnUNetPredictor"] = MarkingPredictor
     monkeypatch.setitem(sys.modules, "nnunetv2.inference.predict_from_raw_data", module)
-    settings = {"device": "cpu", "folder": "", "folds": ["0"], "checkpoint": "", "mirroring": False}
+    settings = {"device": "cpu", "folder": "MODEL", "folds": ["0"], "checkpoint": "", "mirroring": False}
+    return lambda orientation: prepare({**settings, "orientation": orientation}, tmp_path)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "LAI"])
+def test_the_network_sees_the_axes_it_was_trained_on(
+    orientation: str, tmp_path: Path, prepared: Callable[[str], Segment]
+) -> None:
+    import nibabel as nib
+
     affine = np.diag([1.0, 2.0, 3.0, 1.0])
     source, target = tmp_path / "volume.nii", tmp_path / "labels.nii"
     nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), affine), source)
-    prepare({**settings, "orientation": orientation}, tmp_path)(source, target)
+    prepared(orientation)(source, target)
     image = nib.load(target)
     to = nib.orientations.ornt_transform(
         nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(tuple(orientation))
@@ -98,6 +110,14 @@ def test_the_network_sees_the_axes_it_was_trained_on(
     seen = np.asarray(image.as_reoriented(to).dataobj)  # nibabel's view along the axes that the network was told of
     assert (seen[:, :, 0] > 0).all() and (seen[0, 0] == 2).all() and (seen[1:, 1:, 1:] == 0).all()
     assert np.array_equal(image.affine, affine)
+
+
+def test_the_second_stage_of_a_cascade_is_refused(
+    prepared: Callable[[str], Segment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MarkingPredictor, "stage_before", "3d_lowres")
+    with pytest.raises(UserError, match="MODEL: the second stage of a cascade"):
+        prepared("RAS")
 
 
 def test_a_checkpoint_that_nnu_net_s_trainer_wrote_is_taken(model: Path, planted: ModuleType) -> None:

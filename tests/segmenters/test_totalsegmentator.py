@@ -26,7 +26,7 @@ from medlord_bench.segmenters.totalsegmentator_child import write_home
 from medlord_bench.volumes import write_volume
 
 HU = {0: -1000.0, 10: -700.0, 51: 50.0, 52: 400.0}  # background, a lung lobe, heart, aorta: the planted model's answer
-KEY = "aca_" + "0" * 14  # of the right length, and no licence: nothing here asks the licence server
+NUMBER = "no licence"  # TotalSegmentator refuses it, and would refuse to run with it
 CHAMBERS = ("lv_myocardium", "left_atrium", "left_ventricle", "right_atrium", "right_ventricle")
 
 
@@ -96,18 +96,30 @@ def test_the_real_api_runs_offline_and_sends_nothing(
 
 
 @pytest.mark.slow
-def test_the_label_map_of_a_finer_volume_lies_on_the_volume_s_own_grid(
-    planted: ModuleType, planted_weights: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+def test_a_finer_volume_gets_both_tasks_merged_on_its_own_grid(
+    planted: ModuleType, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Blocks of 24 mm, at 3 mm, through the 6 mm model: inside the blocks the label survives both resamplings."""
-    monkeypatch.setenv("TOTALSEG_WEIGHTS_PATH", str(planted_weights))
-    volume = Volume(blocks((64, 56, 48), 1), np.diag([3.0, 3.0, 3.0, 1.0]))
-    (labels,) = make(speed="fastest").segment([("a", volume)], run)
+    """Blocks of 24 mm, at 3 mm, through the 6 mm models: inside the blocks labels survive both resamplings. A second
+    task finds one body, the half at 400 HU; where it does, it counts."""
+    monkeypatch.setenv("TOTALSEG_WEIGHTS_PATH", str(tmp_path / "w"))
+    planted.plant_totalsegmentator(tmp_path / "w", HU)
+    body = tmp_path / "w" / "Dataset300_body_6mm_1559subj" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    names = ("background", "body_trunc", "body_extremities")
+    planted.plant(body, names, {0: -700.0, 1: 400.0}, 6.0, "nnUNetTrainer")
+    hu = blocks((64, 56, 48), 1)
+    hu[hu > 0], hu[32:] = -700, 400
+    hu[:24, :24, :24] = -1000
+    volume = Volume(hu, np.diag([3.0, 3.0, 3.0, 1.0]))
+    (labels,) = make(tasks=("total", "body"), speed="fastest").segment([("a", volume)], run)
     assert isinstance(labels, LabelMap), labels
     inside = np.zeros(8, bool)
     inside[2:6] = True
     keep = np.ix_(*(np.tile(inside, n // 8) for n in volume.shape))
-    assert np.array_equal(labels.labels[keep], planted.nearest(volume.hu, HU)[keep])
+    expected = planted.nearest(hu, HU)
+    expected[32:] = 117 + 1
+    assert labels.names[117 + 1] == "body_trunc"
+    assert np.array_equal(labels.labels[keep], expected[keep])
+    assert len(np.unique(expected)) == 3
 
 
 # --------------------------------------------------------------------------------------------------- before any work
@@ -135,9 +147,11 @@ def test_missing_weights_name_the_folder_and_the_command_that_fetches_them(
         make(speed="fastest").fingerprint([])
 
 
-def test_a_licensed_task_without_a_licence_says_so_before_any_work(tmp_path: Path) -> None:
+def test_a_licensed_task_without_a_licence_says_so_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / "home"
-    for number in (None, "aca_123"):
+    for number in (None, NUMBER):
         if number is not None:
             set_licence(home, number)
         with pytest.raises(MissingError) as error:
@@ -151,11 +165,11 @@ def test_a_licensed_task_without_a_licence_says_so_before_any_work(tmp_path: Pat
             str(home / "config.json"),
         ):
             assert part in message
-        assert "aca_123" not in message
-    set_licence(home, KEY)
+        assert NUMBER not in message
+    monkeypatch.setattr(tasks_of, "LICENCE_LENGTH", len(NUMBER))
     with pytest.raises(MissingError, match="-t total_fast && .* -t heartchambers_highres;") as error:
-        make(tasks=("heartchambers_highres",)).fingerprint([])  # the licence is there: now the weights are asked for
-    assert KEY not in str(error.value)
+        make(tasks=("heartchambers_highres",)).fingerprint([])  # with a licence, the weights are asked for
+    assert NUMBER not in str(error.value)
 
 
 def test_a_run_with_a_licensed_task_ends_with_exit_3_and_one_line(bench: Any, tmp_path: Path) -> None:
@@ -197,7 +211,7 @@ def test_unknown_and_mr_tasks_are_usage_errors_with_the_near_miss() -> None:
 
 # ------------------------------------------------------------------------------------------------------ home, weights
 def test_the_home_folder_is_private_and_has_statistics_off(tmp_path: Path) -> None:
-    set_licence(tmp_path / "mine", KEY)
+    set_licence(tmp_path / "mine", NUMBER)
     write_home(tmp_path / "free" / "home", None)
     write_home(tmp_path / "licensed" / "home", tmp_path / "mine")
     free, licensed = (tmp_path / name / "home" / "config.json" for name in ("free", "licensed"))
@@ -205,19 +219,19 @@ def test_the_home_folder_is_private_and_has_statistics_off(tmp_path: Path) -> No
         assert json.loads(path.read_text())["send_usage_stats"] is False
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert "license_number" not in json.loads(free.read_text())
-    assert json.loads(licensed.read_text())["license_number"] == KEY
+    assert json.loads(licensed.read_text())["license_number"] == NUMBER
 
 
-def test_totalsegmentator_takes_the_home_folder_for_a_licence_and_sends_nothing(
+def test_totalsegmentator_s_own_code_finds_the_licence_there_and_sends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own code reads the file as meant."""
     from totalsegmentator import config
 
-    set_licence(tmp_path / "mine", KEY)
+    set_licence(tmp_path / "mine", NUMBER)
     write_home(tmp_path / "licensed", tmp_path / "mine")
     monkeypatch.setenv("TOTALSEG_HOME_DIR", str(tmp_path / "licensed"))
-    assert config.has_valid_license_offline()[0] == "yes"
+    assert config.get_license_number() == NUMBER
+    assert config.has_valid_license_offline()[0] == "invalid_license"
     sent: list[str] = []
     monkeypatch.setattr(config.requests, "post", lambda url, **_: sent.append(url))
     wanted = dict.fromkeys(("task", "fast", "preview", "multilabel", "statistics", "radiomics"), "x")
