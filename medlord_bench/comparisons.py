@@ -7,7 +7,6 @@ name a patient). "Better" and "tie" come from these tests, never from overlappin
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from medlord_bench import stats
+from medlord_bench.config import read_json
 from medlord_bench.contracts import Frozen
 from medlord_bench.results import CaseRow, Replicates, Score
 
@@ -218,4 +218,4 @@ def write(folder: Path, found: ComparisonsFile) -> None:
 def read(folder: Path) -> ComparisonsFile:
     """What `write` wrote; empty for a run of one contestant, or of a release before there were comparisons."""
     path = folder / FILE
-    return ComparisonsFile.model_validate(json.loads(path.read_text())) if path.exists() else ComparisonsFile()
+    return read_json(ComparisonsFile, path) if path.exists() else ComparisonsFile()

@@ -22,10 +22,14 @@ class Page:
         cannot be read, or where numbers of different protocols would stand in one table.
         """
         from .curves import draw_curves
+        from .distributions import draw_distributions
         from .figures import FigureFolder, write
+        from .glance import glance, warnings
         from .montage import draw_montage
+        from .pairs import draw_pairs
         from .run_folder import read_run
         from .scores import tables
+        from .verdicts import verdicts
 
         if not run_folder.is_dir():
             raise UserError(f"{run_folder}: not a run folder; `medlord-bench run` makes one and prints where it is")
@@ -34,6 +38,11 @@ class Page:
         context = {
             "run": run,
             "tables": tables(run.results) if run.results else [],
+            "warnings": warnings(run.results.scores) if run.results else [],
+            "glance": glance(run.results.scores, run.comparisons.comparisons) if run.results else None,
+            "verdicts": verdicts(run.comparisons),
+            "anatomy": draw_distributions(run.rows, figures),
+            "pairs": draw_pairs(run, run_folder, figures),
             "montage": draw_montage(run.montage, run_folder, figures) if run.montage else None,
             "curves": draw_curves(run.curves, figures),
             "css": _text("page.css"),

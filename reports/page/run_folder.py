@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medlord_bench import comparisons
+from medlord_bench.calibration.finding import FILE, Record
+from medlord_bench.comparisons import ComparisonsFile
+from medlord_bench.config import read_json
 from medlord_bench.errors import UserError
-from medlord_bench.results import ResultsFile, read_results
+from medlord_bench.results import CaseRow, ResultsFile, read_results
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,9 @@ class RunFolder:
     provenance: Mapping[str, Any] | None
     steps: Sequence[Step]
     results: ResultsFile | None
+    rows: Sequence[CaseRow]
+    comparisons: ComparisonsFile
+    calibration: Record | None
     montage: Mapping[str, Any] | None
     curves: Sequence[Curve]
 
@@ -68,7 +75,7 @@ class RunFolder:
 def read_run(folder: Path) -> RunFolder:
     """Everything of a run that the page shows. Raises `UserError` naming a file that cannot be read."""
     plan = _json(folder / "plan.json") or {}
-    results = read_results(folder / "results")[0] if (folder / "results" / "scores.json").exists() else None
+    results, rows = read_results(folder / "results") if (folder / "results" / "scores.json").exists() else (None, [])
     provenance = _json(folder / "provenance.json")
     dataset = plan.get("dataset") or {}
     facts = [dataset, plan.get("protocol") or {}, *(results.protocols.values() if results else ())]
@@ -83,9 +90,16 @@ def read_run(folder: Path) -> RunFolder:
         provenance=provenance,
         steps=_steps(folder, plan.get("steps") or []),
         results=results,
+        rows=rows,
+        comparisons=comparisons.read(folder / "results"),
+        calibration=_calibration(folder / "results" / FILE),
         montage=_json(folder / "results" / "montage.json"),
         curves=_curves(folder / "results" / "curves", [str(step.get("id", "")) for step in plan.get("steps") or []]),
     )
+
+
+def _calibration(path: Path) -> Record | None:
+    return read_json(Record, path) if path.exists() else None
 
 
 def _contestants(plan: Mapping[str, Any], results: ResultsFile | None) -> list[str]:

@@ -12,6 +12,8 @@ from typing import Any
 from medlord_bench.errors import UserError
 from medlord_bench.results import ResultsFile, Score
 
+from .matrix import Matrix, is_regional, matrices
+
 REFERENCES = ("test", "train", "val")  # test first: the train reference is there to unmask copying
 PLANES = ("axial", "coronal", "sagittal")
 SHORT = 40  # characters of a remark that may stand in its row
@@ -70,11 +72,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Table:
-    """main: the quantities to read first. more: the rest, e.g. plane by plane, named by `more_title`."""
+    """main: the quantities to read first. matrices: regions down, contestants across. more: the rest, e.g. plane by
+    plane, and every region with all that its number carries, named by `more_title`."""
 
     dataset: str
     protocol: str
     main: Part
+    matrices: Sequence[Matrix]
     more: Part | None
     more_title: str
 
@@ -92,13 +96,13 @@ def tables(results: ResultsFile) -> list[Table]:
 
 
 def _table(dataset: str, protocol: str, scores: Sequence[Score]) -> Table:
-    first = [score for score in scores if not (_is_debiased(score) or _is_plane(score))]
-    rest = [score for score in scores if score not in first]
+    rest = [s for s in scores if _is_debiased(s) or _is_plane(s) or (is_regional(s) and s.status == "ok")]
+    first = [score for score in scores if score not in rest]
     if not first or not rest:
-        return Table(dataset, protocol, _part(scores), None, "")
-    by_plane, debiased = any(map(_is_plane, rest)), any(map(_is_debiased, rest))
-    told = ["plane by plane"] * by_plane + ["with the estimated bias taken off"] * debiased
-    return Table(dataset, protocol, _part(first), _part(rest), ", and ".join(told))
+        return Table(dataset, protocol, _part(scores), [], None, "")
+    told = ["plane by plane"] * any(map(_is_plane, rest)) + ["region by region"] * any(map(is_regional, rest))
+    told += ["with the estimated bias taken off"] * any(map(_is_debiased, rest))
+    return Table(dataset, protocol, _part(first), matrices(rest), _part(rest), ", and ".join(told))
 
 
 def _is_plane(score: Score) -> bool:
@@ -126,7 +130,8 @@ def _part(scores: Sequence[Score]) -> Part:
 def _remarks(score: Score) -> list[str]:
     """What a reader must know of a row, in its parts, each once."""
     floor = [f"floor: {part}" for part in score.floor_note.split("; ")] if score.floor_note else []
-    return list(dict.fromkeys([*(score.note.split("; ") if score.note else []), *floor]))
+    ceiling = [f"ceiling: {part}" for part in score.ceiling_note.split("; ")] if score.ceiling_note else []
+    return list(dict.fromkeys([*(score.note.split("; ") if score.note else []), *floor, *ceiling]))
 
 
 def _not_run(scores: Sequence[Score]) -> list[NotRun]:
@@ -141,14 +146,17 @@ def _not_run(scores: Sequence[Score]) -> list[NotRun]:
 
 
 def _refuse_mixed(results: ResultsFile) -> None:
-    """Values that a reader would compare must have one protocol."""
-    protocols: dict[tuple[str, str, str, str], dict[str, str]] = defaultdict(dict)
+    """Contestants that a reader would compare must have the same protocols; one metric may have several."""
+    measured: dict[tuple[str, str, str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for score in results.scores:
         if score.status == "ok":
             key = (score.dataset, score.metric, score.region, score.reference)
-            protocols[key].setdefault(score.protocol, score.generator)
-    for (dataset, metric, _, _), used in protocols.items():
-        for (first, its), (second, other) in pairwise(used.items()):
+            measured[key][score.generator].add(score.protocol)
+    for (dataset, metric, _, _), by_generator in measured.items():
+        for (its, used), (other, theirs) in pairwise(by_generator.items()):
+            if used & theirs or not used or not theirs:
+                continue
+            first, second = min(used), min(theirs)
             field = differing_field(results.protocols.get(first, {}), results.protocols.get(second, {}))
             raise UserError(
                 f"results/scores.json: {metric} on {dataset} was measured under {first} for {its} and under {second} "

@@ -1,0 +1,70 @@
+"""How much of each organ there is: one strip of dots per contestant, beside the real volumes by the same segmenter."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+from medlord_bench.results import CaseRow
+
+from .curves import DARK, LIGHT
+
+if TYPE_CHECKING:
+    from .figures import FigureFolder, Picture
+
+METRIC, REAL = "rvr", "real:"
+Strips = dict[str, list[float]]  # contestant or real split -> a value per case
+
+
+def draw_distributions(rows: Sequence[CaseRow], figures: FigureFolder) -> list[Picture]:
+    """One figure per region; none where no regional volume ratio was measured."""
+    from .figures import Picture
+
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for row in rows:  # every contestant's reduction repeats the rows of the real volumes: each case counts once
+        if row.metric == METRIC:
+            found.setdefault(row.region, {}).setdefault(row.generator, {})[row.case] = row.value
+    pictures = []
+    for region, by_source in found.items():
+        order = sorted(by_source, key=lambda name: not name.startswith(REAL))
+        strips = {name: list(by_source[name].values()) for name in order}
+        light, dark = (
+            figures.add(f"rvr-{region}{suffix}", _png(region, strips, colours))
+            for suffix, colours in (("", LIGHT), ("-dark", DARK))
+        )
+        pictures.append(Picture(light, _alt(region, strips), dark))
+    return pictures
+
+
+def _alt(region: str, strips: Strips) -> str:
+    told = "; ".join(f"{name} median {median(values):.3g} of {len(values)}" for name, values in strips.items())
+    return f"volume ratio of {region}: {told}"
+
+
+def _png(region: str, strips: Strips, colours: Mapping[str, str]) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.0, 0.9 + 0.22 * len(strips)), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for place, (name, values) in enumerate(strips.items()):
+        colour = colours["val"] if name.startswith(REAL) else colours["train"]
+        axes.plot(values, [place] * len(values), "o", ms=3.4, alpha=0.45, mew=0, color=colour)
+        axes.plot([median(values)], [place], "|", ms=11, mew=1.8, color=colours["text"])
+    axes.set_yticks(range(len(strips)), list(strips), fontsize=8.5, parse_math=False)
+    axes.set_ylim(len(strips) - 0.5, -0.5)
+    axes.set_title(region.replace("_", " "), fontsize=11, color=colours["text"], loc="left", parse_math=False)
+    axes.set_xlabel("region / all voxels", fontsize=9, color=colours["text"])
+    axes.tick_params(labelsize=8.5, colors=colours["text"])
+    axes.locator_params(axis="x", nbins=5)
+    axes.grid(axis="x", color=colours["grid"], lw=0.6)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(colours["grid"])
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
+    return buffer.getvalue()
