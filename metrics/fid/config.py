@@ -27,7 +27,8 @@ RULES = {
     "n": "the same n on every side: the fewest of samples, real train and real test volumes; seeded subsets of the rest",
     "failed": "counted in n; the value rests on the others, and on as many real volumes",
     "pooling": "slices of a plane pooled, one Gaussian a set; 'mean' is the mean of the planes",
-    "interval": "delete-one jackknife by volume (samples) and patient (real), all planes at once",
+    "interval": "delete-one jackknife by volume (samples) and patient (real), all planes at once; of fid formed for the "
+    "root of the distance and squared again",
     "floor": "the same reference volumes against as many real volumes of the other split",
     "kid": "unbiased squared MMD, kernel (x.y / d + 1)^3 averaged over the slices of each pair of units (sample, or real "
     "patient) and then over planes; pairs of different units only; p: one-sided, units relabelled over all planes at once",
@@ -101,15 +102,13 @@ def note(config: FIDConfig, backbone: str) -> str:
     """Which backbone a value rests on, and what it may be compared with."""
     if config.arithmetic == "maisi-compat":
         compares = (
-            "the MAISI script's arithmetic: compares with published values only at the same real volumes, n, voxel "
+            ", the MAISI script's arithmetic: compares with published values only at the same real volumes, n, voxel "
             "spacing and slab"
         )
     elif config.extractor == "imagenet":
-        backbone, compares = f"{backbone}, not RadImageNet", "does not compare with published values"
+        compares = ", not RadImageNet: does not compare with published values"
     elif config.extractor == "radimagenet":
-        compares = (
-            "in one HU window: does not compare with the MAISI script's values, for which there is fid:maisi-compat"
-        )
+        compares = ", one HU window for all: does not compare with the MAISI script's values, for which there is fid:maisi-compat"
     else:
-        compares = "compares with values of the same protocol id only"
-    return f"features of {backbone}{', ' if config.arithmetic == 'maisi-compat' else ': '}{compares}; interval for one checkpoint"
+        compares = ": compares with values of the same protocol id only"
+    return f"features of {backbone}{compares}; interval for one checkpoint"

@@ -53,11 +53,12 @@ def frechet(features: Features, sides: Sides, split: str, floor: Mapping[str, fl
         if few:
             yield from (fid, replace(debiased, reason=f"no interval: {few} to leave one out", floor_note=""))
             continue
-        found = stats.jackknife(one.value, one.without_samples, one.without_real)
-        value, half = found.debiased, found.high - found.value
-        without = by_unit(features, split, one.without_samples, one.without_real)
-        yield replace(fid, low=max(found.low, 0.0), high=found.high, interval=HOW, without=without)
-        yield replace(debiased, value=value, low=value - half, high=value + half, interval=HOW)
+        left_out = (one.without_samples, one.without_real)
+        found, plain = (stats.jackknife(one.value, *left_out, squared=squared) for squared in (True, False))
+        value, reach = plain.debiased, plain.high - plain.value
+        without = by_unit(features, split, *left_out)
+        yield replace(fid, low=found.low, high=found.high, interval=f"{HOW}, formed for the root", without=without)
+        yield replace(debiased, value=value, low=value - reach, high=value + reach, interval=HOW)
 
 
 def _plane(features: Features, split: str, plane: str, alone: bool) -> _Plane:

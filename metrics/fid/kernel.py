@@ -7,8 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from medlord_bench import stats
-from medlord_bench.stats.kernel import _mean_kernel  # planes are averaged before units are relabelled
-from medlord_bench.stats.pairwise import two_sample
 
 from .config import FIDConfig
 from .measured import Measured, by_unit, too_few_units
@@ -23,7 +21,7 @@ class Kernels:
     def __init__(self, features: Features, config: FIDConfig) -> None:
         self.features, self.config = features, config
         found = {
-            plane: _mean_kernel([rows for name in SETS for rows in features.groups(name, plane)])
+            plane: stats.mean_kernel([rows for name in SETS for rows in features.groups(name, plane)])
             for plane in features.planes
         }
         self.matrices = {"": np.mean(list(found.values()), axis=0), **found}
@@ -36,7 +34,7 @@ class Kernels:
         both = np.concatenate([self.places[name], self.places[other]])
         pairs = self.matrices[region][np.ix_(both, both)]
         config = self.config
-        return two_sample(pairs, len(self.places[name]), config.seed, config.permutations, "kernel distance")
+        return stats.two_sample(pairs, len(self.places[name]), config.seed, config.permutations, "kernel distance")
 
     def floor(self, region: str, sides: Sides, split: str) -> tuple[float | None, str]:
         """Real train against real test, computed once for both references, and what it is of or why there is none."""

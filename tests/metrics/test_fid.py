@@ -86,11 +86,13 @@ def test_interval_leaves_a_volume_out_of_all_planes_at_once(run: Run, items: Mak
 
     without = [[value(samples[:i] + samples[i + 1 :], test) for i in range(9)]]
     without.append([value(samples, test[:i] + test[i + 1 :]) for i in range(9)])
-    expected = stats.jackknife(value(samples, test), *without)
+    expected = stats.jackknife(value(samples, test), *without, squared=True)
+    reach = stats.jackknife(value(samples, test), *without).high - expected.value
     found = scores(run, inputs(samples, train, test))
     main, debiased = found["fid", "test", ""], found["fid_debiased", "test", ""]
-    assert (main.low, main.high) == pytest.approx((max(expected.low, 0), expected.high), rel=1e-6)
+    assert (main.low, main.high) == pytest.approx((expected.low, expected.high), rel=1e-6)
     assert debiased.value == pytest.approx(expected.debiased, rel=1e-6)
+    assert debiased.high - debiased.value == pytest.approx(reach, rel=1e-6)
     assert main.low <= main.value <= main.high and debiased.low <= debiased.value <= debiased.high
 
 

@@ -228,6 +228,7 @@ def test_what_needs_more_volumes_than_there_are_is_not_run_with_the_reason(run: 
 
 
 # ------------------------------------------------------------------------------------- against the MAISI script's own
+@pytest.mark.slow  # importing MONAI takes most of ten seconds
 def test_planes_and_their_mean_are_what_monais_fid_makes_of_pooled_slices(run: Run, items: MakeItems) -> None:
     """The MAISI script scores each plane's pooled slices with MONAI's FIDMetric and averages the three."""
     torch, fid = pytest.importorskip("torch"), pytest.importorskip("monai.metrics.fid")
