@@ -35,6 +35,7 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
             rows += [CaseRow.model_validate(row) for row in found["rows"]]
             replicates += [Replicates.model_validate(one) for one in found["replicates"]]
             protocols |= found["protocols"]
+    rows = list(dict.fromkeys(rows))  # each contestant's reduction repeats the rows of the real volumes
     write_results(results, ResultsFile(scores=tuple(scores), protocols=protocols), rows)
     comparisons.write(results, comparisons.compare(scores, rows, replicates))
     calibrated = finding.latest(store.root)

@@ -32,7 +32,7 @@ def read_volume(path: Path) -> Volume:
     whether they are HU at all is for `volumes.check_ct` to say. Raises `MissingError` where there is no file and
     `UserError` where it is not one 3-D scalar image of finite values with a usable affine.
     """
-    values, affine = _read(path)
+    values, affine = read_array(path)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         count = int((~np.isfinite(values)).sum())
         raise UserError(f"{path}: {count} voxels are NaN or infinite; expected finite HU: repair or exclude the file")
@@ -51,7 +51,7 @@ def read_labels(path: Path, names: Mapping[int, str]) -> LabelMap:
     renumbered 1, 2, ... in ascending order of their values, in the map and in its names alike.
     Raises `UserError` where the file holds a value that `names` does not know.
     """
-    values, affine = to_ras(*_read(path))
+    values, affine = to_ras(*read_array(path))
     found = np.unique(values)
     unknown = [f"{value:g}" for value in found.tolist() if value != 0 and value not in names]
     if unknown:
@@ -87,7 +87,7 @@ def to_ras(values: NDArray[Any], affine: NDArray[np.float64]) -> _Raw:
     return apply_orientation(values, orientation), affine @ inv_ornt_aff(orientation, values.shape)
 
 
-def _read(path: Path) -> _Raw:
+def read_array(path: Path) -> _Raw:
     path = Path(path)
     if not path.exists():
         raise MissingError(f"{path}: not found; expected an image file or a folder with a DICOM series")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medlord_bench.contracts import Failure, Grid, Volume
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.steps.sample import problem_of
-from medlord_bench.volume_io import _read as read_values
+from medlord_bench.volume_io import read_array
 from medlord_bench.volume_names import NIFTI, suffix_of
 from medlord_bench.volumes import fit
 
@@ -90,7 +90,7 @@ def _values(path: Path, mapping: MappingConfig) -> NDArray[Any]:
     if path.suffix.lower() in ARRAYS:
         values = _array(path)
     else:
-        values, affine = read_values(path)
+        values, affine = read_array(path)
     if values.ndim != 3:
         return values
     oriented: NDArray[Any] = apply_orientation(values, _orientation(mapping, affine))

@@ -71,21 +71,28 @@ def work(file: RunFile, settings: Settings) -> Path:
 
 
 def headlines(folder: Path) -> list[str]:
-    """The whole-volume scores of a run, a line each: value, interval, n, floor, or why there is none."""
+    """The whole-volume scores of a run, a line each: value, interval, n, floor; then what has none, and why."""
     from medlord_bench.results import read_results
 
     lines = []
+    not_run: dict[tuple[str, str], list[str]] = {}
     for score in read_results(folder / "results")[0].scores:
+        if score.warning:
+            lines.append(f"{score.generator}  {score.metric} {score.region}: WARNING: {score.warning}")
         if score.region:
             continue
-        name = f"{score.generator}  {score.metric}" + (f" ({score.reference})" if score.reference else "")
         if score.value is None:
-            lines.append(f"{name}: not run: {score.reason}")
+            not_run.setdefault((score.generator, score.reason), []).append(score.metric)
             continue
+        name = f"{score.generator}  {score.metric}" + (f" ({score.reference})" if score.reference else "")
         interval = "" if score.low is None or score.high is None else f" [{score.low:.4g}, {score.high:.4g}]"
         floor = "" if score.floor is None else f", floor {score.floor:.4g}"
+        floor += "" if score.ceiling is None else f", ceiling {score.ceiling:.4g}"
+        p = "" if score.p is None else f", p {score.p:.3g}"
         failed = f", {score.failed} failed" if score.failed else ""
-        lines.append(f"{name}: {score.value:.4g}{interval} {score.unit}".rstrip() + f", n {score.n}{failed}{floor}")
+        lines.append(f"{name}: {score.value:.4g}{interval} {score.unit}".rstrip() + f", n {score.n}{failed}{floor}{p}")
+    for (generator, reason), metrics in not_run.items():
+        lines.append(f"{generator}  {', '.join(dict.fromkeys(metrics))}: not run: {reason}")
     return lines
 
 
