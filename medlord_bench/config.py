@@ -230,6 +230,12 @@ def make(kind: str, spec: PluginSpec | Contestant) -> Any:
     return plugin(validate(plugin.Config, spec.config, f"{kind.removesuffix('s')} {spec.plugin}"))
 
 
+def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the folders that models and label maps lie in: their content is in a fingerprint."""
+    inner = {name: without_places(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
+    return {name: value for name, value in inner.items() if name != "folder"}
+
+
 def resolve(file: RunFile) -> RunSpec:
     """A `RunFile` to a `RunSpec`: every plugin found, every configuration complete and valid."""
     if not file.generators:

@@ -152,7 +152,7 @@ class Planner:
         segmenter, key = config.make("segmenters", spec), digest([spec.plugin, spec.config, list(names)])
         if key not in self.fingerprints:  # hashing weights takes seconds; many steps share them
             self.fingerprints[key] = dict(segmenter.fingerprint(names))
-        known = {"version": segmenter.version, "config": _without_places(spec.config)}
+        known = {"version": segmenter.version, "config": config.without_places(spec.config)}
         return {**known, "fingerprint": self.fingerprints[key]}
 
     # ------------------------------------------------------------------------------------------------- contestants
@@ -272,7 +272,7 @@ class Planner:
             needs.append({"source": need.source, "by": need.by, "items": items})
         identity = {
             "version": metric.version,
-            "config": _without_places(spec.config),
+            "config": config.without_places(spec.config),
             "needs": needs,
             "protocol": self.protocol.model_dump(mode="json"),
             "contestant": contestant.label,
@@ -317,7 +317,7 @@ class Planner:
         _, _, of = need.by.partition(":")
         if of:
             inputs["labels"] = self._made(contestant, spec, metric, Need(need.source, of), step, items).id
-        identity = {"version": metric.version, "config": _without_places(spec.config), "source": need.source}
+        identity = {"version": metric.version, "config": config.without_places(spec.config), "source": need.source}
         place = need.source if step.label == REAL else step.id  # each split's apart: a metric may read several
         id = f"states:{place}:{spec.label}"
         return self._add(id, "states", step.label, spec, identity, list(items), inputs, {"source": need.source})
@@ -336,12 +336,6 @@ class Planner:
             identity = self._segmenter(spec, [generated_name(step, item) for item in items])
         id = f"{by}:{place}:{spec.plugin}-{digest(identity)[:6]}"  # two metrics may want it in two configurations
         return self._add(id, by, step.label, spec, identity, items, {"volumes": step.id})
-
-
-def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without the folders that models and label maps lie in: their content is in a fingerprint."""
-    inner = {name: _without_places(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
-    return {name: value for name, value in inner.items() if name != "folder"}
 
 
 def _training_id(contestant: Contestant, stage: str) -> str:

@@ -76,7 +76,11 @@ def headlines(folder: Path) -> list[str]:
 
     lines = []
     not_run: dict[tuple[str, str], list[str]] = {}
-    for score in read_results(folder / "results")[0].scores:
+    scores = read_results(folder / "results")[0].scores
+    protocols = {
+        metric: {one.protocol for one in scores if one.metric == metric} for metric in {s.metric for s in scores}
+    }
+    for score in scores:
         if score.warning:
             lines.append(f"{score.generator}  {score.metric} {score.region}: WARNING: {score.warning}")
         if score.region:
@@ -85,6 +89,7 @@ def headlines(folder: Path) -> list[str]:
             not_run.setdefault((score.generator, score.reason), []).append(score.metric)
             continue
         name = f"{score.generator}  {score.metric}" + (f" ({score.reference})" if score.reference else "")
+        name += f" {score.protocol}" if len(protocols[score.metric]) > 1 else ""
         interval = "" if score.low is None or score.high is None else f" [{score.low:.4g}, {score.high:.4g}]"
         floor = "" if score.floor is None else f", floor {score.floor:.4g}"
         floor += "" if score.ceiling is None else f", ceiling {score.ceiling:.4g}"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from medlord_bench.config import PluginSpec, make, plugin_spec
-from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State
+from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, State
 from medlord_bench.errors import UserError
 from medlord_bench.hashing import digest
 from medlord_bench.results import CaseRow, Score
+from medlord_bench.segmentation import Segmentation, SegmentationConfig
 
 SOURCES = ("conditional:test", "real:test", "reconstructions")
 RULES = {
@@ -28,14 +27,9 @@ RULES = {
 }
 
 
-class AdherenceConfig(Frozen):
+class AdherenceConfig(SegmentationConfig):
     """What segments the samples, and which regions are compared."""
 
-    segmenter: str | None = Field(None, description="what finds the regions; unset: the data set's")
-    segmenter_settings: dict[str, Any] = Field(default_factory=dict, description="settings of the segmenter")
-    regions: tuple[str, ...] | None = Field(
-        None, description="regions to compare; unset: the data set's; none: all that the segmenter knows"
-    )
     tolerance_mm: float = Field(3.0, gt=0, description="of NSD; 3 mm is TotalSegmentator's (Wasserthal et al. 2023)")
 
     def for_data(self, data: DataProtocol) -> AdherenceConfig:
@@ -56,37 +50,14 @@ class Adherence:
 
     def __init__(self, config: AdherenceConfig) -> None:
         self.config = config
+        self.segmentation = Segmentation(config, "adherence")
 
     def needs(self) -> Sequence[Need]:
         """Label maps of the conditional samples; for the ceilings, of the real test images and reconstructions."""
-        if self.config.segmenter is None:
-            raise UserError("metric adherence: segmenter is not given; expected a name: set adherence.segmenter=NAME")
-        return [Need(source, f"states:labels:{self.config.segmenter}") for source in SOURCES]
+        return [Need(source, f"states:labels:{self.segmentation.name}") for source in SOURCES]
 
     def plugin_config(self) -> Mapping[str, Any]:
         return self.config.segmenter_settings
-
-    @cached_property
-    def _spec(self) -> PluginSpec:
-        return plugin_spec("segmenters", str(self.config.segmenter), self.plugin_config())
-
-    @cached_property
-    def _segmenter(self) -> Any:
-        return make("segmenters", self._spec)
-
-    @cached_property
-    def _regions(self) -> tuple[str, ...]:
-        return self.config.regions or tuple(dict.fromkeys(self._segmenter.names.values()))
-
-    @cached_property
-    def _described(self) -> dict[str, object]:
-        """The segmenter, as far as it decides the label maps of every volume."""
-        return {
-            "name": self.config.segmenter,
-            "version": self._segmenter.version,
-            "config": {name: value for name, value in self._spec.config.items() if name != "folder"},
-            "fingerprint": dict(self._segmenter.fingerprint([])),
-        }
 
     def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
         """The protocol's id, e.g. ``adherence-phantom-3fa2b1c0``, and its full text."""
@@ -95,14 +66,14 @@ class Adherence:
         text: dict[str, object] = {
             "metric": "adherence",
             "version": self.version,
-            "segmenter": self._described,
-            "regions": list(self._regions),
+            "segmenter": self.segmentation.described,
+            "regions": list(self.segmentation.regions),
             "tolerance_mm": self.config.tolerance_mm,
             "rules": RULES,
             "policy": POLICY,
             "data": data.model_dump(mode="json"),
         }
-        return f"adherence-{self.config.segmenter}-{digest(text)[:8]}", text
+        return f"adherence-{self.segmentation.name}-{digest(text)[:8]}", text
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """Per region DSC, NSD, HD95 and voxels on both sides: see `overlap.compare`. A case may have no mask."""
@@ -118,7 +89,7 @@ class Adherence:
                     f"{item.path}: grid {made.shape}, but its mask {item.reference} has {mask.shape}; "
                     "expected one grid: segment it again on the protocol's"
                 )
-            yield compare(made, mask, self._regions, item.spacing, self.config.tolerance_mm)
+            yield compare(made, mask, self.segmentation.regions, item.spacing, self.config.tolerance_mm)
 
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow]:
         """`dsc`, `nsd`, `hd95` of each region and of all, the segmenter's ceilings, and every case."""
@@ -127,7 +98,7 @@ class Adherence:
         items = dict(zip(SOURCES, (inputs.items.get(need, ()) for need in self.needs()), strict=True))
         id, _ = self.protocol(inputs.protocol)
         common = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset, "reference": "test"}
-        sources = Sources.of(items, self._regions, str(self.config.segmenter), self.config.tolerance_mm)
+        sources = Sources.of(items, self.segmentation.regions, self.segmentation.name, self.config.tolerance_mm)
         reason = sources.reason()
         if reason:
             return sources.not_run(reason, common)
@@ -135,6 +106,6 @@ class Adherence:
 
     def _circular(self, data: DataProtocol) -> str:
         """What to say where the masks and their judge are one segmenter."""
-        if not data.masks.startswith(str(self.config.segmenter)):
+        if not data.masks.startswith(self.segmentation.name):
             return ""
         return f"the masks were made by {self.config.segmenter} too: errors that it repeats are not seen (circular)"

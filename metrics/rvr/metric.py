@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from medlord_bench.config import PluginSpec, make, plugin_spec
-from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State
-from medlord_bench.errors import UserError
+from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, State
 from medlord_bench.hashing import digest
 from medlord_bench.results import CaseRow, Replicates, Score
+from medlord_bench.segmentation import Segmentation, SegmentationConfig
 
 SOURCES = ("samples", "real:train", "real:test")
 RULES = {
@@ -30,18 +28,13 @@ RULES = {
 }
 
 
-class RVRConfig(Frozen):
+class RVRConfig(SegmentationConfig):
     """What segments the volumes, and which regions are measured.
 
     minimum: volumes (samples) or patients (real) below which distributions are not compared: with 8 the standard error
     of a variance is already half of it. Medians and missing rates are given at any n.
     """
 
-    segmenter: str | None = Field(None, description="what finds the regions; unset: the data set's")
-    segmenter_settings: dict[str, Any] = Field(default_factory=dict, description="settings of the segmenter")
-    regions: tuple[str, ...] | None = Field(
-        None, description="regions to measure; unset: the data set's; none: all that the segmenter knows"
-    )
     minimum: int = Field(8, ge=4, description="volumes on each side below which distributions are not compared")
     permutations: int = Field(2000, ge=99, description="of the test of rvr_joint")
     seed: int = Field(0, description="of permutations and subsets; one for all generators")
@@ -64,37 +57,14 @@ class RVR:
 
     def __init__(self, config: RVRConfig) -> None:
         self.config = config
+        self.segmentation = Segmentation(config, "rvr")
 
     def needs(self) -> Sequence[Need]:
         """Label maps of the samples and of both real splits, by one segmenter."""
-        if self.config.segmenter is None:
-            raise UserError("metric rvr: segmenter is not given; expected a name: set rvr.segmenter=NAME")
-        return [Need(source, f"states:labels:{self.config.segmenter}") for source in SOURCES]
+        return [Need(source, f"states:labels:{self.segmentation.name}") for source in SOURCES]
 
     def plugin_config(self) -> Mapping[str, Any]:
         return self.config.segmenter_settings
-
-    @cached_property
-    def _spec(self) -> PluginSpec:
-        return plugin_spec("segmenters", str(self.config.segmenter), self.plugin_config())
-
-    @cached_property
-    def _segmenter(self) -> Any:
-        return make("segmenters", self._spec)
-
-    @cached_property
-    def _regions(self) -> tuple[str, ...]:
-        return self.config.regions or tuple(dict.fromkeys(self._segmenter.names.values()))
-
-    @cached_property
-    def _described(self) -> dict[str, object]:
-        """The segmenter, as far as it decides the label maps of every volume."""
-        return {
-            "name": self.config.segmenter,
-            "version": self._segmenter.version,
-            "config": {name: value for name, value in self._spec.config.items() if name != "folder"},
-            "fingerprint": dict(self._segmenter.fingerprint([])),
-        }
 
     def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
         """The protocol's id, e.g. ``rvr-phantom-3fa2b1c0``, and its full text."""
@@ -102,15 +72,15 @@ class RVR:
         text: dict[str, object] = {
             "metric": "rvr",
             "version": self.version,
-            "segmenter": self._described,
-            "regions": list(self._regions),
+            "segmenter": self.segmentation.described,
+            "regions": list(self.segmentation.regions),
             "minimum": config.minimum,
             "permutations": config.permutations,
             "seed": config.seed,
             "rules": RULES,
             "data": data.model_dump(mode="json"),
         }
-        return f"rvr-{config.segmenter}-{digest(text)[:8]}", text
+        return f"rvr-{self.segmentation.name}-{digest(text)[:8]}", text
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """Voxels of each region, of the grid, and the size of one: see `volumes.count`."""
@@ -119,7 +89,7 @@ class RVR:
         from .volumes import count
 
         for item in items:
-            yield count(item_labels(item), self._regions, item.spacing)
+            yield count(item_labels(item), self.segmentation.regions, item.spacing)
 
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow | Replicates]:
         """Scores of each region and `rvr_joint`, and `rvr` of every case.
@@ -133,5 +103,5 @@ class RVR:
         items = {source: inputs.items.get(need, ()) for source, need in zip(SOURCES, self.needs(), strict=True)}
         id, _ = self.protocol(inputs.protocol)
         common = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset}
-        measured = Measured.of(items, self._regions, str(self.config.segmenter), self.config)
+        measured = Measured.of(items, self.segmentation.regions, self.segmentation.name, self.config)
         return (*measured.scores(common), *measured.rows(inputs.generator))

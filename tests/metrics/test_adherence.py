@@ -70,7 +70,9 @@ class Bench:
             if made is not None:
                 path = folder / f"{i}.nii.gz"
                 write_labels(path, LabelMap(made, np.eye(4), NAMES))
-                item = Item(f"c{i}", source, path, reference=reference, names=self.metric._segmenter.names, **facts)
+                item = Item(
+                    f"c{i}", source, path, reference=reference, names=self.metric.segmentation.segmenter.names, **facts
+                )
                 (state,) = self.metric.extract([item], self.run)
                 path = folder / f"{i}.safetensors"
                 save_state(path, state)
