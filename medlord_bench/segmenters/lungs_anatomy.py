@@ -1,0 +1,254 @@
+"""The steps that find the lungs: thresholds, connected components and morphology.
+
+The chain follows Hu, Hoffman & Reinhardt (IEEE TMI 20(6):490-498, 2001): threshold, airways out, left from right,
+smoothing that takes the vessels in. Here every step is in 3D and on voxels of 2 to 3 mm; the outline is then drawn
+anew on the image's own voxels. Arrays are (X, Y, Z) towards R, A, S.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Mask = NDArray[np.bool_]
+Image = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+Spacing = tuple[float, float, float]
+Box = tuple[slice, slice, slice]
+
+LEFT, RIGHT = 1, 2
+WORK = 2.5  # mm: voxels are averaged in blocks up to about this size before anything else
+SPLIT = -500.0  # HU: air below, so low that thin walls between lungs, or lung and airway, count as tissue
+AIR = -1000.0  # HU
+ROOM = -970.0  # HU: nothing in a body but gas is darker
+DARKEST, DENSEST = -950.0, -600.0  # median HU that a lung can have; gas, room air and the trachea are darker
+MAIN, MINOR = 0.05, 0.002  # of the largest space's volume: a lung on its own, and what may be a part of one
+SOLID = 0.1  # of a space's voxels have neighbours of it on all sides; of noise hardly any have
+OUTSIDE = 0.25  # of a space's surface may lie against room air: foam and skin folds have more, lungs hardly any
+WALLED = 0.6  # of what surrounds an airway outside the lungs is tissue; around a bulla it is lung
+BESIDE = 0.05  # of the larger lung's core: what may be the other lung's
+TYPICAL = 160.0  # mm: cube root of the volume of an adult's two lungs (4 L); the lengths below are for lungs so large
+CORE = 8.0  # mm: the radius of a ball that fits into each lung, but not through where they touch
+LUMEN = 3.5  # mm: radius of a main bronchus; narrower airways stay in the lung
+WALL = 2.5  # mm: of the airways, and never less than a voxel
+REACH = 30.0  # mm: how near to a lung's core a separate space lies that belongs to it
+
+
+def lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: float) -> Labels:
+    """Label map of the lungs, uint8 (X, Y, Z): 1 left, 2 right, all zero where there is no lung.
+
+    spacing: voxel size in mm. threshold: HU below which a voxel is air or lung. closing: radius in mm.
+    """
+    x, y, z = (max(1, round(WORK / h)) for h in spacing)
+    coarse, mm = block_means(hu, (x, y, z)), (x * spacing[0], y * spacing[1], z * spacing[2])
+    labels = np.zeros(coarse.shape, np.uint8)
+    spaces, main = lung_spaces(coarse, mm)
+    if not main.any():
+        return np.zeros(hu.shape, np.uint8)
+    scale = min(1.0, float(np.cbrt(np.count_nonzero(main) * np.prod(mm))) / TYPICAL)
+    box = _box(main, [int(scale * max(closing, REACH) / h) + 2 for h in mm])
+    labels[box] = two_lungs(coarse[box], spaces[box], main[box], mm, scale, closing)
+    return outline(hu, labels, (x, y, z), threshold)
+
+
+def block_means(hu: NDArray[np.int16], factors: tuple[int, int, int]) -> Image:
+    """Means over blocks of voxels, float32; a last block that is not full counts what it has."""
+    means: NDArray[Any] = hu.clip(-1024, 600)  # metal would weigh on a whole block
+    for axis, factor in enumerate(factors):
+        if factor > 1:
+            starts = np.arange(0, means.shape[axis], factor)
+            lengths = np.diff(np.append(starts, means.shape[axis])).astype(np.float32)
+            sums = np.add.reduceat(means, starts, axis=axis, dtype=np.float32)
+            means = sums / lengths.reshape([-1 if a == axis else 1 for a in range(3)])
+    return means.astype(np.float32, copy=False)
+
+
+def lung_spaces(coarse: Image, mm: Spacing) -> tuple[Mask, Mask]:
+    """Connected air spaces of a lung's density inside the body, and those of them that are large, airways included."""
+    outside = _room_air(coarse, mm)
+    spaces = (coarse < SPLIT) & ~outside
+    found, count = ndimage.label(spaces)
+    sizes = np.bincount(found.ravel(), minlength=count + 1)
+    boxes = ndimage.find_objects(found)
+    inner, rim = ndimage.binary_erosion(spaces), ndimage.binary_dilation(outside)
+    keep, largest = np.zeros((2, count + 1), bool), 0
+    for value in np.argsort(-sizes[1:]) + 1:
+        if sizes[value] < max(MINOR * largest, 8):
+            break
+        box = boxes[value - 1]
+        here = found[box] == value
+        surface = here & ~inner[box]
+        deep = coarse[box][here & inner[box]]
+        exposed = np.count_nonzero(surface & rim[box]) / np.count_nonzero(surface)
+        if deep.size >= SOLID * sizes[value] and DARKEST <= np.median(deep) <= DENSEST and exposed < OUTSIDE:
+            largest = largest or int(sizes[value])
+            keep[:, value] = True, sizes[value] >= MAIN * largest
+    return keep[0][found], keep[1][found]
+
+
+def _room_air(coarse: Image, mm: Spacing) -> Mask:
+    """Air that reaches a side of the image. Its density tells it from a lung that the image's side cuts."""
+    smooth = ndimage.gaussian_filter(coarse, [1.5 / h for h in mm])
+    found, _ = ndimage.label(smooth < ROOM)
+    sides = np.concatenate([found[[0, -1]].ravel(), found[:, [0, -1]].ravel()])
+    return np.isin(found, np.setdiff1d(sides, [0]))
+
+
+def two_lungs(coarse: Image, spaces: Mask, main: Mask, mm: Spacing, scale: float, closing: float) -> Labels:
+    """Both lungs in one box: airways out, left from right, vessels in. All lengths are multiplied by `scale`."""
+    airways = _airways(coarse, main, mm, scale * LUMEN)
+    walls = ndimage.binary_dilation(airways) | _within(airways, mm, scale * WALL)
+    cores = _cores(main & ~walls, mm, scale * CORE)
+    sides = _flood(cores, main & ~walls) | _nearby(spaces & ~main, cores, mm, scale * REACH)
+    closed = [_close(sides == side, mm, scale * closing) for side in (LEFT, RIGHT)]
+    free = ~walls & ~(closed[0] & closed[1]) & (sides == 0)
+    for side, mask in zip((LEFT, RIGHT), closed, strict=True):
+        sides[mask & free] = side
+    return sides
+
+
+def _airways(coarse: Image, spaces: Mask, mm: Spacing, lumen: float) -> Mask:
+    """The lumen of trachea and main bronchi: nearer to air than to lung in HU, walled in by tissue, `lumen` mm wide."""
+    dark = (coarse < (np.median(coarse[spaces]) + AIR) / 2) & spaces
+    found, count = ndimage.label(dark)
+    airway = np.zeros(count + 1, bool)
+    tissue = coarse > DENSEST
+    boxes = ndimage.find_objects(found)
+    for value in np.flatnonzero(np.bincount(found.ravel())[1:] * np.prod(mm) > 4 * lumen**3) + 1:  # a ball's volume
+        box = boxes[value - 1]
+        wide = tuple(slice(max(s.start - 2, 0), s.stop + 2) for s in box)
+        here = found[wide] == value
+        shell = ndimage.binary_dilation(here, iterations=2) & ~ndimage.binary_dilation(here)
+        airway[value] = shell.any() and tissue[wide][shell].mean() > WALLED
+    tree = airway[found]
+    wide_open = ndimage.distance_transform_edt(tree, sampling=mm) > lumen
+    return tree & _within(wide_open, mm, lumen)
+
+
+def _flood(cores: Labels, spaces: Mask) -> Labels:
+    """The side of every air space: that of the core which reaches it first through air."""
+    found, count = ndimage.label(spaces)
+    has = np.zeros((3, count + 1), bool)
+    has[cores, found] = True
+    shared = has[LEFT] & has[RIGHT]
+    sides: Labels = (LEFT * has[LEFT] + RIGHT * has[RIGHT]).astype(np.uint8)[found]
+    sides[shared[found]] = cores[shared[found]]
+    free = spaces & (sides == 0) & shared[found]
+    while free.any():
+        steps = [ndimage.binary_dilation(sides == side) & free for side in (LEFT, RIGHT)]
+        for side, step in zip((LEFT, RIGHT), steps, strict=True):
+            sides[step] = side
+        free &= sides == 0
+    return sides
+
+
+def _nearby(spaces: Mask, cores: Labels, mm: Spacing, reach: float) -> Labels:
+    """Separate spaces, each as a whole, that come within `reach` mm of a core: its side."""
+    distance, at = ndimage.distance_transform_edt(cores == 0, sampling=mm, return_indices=True)
+    found, count = ndimage.label(spaces)
+    near = np.bincount(found[distance <= reach], minlength=count + 1) > 0
+    return np.where(near[found] & spaces, cores[tuple(at)], 0).astype(np.uint8)
+
+
+def _cores(spaces: Mask, mm: Spacing, radius: float) -> Labels:
+    """Where a ball fits into each lung, labelled by side.
+
+    The ball grows until what it leaves of two lungs that touch falls apart. A lone lung stays whole.
+    """
+    depth = ndimage.distance_transform_edt(spaces, sampling=mm)
+    radius = min(radius, 0.6 * float(depth.max()))
+    for grown in (1.0, 1.25, 1.5):
+        found, count = ndimage.label(depth > grown * radius)
+        middle = _middle(found, count) if count > 1 else None
+        if middle is not None:
+            break
+    else:
+        found, count = ndimage.label(depth > radius)
+        middle = np.inf if _bow(spaces) < 0 else -np.inf
+    x = np.array([0.0, *(at[0] for at in ndimage.center_of_mass(found > 0, found, range(1, count + 1)))])
+    side = np.where(x < middle, LEFT, RIGHT).astype(np.uint8)
+    side[0] = 0
+    return np.asarray(side[found])
+
+
+def _bow(mask: Mask) -> float:
+    """Where a lung bows to between its front and its back, in voxels along X: outwards, around the heart."""
+    x, y = (np.arange(n, dtype=np.float64) for n in mask.shape[:2])
+    count = mask.sum(axis=0, dtype=np.float64)  # (Y, Z)
+    slices = count[:, mask.any(axis=(0, 1))]
+    rows = np.tensordot(x, mask, axes=1)[:, mask.any(axis=(0, 1))]  # sum of X over each row
+    total = slices.sum(axis=0)
+    at = y[:, None] - y @ slices / total
+    spread = (at**2 * slices).sum(axis=0) / total
+    middle = 1 - at**2 / np.maximum(spread, 1e-9)  # weights that sum to 0 in each slice
+    return float((middle * (rows - slices * rows.sum(axis=0) / total)).sum() / max(float(total.sum()), 1.0))
+
+
+def _middle(found: NDArray[np.integer[Any]], count: int) -> float | None:
+    """The X index between the largest part and the largest one beside it, or None where none is."""
+    sizes = np.bincount(found.ravel(), minlength=count + 1)
+    order = [value for value in np.argsort(-sizes[1:]) + 1 if sizes[value] >= BESIDE * sizes[1:].max()]
+    spans = {}
+    for value in order:
+        columns = np.cumsum(np.count_nonzero(found == value, axis=(1, 2)))
+        spans[value] = tuple(np.searchsorted(columns, np.array([0.1, 0.9]) * columns[-1]))
+    low, high = spans[order[0]]
+    for value in order[1:]:
+        if spans[value][1] < low:
+            return float(spans[value][1] + low) / 2
+        if spans[value][0] > high:
+            return float(spans[value][0] + high) / 2
+    return None
+
+
+def _within(mask: Mask, mm: Spacing, reach: float) -> Mask:
+    """A mask and all that lies no farther than `reach` mm from it."""
+    if not mask.any():
+        return mask
+    return np.asarray(ndimage.distance_transform_edt(~mask, sampling=mm) <= reach)
+
+
+def _close(mask: Mask, mm: Spacing, radius: float) -> Mask:
+    """Closing by a ball, then holes filled in 3D and in each axial slice, where vessels leave the image's plane."""
+    wide = _within(mask, mm, radius)
+    closed = mask | (ndimage.distance_transform_edt(wide, sampling=mm) > radius)
+    closed = ndimage.binary_fill_holes(closed)
+    slices = [ndimage.binary_fill_holes(closed[:, :, z]) for z in range(closed.shape[2])]
+    return np.stack(slices, axis=2)
+
+
+def _box(mask: Mask, margins: Sequence[int]) -> Box:
+    """The smallest box around a mask, wider by `margins` voxels on each side."""
+    slices = []
+    for axis, wide in enumerate(margins):
+        at = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        slices.append(slice(max(int(at[0]) - wide, 0), int(at[-1]) + wide + 1))
+    return slices[0], slices[1], slices[2]
+
+
+def outline(hu: NDArray[np.int16], coarse: Labels, factors: tuple[int, int, int], threshold: float) -> Labels:
+    """Labels of blocks onto the image's voxels: inside as they are, at the rim where the image passes `threshold`."""
+    shape = hu.shape
+    labels = np.zeros(shape, np.uint8)
+    if not coarse.any():
+        return labels
+    box = _box(coarse > 0, [1, 1, 1])
+    at = tuple(slice(s.start * f, s.stop * f) for s, f in zip(box, factors, strict=True))
+    small = coarse[box]
+    inner = np.where(ndimage.minimum_filter(small, size=3) == small, small, 0)  # whole neighbourhood of one side
+    free = small == 0
+    outer = np.where(free, ndimage.maximum_filter(small, size=3), small)
+    fine_in, fine_out = (_repeat(part, factors, hu[at].shape) for part in (inner, outer))
+    labels[at] = np.where((fine_in > 0) | (hu[at] < threshold), fine_out, 0)
+    return labels
+
+
+def _repeat(labels: Labels, factors: tuple[int, int, int], shape: tuple[int, ...]) -> Labels:
+    for axis, factor in enumerate(factors):
+        labels = labels.repeat(factor, axis)
+    x, y, z = shape
+    return labels[:x, :y, :z]
