@@ -52,9 +52,6 @@ def mean_kernel(groups: Sequence[Rows]) -> Matrix:
     return means
 
 
-_mean_kernel = mean_kernel
-
-
 def _starts(owner: NDArray[np.int64]) -> NDArray[np.intp]:
     """Where each group begins among sorted owners."""
     return np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medlord_bench.errors import UserError
 from medlord_bench.seeds import numpy_rng
 from medlord_bench.stats.arrays import Matrix, Vector
 from medlord_bench.stats.intervals import jackknife
@@ -45,11 +46,13 @@ def two_sample(pairs: Matrix, n: int, seed: int, permutations: int, name: str) -
     """The statistic of the module's head from `pairs` (N, N), the first `n` units being the first set.
 
     `name` and `seed` seed the permutations. p = (1 + count) / (1 + permutations), Phipson & Smyth 2010: never zero, and
-    valid at any number of permutations.
+    valid at any number of permutations. Raises `UserError` below three units a side.
     """
+    m = len(pairs) - n
+    if min(n, m) < LEAST_UNITS:
+        raise UserError(f"{name}: {n} and {m} units, expected at least {LEAST_UNITS} a side: give more")
     matrix = pairs.copy()
     np.fill_diagonal(matrix, 0.0)  # pairs of different units only
-    m = len(matrix) - n
     value, without_x, without_y = _leaving_out(matrix, n)
     estimate = jackknife(value, without_x, without_y)
     p = _permutation_p(matrix, n, value, numpy_rng(seed, name, "permutations"), permutations)

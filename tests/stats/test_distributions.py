@@ -47,7 +47,7 @@ def test_a_missing_region_is_refused_and_not_dropped() -> None:
     x[2, 1] = np.nan
     with pytest.raises(UserError, match="first set: features hold NaN"):
         stats.energy_distance(x, rows(5, 1), 0)
-    with pytest.raises(UserError, match="second set: 2 rows, expected at least 3"):
+    with pytest.raises(UserError, match="5 and 2 units, expected at least 3"):
         stats.energy_distance(rows(5, 1), rows(2, 0), 0)
 
 

@@ -1,0 +1,140 @@
+"""The Fréchet distance against the usual matrix square root and two libraries: speed and values.
+
+    python benchmarks/frechet.py [--json] [--quick]
+
+Peers: scipy.linalg.sqrtm of the product of the covariances, as pytorch-fid and MONAI compute it; torchmetrics; and
+torch-fidelity. Same features, same process, d = 2,048, n rows a side, from rows to distance. --quick takes smaller
+features (d = 256), for which no speed is asked. Exits with 1 where a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import sqrtm
+
+from medlord_bench.stats import frechet_distance, frechet_from_moments
+
+Matrix = NDArray[np.float64]
+EQUAL = 1e-6  # relative, at full rank
+REPEATS = 3  # of ours, about one of the peer
+
+
+def check(name: str, value: float, target: str, ok: bool) -> dict[str, Any]:
+    return {"name": name, "value": float(f"{value:.3g}"), "target": target, "ok": bool(ok)}
+
+
+def features(n: int, axes: Matrix, seed: int, shift: float = 0.0) -> Matrix:
+    """n rows with a spectrum that decays, on turned axes, as a network's features have."""
+    rng = np.random.default_rng(seed)
+    scale = np.arange(1, len(axes) + 1) ** -0.5
+    return (rng.standard_normal((n, len(axes))) * scale + shift) @ axes
+
+
+def moments(rows: Matrix) -> tuple[Matrix, Matrix]:
+    return rows.mean(0), np.cov(rows, rowvar=False)
+
+
+def square_root_distance(x: Matrix, y: Matrix) -> float:
+    """The peer's distance."""
+    (mean1, covariance1), (mean2, covariance2) = moments(x), moments(y)
+    root = sqrtm(covariance1 @ covariance2)
+    apart = ((mean1 - mean2) ** 2).sum()
+    return float(apart + np.trace(covariance1) + np.trace(covariance2) - 2 * np.trace(root).real)
+
+
+def torchmetrics_distance(x: Matrix, y: Matrix) -> float:
+    from torchmetrics.image.fid import _compute_fid
+
+    parts = [torch.from_numpy(np.asarray(part)) for rows in (x, y) for part in moments(rows)]
+    return float(_compute_fid(*parts))
+
+
+def torch_fidelity_distance(x: Matrix, y: Matrix) -> float:
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    first, second = (fid_features_to_statistics(torch.from_numpy(rows)) for rows in (x, y))
+    return float(fid_statistics_to_metric(first, second, verbose=False)["frechet_inception_distance"])
+
+
+def timed(call: Callable[[], float]) -> tuple[float, float]:
+    start = time.perf_counter()
+    value = call()
+    return time.perf_counter() - start, value
+
+
+def relative(value: float, reference: float) -> float:
+    return abs(value - reference) / abs(reference)
+
+
+def speed(x: Matrix, y: Matrix, least: float | None) -> tuple[list[dict[str, Any]], float]:
+    """Both in turns, so that both meet the same load: ours, the peer, ours again. Returns the peer's value too."""
+    n, d = x.shape
+    frechet_distance(x, y)  # threads and libraries start up
+    quick = [timed(lambda: frechet_distance(x, y))]
+    slow, expected = timed(lambda: square_root_distance(x, y))
+    quick += [timed(lambda: frechet_distance(x, y)) for _ in range(REPEATS - 1)]
+    seconds = statistics.median(one for one, _ in quick)
+    print(f"n={n:,}, d={d:,}: {seconds:.2f} s, sqrtm {slow:.1f} s; {quick[0][1]!r}, {expected!r}", file=sys.stderr)
+    target, ok = (f">= {least:g}", slow >= least * seconds) if least else ("none", True)
+    return [check(f"speedup_n_{n}", slow / seconds, target, ok)], expected
+
+
+def values(x: Matrix, y: Matrix, square_root: float) -> list[dict[str, Any]]:
+    """At full rank, where every form is exact."""
+    ours = frechet_distance(x, y)
+    peers = {
+        "sqrtm": square_root,
+        "torchmetrics": torchmetrics_distance(x, y),
+        "torch_fidelity": torch_fidelity_distance(x, y),
+    }
+    differences = {f"relative_difference_{name}": relative(ours, value) for name, value in peers.items()}
+    return [check(name, value, f"<= {EQUAL:g}", value <= EQUAL) for name, value in differences.items()]
+
+
+def closed_form(axes: Matrix) -> dict[str, Any]:
+    """Two Gaussians on the same axes: |m1 - m2|^2 + sum (s1 - s2)^2, s being deviations along the axes."""
+    rng = np.random.default_rng(7)
+    first, second = (rng.uniform(0.5, 1.5, len(axes)) * np.arange(1, len(axes) + 1) ** -0.5 for _ in range(2))
+    shift = 0.1 * rng.standard_normal(len(axes))
+    expected = float((shift**2).sum() + ((first - second) ** 2).sum())
+    covariances = [axes.T * deviations**2 @ axes for deviations in (first, second)]
+    found = frechet_from_moments(np.zeros(len(axes)), covariances[0], shift @ axes, covariances[1])
+    difference = relative(found, expected)
+    return check("relative_difference_closed_form", difference, f"<= {EQUAL:g}", difference <= EQUAL)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print the checks as JSON")
+    parser.add_argument(
+        "--quick", action="store_true", help="small features, seconds instead of minutes, no speed asked"
+    )
+    arguments = parser.parse_args()
+    d, few, many = (256, 64, 500) if arguments.quick else (2048, 500, 4000)
+    axes, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((d, d)))
+    checks, square_root = [], 0.0
+    for n, least in ((few, 40.0), (many, 4.0)):
+        x, y = features(n, axes, 1), features(n, axes, 2, shift=0.02)
+        found, square_root = speed(x, y, None if arguments.quick else least)
+        checks += found
+    checks += [*values(x, y, square_root), closed_form(axes)]
+    if arguments.json:
+        print(json.dumps({"checks": checks}))
+    else:
+        for row in checks:
+            print(f"{row['name']:34} {row['value']:>10}  {row['target']:8}  {'ok' if row['ok'] else 'MISSED'}")
+    return 0 if all(row["ok"] for row in checks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
