@@ -1,0 +1,95 @@
+"""From small pictures to the audit: every volume's nearest training volume, and what real patients say of a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medlord_bench.contracts import Grid, Item, Shape
+from medlord_bench.errors import UserError
+from medlord_bench.states import load_state
+
+from .audit import SAME, Nearest, Threshold, merged, nearest
+from .matching import Found, Matcher
+from .scores import Audit, Side
+from .thumbnails import thumbnail_shape
+
+if TYPE_CHECKING:
+    from .metric import MemorisationConfig
+
+Picture = NDArray[np.float32]
+
+
+def compare(
+    sides: Mapping[str, Sequence[Item]], grid: Grid, config: MemorisationConfig, advance: Callable[[], None]
+) -> Audit | None:
+    """The audit of `sides` (source to items with states); None where all training volumes are one and the same.
+
+    Every training volume is left out with its patient and compared with the others, as a sample is with all; the
+    others are one patient fewer, so nobody is compared with more patients than are left then.
+    """
+    shape = thumbnail_shape(grid.shape, config.cells)
+    cell = [length * n / m for length, n, m in zip(grid.spacing or (1.0, 1.0, 1.0), grid.shape, shape, strict=True)]
+    training, held_out = sides["real:train"], [*sides["real:val"], *sides["real:test"]]
+    pictures = np.stack([_picture(item, shape) for item in training])
+    names = [_patient(item) for item in training]
+    matcher = Matcher(pictures, names, cell, config.neighbours)
+
+    def find(picture: Picture, own: str | None = None) -> Found:
+        advance()
+        return matcher.find(picture, own)
+
+    found = [find(picture, own) for picture, own in zip(pictures, names, strict=True)]
+    left_out = [nearest(one, names, _others(names, config)) for one in found]
+    patients = merged(left_out, names)
+    neighbours = _others(patients, config)
+    if not neighbours:
+        return None
+    apart = [nearest(one, patients, neighbours, own) for one, own in zip(found, patients, strict=True)]
+
+    def side(items: Sequence[Item]) -> Side:
+        return Side(
+            [item.id for item in items],
+            [nearest(find(_picture(item, shape)), patients, neighbours) for item in items],
+        )
+
+    ids = [item.id for item in training]
+    return Audit(
+        side(sides["samples"]),
+        side(held_out),
+        ids,
+        patients,
+        _twins(ids, left_out),
+        Threshold.of([one.relative for one in apart], config.rate, config.largest),
+        single=all(len({_patient(item) for item in items}) == len(items) for items in (training, held_out)),
+        weak_below=config.minimum,
+    )
+
+
+def _others(patients: Sequence[str], config: MemorisationConfig) -> int:
+    """Patients that every volume is compared with, a left-out one too: it has one fewer."""
+    return min(config.neighbours, len(set(patients)) - 1)
+
+
+def _twins(ids: Sequence[str], left_out: Sequence[Nearest]) -> list[tuple[str, str]]:
+    """Pairs of volumes of two patients that are (nearly) the same."""
+    pairs = {frozenset((id, ids[one.training])) for id, one in zip(ids, left_out, strict=True) if one.relative <= SAME}
+    return sorted((min(pair), max(pair)) for pair in pairs)
+
+
+def _patient(item: Item) -> str:
+    return item.patient or item.id
+
+
+def _picture(item: Item, shape: Shape) -> Picture:
+    assert item.path is not None
+    picture: Picture = load_state(item.path)["picture"]
+    if picture.shape != shape:
+        raise UserError(
+            f"{item.path}: a picture of {picture.shape} for {item.id}, expected {shape}: its volume is not on the "
+            "protocol's grid; make it again"
+        )
+    return picture

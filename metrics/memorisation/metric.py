@@ -1,0 +1,139 @@
+"""`memorisation`: is a sample a copy of a training patient? The nearest training volume of every sample.
+
+Rows for reports. Of each sample, with `case` its id and `region` the item id of the training volume nearest to it:
+`nearest` (correlation of detail) and `relative_distance`. `copy_pair`, in this order, are the six samples nearest to a
+training volume by relative distance, whether called copies or not, for review by eye: draw the sample (`samples`,
+`case`) beside the training image (`images`, `region`); `value` is their correlation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State
+from medlord_bench.errors import UserError
+from medlord_bench.hashing import digest
+from medlord_bench.results import CaseRow, Score
+
+if TYPE_CHECKING:
+    from .scores import Audit
+
+SAMPLES, TRAIN = Need("samples", "states"), Need("real:train", "states")
+HELD_OUT = (Need("real:val", "states"), Need("real:test", "states"))
+BETTER = {"copy_rate": "lower", "memorised_share": "lower", "nearest_correlation": ""}
+RULES = {
+    "picture": "voxels clipped to the window and averaged in boxes, about 40 along the longest axis",
+    "registration": "rigid, in every flip, onto the training volumes that are likeliest by tangent distance",
+    "correlation": "of a difference of Gaussians (0.7 and 1.4 cells), the largest over four blurs of the training "
+    "volume; a tenth of each side left out",
+    "relative distance": "1 - correlation with the nearest patient, over its mean for the next nearest",
+    "threshold": "conformal: of training volumes, each left out with its patient; never above the largest allowed",
+    "failed": "counted in n of the rate; a failed sample is no copy",
+}
+
+
+class MemorisationConfig(Frozen):
+    """What is compared, and what counts as a copy."""
+
+    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU that real and synthetic are clipped to alike")
+    cells: int = Field(40, ge=16, description="boxes along the longest axis of the small picture that is compared")
+    neighbours: int = Field(5, ge=2, description="nearest patients: the first is compared with the others")
+    rate: float = Field(0.05, gt=0, lt=1, description="share of unseen patients that may be called copies")
+    largest: float = Field(
+        1 / 3, gt=0, lt=1, description="of the threshold: a copy is three times as near to one patient as to others"
+    )
+    minimum: int = Field(8, ge=4, description="training volumes below which it is not run; fewer patients are weak")
+
+    @model_validator(mode="after")
+    def _usable(self) -> MemorisationConfig:
+        if self.hu_window[0] >= self.hu_window[1]:
+            raise ValueError("hu_window: the first value must be below the second")
+        return self
+
+
+class Memorisation:
+    """Copies of training patients among the samples: rate, share of the training set, nearest pairs.
+
+    Calibrated on real patients, robust to flips, small motions, noise, gain and blur. Lower is better.
+    """
+
+    Config: ClassVar[type[MemorisationConfig]] = MemorisationConfig
+    version: ClassVar[int] = 1
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(self, config: MemorisationConfig) -> None:
+        self.config = config
+
+    def needs(self) -> Sequence[Need]:
+        """Samples, training volumes, and the real volumes that the generator has not seen."""
+        return [SAMPLES, TRAIN, *HELD_OUT]
+
+    def plugin_config(self) -> Mapping[str, Any]:
+        return {}
+
+    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
+        """The protocol's id, e.g. ``memorisation-1f00ab42``, and its full text."""
+        text: dict[str, object] = {
+            "metric": "memorisation",
+            "version": self.version,
+            "config": self.config.model_dump(mode="json"),
+            "rules": RULES,
+            "data": data.model_dump(mode="json"),
+        }
+        return f"memorisation-{digest(text)[:8]}", text
+
+    def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
+        """{"picture": float32 (x, y, z), mean HU of boxes} of each volume; see `thumbnails`."""
+        from medlord_bench.states import read_hu
+
+        from .thumbnails import thumbnail
+
+        for item in items:
+            if item.path is None:
+                raise UserError(f"{item.id}: the volume failed ({item.failed}); expected one that can be read")
+            yield {"picture": thumbnail(read_hu(item.path), self.config.hu_window, self.config.cells)}
+
+    def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow]:
+        """`copy_rate`, `memorised_share` and `nearest_correlation`, and the rows of the module's docstring."""
+        id, _ = self.protocol(inputs.protocol)
+        samples = inputs.items.get(SAMPLES, ())
+        common: dict[str, Any] = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset}
+        common |= {"reference": "train", "n": len(samples), "failed": sum(item.path is None for item in samples)}
+        reason = self._reason(inputs)
+        audit = None if reason else self._audit(inputs, run)
+        if audit is None:
+            reason = reason or "all training volumes are (nearly) the same; expected different patients"
+            for name, better in BETTER.items():
+                yield Score(metric=name, status="not_run", reason=reason, better=better, **common)
+            return
+        yield from audit.scores(common)
+        yield from audit.rows(inputs.generator)
+
+    def _audit(self, inputs: MetricInputs, run: Run) -> Audit | None:
+        from .compare import compare
+
+        sides = {need.source: _usable(inputs, need) for need in self.needs()}
+        with run.progress.task("memorisation", total=sum(map(len, sides.values()))) as task:
+            return compare(sides, inputs.protocol.grid, self.config, task.advance)
+
+    def _reason(self, inputs: MetricInputs) -> str:
+        """Why it cannot be run; empty where it can."""
+        samples, training = inputs.items.get(SAMPLES, ()), _usable(inputs, TRAIN)
+        if not samples:
+            return "the generator has no unconditional samples"
+        if all(item.path is None for item in samples):
+            return f"all {len(samples)} samples failed"
+        patients = len({item.patient or item.id for item in training})
+        if len(training) < self.config.minimum or patients < 2:
+            return (
+                f"{len(training)} training volumes of {patients} patients; memorisation needs at least "
+                f"{self.config.minimum} volumes and 2 patients to tell how alike two patients are"
+            )
+        return ""
+
+
+def _usable(inputs: MetricInputs, need: Need) -> list[Item]:
+    return [item for item in inputs.items.get(need, ()) if item.path is not None]

@@ -1,0 +1,182 @@
+"""From the nearest training volumes to scores, and the pairs that a person should look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medlord_bench import stats
+from medlord_bench.results import CaseRow, Score
+
+from .audit import SAME, Nearest, Threshold
+
+SHOWN = 6  # pairs for review
+WILSON = "95 % Wilson interval"
+
+
+@dataclass(frozen=True)
+class Side:
+    """Volumes, each with its nearest training volume."""
+
+    ids: Sequence[str]
+    nearest: Sequence[Nearest]
+
+    def copies(self, threshold: Threshold) -> list[Nearest]:
+        return [one for one in self.nearest if one.relative < threshold.value]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Samples and held-out real volumes against the training set.
+
+    training: ids. patients: whose each training volume is, twins merged. twins: pairs of training volumes that are
+    (nearly) the same, under two patients' names. single: one volume a patient everywhere, so that volumes are
+    independent. weak_below: training patients.
+    """
+
+    samples: Side
+    held_out: Side
+    training: Sequence[str]
+    patients: Sequence[str]
+    twins: Sequence[tuple[str, str]]
+    threshold: Threshold
+    single: bool
+    weak_below: int
+
+    def scores(self, common: Mapping[str, Any]) -> Iterator[Score]:
+        """`copy_rate`, `memorised_share`, `nearest_correlation`. common: with "n" samples, "failed" ones among them."""
+        shared = {**common, "n_reference": len(set(self.patients))}
+        yield self._copy_rate(shared)
+        yield self._memorised_share(shared)
+        yield self._nearest_correlation(shared)
+
+    def _copy_rate(self, shared: Mapping[str, Any]) -> Score:
+        threshold, n = self.threshold, shared["n"]
+        copies = len(self.samples.copies(threshold))
+        low, high = stats.wilson(copies, n)
+        floor = self._held_out_rate()
+        p = threshold.p_value(copies, len(self.samples.ids)) if self.single else None
+        expected = max(threshold.nominal, floor.get("floor", 0.0))
+        warning = ""
+        if low > expected:
+            warning = (
+                f"{copies} of {n} samples are nearer to one training patient than unseen patients are "
+                f"({expected:.1%} of these would be): look at the pairs"
+            )
+        return Score(
+            metric="copy_rate",
+            value=copies / n,
+            low=low,
+            high=high,
+            interval=WILSON,
+            p=p,
+            p_of="" if p is None else "so many copies among unseen patients: exact, beta-binomial",
+            better="lower",
+            note="; ".join(filter(None, (self._threshold_note(), self._training_note()))),
+            warning="; ".join(filter(None, (warning, self._leaks()))),
+            **floor,
+            **shared,
+        )
+
+    def _held_out_rate(self) -> dict[str, Any]:
+        n = len(self.held_out.ids)
+        if not n:
+            return {"floor_note": "no floor: no held-out real volumes (val, test)"}
+        called = len(self.held_out.copies(self.threshold))
+        low, high = stats.wilson(called, n)
+        note = (
+            f"{called} of {n} held-out real volumes (val and test) are called copies, {WILSON} {low:.3f} to {high:.3f}"
+        )
+        return {"floor": called / n, "floor_n": n, "floor_note": note}
+
+    def _threshold_note(self) -> str:
+        threshold = self.threshold
+        rate = f"rank {threshold.rank} of {threshold.n} left-out training volumes"
+        if threshold.capped:
+            return (
+                f"a copy is below relative distance {threshold.value:.3g}, the largest allowed; real volumes lie "
+                f"further apart, so the nominal rate is at most {threshold.nominal:.1%} ({rate})"
+            )
+        return f"a copy is below relative distance {threshold.value:.3g}; nominal rate {threshold.nominal:.1%} ({rate})"
+
+    def _training_note(self) -> str:
+        notes = []
+        patients = len(set(self.patients))
+        if patients < self.weak_below:
+            notes.append(f"weak: {patients} training patients tell little of how alike two patients can be")
+        if not self.single:
+            notes.append("several volumes a patient, so nominal rate and interval are approximate and there is no p")
+        if self.twins:
+            pairs = ", ".join(f"{a} and {b}" for a, b in self.twins[:3])
+            notes.append(f"{len(self.twins)} pairs of the same volume under two patients, counted as one: {pairs}")
+        return "; ".join(notes)
+
+    def _leaks(self) -> str:
+        same = [
+            f"{id} and {self.training[one.training]}"
+            for id, one in zip(self.held_out.ids, self.held_out.nearest, strict=True)
+            if one.relative <= SAME
+        ]
+        if not same:
+            return ""
+        return f"{len(same)} held-out volumes are (nearly) the same as a training volume: {', '.join(same[:3])}"
+
+    def _memorised_share(self, shared: Mapping[str, Any]) -> Score:
+        copied = {self.patients[one.training] for one in self.samples.copies(self.threshold)}
+        patients = len(set(self.patients))
+        low, high = stats.wilson(len(copied), patients)
+        return Score(
+            metric="memorised_share",
+            value=len(copied) / patients,
+            low=low,
+            high=high,
+            interval=f"{WILSON} over training patients",
+            better="lower",
+            floor_note="see copy_rate",
+            note=f"{len(copied)} of {patients} training patients have a copy among {shared['n']} samples; "
+            "more samples find more",
+            **shared,
+        )
+
+    def _nearest_correlation(self, shared: Mapping[str, Any]) -> Score:
+        samples, held_out = self.samples.nearest, self.held_out.nearest
+        found = stats.median_interval([one.correlation for one in samples])
+        floor: dict[str, Any] = {"floor_note": "no floor: no held-out real volumes (val, test)"}
+        p = None
+        if held_out:
+            floor = {
+                "floor": stats.median_interval([one.correlation for one in held_out]).value,
+                "floor_n": len(held_out),
+                "floor_note": "median of held-out real volumes (val and test)",
+            }
+            if self.single:
+                from scipy.stats import mannwhitneyu
+
+                near, far = ([one.relative for one in side] for side in (samples, held_out))
+                p = float(mannwhitneyu(near, far, alternative="less").pvalue)
+        return Score(
+            metric="nearest_correlation",
+            value=found.value,
+            low=found.low,
+            high=found.high,
+            interval="" if found.low is None else f"95 % order statistics of the median of {len(samples)} samples",
+            quartiles=(found.lower_quartile, found.upper_quartile),
+            p=p,
+            p_of="" if p is None else "samples no nearer than held-out patients (relative distance): Mann-Whitney",
+            note="median over samples of the correlation of detail with the nearest training volume, once registered"
+            + (f"; {shared['failed']} failed samples have none" if shared["failed"] else ""),
+            **floor,
+            **shared,
+        )
+
+    def rows(self, generator: str) -> Iterator[CaseRow]:
+        """Per sample `nearest` and `relative_distance`; then the `copy_pair`s, the nearest first. See `metric`."""
+        pairs = list(zip(self.samples.ids, self.samples.nearest, strict=True))
+        for id, one in pairs:
+            where = {"generator": generator, "case": id, "region": self.training[one.training]}
+            yield CaseRow(metric="nearest", value=one.correlation, **where)
+            yield CaseRow(metric="relative_distance", value=one.relative, **where)
+        for id, one in sorted(pairs, key=lambda pair: pair[1].relative)[:SHOWN]:
+            region = self.training[one.training]
+            yield CaseRow(metric="copy_pair", generator=generator, case=id, region=region, value=one.correlation)
