@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS = weights.WeightsFile(repo="MONAI/checkpoints", file="RadImageNet-ResNet50_notop.pth")
-CHUNK = 16  # slices per forward pass: fixed, so that features do not depend on a batch size
 MEAN = (0.406, 0.456, 0.485)  # of blue, green, red; what these weights are fed with elsewhere, without a deviation
 
 
@@ -105,7 +104,7 @@ class RadImageNetExtractor:
         import torch
 
         from .resnet50_keras import load
-        from .slices import View, ahead, slice_features
+        from .slices import View, ahead, chunk_size, slice_features
 
         config = self.config
         network = load(self.weights.path).to(run.device)
@@ -124,4 +123,4 @@ class RadImageNetExtractor:
             return features
 
         for volume in ahead(volumes):
-            yield slice_features(volume, view, forward, CHUNK, run.device)
+            yield slice_features(volume, view, forward, chunk_size(run.device), run.device)

@@ -224,7 +224,7 @@ def test_chunk_size_changes_nothing_but_rounding(
     weights_folder: Path, run: Run, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = features([volume()], run, **settings)[0]
-    monkeypatch.setattr("medlord_bench.extractors.radimagenet.CHUNK", 3)
+    monkeypatch.setattr("medlord_bench.extractors.slices.chunk_size", lambda device: 3)
     for plane, values in features([volume()], run, **settings)[0].items():
         close(values, whole[plane])
 

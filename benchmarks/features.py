@@ -1,0 +1,181 @@
+"""Slice features of ResNet-50 from .nii.gz files against plain eager PyTorch fed by nibabel: speed, agreement, memory.
+
+    python benchmarks/features.py [--json] [--quick]
+
+Ours: the `radimagenet` extractor as a run uses it. The peer: the same network as it is usually run, batch norms and all,
+on contiguous (N, C, H, W) batches of 16 slices, each slice cut from nibabel's float array and resized by itself.
+Both read the same files in turns in one process; medians are compared. Weights are random, in the layout of the real
+file: neither speed nor memory depends on them. Images are those of MEDLORD_BENCH_TEST_DATA, or made up where it is not
+set. `--quick` takes fewer slices and one repeat, and its figures are not for quoting. Exits with 1 where a target is
+missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from quantiser import check, interleaved, resident_mib
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medlord_bench import weights
+from medlord_bench.checkpoints import load_strict, read_torch
+from medlord_bench.contracts import Run
+from medlord_bench.extractors.radimagenet import MEAN, WEIGHTS, RadImageNetConfig, RadImageNetExtractor
+from medlord_bench.extractors.resnet50_keras import ResNet50
+from medlord_bench.extractors.slices import PLANES, slice_indices
+from medlord_bench.progress import SilentProgress
+from medlord_bench.volumes import read_volume
+
+IMAGES = ("chest_lung1/ct.nii.gz", "thorax_cta/ct.nii.gz", "abdomen/ct.nii.gz")
+BATCH = 16  # the peer's; with 32 it is slower
+LARGE = (512, 512, 256)
+LIMIT_MIB = 2.5 * 1024
+
+
+@torch.no_grad()
+def random_weights(path: Path, seed: int = 0) -> Path:
+    """A file in the layout of the real weights. Its batch norms have seen images, so that features tell images apart."""
+    torch.manual_seed(seed)
+    network = ResNet50()
+    for name, part in network.named_modules():
+        if isinstance(part, nn.Conv2d) and part.bias is not None:
+            nn.init.kaiming_normal_(part.weight)
+            nn.init.normal_(part.bias, 0.0, 0.1)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, 0.3 if name.endswith("bn3") else 1.0, 0.1)
+            nn.init.normal_(part.bias, 0.0, 0.1)
+            part.momentum = 1.0
+    blocks = torch.rand(4, 1, 9, 9).repeat_interleave(7, -1).repeat_interleave(7, -2)
+    network.train()(blocks.expand(-1, 3, -1, -1) - 0.45)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def run_context(scratch: Path) -> Run:
+    return Run(device="cpu", seed=0, progress=SilentProgress(), log=logging.getLogger("features"), scratch=scratch)
+
+
+def ours(paths: Sequence[Path], settings: dict[str, Any], scratch: Path) -> list[dict[str, NDArray[np.float32]]]:
+    """The extractor on the files, as a run calls it."""
+    extractor = RadImageNetExtractor(RadImageNetConfig.model_validate(settings))
+    return [dict(state) for state in extractor.features(map(read_volume, paths), run_context(scratch))]
+
+
+@torch.no_grad()
+def plain(paths: Sequence[Path], count: int, network: ResNet50) -> list[dict[str, NDArray[np.float32]]]:
+    """The peer on the files."""
+    found = []
+    for path in paths:
+        hu = nib.as_closest_canonical(nib.load(path)).get_fdata(dtype=np.float32)
+        state = {}
+        for plane, axis in PLANES.items():
+            images = []
+            for index in slice_indices(hu.shape[axis], count):
+                cut = np.ascontiguousarray(np.moveaxis(hu, axis, 0)[index].T[::-1, ::-1])
+                grey = (torch.from_numpy(cut).clamp(-1000, 1000)[None, None] + 1000) / 2000
+                grey = F.interpolate(grey, (224, 224), mode="bilinear", align_corners=False, antialias=True)
+                images.append(grey.repeat(1, 3, 1, 1) - torch.tensor(MEAN).view(1, 3, 1, 1))
+            batches = torch.cat(images).split(BATCH)
+            state[plane] = torch.cat([network(batch) for batch in batches]).numpy()
+        found.append(state)
+    return found
+
+
+def images(folder: Path) -> list[Path]:
+    """Real CT where it is at hand, else one made-up volume of the size of a chest CT."""
+    data = os.environ.get("MEDLORD_BENCH_TEST_DATA")
+    if data:
+        return [Path(data) / name for name in IMAGES]
+    print("MEDLORD_BENCH_TEST_DATA is not set: a made-up volume instead of real CT", file=sys.stderr)
+    coarse = torch.randn((1, 1, 16, 16, 12), generator=torch.Generator().manual_seed(0)) * 400 - 300
+    hu = F.interpolate(coarse, (512, 512, 134), mode="trilinear")[0, 0].round().short().numpy()
+    path = folder / "made_up.nii.gz"
+    nib.save(nib.Nifti1Image(hu, np.eye(4)), path)
+    return [path]
+
+
+def speed(folder: Path, quick: bool) -> list[dict[str, Any]]:
+    paths, count = images(folder)[: 1 if quick else None], 8 if quick else 32
+    network = ResNet50()
+    file = weights.find(WEIGHTS).path
+    load_strict(network, read_torch(file), str(file))
+    network.eval()
+    mine: Callable[[], Any] = lambda: ours(paths, {"slices": count}, folder)  # noqa: E731
+    peer: Callable[[], Any] = lambda: plain(paths, count, network)  # noqa: E731
+    pairs = [(a[plane], b[plane]) for a, b in zip(mine(), peer(), strict=True) for plane in PLANES]
+    largest = max(float(np.abs(a - b).max()) for a, b in pairs) / max(float(np.abs(b).max()) for _, b in pairs)
+    slices = sum(len(a) for a, _ in pairs)
+    quicker, slower = interleaved(mine, peer, 1 if quick else 3)
+    print(
+        f"{len(paths)} files, {slices} slices: {slices / quicker:.1f} slices/s, plain PyTorch {slices / slower:.1f}",
+        file=sys.stderr,
+    )
+    return [
+        check("features_speedup", slower / quicker, ">= 1.5", slower >= 1.5 * quicker),
+        {**check("largest_difference", 0, "<= 1e-4", largest <= 1e-4), "value": float(f"{largest:.2g}")},
+    ]
+
+
+def large_volume(folder: Path) -> Path:
+    """The first image, resized to 512 x 512 x 256."""
+    hu = torch.from_numpy(read_volume(images(folder)[0]).hu.astype(np.float32))
+    grown: Tensor = F.interpolate(hu[None, None], LARGE, mode="trilinear")[0, 0]
+    path = folder / "large.nii.gz"
+    nib.save(nib.Nifti1Image(grown.round().short().numpy(), np.eye(4)), path)
+    return path
+
+
+def memory(folder: Path, quick: bool) -> list[dict[str, Any]]:
+    """Peak memory of a process of its own that extracts features of one large volume and reads another ahead."""
+    path, checks = large_volume(folder), []
+    few = {"slices": 16} if quick else {}
+    # Memory does not depend on the number of slices beyond one chunk: a tenth of the 512 x 512 planes tells it.
+    maisi = {**RadImageNetExtractor.variants["maisi-compat"], "centre_ratio": 0.05 if quick else 0.2}
+    for name, settings in (("peak_mib_fixed_window", few), ("peak_mib_maisi_compat", maisi)):
+        command = [sys.executable, __file__, "--memory", str(path), json.dumps(settings)]
+        child = subprocess.run(command, check=True, capture_output=True, text=True)
+        peak = float(child.stdout)
+        checks.append(check(name, peak, "< 2560", peak < LIMIT_MIB))
+    return checks
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print the checks as JSON")
+    parser.add_argument("--quick", action="store_true", help="fewer slices, one repeat: a look, not a measurement")
+    parser.add_argument("--memory", nargs=2, metavar=("FILE", "SETTINGS"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory:
+        ours([Path(arguments.memory[0])] * 2, json.loads(arguments.memory[1]), Path())  # the second is read ahead
+        print(resident_mib(peak=True))
+        return 0
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        random_weights(folder / WEIGHTS.repo / WEIGHTS.file)
+        os.environ |= {weights.ENVIRONMENT: str(folder), weights.OFFLINE: "1"}
+        checks = [*speed(folder, arguments.quick), *memory(folder, arguments.quick)]
+    if arguments.json:
+        print(json.dumps({"checks": checks}))
+    else:
+        for row in checks:
+            print(f"{row['name']:28} {row['value']:>10}  {row['target']:6}  {'ok' if row['ok'] else 'MISSED'}")
+    return 0 if all(row["ok"] for row in checks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
