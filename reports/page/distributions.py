@@ -19,7 +19,10 @@ Strips = dict[str, list[float]]  # contestant or real split -> a value per case
 
 
 def draw_distributions(rows: Sequence[CaseRow], figures: FigureFolder) -> list[Picture]:
-    """One figure per region; none where no regional volume ratio was measured."""
+    """One figure per region; none where no regional volume ratio was measured.
+
+    rows: of one protocol. Real volumes stand on top.
+    """
     from .figures import Picture
 
     found: dict[str, dict[str, dict[str, float]]] = {}

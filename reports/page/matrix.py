@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from medlord_bench.results import Score
+from medlord_bench.results import CaseRow, Score
 
 FIRST = ("rvr", "rvr_missing", "dsc")  # the quantities to read first; the others fold away
 PLANES = ("axial", "coronal", "sagittal")
+BODY = "body"
+REAL = "real:train"  # the source of the case rows that stand in place of a generator's
+NO_SCORE = "no score was written"
 
 
 @dataclass(frozen=True)
@@ -17,11 +21,12 @@ class Cell:
     """A value with its interval or, where it was not computed, why."""
 
     score: Score | None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """beside: the floor or ceiling of the region, where one value holds for all contestants."""
+    """beside: the floor, the ceiling or the real volumes' own value of the region, one for all contestants."""
 
     region: str
     cells: Sequence[Cell]
@@ -44,37 +49,75 @@ class Matrix:
 
 def is_regional(score: Score) -> bool:
     """Whether a score is of an anatomical region, and not of the whole or of a plane."""
-    return bool(score.region) and score.region not in (*PLANES, "body")
+    return bool(score.region) and score.region not in (*PLANES, BODY)
 
 
-def matrices(scores: Sequence[Score]) -> list[Matrix]:
-    """A matrix per quantity and reference; those to read first come first."""
+def matrices(scores: Sequence[Score], rows: Sequence[CaseRow] = ()) -> list[Matrix]:
+    """A matrix per quantity and reference; those to read first come first.
+
+    scores: of one protocol, those that were not run among them. rows: of cases, for what the real volumes have; they
+    must be of the same protocol.
+    """
     found: dict[tuple[str, str], list[Score]] = defaultdict(list)
     for score in scores:
         if is_regional(score) and score.status == "ok":
             found[score.metric, score.reference].append(score)
-    made = [_matrix(metric, reference, members) for (metric, reference), members in found.items()]
+    absent: dict[tuple[str, str, str], list[Score]] = defaultdict(list)
+    for score in scores:
+        if score.status == "not_run":
+            absent[score.metric, score.reference, score.generator].append(score)
+    real = _real(rows)
+    made = [_matrix(key, members, absent, real.get(key[0], {})) for key, members in found.items()]
     return sorted(made, key=lambda one: FIRST.index(one.metric) if one.first else len(FIRST))
 
 
-def _matrix(metric: str, reference: str, scores: Sequence[Score]) -> Matrix:
+def _real(rows: Sequence[CaseRow]) -> dict[str, dict[str, float]]:
+    """Metric -> region -> median of the real train patients, each with the median of the patient's volumes."""
+    found: dict[tuple[str, str], dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:  # every contestant's reduction repeats them: each case counts once
+        if row.generator == REAL:
+            found[row.metric, row.region][row.patient or row.case][row.case] = row.value
+    medians: dict[str, dict[str, float]] = defaultdict(dict)
+    for (metric, region), patients in found.items():
+        medians[metric][region] = median(median(cases.values()) for cases in patients.values())
+    return medians
+
+
+def _matrix(
+    key: tuple[str, str],
+    scores: Sequence[Score],
+    absent: Mapping[tuple[str, str, str], Sequence[Score]],
+    real: Mapping[str, float],
+) -> Matrix:
     contestants = list(dict.fromkeys(score.generator for score in scores))
     by_place = {(score.region, score.generator): score for score in scores}
     regions = list(dict.fromkeys(score.region for score in scores))
-    title, limits = _beside(regions, scores)
+    title, limits = ("real train", real) if real else _beside(regions, scores)
+
+    def cell(region: str, name: str) -> Cell:
+        score = by_place.get((region, name))
+        return Cell(score, "" if score else _reason(region, absent.get((*key, name), ())))
+
     return Matrix(
-        metric=metric,
+        metric=key[0],
         unit=next((score.unit for score in scores if score.unit), ""),
         better=next((score.better for score in scores if score.better), ""),
-        reference=reference,
+        reference=key[1],
         contestants=contestants,
         beside=title,
         rows=[
-            MatrixRow(region, [Cell(by_place.get((region, name))) for name in contestants], limits.get(region))
-            for region in regions
+            MatrixRow(region, [cell(region, name) for name in contestants], limits.get(region)) for region in regions
         ],
-        first=metric in FIRST,
+        first=key[0] in FIRST,
     )
+
+
+def _reason(region: str, absent: Sequence[Score]) -> str:
+    """Why a region has no value. One score may name several regions, and one of no region is about all."""
+    for score in absent:
+        if not score.region or region in score.region.split(", "):
+            return score.reason or "no reason was given"
+    return NO_SCORE
 
 
 def _beside(regions: Sequence[str], scores: Sequence[Score]) -> tuple[str, dict[str, float]]:

@@ -76,6 +76,7 @@ def _row(
     title, items = str(row.get("title", "")), row.get("items") or []
     if not items:
         return MontageRow(title, None, "not there: no volume was made")
+    spacing = spacing or _common_spacing(items[:MOST], run_folder)
     columns = [_column(item, run_folder, window, spacing) for item in items[:MOST]]
     if not any(column.planes for column in columns):
         reasons = ", ".join(dict.fromkeys(column.absent for column in columns))
@@ -102,6 +103,13 @@ def _column(
         return Column(title, (), "not there")
     hu, own = read_volume(path)
     return Column(title, mid_planes(hu, spacing or own or (1.0, 1.0, 1.0), window))
+
+
+def _common_spacing(items: Sequence[Mapping[str, Any]], run_folder: Path) -> tuple[float, float, float] | None:
+    """The voxel size of a row whose files do not all state one: those that do not are drawn as the first that does."""
+    paths = [run_folder / str(item["path"]) for item in items if item.get("path")]
+    stated = [path for path in paths if path.suffix != ".npy" and path.exists()]
+    return read_volume(stated[0])[1] if stated and len(stated) < len(paths) else None
 
 
 def read_volume(path: Path) -> tuple[NDArray[np.int16], tuple[float, float, float] | None]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from medlord_bench.errors import UserError
 
+ROWS = 8  # of volumes that stand open
+
 
 class Page:
     """One self-contained HTML page: volumes, scores, training curves, time and memory, provenance.
@@ -22,29 +24,34 @@ class Page:
         cannot be read, or where numbers of different protocols would stand in one table.
         """
         from .curves import draw_curves
-        from .distributions import draw_distributions
+        from .distributions import METRIC, draw_distributions
         from .figures import FigureFolder, write
-        from .glance import glance, warnings
+        from .glance import glance
+        from .meanings import watched
         from .montage import draw_montage
         from .pairs import draw_pairs
         from .run_folder import read_run
-        from .scores import tables
+        from .scores import rows_of, tables
         from .verdicts import verdicts
+        from .warned import SHOWN, warnings
 
         if not run_folder.is_dir():
             raise UserError(f"{run_folder}: not a run folder; `medlord-bench run` makes one and prints where it is")
         run = read_run(run_folder)
+        scores = run.results.scores if run.results else ()
         figures = FigureFolder(out / "figures")
         context = {
             "run": run,
-            "tables": tables(run.results) if run.results else [],
-            "warnings": warnings(run.results.scores) if run.results else [],
-            "glance": glance(run.results.scores, run.comparisons.comparisons) if run.results else None,
+            "tables": tables(run.results, run.rows) if run.results else [],
+            "warnings": warnings(scores),
+            "watched": watched(scores),
+            "glance": glance(scores, run.comparisons.comparisons),
             "verdicts": verdicts(run.comparisons),
-            "anatomy": draw_distributions(run.rows, figures),
+            "anatomy": draw_distributions(rows_of(scores, run.rows, [METRIC]), figures),
             "pairs": draw_pairs(run, run_folder, figures),
             "montage": draw_montage(run.montage, run_folder, figures) if run.montage else None,
             "curves": draw_curves(run.curves, figures),
+            "shown": {"warnings": SHOWN, "montage": ROWS},
             "css": _text("page.css"),
         }
         page = out / "page.html"
@@ -53,13 +60,16 @@ class Page:
 
 
 def _render(context: dict[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     from .words import FILTERS
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader = FunctionLoader(_text)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader
+    )
     environment.filters.update(FILTERS)
-    return environment.from_string(_text("page.html.j2")).render(context)
+    return environment.get_template("page.html.j2").render(context)
 
 
 def _text(name: str) -> str:

@@ -10,40 +10,59 @@ from typing import TYPE_CHECKING
 from .montage import MontageRow, draw_montage
 
 if TYPE_CHECKING:
+    from medlord_bench.results import CaseRow, Score
+
     from .figures import FigureFolder
     from .run_folder import RunFolder
 
-METRIC = "copy_pair"  # case rows: the sample, the training item in the place of the region, their correlation
-SHOWN = 3  # pairs of a contestant
+# Case rows of the audit (see metrics/memorisation): the sample as the case, the training item in the place of the
+# region. `copy_pair` come nearest first.
+PAIR, RELATIVE = "copy_pair", "relative_distance"
+RATE = "copy_rate"  # the score that the rows stand behind: its note holds the threshold and the nominal rate
+WARNED, QUIET = 6, 3  # pairs of a contestant that is warned of, and of another
 
 
 @dataclass(frozen=True)
 class Pairs:
+    """The nearest pairs of a contestant. score: its copy rate, None where there is none."""
+
     contestant: str
+    score: Score | None
     rows: Sequence[MontageRow]
+
+    @property
+    def warned(self) -> bool:
+        return bool(self.score and self.score.warning)
 
 
 def draw_pairs(run: RunFolder, folder: Path, figures: FigureFolder) -> list[Pairs]:
-    """The top pairs of every contestant, the likest first; nothing where no audit ran."""
-    found: dict[str, list[tuple[float, str, str]]] = {}
+    """The nearest pairs of every contestant, those that are warned of first; nothing where no audit ran."""
+    scores = run.results.scores if run.results else ()
+    rates = {score.generator: score for score in scores if score.metric == RATE and score.status == "ok"}
+    apart = {(row.generator, row.case, row.region): row.value for row in run.rows if row.metric == RELATIVE}
+    found: dict[str, list[CaseRow]] = {}
     for row in run.rows:
-        if row.metric == METRIC:
-            found.setdefault(row.generator, []).append((row.value, row.case, row.region))
+        if row.metric == PAIR:
+            found.setdefault(row.generator, []).append(row)
     described = {key: (run.montage or {}).get(key) for key in ("window", "spacing")}
     drawn = []
-    for contestant, pairs in found.items():
-        rows = [
-            {
-                "title": f"{contestant}: {sample} beside its nearest training image, correlation {value:.3f}",
-                "items": [
-                    {"id": sample, "path": f"samples/{_link(contestant)}/{sample}.nii.gz"},
-                    {"id": image, "path": f"images/images/{image}.npy"},
-                ],
-            }
-            for value, sample, image in sorted(pairs, reverse=True)[:SHOWN]
-        ]
-        drawn.append(Pairs(contestant, draw_montage({**described, "rows": rows}, folder, figures).rows))
+    for name, pairs in sorted(found.items(), key=lambda one: not (one[0] in rates and rates[one[0]].warning)):
+        shown = WARNED if name in rates and rates[name].warning else QUIET
+        rows = [_row(pair, apart.get((name, pair.case, pair.region))) for pair in pairs[:shown]]
+        drawn.append(Pairs(name, rates.get(name), draw_montage({**described, "rows": rows}, folder, figures).rows))
     return drawn
+
+
+def _row(pair: CaseRow, relative: float | None) -> dict[str, object]:
+    """A row of a montage: the sample, then the training image."""
+    apart = "" if relative is None else f", relative distance {relative:.3g}"
+    return {
+        "title": f"{pair.case} beside the nearest training image: correlation {pair.value:.3f}{apart}",
+        "items": [
+            {"id": pair.case, "path": f"samples/{_link(pair.generator)}/{pair.case}.nii.gz"},
+            {"id": pair.region, "path": f"images/images/{pair.region}.npy"},
+        ],
+    }
 
 
 def _link(contestant: str) -> str:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations
 from typing import Any
 
 from medlord_bench.errors import UserError
-from medlord_bench.results import ResultsFile, Score
+from medlord_bench.results import CaseRow, ResultsFile, Score
 
-from .matrix import Matrix, is_regional, matrices
+from .glance import Glance, order_of, overview
+from .matrix import PLANES, Matrix, is_regional, matrices
+from .meanings import meaning
 
-REFERENCES = ("test", "train", "val")  # test first: the train reference is there to unmask copying
-PLANES = ("axial", "coronal", "sagittal")
 SHORT = 40  # characters of a remark that may stand in its row
+FEW = 2  # regions of a metric that are named each with its metric
+MANY = 40  # rows of a table beyond which it folds away under an overview
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Group:
     """The rows of one metric. interval: how all of its intervals were made, empty where rows differ."""
 
     metric: str
+    meaning: str
     unit: str
     better: str
     interval: str
@@ -52,9 +55,9 @@ class Group:
 
 @dataclass(frozen=True)
 class NotRun:
-    """What of one contestant was not computed for one reason."""
+    """What was not computed for one reason, and of whom."""
 
-    contestant: str
+    contestants: Sequence[str]
     quantities: Sequence[str]
     reason: str
 
@@ -72,37 +75,59 @@ class Part:
 
 @dataclass(frozen=True)
 class Table:
-    """main: the quantities to read first. matrices: regions down, contestants across. more: the rest, e.g. plane by
-    plane, and every region with all that its number carries, named by `more_title`."""
+    """main: the quantities to read first; overview: their values alone, where they are so many that they fold away.
+    matrices: regions down, contestants across. more: the rest, e.g. plane by plane, and every region with all that its
+    number carries, named by `more_title`."""
 
     dataset: str
     protocol: str
     main: Part
+    overview: Glance | None
     matrices: Sequence[Matrix]
     more: Part | None
     more_title: str
 
 
-def tables(results: ResultsFile) -> list[Table]:
-    """One table per data set and protocol, in order of appearance.
+def tables(results: ResultsFile, rows: Sequence[CaseRow] = ()) -> list[Table]:
+    """One table per data set and protocol, in order of appearance. rows: of cases, for what real volumes have.
 
-    Raises `UserError` where one metric was measured under two protocols, naming the first field that differs.
+    Raises `UserError` where contestants were measured under different protocols, naming the first field that differs.
     """
     _refuse_mixed(results)
     found: dict[tuple[str, str], list[Score]] = defaultdict(list)
     for score in results.scores:
         found[score.dataset, score.protocol].append(score)
-    return [_table(dataset, protocol, scores) for (dataset, protocol), scores in found.items()]
+    return [
+        _table(dataset, protocol, scores, rows_of(results.scores, rows, {score.metric for score in scores}))
+        for (dataset, protocol), scores in found.items()
+    ]
 
 
-def _table(dataset: str, protocol: str, scores: Sequence[Score]) -> Table:
-    rest = [s for s in scores if _is_debiased(s) or _is_plane(s) or (is_regional(s) and s.status == "ok")]
-    first = [score for score in scores if score not in rest]
-    if not first or not rest:
-        return Table(dataset, protocol, _part(scores), [], None, "")
-    told = ["plane by plane"] * any(map(_is_plane, rest)) + ["region by region"] * any(map(is_regional, rest))
+def rows_of(scores: Sequence[Score], rows: Sequence[CaseRow], metrics: Collection[str]) -> list[CaseRow]:
+    """The case rows of metrics that have one protocol: rows do not say which, so those of several cannot be told."""
+    protocols: dict[str, set[str]] = defaultdict(set)
+    for score in scores:
+        protocols[score.metric].add(score.protocol)
+    one = {metric for metric in metrics if len(protocols[metric]) == 1}
+    return [row for row in rows if row.metric in one]
+
+
+def _table(dataset: str, protocol: str, scores: Sequence[Score], rows: Sequence[CaseRow]) -> Table:
+    first = [score for score in scores if not _is_further(score)]
+    rest = [score for score in scores if _is_further(score)]
+    regions = matrices(scores, rows)
+    if not any(score.status == "ok" for score in first) and not regions:  # nothing stands before the rest
+        first, rest = list(scores), []
+    told = ["plane by plane"] * any(map(_is_plane, rest)) + ["every region in full"] * any(map(is_regional, rest))
     told += ["with the estimated bias taken off"] * any(map(_is_debiased, rest))
-    return Table(dataset, protocol, _part(first), matrices(rest), _part(rest), ", and ".join(told))
+    main = _part(first)
+    short = overview([score for score in first if score.status == "ok"]) if main.rows > MANY else None
+    return Table(dataset, protocol, main, short, regions, _part(rest) if rest else None, ", and ".join(told))
+
+
+def _is_further(score: Score) -> bool:
+    """Whether a score is one of many that say in detail what another says as a whole."""
+    return _is_debiased(score) or _is_plane(score) or (is_regional(score) and score.status == "ok")
 
 
 def _is_plane(score: Score) -> bool:
@@ -135,26 +160,43 @@ def _remarks(score: Score) -> list[str]:
 
 
 def _not_run(scores: Sequence[Score]) -> list[NotRun]:
-    """Values that were not computed: one entry per contestant and reason."""
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    """Values that were not computed: one entry per reason and the quantities that share it."""
+    found: dict[tuple[str, str], list[Score]] = defaultdict(list)
     for score in scores:
         if score.status == "not_run":
             reason = "; ".join(filter(None, (score.reason or "no reason was given", score.note)))
-            quantity = " ".join(filter(None, (score.metric, score.region)))
-            found[score.generator, reason].append(quantity)
-    return [NotRun(name, list(dict.fromkeys(names)), reason) for (name, reason), names in found.items()]
+            found[score.generator, reason].append(score)
+    merged: dict[tuple[tuple[str, ...], str], list[str]] = defaultdict(list)
+    for (name, reason), members in found.items():
+        merged[_quantities(members), reason].append(name)
+    return [NotRun(contestants, names, reason) for (names, reason), contestants in merged.items()]
+
+
+def _quantities(scores: Sequence[Score]) -> tuple[str, ...]:
+    """Metrics with their regions; a metric of many regions once, before all of them."""
+    regions: dict[str, list[str]] = defaultdict(list)
+    for score in scores:
+        if score.region not in regions[score.metric]:
+            regions[score.metric].append(score.region)
+    names: list[str] = []
+    for metric, own in regions.items():
+        if len(own) > FEW and all(own):
+            names.append(f"{metric} ({', '.join(own)})")
+        else:
+            names += [" ".join(filter(None, (metric, region))) for region in own]
+    return tuple(names)
 
 
 def _refuse_mixed(results: ResultsFile) -> None:
-    """Contestants that a reader would compare must have the same protocols; one metric may have several."""
+    """Contestants that a reader would compare need a protocol in common; one metric may have several for all."""
     measured: dict[tuple[str, str, str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for score in results.scores:
         if score.status == "ok":
             key = (score.dataset, score.metric, score.region, score.reference)
             measured[key][score.generator].add(score.protocol)
     for (dataset, metric, _, _), by_generator in measured.items():
-        for (its, used), (other, theirs) in pairwise(by_generator.items()):
-            if used & theirs or not used or not theirs:
+        for (its, used), (other, theirs) in combinations(by_generator.items(), 2):
+            if used & theirs:
                 continue
             first, second = min(used), min(theirs)
             field = differing_field(results.protocols.get(first, {}), results.protocols.get(second, {}))
@@ -185,6 +227,7 @@ def _group(metric: str, ordered: Sequence[Score], every: Sequence[str], notes: S
     intervals = {score.interval for score in ordered if score.low is not None}
     return Group(
         metric=metric,
+        meaning=meaning(metric),
         unit=_common(score.unit for score in ordered),
         better=_common(score.better for score in ordered),
         interval=intervals.pop() if len(intervals) == 1 else "",
@@ -204,8 +247,7 @@ def _order(scores: Sequence[Score]) -> Any:
     contestants = list(dict.fromkeys(score.generator for score in scores))
 
     def key(score: Score) -> tuple[int, int, int]:
-        reference = REFERENCES.index(score.reference) if score.reference in REFERENCES else len(REFERENCES)
-        return regions.index(score.region), reference, contestants.index(score.generator)
+        return regions.index(score.region), order_of(score.reference), contestants.index(score.generator)
 
     return key
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medlord_bench.comparisons import Comparison, ComparisonsFile
 
-SHOWN = 6  # comparisons that stand open; more fold away
+SHOWN = 6  # comparisons that stand open; more fold away, quantity by quantity
 
 
 @dataclass(frozen=True)
@@ -17,22 +18,61 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """The comparisons in one quantity under one protocol. counts: how they came out, in words."""
+
+    title: str
+    protocol: str
+    counts: str
+    how: Sequence[str]
+    verdicts: Sequence[Verdict]
+
+
+@dataclass(frozen=True)
 class Verdicts:
     """main: of whole quantities. more: region by region."""
 
-    main: Sequence[Verdict]
-    more: Sequence[Verdict]
+    main: Sequence[Quantity]
+    more: Sequence[Quantity]
     not_compared: Sequence[str]
 
     @property
     def folded(self) -> bool:
-        return len(self.main) > SHOWN
+        return sum(len(one.verdicts) for one in self.main) > SHOWN
+
+    @property
+    def any(self) -> bool:
+        return bool(self.main or self.more or self.not_compared)
 
 
 def verdicts(found: ComparisonsFile) -> Verdicts:
-    told = [Verdict(one, words(one)) for one in found.comparisons]
-    main = [one for one in told if not one.comparison.region]
-    return Verdicts(main, [one for one in told if one.comparison.region], found.not_compared)
+    whole = [one for one in found.comparisons if not one.region]
+    regional = [one for one in found.comparisons if one.region]
+    return Verdicts(_quantities(whole), _quantities(regional), found.not_compared)
+
+
+def _quantities(found: Sequence[Comparison]) -> list[Quantity]:
+    groups: dict[tuple[str, str, str, str], list[Comparison]] = defaultdict(list)
+    for one in found:
+        groups[one.metric, one.reference, one.protocol, one.dataset].append(one)
+    return [
+        Quantity(
+            title=metric + (f", against {reference}" if reference else ""),
+            protocol=protocol,
+            counts=_counts(members),
+            how=list(dict.fromkeys(one.how for one in members)),
+            verdicts=[Verdict(one, words(one)) for one in members],
+        )
+        for (metric, reference, protocol, _), members in groups.items()
+    ]
+
+
+def _counts(found: Sequence[Comparison]) -> str:
+    told = sum(one.verdict in ("first", "second") for one in found)
+    same = sum(one.verdict == "equivalent" for one in found)
+    ties = len(found) - told - same
+    parts = ((told, "told apart"), (ties, "ties" if ties != 1 else "tie"), (same, "equivalent"))
+    return ", ".join(f"{count} {word}" for count, word in parts if count)
 
 
 def words(one: Comparison) -> str:
@@ -40,7 +80,7 @@ def words(one: Comparison) -> str:
     if one.verdict in ("first", "second"):
         return f"{getattr(one, one.verdict)} is better"
     if one.verdict == "equivalent":
-        return f"equivalent within {one.margin:g}"
+        return f"equivalent within {one.margin:g}" if one.margin is not None else "equivalent"
     if one.n_needed is None:
         return "tie"
-    return f"tie; about {one.n_needed:,} would tell them apart"
+    return f"tie; n of about {one.n_needed:,} would tell them apart"

@@ -7,6 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medlord_bench.results import Score
+
+from .meanings import meaning
+
+FEW = 4  # contestants that a heading names
+
 
 def number(value: float | None) -> str:
     """Four significant digits, no exponent for everyday sizes."""
@@ -40,6 +46,33 @@ def listing(words: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
+def headline(words: Sequence[str]) -> str:
+    """Contestants as a heading: by name where they are few."""
+    return listing(words) if len(words) <= FEW else f"{len(words)} contestants"
+
+
+def span(ends: tuple[int, int]) -> str:
+    """e.g. "about 40", "about 40 to 1,200"."""
+    return "about " + " to ".join(dict.fromkeys(f"{end:,}" for end in ends))
+
+
+def carried(score: Score) -> str:
+    """What a number carries, for a cell that has room for the number alone."""
+    parts = [f"n {score.n}" + (f" against {score.n_reference}" if score.n_reference is not None else "")]
+    parts.append(f"{score.failed} failed" if score.failed else "")
+    parts.append(f"interval: {score.interval}" if score.low is not None and score.interval else "")
+    for name in ("floor", "ceiling"):
+        value, note = getattr(score, name), getattr(score, f"{name}_note")
+        parts.append(f"{name} {number(value)}" + (f" ({note})" if note else "") if value is not None else "")
+    parts.append(f"p {number(score.p)} ({score.p_of})" if score.p is not None and score.p_of else "")
+    return "; ".join(filter(None, [*parts, score.warning]))
+
+
+def tally(things: Sequence[Any], attribute: str, values: Sequence[str]) -> list[int]:
+    """How many of the things have each value of an attribute."""
+    return [sum(getattr(thing, attribute) == value for thing in things) for value in values]
+
+
 def pretty(value: Any) -> str:
     """JSON as text, for a reader."""
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
@@ -63,4 +96,7 @@ def _text(entry: Any) -> str:
     return ", ".join(f"{k} {v}" for k, v in entry.items()) if isinstance(entry, Mapping) else str(entry)
 
 
-FILTERS = {"number": number, "duration": duration, "gib": gib, "listing": listing, "pretty": pretty, "facts": facts}
+FILTERS = {
+    **{"number": number, "duration": duration, "gib": gib, "listing": listing, "headline": headline, "span": span},
+    **{"carried": carried, "meaning": meaning, "tally": tally, "pretty": pretty, "facts": facts},
+}

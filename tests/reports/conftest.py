@@ -23,7 +23,6 @@ def score(**changes: object) -> Score:
         "protocol": FID,
         "generator": "medlord@tiny",
         "dataset": "phantom",
-        "region": "mean of planes",
         "reference": "test",
         "value": 41.53217,
         "better": "lower",
@@ -43,11 +42,11 @@ SCORES = (
     score(),
     score(generator="noise", value=312.4, low=301.2, high=324.9, failed=3, note="three samples were constant"),
     score(
-        metric="psnr", protocol=PSNR, reference="", region="", value=27.91, low=27.1, high=28.6, better="higher",
+        metric="psnr", protocol=PSNR, reference="", value=27.91, low=27.1, high=28.6, better="higher",
         unit="dB", interval="95 % bootstrap over patients", n_reference=None, floor=None, floor_n=None,
     ),
     score(
-        metric="psnr", protocol=PSNR, generator="noise", reference="", region="", value=None, low=None, high=None,
+        metric="psnr", protocol=PSNR, generator="noise", reference="", value=None, low=None, high=None,
         unit="dB", better="higher", interval="", n=0, n_reference=None, floor=None, floor_n=None, status="not_run",
         reason="noise has no autoencoder",
     ),
@@ -106,4 +105,12 @@ def run_folder(tmp_path: Path) -> Path:
     curve.write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "store" / "objects" / "features" / "cc").mkdir(parents=True)
     (tmp_path / "store" / "objects" / "features" / "cc" / "manifest.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def bare_folder(tmp_path: Path) -> Path:
+    """A run folder of numbers alone, which is drawn at once."""
+    folder = tmp_path / "store" / "runs" / "2026-01-03_bare"
+    write_scores(folder, SCORES)
     return folder

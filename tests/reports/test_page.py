@@ -111,37 +111,62 @@ def test_every_number_stands_with_what_it_must_carry(run_folder: Path) -> None:
     assert re.search(r"301.2 to 324.9 16 against 17 3 9.875", page.text)  # the three failed samples of noise
 
 
-def test_a_value_that_was_not_run_has_its_reason_and_is_never_blank(run_folder: Path) -> None:
-    _, page = render(run_folder)
+def test_a_value_that_was_not_run_has_its_reason_and_is_never_blank(bare_folder: Path) -> None:
+    _, page = render(bare_folder)
     assert "not run: noise has no autoencoder" in page.text
-    put(run_folder, *(s.model_copy(update={"reason": ""}) for s in scores_of(run_folder).scores))
-    assert "not run: no reason was given" in render(run_folder)[1].text
+    put(bare_folder, *(s.model_copy(update={"reason": ""}) for s in scores_of(bare_folder).scores))
+    assert "not run: no reason was given" in render(bare_folder)[1].text
 
 
-def test_a_value_lost_to_nan_says_so(run_folder: Path) -> None:
-    first, *_ = scores_of(run_folder).scores
-    put(run_folder, first.model_copy(update={"value": float("nan"), "low": None, "high": None}))
-    assert "no finite value" in render(run_folder)[1].text
+def test_a_value_lost_to_nan_says_so(bare_folder: Path) -> None:
+    first, *_ = scores_of(bare_folder).scores
+    put(bare_folder, first.model_copy(update={"value": float("nan"), "low": None, "high": None}))
+    assert "no finite value" in render(bare_folder)[1].text
 
 
-def test_nobody_is_called_best(run_folder: Path) -> None:
-    html, page = render(run_folder)
-    assert "No row is called best" in page.text
-    assert "<b>" not in html
-    assert page.text.count("best") == 1
+def test_nobody_is_called_best_without_a_paired_test(bare_folder: Path) -> None:
+    _, page = render(bare_folder)  # the intervals lie far apart
+    assert "Nobody is marked: no two contestants were compared" in page.text
+    assert not [attributes for _, attributes in page.tags if attributes.get("class") == "place"]
 
 
-def test_one_metric_under_two_protocols_is_an_error_naming_the_field(run_folder: Path) -> None:
-    results = scores_of(run_folder)
+def test_one_metric_under_two_protocols_is_an_error_naming_the_field(bare_folder: Path) -> None:
+    results = scores_of(bare_folder)
     first = results.scores[0]
     other = first.model_copy(update={"protocol": "fid-other", "generator": "noise"})
     text = dict(results.protocols[first.protocol]) | {"extractor": "radimagenet"}
-    put(run_folder, first, other, protocols=dict(results.protocols) | {"fid-other": text})
+    put(bare_folder, first, other, protocols=dict(results.protocols) | {"fid-other": text})
     with pytest.raises(UserError) as caught:
-        Page().render(run_folder, run_folder / "report")
+        Page().render(bare_folder, bare_folder / "report")
     for words in ("fid", "extractor", "imagenet", "radimagenet", "fid-other", "noise"):
         assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_two_protocols_of_one_metric_stand_when_every_contestant_has_both(bare_folder: Path) -> None:
+    results = scores_of(bare_folder)
+    first = results.scores[1]
+    both = [
+        first.model_copy(update={"protocol": protocol, "generator": name})
+        for protocol in (first.protocol, "fid-other")
+        for name in ("medlord@tiny", "noise")
+    ]
+    put(bare_folder, *both, protocols=dict(results.protocols) | {"fid-other": {}})
+    _, page = render(bare_folder)
+    heads = [words for words in page.text.split("Contestant") if words.strip().startswith("fid test")]
+    assert heads and "fid-other" in heads[0] and first.protocol in heads[0]  # two columns, each with its protocol
+    put(bare_folder, *both[:3], protocols=dict(results.protocols) | {"fid-other": {}})  # noise was not run under it
+    assert "Before" not in render(bare_folder)[1].text
+
+
+def test_contestants_without_a_protocol_in_common_are_refused_wherever_they_stand(bare_folder: Path) -> None:
+    from medlord_bench.reports.page.scores import tables
+
+    results = scores_of(bare_folder)
+    given = (("a", "p1"), ("b", "p1"), ("b", "p2"), ("c", "p2"))  # neighbours share one, a and c do not
+    scores = [results.scores[0].model_copy(update={"generator": name, "protocol": p}) for name, p in given]
+    with pytest.raises(UserError, match="p1 for a and under p2 for c"):
+        tables(ResultsFile(scores=tuple(scores), protocols={}))
 
 
 def test_a_nested_field_is_named_with_its_path() -> None:
@@ -151,10 +176,10 @@ def test_a_nested_field_is_named_with_its_path() -> None:
     assert told.startswith("a.b.c (1 and 2)")
 
 
-def test_tables_hold_one_protocol_and_one_data_set_each(run_folder: Path) -> None:
+def test_tables_hold_one_protocol_and_one_data_set_each(bare_folder: Path) -> None:
     from medlord_bench.reports.page.scores import tables
 
-    results = scores_of(run_folder)
+    results = scores_of(bare_folder)
     elsewhere = results.scores[0].model_copy(update={"dataset": "luna16"})
     found = tables(results.model_copy(update={"scores": (*results.scores, elsewhere)}))
     assert len(found) == 3
@@ -163,10 +188,10 @@ def test_tables_hold_one_protocol_and_one_data_set_each(run_folder: Path) -> Non
         assert {(score.dataset, score.protocol) for score in rows} == {(table.dataset, table.protocol)}
 
 
-def test_contestants_stand_beside_each_other_the_test_reference_first(run_folder: Path) -> None:
+def test_contestants_stand_beside_each_other_the_test_reference_first(bare_folder: Path) -> None:
     from medlord_bench.reports.page.scores import tables
 
-    rows = tables(scores_of(run_folder))[0].main.groups[0].rows
+    rows = tables(scores_of(bare_folder))[0].main.groups[0].rows
     assert [(row.score.generator, row.score.reference) for row in rows] == [
         ("medlord@tiny", "test"),
         ("noise", "test"),
@@ -182,7 +207,7 @@ def _fid(**changes: object) -> Score:
     return Score.model_validate(fields | changes)
 
 
-def test_planes_and_debiased_values_are_folded_under_the_mean(run_folder: Path) -> None:
+def test_planes_and_debiased_values_are_folded_under_the_mean(bare_folder: Path) -> None:
     scores = [
         _fid(generator=name, metric=metric, region=region, value=float(i))
         for i, (name, metric, region) in enumerate(
@@ -192,18 +217,18 @@ def test_planes_and_debiased_values_are_folded_under_the_mean(run_folder: Path) 
             for region in ("", "axial", "coronal", "sagittal")
         )
     ]
-    put(run_folder, *scores, protocols={"fid-1": {}})
-    html, page = render(run_folder)
+    put(bare_folder, *scores, protocols={"fid-1": {}})
+    html, page = render(bare_folder)
     shown, folded = html.split('<details class="more">', 1)
     assert shown.count('class="n value"') == 2 and folded.count('class="n value"') == 14
     assert "Plane by plane, and with the estimated bias taken off: 14 rows" in page.text
 
 
-def test_a_note_stands_once_however_many_rows_it_concerns(run_folder: Path) -> None:
+def test_a_note_stands_once_however_many_rows_it_concerns(bare_folder: Path) -> None:
     some = "equal n on both sides: a seeded subset, 8 of 24 real train volumes"
     scores = [_fid(generator=f"g{i}", note=f"not RadImageNet; IQR {i} to 9" + f"; {some}" * (i > 1)) for i in range(4)]
-    put(run_folder, *scores, protocols={"fid-1": {}})
-    html, page = render(run_folder)
+    put(bare_folder, *scores, protocols={"fid-1": {}})
+    html, page = render(bare_folder)
     assert page.text.count("not RadImageNet") == page.text.count(some) == page.text.count("floor: 8 test volumes") == 1
     assert "Every row: not RadImageNet; floor: 8 test volumes." in page.text
     assert html.count('href="#note-1-1"') == 2 and html.count('id="note-1-1"') == 1
@@ -211,17 +236,50 @@ def test_a_note_stands_once_however_many_rows_it_concerns(run_folder: Path) -> N
         assert f"IQR {i} to 9" in page.text
 
 
-def test_what_was_not_run_for_one_reason_is_one_line(run_folder: Path) -> None:
+def test_what_was_not_run_for_one_reason_is_one_line(bare_folder: Path) -> None:
     absent = {"value": None, "status": "not_run", "reason": "it has no autoencoder", "generator": "noise"}
     scores = [_fid(metric=metric, region=region, **absent) for metric in ("psnr", "ms_ssim") for region in ("", "body")]
-    put(run_folder, _fid(generator="medlord@tiny"), *scores, protocols={"fid-1": {}})
-    html, page = render(run_folder)
-    assert html.count('class="not-run"') == 1
+    put(bare_folder, _fid(generator="medlord@tiny"), *scores, protocols={"fid-1": {}})
+    html, page = render(bare_folder)
+    assert html.count('<p class="not-run">') == 1
     assert "noise psnr, psnr body, ms_ssim and ms_ssim body not run: it has no autoencoder" in page.text
 
 
-def test_the_floor_is_explained_in_one_sentence(run_folder: Path) -> None:
-    assert "The floor is what real volumes of one split score against as many of another" in render(run_folder)[1].text
+def test_contestants_that_lack_the_same_for_the_same_reason_are_named_together(bare_folder: Path) -> None:
+    absent = {"value": None, "status": "not_run", "reason": "no voxel size"}
+    regions = ("aorta", "lungs", "left_atrium")
+    scores = [_fid(metric="rvr_ml", region=region, generator=name, **absent) for name in "abc" for region in regions]
+    put(bare_folder, _fid(generator="a"), *scores, protocols={"fid-1": {}})
+    html, page = render(bare_folder)
+    assert html.count('<p class="not-run">') == 1
+    assert "a, b and c rvr_ml (aorta, lungs, left_atrium) not run: no voxel size" in page.text
+
+
+def test_a_long_table_folds_under_its_values_and_loses_none(bare_folder: Path) -> None:
+    names = [f"g{i}" for i in range(16)]
+    scores = [_fid(generator=n, metric=m, value=i + 0.5) for m in ("fid", "kid", "odd") for i, n in enumerate(names)]
+    put(bare_folder, *scores, protocols={"fid-1": {}})
+    html, page = render(bare_folder)
+    shown, folded = html.split('<details class="more">', 1)
+    assert 'class="n value"' not in shown and folded.count('class="n value"') == 48
+    assert "All that these numbers carry, with n, failures, intervals and floors: 48 rows" in page.text
+    assert shown.count("<table") == 2  # at a glance, and the values of this protocol, "odd" among them
+    assert "odd test" in page.text
+    assert "16 contestants on" in page.text  # no heading of sixteen names
+
+
+def test_every_known_metric_has_its_sentence_and_an_unknown_one_none(bare_folder: Path) -> None:
+    from medlord_bench.reports.page.meanings import MEANINGS
+
+    put(bare_folder, _fid(generator="a"), _fid(generator="a", metric="their_own"), protocols={"fid-1": {}})
+    html, page = render(bare_folder)
+    assert MEANINGS["fid"] in page.text
+    heading = html.split("their_own", 1)[1].split("</th>")[0]
+    assert "meaning" not in heading
+
+
+def test_the_floor_is_explained_in_one_sentence(bare_folder: Path) -> None:
+    assert "The floor is what real volumes of one split score against as many of another" in render(bare_folder)[1].text
 
 
 def test_quantities_beyond_the_first_look_are_folded_away(run_folder: Path) -> None:
@@ -245,10 +303,10 @@ def test_stages_stand_in_the_order_they_were_trained_in(run_folder: Path) -> Non
     assert places == sorted(places)
 
 
-def test_bars_keep_the_order_of_the_numbers(run_folder: Path) -> None:
+def test_bars_keep_the_order_of_the_numbers(bare_folder: Path) -> None:
     from medlord_bench.reports.page.scores import tables
 
-    bar = tables(scores_of(run_folder))[0].main.groups[0].rows[0].bar
+    bar = tables(scores_of(bare_folder))[0].main.groups[0].rows[0].bar
     assert bar is not None
     assert bar.low is not None and bar.high is not None and bar.floor is not None
     assert 0 <= bar.floor < bar.low < bar.value < bar.high <= 100

@@ -1,0 +1,44 @@
+"""What a reader must not miss: every warning of the run, told once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from medlord_bench.results import Score
+
+SHOWN = 8  # warnings that stand open
+LISTED = 6  # different texts of one contestant and quantity
+
+
+@dataclass(frozen=True)
+class Warned:
+    contestant: str
+    metrics: Sequence[str]
+    text: str
+
+
+def warnings(scores: Sequence[Score]) -> list[Warned]:
+    """One entry per contestant and quantity; quantities that warn of the same are one entry."""
+    found: dict[tuple[str, str], list[Score]] = defaultdict(list)
+    for score in scores:
+        if score.warning:
+            found[score.generator, score.metric].append(score)
+    merged: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for (name, metric), members in found.items():
+        merged[name, _said(members)].append(metric)
+    return [Warned(name, metrics, text) for (name, text), metrics in merged.items()]
+
+
+def _said(scores: Iterable[Score]) -> str:
+    """Each text once, after the regions that it is of."""
+    by_text: dict[str, list[str]] = defaultdict(list)
+    for score in scores:
+        by_text[score.warning].append(score.region)
+    parts = []
+    for text, regions in list(by_text.items())[:LISTED]:
+        named = ", ".join(dict.fromkeys(region for region in regions if region))
+        parts.append(f"{named}: {text}" if named else text)
+    left = len(by_text) - LISTED
+    return "; ".join(parts) + (f"; and {left} more" if left > 0 else "")
