@@ -147,7 +147,8 @@ def _cells(
 ) -> dict[str, Standing]:
     metric, region, *rest = column.key
     own = [s for s in scores if s.metric == metric and [s.reference, s.protocol, s.dataset] == rest]
-    reasons = {score.generator: score.reason for score in own if score.status == "not_run"}
+    absent = [s for s in own if s.status == "not_run" and (metric == MISSING or s.region in ("", region))]
+    reasons = {score.generator: score.reason for score in absent}
     if metric == MISSING:
         regions = {name: [s for s in own if s.generator == name and s.status == "ok"] for name in contestants}
         return {

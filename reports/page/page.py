@@ -10,6 +10,7 @@ from typing import Any
 from medlord_bench.errors import UserError
 
 ROWS = 8  # of volumes that stand open
+STEPS = 40  # of a run that stand open
 
 
 class Page:
@@ -51,7 +52,7 @@ class Page:
             "pairs": draw_pairs(run, run_folder, figures),
             "montage": draw_montage(run.montage, run_folder, figures) if run.montage else None,
             "curves": draw_curves(run.curves, figures),
-            "shown": {"warnings": SHOWN, "montage": ROWS},
+            "shown": {"warnings": SHOWN, "montage": ROWS, "steps": STEPS},
             "css": _text("page.css"),
         }
         page = out / "page.html"

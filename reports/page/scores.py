@@ -121,7 +121,7 @@ def _table(dataset: str, protocol: str, scores: Sequence[Score], rows: Sequence[
     told = ["plane by plane"] * any(map(_is_plane, rest)) + ["every region in full"] * any(map(is_regional, rest))
     told += ["with the estimated bias taken off"] * any(map(_is_debiased, rest))
     main = _part(first)
-    short = overview([score for score in first if score.status == "ok"]) if main.rows > MANY else None
+    short = overview(first) if main.rows > MANY else None
     return Table(dataset, protocol, main, short, regions, _part(rest) if rest else None, ", and ".join(told))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html import unescape
 from pathlib import Path
@@ -126,6 +127,12 @@ def test_fid_test_and_train_stand_beside_the_copy_rate() -> None:
     assert [(one.metric, one.reference) for one in columns] == [
         ("fid", "test"), ("fid", "train"), ("copy_rate", "train")
     ]  # fmt: skip
+
+
+def test_a_run_without_an_audit_says_that_no_copy_rate_would_tell(bare_folder: Path) -> None:
+    assert "This run has no copy rate that would tell." in render(bare_folder)[1]
+    put(bare_folder, [fid("a"), copy_rate("a")])
+    assert "with the copy rate beside it" in render(bare_folder)[1]
 
 
 def test_missing_regions_are_those_that_real_volumes_have() -> None:
@@ -374,6 +381,18 @@ def test_a_stale_calibration_is_not_said_to_hold_now(bare_folder: Path) -> None:
 
 def test_a_store_without_calibration_says_how_to_calibrate(bare_folder: Path) -> None:
     assert "Not calibrated in this store: medlord-bench calibrate" in render(bare_folder)[1]
+
+
+# --------------------------------------------------------------------------------------------------------------- steps
+def test_the_steps_of_many_contestants_fold_under_their_total(bare_folder: Path) -> None:
+    steps = [{"id": f"samples:g{i}", "kind": "samples", "key": "k", "plugin": "noise"} for i in range(41)]
+    done = {"step": "samples:g0", "event": "done", "seconds": 5, "peak_gib": 0.5, "device": "cpu"}
+    (bare_folder / "events.jsonl").write_text(json.dumps(done))
+    for count, told in ((41, "41 steps: 5.0 s, at most 0.50 GiB"), (40, "")):
+        (bare_folder / "plan.json").write_text(json.dumps({"steps": steps[:count]}))
+        section = render(bare_folder)[0].split('<section id="cost">')[1].split("</section>")[0]
+        assert told in section and section.count("<details>") == bool(told)
+        assert section.count('<th scope="row">samples:') == count
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers
