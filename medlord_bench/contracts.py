@@ -276,7 +276,9 @@ class Metric(Protocol):
 
     def __init__(self, config: Any) -> None: ...
 
-    def needs(self) -> Sequence[Need]: ...
+    def needs(self) -> Sequence[Need]:
+        """What it reads, what it measures first: where a generator lacks that, nothing of the rest is made."""
+        ...
 
     def plugin_config(self) -> Mapping[str, Any]:
         """The configuration of the extractor or segmenter it needs; empty for their defaults."""

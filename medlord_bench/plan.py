@@ -260,8 +260,10 @@ class Planner:
         metric = config.make("metrics", spec)
         inputs: dict[str, str] = {}
         needs: list[dict[str, Any]] = []
-        for need in metric.needs():
-            source = self._source(contestant, need.source)
+        wanted = metric.needs()
+        measurable = self._source(contestant, wanted[0].source) is not None  # else the others need not be made
+        for need in wanted:
+            source = self._source(contestant, need.source) if measurable else None
             if source is None:
                 needs.append({"source": need.source, "by": need.by, "items": None})
                 continue
@@ -307,7 +309,7 @@ class Planner:
         if by == "states":
             return self._states(contestant, spec, metric, need, step, items)
         kind = {"features": "extractors", "labels": "segmenters"}[by]
-        return self._derived(by, config.plugin_spec(kind, name, metric.plugin_config()), step, items, need.source)
+        return self._derived(by, config.plugin_spec(kind, name, metric.plugin_config()), step, items)
 
     def _states(
         self, contestant: Contestant, spec: PluginSpec, metric: Any, need: Need, step: Step, items: Iterable[str]
@@ -322,19 +324,19 @@ class Planner:
         id = f"states:{place}:{spec.label}"
         return self._add(id, "states", step.label, spec, identity, list(items), inputs, {"source": need.source})
 
-    def _derived(self, by: str, spec: PluginSpec, step: Step, items: Iterable[str], source: str = "") -> Step:
+    def _derived(self, by: str, spec: PluginSpec, step: Step, items: Iterable[str]) -> Step:
         """Features or label maps of volumes; one step however many metrics want them."""
-        items, place = list(items), step.id
+        items = list(items)
         if by == "features":
             made = config.make("extractors", spec)
             identity = {"version": made.version, "config": spec.config, "preprocessing": dict(made.preprocessing)}
         elif step.label == REAL:
-            place = source  # each split's apart: a segmenter's fingerprint may hold the list of cases
             by_item = {item_id(case): case.id for cases in self.cases.values() for case in cases}
             identity = self._segmenter(spec, [by_item[item] for item in items])
         else:
             identity = self._segmenter(spec, [generated_name(step, item) for item in items])
-        id = f"{by}:{place}:{spec.plugin}-{digest(identity)[:6]}"  # two metrics may want it in two configurations
+        # Two metrics may want it in two configurations, and a fingerprint may depend on the list of cases.
+        id = f"{by}:{step.id}:{spec.plugin}-{digest(identity)[:6]}"
         return self._add(id, by, step.label, spec, identity, items, {"volumes": step.id})
 
 

@@ -30,7 +30,15 @@ HEAVY = (
 
 SETTINGS = ("dataset.shape=32,32,16", "dataset.n_train=4", "dataset.n_val=1", "dataset.n_test=3")
 SETTINGS += ("fid.features.size=32", "fid.features.slices=4", "fid.minimum=2")
-PHANTOM = ("--dataset", "phantom", *(word for setting in SETTINGS for word in ("--set", setting)))
+PHANTOM = (
+    "--dataset",
+    "phantom",
+    "--metric",
+    "fid",
+    "--metric",
+    "reconstruction",
+    *(word for setting in SETTINGS for word in ("--set", setting)),
+)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ SAMPLING = {"samples", "conditional"}
 
 def plan(generators: Sequence[str] = ("medlord@smoke",), **fields: Any) -> Plan:
     sets = {**BASE, **fields.pop("set", {})}
+    fields = {"metrics": ("fid", "reconstruction")} | fields
     return build(config.resolve(RunFile(generators=tuple(generators), dataset="phantom", set=sets, **fields)))
 
 
