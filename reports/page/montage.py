@@ -82,7 +82,7 @@ def _row(
         reasons = ", ".join(dict.fromkeys(column.absent for column in columns))
         return MontageRow(title, None, f"no volume to show of {len(items)}: {reasons}")
     png = _png(columns)
-    source = figures.add(f"montage-{number + 1}-{title}", png)
+    source = figures.add(str(row.get("file") or f"montage-{number + 1}-{title}"), png)
     shown = ", ".join(column.title + (f" ({column.absent})" if column.absent else "") for column in columns)
     alt = f"{title}: axial, coronal and sagittal mid planes of {len(columns)} volumes ({shown})"
     note = f"{MOST} of {len(items)} volumes shown" if len(items) > MOST else ""

@@ -48,7 +48,10 @@ def draw_pairs(run: RunFolder, folder: Path, figures: FigureFolder) -> list[Pair
     drawn = []
     for name, pairs in sorted(found.items(), key=lambda one: not (one[0] in rates and rates[one[0]].warning)):
         shown = WARNED if name in rates and rates[name].warning else QUIET
-        rows = [_row(pair, apart.get((name, pair.case, pair.region))) for pair in pairs[:shown]]
+        rows = [
+            {"file": f"nearest-{name}-{place}", **_row(pair, apart.get((name, pair.case, pair.region)))}
+            for place, pair in enumerate(pairs[:shown], 1)
+        ]
         drawn.append(Pairs(name, rates.get(name), draw_montage({**described, "rows": rows}, folder, figures).rows))
     return drawn
 

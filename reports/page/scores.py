@@ -18,7 +18,7 @@ from .meanings import meaning
 
 SHORT = 40  # characters of a remark that may stand in its row
 FEW = 2  # regions of a metric that are named each with its metric
-MANY = 40  # rows of a table beyond which it folds away under an overview
+MANY, CROWD = 40, 6  # rows, and contestants, of a table beyond which it folds away under an overview
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ def _table(dataset: str, protocol: str, scores: Sequence[Score], rows: Sequence[
     told = ["plane by plane"] * any(map(_is_plane, rest)) + ["every region in full"] * any(map(is_regional, rest))
     told += ["with the estimated bias taken off"] * any(map(_is_debiased, rest))
     main = _part(first)
-    short = overview(first) if main.rows > MANY else None
+    crowded = main.rows > MANY or len({score.generator for score in first if score.status == "ok"}) > CROWD
+    short = overview(first) if crowded else None
     return Table(dataset, protocol, main, short, regions, _part(rest) if rest else None, ", and ".join(told))
 
 

@@ -268,6 +268,12 @@ def test_a_long_table_folds_under_its_values_and_loses_none(bare_folder: Path) -
     assert "16 contestants on" in page.text  # no heading of sixteen names
 
 
+@pytest.mark.parametrize(("contestants", "folded"), [(6, False), (7, True)])
+def test_few_contestants_are_read_row_by_row(bare_folder: Path, contestants: int, folded: bool) -> None:
+    put(bare_folder, *(_fid(generator=f"g{i}") for i in range(contestants)), protocols={"fid-1": {}})
+    assert ('<details class="more">' in render(bare_folder)[0]) is folded
+
+
 def test_every_known_metric_has_its_sentence_and_an_unknown_one_none(bare_folder: Path) -> None:
     from medlord_bench.reports.page.meanings import MEANINGS
 

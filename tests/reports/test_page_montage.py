@@ -197,3 +197,15 @@ def test_real_ct_lies_as_its_expert_contours_say(data_dir: Path) -> None:
 
 def columns_of(mask: np.ndarray) -> float:
     return float(np.nonzero(mask)[1].mean())
+
+
+def test_a_volume_whose_file_states_no_voxel_size_is_drawn_as_its_neighbour(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", marked((10, 10, 10)))
+    affine = np.diag([5.0, 5.0, 5.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(marked((10, 10, 10)), affine), tmp_path / "b.nii.gz")
+    items = [{"id": name, "path": name} for name in ("b.nii.gz", "a.npy")]
+    (path,) = draw(tmp_path, {"rows": [{"title": "t", "items": items}]})
+    bone = imread(path)[..., :3].min(axis=2) > 0.9  # letters are yellow or a darker grey
+    left, right = np.split(bone[:, : bone.shape[1] // 2 * 2], 2, axis=1)
+    assert left.sum() > 100
+    assert right.sum() == pytest.approx(left.sum(), rel=0.1)

@@ -320,9 +320,10 @@ def test_pairs_whose_files_are_gone_are_named_all_the_same(bare_folder: Path) ->
 def test_a_pair_shows_the_sample_beside_its_training_image(bare_folder: Path) -> None:
     (bare_folder / "images" / "images").mkdir(parents=True)
     np.save(bare_folder / "images" / "images" / "case-0.npy", np.zeros((8, 8, 8), np.int16))
+    named = bare_folder / "report" / "figures" / "nearest-noise-2-1.png"
     section = audited(bare_folder, nearest("noise:2"), copy_rate("noise:2"))
     assert "2 volumes (sample-00000 (not there), case-0)" in section
-    assert section.count("<img") == 1
+    assert section.count("<img") == 1 and named.exists()
 
 
 def test_pairs_stand_in_the_order_of_the_audit_with_its_threshold(bare_folder: Path) -> None:
