@@ -93,11 +93,16 @@ def glance(scores: Sequence[Score], comparisons: Sequence[Comparison]) -> Glance
 
 
 def overview(scores: Sequence[Score]) -> Glance:
-    """Every quantity of the scores, contestants down: what a long table says, without what its numbers carry."""
+    """Every quantity of the scores, contestants that have any down: what a long table says, its numbers alone."""
     found = _columns(scores)
     quantities = list(dict.fromkeys((column.metric, column.region) for column in found))
     found.sort(key=lambda one: (quantities.index((one.metric, one.region)), order_of(one.reference)))
-    return _glance(found, scores, [])
+    made = _glance(found, scores, [])
+    return Glance(made.columns, [line for line in made.lines if any(map(_has_value, line.cells))])
+
+
+def _has_value(cell: Standing) -> bool:
+    return cell.score is not None or cell.missing is not None
 
 
 def order_of(reference: str) -> int:

@@ -166,6 +166,8 @@ def test_the_overview_has_every_quantity_the_test_reference_first() -> None:
     assert [(one.metric, one.reference) for one in overview(given).columns] == [
         ("fid", "test"), ("fid", "train"), ("odd", "test"), ("odd", "train")
     ]  # fmt: skip
+    absent = fid("b", value=None, status="not_run", reason="no samples")  # the page says so once, beside the table
+    assert [line.contestant for line in overview([*given, absent]).lines] == ["a"]
 
 
 # ------------------------------------------------------------------------------------------------------------- regions
