@@ -154,7 +154,7 @@ def test_median_interval_and_iqr_over_cases(run: Run) -> None:
     score = scores["psnr", ""]
     assert (score.value, score.low, score.high) == pytest.approx((23, 20, 26))
     assert (score.n, score.failed, score.unit, score.better) == (7, 0, "dB", "higher")
-    assert "IQR 21.5 to 24.5" in score.note
+    assert "IQR 21.5 to 24.5" in score.note and score.quartiles == pytest.approx((21.5, 24.5))
 
 
 def test_failed_cases_rank_last_and_stay_in_n(run: Run) -> None:
@@ -183,7 +183,8 @@ def test_identical_images_are_said_and_poison_nothing(run: Run) -> None:
 
 def test_cases_of_one_patient_count_once_in_the_interval(run: Run) -> None:
     items = [Item(f"c{i}", "reconstructions", None, patient=f"p{i % 3}") for i in range(9)]
-    scores, _ = reduced(run, items, [state(3000**2 / 10 ** ((20 + i % 3) / 10)) for i in range(9)])
+    scores, rows = reduced(run, items, [state(3000**2 / 10 ** ((20 + i % 3) / 10)) for i in range(9)])
+    assert {row.patient for row in rows} == {"p0", "p1", "p2"}, "comparisons between generators pair patients"
     assert scores["psnr", ""].value == pytest.approx(21)
     assert scores["psnr", ""].low is None and "3 patients, at least 6" in scores["psnr", ""].note
     assert scores["psnr", ""].n == 9

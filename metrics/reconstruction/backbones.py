@@ -1,0 +1,52 @@
+"""Where the backbones of LPIPS lie: torchvision's own files in the weights folder, never fetched from here."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from medlord_bench.errors import UserError
+from medlord_bench.hashing import file_sha256
+from medlord_bench.weights import ENVIRONMENT, weights_folder
+
+Net = Literal["alex", "vgg", "squeeze"]
+FILES: dict[Net, str] = {  # torchvision's names; the digits are the first of the file's sha256
+    "alex": "alexnet-owt-7be5be79.pth",
+    "vgg": "vgg16-397923af.pth",
+    "squeeze": "squeezenet1_1-b8a52dc0.pth",
+}
+SOURCE = "https://download.pytorch.org/models"
+
+
+def path_of(net: Net) -> Path:
+    """The file of a backbone, there or not."""
+    return weights_folder() / FILES[net]
+
+
+def missing(net: Net) -> str:
+    """What is missing, where it belongs and how to get it, in one line."""
+    return (
+        f"no weights of the {net} backbone at {path_of(net)}: fetch {SOURCE}/{FILES[net]} and put it there, or name the "
+        f"folder that holds it with --weights-dir or {ENVIRONMENT}"
+    )
+
+
+def sha256_of(net: Net) -> str | None:
+    """The sha256 of a backbone's file, or None where there is no file. Raises `UserError` where it is damaged."""
+    path = path_of(net)
+    if not path.is_file():
+        return None
+    found = _sha256(path, path.stat().st_mtime_ns, path.stat().st_size)
+    expected = path.stem.rpartition("-")[2]
+    if not found.startswith(expected):
+        raise UserError(
+            f"{path}: sha256 begins with {found[:8]}, expected {expected} as its name says; the file is damaged or "
+            f"another one: fetch {SOURCE}/{path.name} again"
+        )
+    return found
+
+
+@lru_cache
+def _sha256(path: Path, modified: int, size: int) -> str:
+    return file_sha256(path)
