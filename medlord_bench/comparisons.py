@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from medlord_bench import stats
 from medlord_bench.config import read_json
@@ -31,7 +31,10 @@ Verdict = Literal["first", "second", "tie", "equivalent"]
 
 
 class Comparison(Frozen):
-    """Two contestants in one metric, region and reference. difference: the first's value minus the second's."""
+    """Two contestants in one metric, region and reference. difference: the first's value minus the second's; infinite
+    where one of them misses a structure in most cases."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
 
     metric: str
     protocol: str

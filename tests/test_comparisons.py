@@ -117,6 +117,15 @@ def test_a_missed_structure_in_both_is_no_difference() -> None:
     assert one.difference == pytest.approx(-0.5, abs=0.51) and np.isfinite(one.difference)
 
 
+def test_an_infinite_difference_survives_the_file(tmp_path: Path) -> None:
+    """HD95 is infinite for a structure that one generator always misses."""
+    (a, a_rows), (b, b_rows) = rows("a", np.full(N, 3.0)), rows("b", np.full(N, np.inf))
+    found = compare([a, b.model_copy(update={"value": 99.0})], [*a_rows, *b_rows], [])
+    assert found.comparisons[0].difference == -np.inf
+    write(tmp_path, found)
+    assert read(tmp_path) == found
+
+
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     found = compare([], [], [replicates("a", 10.0, 1), replicates("b", 14.0, 2)])
     write(tmp_path, found)
