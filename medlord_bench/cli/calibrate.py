@@ -14,6 +14,7 @@ from medlord_bench.cli.options import json_option, run_file_of, settings_of, set
 from medlord_bench.cli.run import draw, work
 from medlord_bench.errors import ExitCode
 
+WIDEST = 42  # characters of a column; what is longer pushes its own row
 MARKS = {"ok": "ok", "failed": "FAILED", "not_checked": "not checked"}
 
 
@@ -79,7 +80,8 @@ def _answer(record: Record, pages: list[Path], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**record.model_dump(mode="json"), "report": [str(page) for page in pages]}))
         return
-    width = {name: max(len(getattr(one, name)) for one in record.findings) for name in ("fault", "metric", "expected")}
+    columns = ("fault", "metric", "expected")
+    width = {name: min(max(len(getattr(one, name)) for one in record.findings), WIDEST) for name in columns}
     for one in record.findings:
         cells = [getattr(one, name).ljust(size) for name, size in width.items()]
         click.echo("  ".join([MARKS[one.status].ljust(11), *cells, one.seen]).rstrip())
