@@ -22,7 +22,7 @@ from medlord_bench.errors import UserError
 Model = TypeVar("Model", bound=BaseModel)
 CONTESTANT = re.compile(r"(?P<name>[^:@]+)(:(?P<variant>[^:@]+))?(@(?P<preset>[^:@]+))?")
 WITHOUT_SEGMENTER = ("dataset", "none")  # values of a protocol's `masks` that are not a segmenter's name
-DEFAULT_METRICS = ("axes", "fid", "rvr", "adherence", "memorisation", "reconstruction")
+DEFAULT_METRICS = ("axes", "fid", "rvr", "adherence", "memorisation", "reconstruction", "lpips")
 DEFAULT_PRESET = {"phantom": "tiny"}  # every other data set: 24gb
 
 

@@ -31,7 +31,8 @@ PHANTOM: Mapping[str, Any] = {
 
 def experiment(file: RunFile) -> tuple[RunFile, dict[str, str]]:
     """The run of all controls that the data set of `file` can bear, and of the others the reason why not."""
-    sets = (dict(PHANTOM) if file.dataset == "phantom" else {}) | file.set
+    own = {path: value for path, value in PHANTOM.items() if path.split(".")[0] in ("dataset", *file.metrics)}
+    sets = (own if file.dataset == "phantom" else {}) | file.set
     protocol = _protocol(file.dataset, sets)
     left_out: dict[str, str] = {}
     for name in CONTROLS:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from medlord_bench.calibration.finding import Finding, Record, Seen, versions, write
+from medlord_bench.calibration.finding import Finding, Record, Seen, Status, versions, write
 from medlord_bench.cli.options import json_option, run_file_of, settings_of, settings_options, spec_options
 from medlord_bench.cli.run import draw, work
 from medlord_bench.errors import ExitCode
@@ -65,14 +65,19 @@ def _simulated(seed: int) -> list[Finding]:
     from medlord_bench.calibration.simulated import simulate
     from medlord_bench.progress import make_progress
 
-    done = []
-    with make_progress().task("simulate", 0) as task:
-        for one in simulate(seed):
-            status = "ok" if one.ok else "failed"
+    done, shown = [], 0
+    with make_progress().task("simulate, per cent", 100) as task:
+
+        def advance(finished: int, total: int) -> None:
+            nonlocal shown
+            task.advance(100 * finished // total - shown)
+            shown = 100 * finished // total
+
+        for one in simulate(seed, progress=advance):
+            status: Status = "ok" if one.ok else "failed"
             done.append(
                 Finding(fault="simulated", metric=one.name, expected=one.expected, seen=one.seen, status=status)
             )
-            task.advance()
     return done
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +101,8 @@ class Atlas:
                 votes[value] += weight * (labels == value)
         votes /= votes.sum(0)
         smooth = np.stack([gaussian_filter(vote, BLUR) for vote in votes]) + 1e-4
-        return smooth / smooth.sum(0)
+        result: Image = smooth / smooth.sum(0)
+        return result
 
 
 def seen(hu: NDArray[np.float32], view: View) -> Image:
@@ -128,7 +130,7 @@ def _best_shift(picture: Image, other: Image, reach: int) -> tuple[float, tuple[
     return best
 
 
-def _moved(values: NDArray[np.generic], shift: list[int]) -> NDArray[np.generic]:
+def _moved(values: NDArray[Any], shift: list[int]) -> NDArray[Any]:
     """The array shifted by whole cells, its border repeated."""
     for axis, step in enumerate(shift):
         if step:

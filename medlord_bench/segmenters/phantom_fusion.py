@@ -58,7 +58,7 @@ def _resampled(values: Image, shape: tuple[int, ...]) -> Image:
 
 def _levels(values: Image, prior: Image) -> dict[int, float]:
     """The HU of each region in this volume: of what the atlas is sure of, as far as contrast medium explains it."""
-    levels = {}
+    levels: dict[int, float] = {}
     for together in FILLED:
         low, high = min(LEVELS[label][0] for label in together), max(LEVELS[label][1] for label in together)
         core = np.concatenate([values[prior[label] > min(CORE, 0.9 * float(prior[label].max()))] for label in together])
