@@ -87,7 +87,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in sys.argv
     try:
-        cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False)  # click gives the code of an `Exit` back, and a command's own None
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
@@ -108,6 +108,8 @@ def main() -> None:
             f"{error.filename or 'the store'}: {error.strerror}; nothing published is lost: give it room or rights "
             "and run the same command again, or give another --store"
         )
+    else:
+        sys.exit(code or ExitCode.OK)
 
 
 def _fail(message: str, code: ExitCode = ExitCode.USAGE) -> None:
