@@ -38,8 +38,16 @@ def results(tasks: Sequence[int], run: Run, **options: Any) -> list[LabelMap | F
     return list(segment([case(task, i) for i, task in enumerate(tasks)], launch(**options), NAMES, run))
 
 
-def members(group: int) -> list[str]:
-    """Living processes of a process group."""
+def members(group: int, seconds: float = 20.0) -> list[str]:
+    """Living processes of a process group, once there are none or the time is up: on a busy machine what was killed
+    takes a moment to die."""
+    deadline = time.monotonic() + seconds
+    while (found := _living(group)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def _living(group: int) -> list[str]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # gone meanwhile
