@@ -92,6 +92,8 @@ class Run:
     stop: becomes true when a signal or `--max-time` asks for an end; long loops save and raise `errors.Stopped`.
     batch: items that a sampling or feature step may hold at once; results do not depend on it beyond rounding.
     weights_dir: the offline folder of pretrained weights, if any.
+    memory_limit: GiB that this process and the programs it starts may take (`medlord_bench.memory`); None for no limit.
+    The bench holds it in this process; a plugin that starts a program hands it to `memory.children.Watch`.
     """
 
     device: str
@@ -103,6 +105,7 @@ class Run:
     offline: bool = False
     batch: int = 1
     weights_dir: Path | None = None
+    memory_limit: float | None = None
 
 
 class Cohort(Protocol):

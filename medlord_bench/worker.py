@@ -13,7 +13,7 @@ from pydantic import Field
 
 from medlord_bench.contracts import Frozen, Run
 from medlord_bench.errors import StepError, UserError
-from medlord_bench.memory import PeakMemory
+from medlord_bench.memory.measured import PeakMemory
 from medlord_bench.plan import Plan, Step, read_plan
 from medlord_bench.progress import Progress, make_progress
 from medlord_bench.store import Store, StoredObject

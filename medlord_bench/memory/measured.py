@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
-GIB = 2**30
+from medlord_bench.memory.budget import GIB
 
 
 class PeakMemory:
