@@ -73,7 +73,7 @@ def collect(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "torch_cuda": _attempt(torch_cuda_build),
-        "cpu": {"model": _attempt(_cpu_model), "count": _attempt(_cpu_count)},
+        "cpu": {"model": _attempt(cpu_model), "count": _attempt(_cpu_count)},
         "gpus": [asdict(gpu) for gpu in (_attempt(gpus) or ())],
         "hostname": _attempt(socket.gethostname),
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
@@ -159,7 +159,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_model() -> str | None:
+def cpu_model() -> str | None:
+    """The processor as the system names it, None where it does not."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)

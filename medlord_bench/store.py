@@ -72,9 +72,10 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One object of the store: the items of one step."""
+    """One object of the store: the items of one step. common: facts of every sidecar that is written through it."""
 
     path: Path
+    common: Callable[[], Mapping[str, Any]] = field(default=dict, compare=False)
 
     @property
     def items(self) -> Path:
@@ -99,7 +100,7 @@ class StoredObject:
         for suffix, write in writers.items():
             publish(self.file(item, suffix), write)
         files = {suffix: file_sha256(self.file(item, suffix)) for suffix in writers}
-        write_json(self.items / f"{item}.json", {"files": files, "failed": None, "facts": dict(facts)})
+        self._put_sidecar(item, Sidecar(files, None, facts))
 
     def put_folder(self, item: str, source: Path, facts: Mapping[str, Any]) -> None:
         """Publish a folder as an item, by hard links where the file system has them."""
@@ -116,11 +117,15 @@ class StoredObject:
             raise _named(error, target) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        write_json(self.items / f"{item}.json", {"files": {}, "failed": None, "facts": dict(facts)})
+        self._put_sidecar(item, Sidecar({}, None, facts))
 
     def put_failure(self, item: str, reason: str, facts: Mapping[str, Any]) -> None:
         """Publish that an item could not be made: it is counted, and not tried again."""
-        write_json(self.items / f"{item}.json", {"files": {}, "failed": reason, "facts": dict(facts)})
+        self._put_sidecar(item, Sidecar({}, reason, facts))
+
+    def _put_sidecar(self, item: str, known: Sidecar) -> None:
+        facts = {**self.common(), **known.facts}
+        write_json(self.items / f"{item}.json", {"files": known.files, "failed": known.failed, "facts": facts})
 
     def sidecar(self, item: str) -> Sidecar:
         return Sidecar(**json.loads((self.items / f"{item}.json").read_text()))

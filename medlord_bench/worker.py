@@ -8,12 +8,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from medlord_bench.contracts import Frozen, Run
-from medlord_bench.errors import StepError, UserError
-from medlord_bench.memory.measured import PeakMemory
+from medlord_bench.errors import MemoryBudgetError, StepError, Stopped, UserError
+from medlord_bench.memory.hold import held, is_exhausted, limit_on, over_budget
+from medlord_bench.memory.measured import PeakMemory, forecast_of
 from medlord_bench.plan import Plan, Step, read_plan
 from medlord_bench.progress import Progress, make_progress
 from medlord_bench.store import Store, StoredObject
@@ -34,6 +36,10 @@ class Settings(Frozen):
     offline: bool = False
     weights_dir: Path | None = Field(None, description="offline folder of pretrained weights")
     max_time: float | None = Field(None, gt=0, description="seconds after which to save and stop with exit 75")
+    memory_limit: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
+        "auto",
+        description="GiB that each process may take; auto: 24 on a CUDA device, no limit on a CPU; None: no limit",
+    )
 
     def export(self) -> None:
         """Put where weights are, and whether the network may be used, where plugins look: also while planning."""
@@ -107,15 +113,19 @@ def execute(
     run = _context(run_folder, step, settings, stop, progress or make_progress())
     record(run_folder, step=step.id, event="start", device=run.device, pid=os.getpid(), items=len(items))
     start = time.monotonic()
+    peak = PeakMemory(run.device, run.memory_limit is not None, forecast_of(run_folder, step.id))
     try:
-        with PeakMemory(run.device) as peak:
-            _handle(plan, step, store, run, items)
+        with peak, held(run.device, run.memory_limit, step.id):
+            _handle(plan, step, store, run, items, peak)
     except BaseException as error:
-        record(run_folder, step=step.id, event="stopped", why=str(error) or type(error).__name__)
-        raise
+        told = _told(error, step, run, peak)
+        record(run_folder, step=step.id, event="stopped", why=str(told) or type(told).__name__)
+        if told is error:
+            raise
+        raise told from error
     seconds = round(time.monotonic() - start, 2)
-    gib = None if peak.gib is None else round(peak.gib, 3)
-    record(run_folder, step=step.id, event="done", seconds=seconds, peak_gib=gib, device=run.device, items=len(items))
+    done = {"seconds": seconds, "peak_gib": peak.gib, "memory": peak.facts()}
+    record(run_folder, step=step.id, event="done", **done, device=run.device, items=len(items))
 
 
 def _context(run_folder: Path, step: Step, settings: Settings, stop: Callable[[], bool], progress: Progress) -> Run:
@@ -125,8 +135,9 @@ def _context(run_folder: Path, step: Step, settings: Settings, stop: Callable[[]
         torch.set_num_threads(settings.threads)
     scratch = run_folder / "scratch"
     scratch.mkdir(exist_ok=True)
+    device = pick_device(settings.device)
     return Run(
-        device=pick_device(settings.device),
+        device=device,
         seed=step.seed,
         progress=progress,
         log=log,
@@ -135,27 +146,30 @@ def _context(run_folder: Path, step: Step, settings: Settings, stop: Callable[[]
         offline=settings.offline,
         batch=settings.batch,
         weights_dir=settings.weights_dir,
+        memory_limit=limit_on(device, settings.memory_limit),
     )
 
 
-def _handle(plan: Plan, step: Step, store: Store, run: Run, items: list[str]) -> None:
+def _handle(plan: Plan, step: Step, store: Store, run: Run, items: list[str], peak: PeakMemory) -> None:
     from medlord_bench.steps import HANDLERS, Job
 
-    try:
-        HANDLERS[step.kind](Job(plan, step, store, run), items)
-    except UserError:
-        raise
-    except OSError:
-        raise  # a full or read-only disk: the command line names the path
-    except Exception as error:
-        if _is_out_of_memory(error):
-            raise StepError(
-                f"step {step.id}: out of memory on {run.device} ({str(error).splitlines()[0]}); "
-                "use a smaller --batch, a preset for a smaller card, or another device"
-            ) from error
-        raise
+    HANDLERS[step.kind](Job(plan, step, store, run, lambda: {"memory": peak.facts()}), items)
     output(store, step).complete(item for item in step.items if output(store, step).has(item))
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: can't allocate" in str(error)
+def _told(error: BaseException, step: Step, run: Run, peak: PeakMemory) -> BaseException:
+    """The error as a person should read it: running out of memory is one line; every other stays what it is."""
+    if isinstance(error, MemoryBudgetError) and step.id not in str(error):  # of a program that a plugin started
+        return MemoryBudgetError(f"step {step.id}: {error}; what was published is kept")
+    if not isinstance(error, Exception) or isinstance(error, MemoryBudgetError | Stopped):
+        return error
+    limited = run.memory_limit is not None
+    if not is_exhausted(error, limited) or (isinstance(error, UserError) and not limited):
+        return error
+    why = str(error) or type(error).__name__
+    if run.memory_limit is not None:
+        return over_budget(step, run.device, run.memory_limit, why, peak.forecast, peak.gib)
+    return StepError(
+        f"step {step.id}: out of memory on {run.device} ({why.splitlines()[0]}); "
+        "use a smaller --batch, a preset for a smaller card, or another device"
+    )

@@ -70,7 +70,7 @@ class Calls:
                 write_volume(source, image)
             words = filled(self.words, known)
             self.log.write_text(f"$ {shlex.join(words)}\n")
-            problem = process.run(words, self.folder, self.variables, self.log, self.timeout, self.run.stop)
+            problem = process.run(words, self.folder, self.variables, self.log, self.timeout, self.run)
             if problem is None and not out.exists():
                 problem = "ended well, but wrote nothing to {out}"
             hu = Failure(problem) if problem else hu_on_grid(out, self.mapping, grid)

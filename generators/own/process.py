@@ -1,4 +1,5 @@
-"""Running a user's program: a process group of its own, a log, a time limit, and an end when the bench is stopped."""
+"""Running a user's program: a process group of its own, a log, limits of time and memory, and an end when the bench is
+stopped."""
 
 from __future__ import annotations
 
@@ -6,11 +7,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from medlord_bench.contracts import Run
 from medlord_bench.errors import Stopped, UserError
+from medlord_bench.memory.children import Watch
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 5.0  # between asking a program to end and ending it
@@ -31,12 +34,13 @@ def run(
     variables: Mapping[str, str],
     log: Path,
     timeout: float,
-    stop: Callable[[], bool],
+    bench: Run,
 ) -> str | None:
     """Run a program to its end. Returns why it failed, None where it did not; its output is added to `log`.
 
-    Raises `UserError` where the program cannot be started, and `Stopped`, the program having been ended, where `stop()`
-    turns true. What it leaves running in its group is ended too.
+    Raises `UserError` where the program cannot be started, and, the program having been ended, `Stopped` where
+    `bench.stop()` turns true and `MemoryBudgetError` where it goes over the memory limit. What it leaves running in its
+    group is ended too.
     """
     deadline = time.monotonic() + timeout
     errors = log.with_suffix(".stderr")
@@ -50,8 +54,10 @@ def run(
             raise UserError(
                 f"{words[0]}: cannot be started ({error.strerror}); expected a program: mend command"
             ) from None
+        watch = Watch(f"the program {Path(words[0]).name}", process.pid, bench)
         try:
-            while process.poll() is None and time.monotonic() < deadline and not stop():
+            while process.poll() is None and time.monotonic() < deadline and not bench.stop():
+                watch.look()
                 time.sleep(POLL_SECONDS)
         finally:
             ended = process.poll()
@@ -59,12 +65,14 @@ def run(
     last = _last_line(errors)
     _append(errors, log)
     if ended is None:
-        if stop():
+        if bench.stop():
             raise Stopped("stopped while a program ran; its sample is made again")
         return f"ran past its time limit of {timeout:g} s and was ended"
     if ended:
         how = f"ended by signal {-ended}" if ended < 0 else f"exit code {ended}"
-        return f"{how}{': ' + last if last else ''}"
+        problem = f"{how}{': ' + last if last else ''}"
+        watch.judge(problem)
+        return problem
     return None
 
 

@@ -10,6 +10,7 @@ import click
 
 from medlord_bench import config, registry
 from medlord_bench.config import RunFile
+from medlord_bench.memory.budget import parse_gib
 from medlord_bench.worker import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -87,6 +88,14 @@ def settings_options(command: Command) -> Command:
                 help="Offline folder of pretrained weights.",
             ),
             click.option("--max-time", type=float, metavar="SECONDS", help="Save and stop (exit 75) after this long."),
+            click.option(
+                "--memory-limit",
+                default="auto",
+                show_default=True,
+                metavar="SIZE",
+                envvar="MEDLORD_BENCH_MEMORY_LIMIT",
+                help="What each process may take, e.g. 24 or 3.5GiB (exit 4 beyond it); auto: 24 GiB of a GPU; or none.",
+            ),
         )
     ):
         command = option(command)
@@ -119,6 +128,8 @@ def settings_of(options: dict[str, Any]) -> Settings:
     executor = executor or ("local" if workers > 1 else "inline")
     registry.load("executors", executor)
     fields = {name: options.pop(name) for name in ("device", "batch", "threads", "offline", "weights_dir", "max_time")}
+    limit = options.pop("memory_limit")
+    fields["memory_limit"] = limit if limit == "auto" else parse_gib(limit)
     store = options.pop("store").resolve()
     given = {"store": store, "workers": workers, "executor": executor, **fields}
     settings = config.validate(Settings, given, "command line")

@@ -1,41 +1,144 @@
-"""Measured memory peaks of a piece of work: on a GPU what the allocator reserved, on a CPU the resident set."""
+"""Measured memory peaks of a piece of work, beside what was predicted and how the figures came about."""
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from medlord_bench import provenance
+from medlord_bench.memory import children
 from medlord_bench.memory.budget import GIB
+
+FORECAST = "forecast.json"  # in a run folder: what was predicted before work started, by step
+CARD_24_GIB = 25.0  # a card of at most this size is, or is smaller than, one that is sold as 24 GB
+SAMPLE_SECONDS = 0.1
+
+
+def forecast_of(run_folder: Path, step_id: str) -> Mapping[str, Any]:
+    """What `forecast.json` says about a step, empty where nothing was predicted."""
+    try:
+        known = json.loads((run_folder / FORECAST).read_text())
+    except FileNotFoundError:
+        return {}
+    found: Mapping[str, Any] = known["steps"].get(step_id) or {}
+    return found
 
 
 class PeakMemory:
-    """Context manager; `gib` holds the peak afterwards, None where the system cannot tell.
+    """Context manager that measures a step; `facts()` may be asked for at any time inside, and afterwards.
 
-    On a CPU it is the high-water mark of the whole process (VmHWM), reset at the start where the kernel allows.
+    On a CPU the peak is the high-water mark of the whole process (VmHWM), reset at the start where the kernel allows.
+    On a GPU it is torch's allocated and reserved peak, and what the card had in use above the start, sampled.
+    limited: whether a limit is held. predicted: GiB by the one rule, `predicted_allocated` of them in tensors.
     """
 
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.gib: float | None = None
+    def __init__(self, device: str, limited: bool = False, forecast: Mapping[str, Any] | None = None) -> None:
+        self.device, self.limited, self.forecast = device, limited, forecast or {}
+        self.on_card = device.startswith("cuda")
+        self._sampler: _CardSampler | None = None
+        self._last: dict[str, Any] = {}
 
     def __enter__(self) -> PeakMemory:
-        if self.device.startswith("cuda"):
+        children.reset_peak()
+        if self.on_card:
             import torch
 
             torch.cuda.reset_peak_memory_stats(self.device)
+            self._sampler = _CardSampler(self.device)
+            self._sampler.start()
         else:
             _reset_high_water_mark()
+        self._card, self._evidence = _card(self.device, self.limited)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.device.startswith("cuda"):
-            import torch
+        if self._sampler is not None:
+            self._sampler.end()
+        self._last = self._peaks()
 
-            self.gib = torch.cuda.max_memory_reserved(self.device) / GIB
-        else:
-            self.gib = _high_water_mark()
+    @property
+    def gib(self) -> float | None:
+        """The peak that counts: on a GPU what the allocator reserved, on a CPU the resident set; None if unknown."""
+        peak: float | None = (self._last or self._peaks()).get("reserved" if self.on_card else "resident")
+        return peak
+
+    def facts(self) -> dict[str, Any]:
+        """What a sidecar records: GiB so far in this step, by this process and the programs it started."""
+        predicted = {
+            "predicted": self.forecast.get("total_gib"),
+            "predicted_allocated": self.forecast.get("allocated_gib"),
+        }
+        return {**predicted, **(self._last or self._peaks()), "card": self._card, "evidence": self._evidence}
+
+    def _peaks(self) -> dict[str, Any]:
+        programs = children.peak_gib()
+        found: dict[str, Any] = {} if programs is None else {"programs": _rounded(programs)}
+        if self._sampler is None:
+            return {"resident": _rounded(_high_water_mark()), **found}
+        import torch
+
+        return {
+            "allocated": _rounded(torch.cuda.max_memory_allocated(self.device) / GIB),
+            "reserved": _rounded(torch.cuda.max_memory_reserved(self.device) / GIB),
+            "device": _rounded(self._sampler.peak_gib),
+            **found,
+        }
+
+
+def _rounded(gib: float | None) -> float | None:
+    return None if gib is None else round(gib, 3)
+
+
+def _card(device: str, limited: bool) -> tuple[str, str]:
+    """(name of the card or CPU, what kind of evidence a peak measured on it is)."""
+    if not device.startswith("cuda"):
+        return provenance.cpu_model() or "CPU", "measured-on-cpu"
+    import torch
+
+    name = torch.cuda.get_device_name(device)
+    if torch.cuda.mem_get_info(device)[1] <= CARD_24_GIB * GIB:
+        return name, "measured-on-24GB"
+    return name, f"{'capped' if limited else 'measured'}-on-{name.replace(' ', '-')}"
+
+
+class _CardSampler(threading.Thread):
+    """Looks now and then at how much of the card is in use, by anybody, above what was in use at the start.
+
+    What this process's allocator had reserved at the start counts as this step's; the CUDA context does not.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__(daemon=True, name="card memory")
+        import torch
+
+        self.device, self.peak_gib = device, 0.0
+        self._ended = threading.Event()
+        self._start_bytes = _used(device) - torch.cuda.memory_reserved(device)
+
+    def run(self) -> None:
+        while not self._ended.wait(SAMPLE_SECONDS):
+            self._look()
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
+        self._look()
+
+    def _look(self) -> None:
+        self.peak_gib = max(self.peak_gib, (_used(self.device) - self._start_bytes) / GIB)
+
+
+def _used(device: str) -> int:
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free
 
 
 def _reset_high_water_mark() -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 from medlord_bench.contracts import Failure, LabelMap, Run, Volume
 from medlord_bench.errors import ExitCode, StepError, Stopped, UserError
+from medlord_bench.memory.children import Watch
 
 START_SECONDS = 900.0  # imports and weights from a cold network disk
 POLL_SECONDS = 0.1
@@ -56,7 +57,9 @@ def segment(
     """One label map for each (case id, volume), on the volume's own grid, in order.
 
     A case whose process fails, dies or is silent for `launch.timeout_s` is a `Failure` with the reason, and the next
-    case gets a new process. Raises `StepError` where the process cannot start, `Stopped` when `run.stop()` is true.
+    case gets a new process. Raises `StepError` where the process cannot start, `Stopped` when `run.stop()` is true, and
+    `MemoryBudgetError` where it goes over the memory limit: a larger limit would give the labels, so that the case must
+    not be published as one that cannot be done.
     """
     from medlord_bench.volumes import check_same_grid, read_labels, write_volume
 
@@ -100,6 +103,7 @@ class _Child:
                 env=self._environment(),
                 start_new_session=True,  # a process group of its own: killed with every worker it starts
             )
+        self.watch = Watch(f"segmenter {launch.name}", self.process.pid, run)
         self.asked = 0
         self._start()
 
@@ -129,7 +133,13 @@ class _Child:
 
     def ask(self, request: Mapping[str, Any], seconds: float) -> str | None:
         """Send a request and wait; None when it is done, else why it is not. Raises `UserError` where it answers with
-        one, and `Stopped`."""
+        one, `Stopped`, and `MemoryBudgetError`."""
+        problem = self._ask(request, seconds)
+        if problem is not None:
+            self.watch.judge(problem)
+        return problem
+
+    def _ask(self, request: Mapping[str, Any], seconds: float) -> str | None:
         self.asked += 1
         answer, deadline = self.folder / f"{self.asked}.json", time.monotonic() + seconds
         with suppress(BrokenPipeError):  # it has died: seen below
@@ -142,6 +152,7 @@ class _Child:
             if self.run.stop():
                 self.close()
                 raise Stopped(f"segmenter {self.launch.name}: stopped, the finished cases are saved")
+            self.watch.look()
             if time.monotonic() > deadline:
                 return f"no answer within {seconds:g} s: killed"
             time.sleep(POLL_SECONDS)

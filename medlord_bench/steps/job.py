@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,16 +22,17 @@ VOLUME, STATE, SCORES = ".nii.gz", ".safetensors", ".scores.json"
 
 @dataclass(frozen=True)
 class Job:
-    """One (step, shard) with everything a handler needs."""
+    """One (step, shard) with everything a handler needs. facts: what every sidecar of its output has besides its own."""
 
     plan: Plan
     step: Step
     store: Store
     run: Run
+    facts: Callable[[], Mapping[str, Any]] = dict
 
     @property
     def out(self) -> StoredObject:
-        return self.store.object(self.step.kind, self.step.key)
+        return StoredObject(self.store.object(self.step.kind, self.step.key).path, self.facts)
 
     def input(self, role: str) -> StoredObject:
         source = self.plan.step(self.step.inputs[role])

@@ -1,0 +1,187 @@
+"""Hold a step to its budget while it works, and tell when it went over.
+
+On a CUDA device torch's caching allocator may reserve so much of the card and no more, and attention may not fall back
+silently to the kernel that keeps all N x N scores. On a CPU the limit is the kernel's own, RLIMIT_DATA: what a process
+allocates, whether touched or not, without the libraries mapped into it. Each process, and each program it starts, has
+the limit for itself; what programs take together is watched (`children`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from medlord_bench.errors import MemoryBudgetError, Stopped
+from medlord_bench.memory.budget import CONTEXT_GIB, DEFAULT_GIB, GIB, USABLE, usable_gib
+
+if TYPE_CHECKING:
+    from medlord_bench.plan import Step
+
+log = logging.getLogger("medlord_bench")
+
+FOREIGN_GIB = 0.5  # less than this in use on a card is the driver's and the desktop's, and no reason to refuse
+
+WHY_LENGTH = 160
+ADVICE = {  # by kind of step, where no forecast has better
+    "weights": "a smaller micro_batch or patch for this stage",
+    **dict.fromkeys(("select", "samples", "conditional", "reconstructions"), "--batch 1, or smaller tiles"),
+    **dict.fromkeys(("features", "labels", "states"), "--batch 1"),
+}
+
+# How running out of memory is told, by whoever is the first to ask for too much.
+_EXHAUSTED = re.compile(
+    r"out of memory"  # CUDA, cuDNN, libgomp
+    r"|DefaultCPUAllocator"
+    r"|not enough memory"
+    r"|[Cc]annot allocate memory"  # errno ENOMEM
+    r"|[Uu]nable to allocate"  # NumPy
+    r"|bad_alloc|bad allocation"  # C++
+    r"|MemoryError"
+    r"|STATUS_ALLOC_FAILED"  # cuBLAS, cuDNN
+)
+# What has other causes too, but under a limit most likely this one: oneDNN, threads, libraries loaded late, attention.
+_LIMITED = re.compile(
+    r"could not create a (memory|primitive)|can't start new thread|failed to map segment|[Nn]o available kernel"
+)
+
+
+def limit_on(device: str, setting: float | Literal["auto"] | None) -> float | None:
+    """The limit in GiB that `--memory-limit` means on `device`; None for no limit.
+
+    "auto" is 24 GiB on a CUDA device and no limit on a CPU. More than the card has is lowered to the card; a limit
+    that a person gave is lowered with a warning.
+    """
+    if setting is None or (setting == "auto" and not device.startswith("cuda")):
+        return None
+    limit = DEFAULT_GIB if setting == "auto" else setting
+    if not device.startswith("cuda"):
+        return limit
+    import torch
+
+    card = torch.cuda.mem_get_info(device)[1] / GIB
+    if usable_gib(limit) <= card:
+        return limit
+    if setting != "auto":
+        name = torch.cuda.get_device_name(device)
+        log.warning("--memory-limit %g GiB: %s has %.1f GiB; held to that", limit, name, card)
+    return card / USABLE
+
+
+def cap_gib(device: str, limit_gib: float) -> float:
+    """What a program may take under a limit, in GiB: all of it on a CPU, the usable part of such a card on CUDA."""
+    return usable_gib(limit_gib) if device.startswith("cuda") else limit_gib
+
+
+def held(device: str, limit_gib: float | None, step_id: str) -> AbstractContextManager[None]:
+    """Hold this process to `limit_gib` on `device` inside the `with`; what was set before is restored afterwards.
+
+    Raises `MemoryBudgetError` at the start where the limit cannot be kept: other processes use the card, or this
+    process has more already.
+    """
+    if limit_gib is None:
+        return nullcontext()
+    return _card_held(device, limit_gib, step_id) if device.startswith("cuda") else _process_held(limit_gib, step_id)
+
+
+def is_exhausted(error: BaseException, limited: bool) -> bool:
+    """Whether an error, or one that it came from, says that memory ran out. limited: under a limit of ours.
+
+    A loader that reports a file as damaged when it could not have the memory to read it is such an error too.
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, Stopped):
+        if isinstance(seen, MemoryError) or tells_exhausted(f"{type(seen).__name__}: {seen}", limited):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def tells_exhausted(text: str, limited: bool) -> bool:
+    """Whether an error's text says that memory ran out."""
+    return _EXHAUSTED.search(text) is not None or (limited and _LIMITED.search(text) is not None)
+
+
+def over_budget(
+    step: Step,
+    device: str,
+    limit_gib: float,
+    why: str,
+    forecast: Mapping[str, Any] | None = None,
+    peak_gib: float | None = None,
+) -> MemoryBudgetError:
+    """The one line for a step that went over: which, the cap, the peak, and what to change.
+
+    why: the first that asked for too much, in its own words. forecast: what `forecast.json` says about the step.
+    """
+    known = forecast or {}
+    stage = f" ({known['stage']})" if known.get("stage") else ""
+    peak = "" if peak_gib is None else f", peak so far {peak_gib:.2f} GiB"
+    advice = known.get("advice") or f"use {ADVICE.get(step.kind, 'a smaller grid')}"
+    first = (why.strip().splitlines() or ["no message"])[0][:WHY_LENGTH]
+    return MemoryBudgetError(
+        f"step {step.id}{stage}: out of memory on {device}, cap {cap_gib(device, limit_gib):.4g} GiB{peak} ({first}); "
+        f"{advice}, or a larger --memory-limit than {limit_gib:.4g}; what was published is kept"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ the card
+@contextmanager
+def _card_held(device: str, limit_gib: float, step_id: str) -> Iterator[None]:
+    import torch
+
+    free, total = (size / GIB for size in torch.cuda.mem_get_info(device))
+    available = min(free + torch.cuda.memory_reserved(device) / GIB + CONTEXT_GIB, total)
+    foreign = total - available
+    usable = usable_gib(limit_gib)
+    if foreign > FOREIGN_GIB and available < usable:
+        raise MemoryBudgetError(
+            f"step {step_id}: {torch.cuda.get_device_name(device)} ({device}): {foreign:.1f} of {total:.1f} GiB are in "
+            f"use by other processes, {usable:.1f} GiB are needed for --memory-limit {limit_gib:g}; "
+            f"free the card, take another --device, or a smaller --memory-limit (up to {available / USABLE:.1f})"
+        )
+    math: bool = torch.backends.cuda.math_sdp_enabled()  # type: ignore[no-untyped-call]
+    try:
+        torch.cuda.set_per_process_memory_fraction((min(usable, available) - CONTEXT_GIB) / total, device)
+        torch.backends.cuda.enable_math_sdp(False)
+        yield
+    finally:
+        torch.backends.cuda.enable_math_sdp(math)
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.empty_cache()  # programs that a later step starts need the card too
+
+
+# --------------------------------------------------------------------------------------------------------- the process
+@contextmanager
+def _process_held(limit_gib: float, step_id: str) -> Iterator[None]:
+    if sys.platform != "linux":
+        log.warning(
+            "--memory-limit %g GiB: not held in this process, since %s has no such limit", limit_gib, sys.platform
+        )
+        yield
+        return
+    import resource
+
+    used = _data_gib()
+    if used > limit_gib:
+        raise MemoryBudgetError(
+            f"step {step_id}: this process has {used:.2f} GiB before the step begins, more than --memory-limit "
+            f"{limit_gib:g}; give a larger one"
+        )
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = [int(limit_gib * GIB), *(size for size in before if size != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(wanted), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _data_gib() -> float:
+    """What RLIMIT_DATA counts of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmData:")) * 1024 / GIB
