@@ -237,6 +237,15 @@ def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in inner.items() if name != "folder"}
 
 
+def dataset_spec(file: RunFile) -> PluginSpec:
+    """The data set of a run file, with its settings and where its images lie."""
+    data = nested(file.set, "dataset")
+    root = os.environ.get("MEDLORD_BENCH_DATA_ROOT")
+    if root and "data_root" in registry.load("datasets", file.dataset).Config.model_fields:
+        data.setdefault("data_root", root)
+    return plugin_spec("datasets", file.dataset, data)
+
+
 def resolve(file: RunFile) -> RunSpec:
     """A `RunFile` to a `RunSpec`: every plugin found, every configuration complete and valid."""
     if not file.generators:
@@ -244,11 +253,7 @@ def resolve(file: RunFile) -> RunSpec:
     if not file.dataset:
         raise UserError("no data set: give --dataset NAME (see: medlord-bench list datasets)")
     _check_heads(file)
-    data = nested(file.set, "dataset")
-    root = os.environ.get("MEDLORD_BENCH_DATA_ROOT")
-    if root and "data_root" in registry.load("datasets", file.dataset).Config.model_fields:
-        data.setdefault("data_root", root)
-    dataset = plugin_spec("datasets", file.dataset, data)
+    dataset = dataset_spec(file)
     contestants = tuple(contestant(text, file.dataset, file.set, file.weights) for text in file.generators)
     repeated = {c.label for c in contestants if sum(c.label == other.label for other in contestants) > 1}
     if repeated:

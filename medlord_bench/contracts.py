@@ -30,7 +30,9 @@ from medlord_bench.values import (
     Precision,
     Purpose,
     Reads,
+    Rehearsal,
     Request,
+    Saving,
     Selection,
     Shape,
     Split,
@@ -69,9 +71,12 @@ __all__ = [
     "Precision",
     "Purpose",
     "Reads",
+    "Rehearsable",
+    "Rehearsal",
     "Report",
     "Request",
     "Run",
+    "Saving",
     "Segmenter",
     "Selection",
     "Shape",
@@ -208,6 +213,19 @@ class Generator(Protocol):
 
         Only for generators that list "reconstructs".
         """
+        ...
+
+
+@runtime_checkable
+class Rehearsable(Protocol):
+    """A generator whose memory can be told before any work. One that lacks these is "not predictable"."""
+
+    def rehearsals(self, data: DataProtocol) -> Sequence[Rehearsal]:
+        """Every stretch of its work that takes memory worth knowing, in the order of the work."""
+        ...
+
+    def savings(self, during: str) -> Sequence[Saving]:
+        """What would make the work of a stage or purpose take less memory, the cheapest first."""
         ...
 
 

@@ -26,6 +26,7 @@ from medlord_bench import seeds
 from medlord_bench.checkpoints import read_torch
 from medlord_bench.contracts import Choice, Precision, Run, Selection, candidate_name
 from medlord_bench.errors import StepError, Stopped
+from medlord_bench.memory.rehearsal import is_rehearsed
 from medlord_bench.store import publish
 
 PATIENCE_NOT_FINITE = 20  # consecutive steps without a finite gradient before training is given up
@@ -103,8 +104,10 @@ class Optimiser:
         lr_factor: Callable[[int], float] = lambda step: 1.0,
     ) -> None:
         self.parameters = list(parameters)
-        self.adam = torch.optim.AdamW(self.parameters, lr=lr, betas=betas, weight_decay=weight_decay)
-        self.scaler = torch.amp.GradScaler(enabled=precision == "fp16")
+        self.rehearsed = is_rehearsed(self.parameters[0])  # then as on CUDA: many tensors at once, no values to look at
+        many = True if self.rehearsed else None
+        self.adam = torch.optim.AdamW(self.parameters, lr=lr, betas=betas, weight_decay=weight_decay, foreach=many)
+        self.scaler = torch.amp.GradScaler(enabled=precision == "fp16" and not self.rehearsed)
         self.lr, self.lr_factor = lr, lr_factor
         self.clip = clip if clip is not None else math.inf
         self.skipped = 0  # in a row
@@ -119,7 +122,7 @@ class Optimiser:
             group["lr"] = self.lr * self.lr_factor(step)
         self.scaler.unscale_(self.adam)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        finite = bool(torch.isfinite(norm))
+        finite = self.rehearsed or bool(torch.isfinite(norm))
         if finite or self.scaler.is_enabled():  # the scaler skips by itself and lowers its scale
             self.scaler.step(self.adam)
         self.scaler.update()

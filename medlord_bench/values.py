@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from medlord_bench.contracts import Run
 
 Shape = tuple[int, int, int]
 Split = Literal["train", "val", "test"]
@@ -206,6 +208,32 @@ class Reads:
 
     stages: tuple[str, ...]
     config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A stretch of a generator's work that can be acted out, to see before any work what memory it takes.
+
+    name: what a person calls it, e.g. "train diffusion". during: the training stage or the purpose it happens in.
+    act: builds networks and made-up inputs on `run.device` and does the work once (a training step twice, so that the
+        optimiser has its state). It reads no file and computes nothing: its tensors have shapes and no values.
+    """
+
+    name: str
+    during: str
+    act: Callable[[Run], None]
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A change of configuration that makes a stretch of work take less memory, with the same result up to rounding
+    unless `cost` says otherwise.
+
+    sets: dotted path below the generator's configuration -> value. cost: what it costs, in a few words.
+    """
+
+    sets: Mapping[str, Any]
+    cost: str
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from medlord_bench.contracts import (
     Failure,
     Purpose,
     Reads,
+    Rehearsal,
     Request,
     Run,
+    Saving,
     Stage,
     Volume,
 )
@@ -114,3 +116,13 @@ class MedLoRD:
         from . import sampling
 
         return sampling.reconstruct(self.config.sampling, weights, volumes, run)
+
+    def rehearsals(self, data: DataProtocol) -> Sequence[Rehearsal]:
+        from . import rehearsals
+
+        return rehearsals.rehearsals(self.config, data)
+
+    def savings(self, during: str) -> Sequence[Saving]:
+        from . import rehearsals
+
+        return rehearsals.savings(self.config, during)

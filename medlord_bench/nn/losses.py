@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from medlord_bench.checkpoints import load_strict, read_torch
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.hashing import file_sha256
+from medlord_bench.memory.rehearsal import is_rehearsed
 
 BACKBONE = "squeezenet1_1-b8a52dc0.pth"  # torchvision's own name: the digits begin the file's sha256
 BACKBONE_URL = f"https://download.pytorch.org/models/{BACKBONE}"
@@ -50,9 +51,10 @@ class Perceptual(PerceptualLoss):  # type: ignore[misc]
     Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric" (2018). The slices are drawn
     from torch's global random state. MONAI's constructor would go to the network, or take random weights, where a file
     is missing; this one loads the file it is given, strictly. Always in evaluation mode: training mode would drop out.
+    backbone: None only where nothing is computed (`memory.rehearsal`).
     """
 
-    def __init__(self, backbone: Path, slices: float = 0.5) -> None:
+    def __init__(self, backbone: Path | None, slices: float = 0.5) -> None:
         nn.Module.__init__(self)
         self.spatial_dims, self.is_fake_3d, self.fake_3d_ratio, self.channel_wise = 3, True, slices, False
         self.perceptual_function = _lpips(backbone)
@@ -63,13 +65,17 @@ class Perceptual(PerceptualLoss):  # type: ignore[misc]
         return self
 
 
-def _lpips(backbone: Path) -> nn.Module:
+def _lpips(backbone: Path | None) -> nn.Module:
     """LPIPS with its own linear heads, which come with the package, on the squeezenet in `backbone`."""
     from lpips import LPIPS
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchvision's, about the way lpips calls it
-        network: Any = LPIPS(net="squeeze", pnet_rand=True, verbose=False)
+        network: Any = LPIPS(net="squeeze", pnet_rand=True, pretrained=backbone is not None, verbose=False)
+    if backbone is None:
+        if not is_rehearsed(next(network.parameters())):
+            raise ValueError("a perceptual loss without its weights has no meaning")
+        return network  # type: ignore[no-any-return]
     # lpips cuts `features` into slices that keep the layers' numbers: slice4.8.squeeze.weight is features.8....
     tensors = {name.removeprefix("features."): tensor for name, tensor in read_torch(backbone).items()}
     names = {name: name.partition(".")[2] for name in network.net.state_dict()}

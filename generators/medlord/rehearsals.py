@@ -1,0 +1,234 @@
+"""MedLoRD's work, acted out to see what memory it takes: each stretch with the networks that are on the card then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medlord_bench.contracts import DataProtocol, Rehearsal, Run, Saving, Shape, Split
+from medlord_bench.memory.rehearsal import on_host
+from medlord_bench.nn.losses import Perceptual
+from medlord_bench.nn.vqgan import VQGAN
+
+from .autoencoder import AutoencoderRecipe
+from .conditioning import ControlNetRecipe
+from .configs import LatentsConfig, MedLoRDConfig, UNetConfig
+from .controlnet import ControlNet, build_controlnet
+from .diffusion import Diffusion, DiffusionRecipe, sample_latents
+from .latent_training import LatentBatch, LatentRecipe
+from .latents import decode, encode
+from .schedule import CosineSchedule
+from .unet import build_unet
+
+CASE = "rehearsal"
+STEPS = 2  # of training: at the second the optimiser has its state; of sampling: all are alike
+
+
+def rehearsals(config: MedLoRDConfig, data: DataProtocol) -> Sequence[Rehearsal]:
+    """Training (where there is any), encoding, sampling, reconstructing."""
+    acts: list[tuple[str, str, Callable[[MedLoRDConfig, DataProtocol, Run], None]]] = []
+    if config.pretrained is None:
+        acts += [("train autoencoder", "autoencoder", _train_autoencoder)] if config.autoencoder.steps else []
+        acts += [("encode", "latents", _encode)]
+        acts += [("train diffusion", "diffusion", _train_diffusion)] if config.diffusion.steps else []
+    acts += [("sample", "sample", _sample), ("decode", "sample", _decode)]
+    if data.condition_regions and config.pretrained is None:
+        acts += [("train ControlNet", "controlnet", _train_controlnet)] if config.controlnet.steps else []
+        acts += [("sample to masks", "sample-conditional", _sample_conditional)]
+    acts += [("reconstruct", "reconstruct", _reconstruct)]
+    return [Rehearsal(name, during, partial(act, config, data)) for name, during, act in acts]
+
+
+class _Cohort:
+    """Names and shapes of a cohort, and no image."""
+
+    def __init__(self, data: DataProtocol) -> None:
+        self.protocol = data
+        self.label_names: Mapping[int, str] = {}
+
+    def ids(self, split: Split) -> Sequence[str]:
+        return [CASE]
+
+    def hu(self, case_id: str) -> NDArray[np.int16]:
+        raise AssertionError("nothing is read in a rehearsal")
+
+    def labels(self, case_id: str) -> NDArray[np.uint8] | None:
+        raise AssertionError("nothing is read in a rehearsal")
+
+
+class _Latents:
+    """`latent_training.Latents` of one shape."""
+
+    scale = 1.0
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def ids(self, split: Split) -> Sequence[str]:
+        return [CASE]
+
+    def latent(self, case_id: str) -> torch.Tensor:
+        with on_host():
+            return torch.empty(self.shape)
+
+
+class _AutoencoderRecipe(AutoencoderRecipe):
+    def _perceptual(self) -> Perceptual:
+        loss = Perceptual(None, self.config.perceptual_slices)
+        return loss.to(self.device)
+
+
+def _latent_shape(config: MedLoRDConfig, data: DataProtocol) -> tuple[int, int, int, int]:
+    x, y, z = (side // config.autoencoder.net.factor for side in data.grid.shape)
+    return config.autoencoder.net.dim, x, y, z
+
+
+def _train_autoencoder(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+    recipe = _AutoencoderRecipe(config.autoencoder, _Cohort(data), run)
+    with on_host():
+        batch = torch.empty(config.autoencoder.batch, 1, *config.autoencoder.patch)
+    for step in range(STEPS):
+        recipe.step(step, batch)
+
+
+def _encode(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+    net = _network(config, run)
+    with on_host():
+        image = torch.empty(1, 1, *data.grid.shape)
+    encode(net, image, config.latents, run.device)
+
+
+def _train_diffusion(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+    recipe = DiffusionRecipe(config.diffusion, _Latents(_latent_shape(config, data)), run)
+    _train(recipe, config.diffusion.batch, _latent_shape(config, data), None)
+
+
+def _train_controlnet(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+    shape = _latent_shape(config, data)
+    recipe = ControlNetRecipe(
+        config.controlnet,
+        _diffusion(config, shape[1:], run),
+        _Latents(shape),
+        _Cohort(data),
+        config.autoencoder.net.factor,
+        run,
+    )
+    _train(recipe, config.controlnet.batch, shape, (len(data.condition_regions), *data.grid.shape))
+
+
+def _train(recipe: LatentRecipe, batch: int, latent: tuple[int, ...], masks: tuple[int, ...] | None) -> None:
+    with on_host():
+        made = LatentBatch(
+            torch.empty(batch, *latent),
+            torch.empty(batch, *latent),
+            torch.zeros(batch, dtype=torch.int64),
+            None if masks is None else torch.empty(batch, *masks, dtype=torch.uint8),
+        )
+    for step in range(STEPS):
+        recipe.step(step, made)
+
+
+def _sample(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+    shape = _latent_shape(config, data)
+    _draw(config, _diffusion(config, shape[1:], run), None, None, run)
+
+
+def _sample_conditional(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+    shape, regions = _latent_shape(config, data), len(data.condition_regions)
+    factor = config.autoencoder.net.factor
+    control = build_controlnet(config.controlnet.net, _unet_config(config), regions, factor, run.device)
+    with on_host():
+        masks = torch.empty(run.batch, regions, *data.grid.shape, dtype=torch.uint8)
+    control.eval().requires_grad_(False)
+    _draw(config, _diffusion(config, shape[1:], run), control, masks, run)
+
+
+def _draw(
+    config: MedLoRDConfig, diffusion: Diffusion, control: ControlNet | None, masks: torch.Tensor | None, run: Run
+) -> None:
+    assert diffusion.latent_shape is not None
+    sample_latents(
+        diffusion.unet,
+        diffusion.schedule,
+        list(range(run.batch)),
+        diffusion.latent_shape,
+        min(STEPS, config.diffusion.timesteps),
+        run.device,
+        config.sampling.precision,
+        control,
+        masks,
+    )
+
+
+def _decode(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+    latent = torch.empty(1, *_latent_shape(config, data))
+    decode(_network(config, run), latent, config.sampling.precision, config.sampling.tile)
+
+
+def _reconstruct(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+    net, sampling = _network(config, run), config.sampling
+    with on_host():
+        image = torch.empty(1, 1, *data.grid.shape)
+    z = encode(net, image, LatentsConfig(precision=sampling.precision, tile=sampling.tile), run.device)
+    decode(net, z, sampling.precision, sampling.tile)
+
+
+def _network(config: MedLoRDConfig, run: Run) -> VQGAN:
+    return VQGAN(config.autoencoder.net).to(run.device).eval().requires_grad_(False)
+
+
+def _diffusion(config: MedLoRDConfig, shape: Shape, run: Run) -> Diffusion:
+    unet = build_unet(_unet_config(config), run.device)
+    return Diffusion(unet.eval().requires_grad_(False), CosineSchedule(config.diffusion.timesteps), shape, 1.0)
+
+
+def _unet_config(config: MedLoRDConfig) -> UNetConfig:
+    chosen: dict[str, Any] = {} if config.sampling.attention is None else {"attention": config.sampling.attention}
+    return config.diffusion.net.model_copy(update=chosen)
+
+
+# ------------------------------------------------------------------------------------------------------------- savings
+def savings(config: MedLoRDConfig, during: str) -> Sequence[Saving]:
+    """What would make a stage or purpose fit, the cheapest first."""
+    if during == "autoencoder":
+        return _of_training("autoencoder", config.autoencoder.batch, config.autoencoder.micro_batch)
+    if during == "latents":
+        return _tiles("latents", config.latents.tile)
+    if during == "diffusion":
+        return [*_fused("diffusion.net", config.diffusion.net.attention), *_of_diffusion(config)]
+    if during == "controlnet":
+        parts = config.controlnet.parts_of
+        return [*_micro_batches("controlnet", config.controlnet.batch, parts), _recomputed("diffusion.net")]
+    return [*_fused("sampling", config.sampling.attention or "auto"), *_tiles("sampling", config.sampling.tile)]
+
+
+def _of_diffusion(config: MedLoRDConfig) -> list[Saving]:
+    return _of_training("diffusion", config.diffusion.batch, config.diffusion.parts_of)
+
+
+def _of_training(part: str, batch: int, micro_batch: int) -> list[Saving]:
+    return [*_micro_batches(part, batch, micro_batch), _recomputed(f"{part}.net")]
+
+
+def _fused(part: str, attention: str) -> list[Saving]:
+    return [Saving({f"{part}.attention": "auto"}, "none")] if attention == "math" else []
+
+
+def _micro_batches(part: str, batch: int, now: int) -> list[Saving]:
+    smaller = [size for size in range(now - 1, 0, -1) if batch % size == 0]
+    return [Saving({f"{part}.micro_batch": size}, "smaller kernels, a little slower") for size in smaller]
+
+
+def _recomputed(part: str) -> Saving:
+    return Saving({f"{part}.checkpointing": True}, "activations are computed twice: about a third slower")
+
+
+def _tiles(part: str, tile: Shape | None) -> list[Saving]:
+    sizes = [(256, 256, 128), (128, 128, 128), (128, 128, 64)]
+    smaller = [size for size in sizes if tile is None or np.prod(size) < np.prod(tile)]
+    return [Saving({f"{part}.tile": size}, "borders of tiles are computed twice") for size in smaller]
