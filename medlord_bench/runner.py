@@ -12,7 +12,7 @@ from medlord_bench.errors import StepError, Stopped
 from medlord_bench.plan import Plan
 from medlord_bench.stopping import Stopper
 from medlord_bench.store import Store
-from medlord_bench.worker import UNSHARDED, Settings, missing
+from medlord_bench.worker import UNSHARDED, Settings, missing, pick_device
 
 log = logging.getLogger("medlord_bench")
 
@@ -20,7 +20,7 @@ log = logging.getLogger("medlord_bench")
 def carry_out(plan: Plan, run_folder: Path, settings: Settings, stopper: Stopper) -> None:
     """Do every step that is not complete, in order, and collect the results. Raises `Stopped` between steps too."""
     store = Store(settings.store)
-    executor: Executor = registry.load("executors", settings.executor)(settings)
+    executor: Executor = registry.load("executors", _executor(settings))(settings)
     for number, step in enumerate(plan.steps, 1):
         if stopper.stop():
             raise Stopped(f"stopped before step {step.id}, everything so far is saved")
@@ -36,3 +36,10 @@ def carry_out(plan: Plan, run_folder: Path, settings: Settings, stopper: Stopper
         if left:
             raise StepError(f"step {step.id}: {len(left)} of {len(step.items)} items were not made ({left[0]}, ...)")
     collect(store, plan, run_folder)
+
+
+def _executor(settings: Settings) -> str:
+    """The executor's name. Under a limit on a CPU, steps work in processes of their own: there a library may end the
+    whole process where it gets no memory, which then is one step's end and not the run's."""
+    limited = isinstance(settings.memory_limit, float) and pick_device(settings.device) == "cpu"
+    return "local" if limited and settings.executor == "inline" else settings.executor

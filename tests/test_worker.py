@@ -267,8 +267,9 @@ def test_workers_told_to_stop_while_they_were_starting_count_as_stopped(
 def test_a_worker_that_fails_stops_the_others_and_its_own_line_is_the_error(
     ready: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (ready.folder / "logs" / "samples_noise.0.log").write_text("loading\nError: weights: not found\n")
-    executor = local(ready, monkeypatch, "exit 3", "exec sleep 60")
+    log = ready.folder / "logs" / "samples_noise.0.log"
+    log.write_text("Error: of an earlier run\n")
+    executor = local(ready, monkeypatch, f"echo 'Error: weights: not found' >> '{log}'; exit 3", "exec sleep 60")
     with pytest.raises(UserError, match="a worker ended with 3: weights: not found") as error:
         executor.map(ready.folder, STEP, 2, lambda: False)
     assert error.value.code == ExitCode.MISSING

@@ -10,10 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from medlord_bench.errors import ExitCode, StepError, Stopped, UserError
-from medlord_bench.worker import Settings
+from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped, UserError
+from medlord_bench.memory.hold import over_budget, tells_exhausted
+from medlord_bench.memory.measured import forecast_of
+from medlord_bench.plan import read_plan
+from medlord_bench.worker import Settings, pick_device
 
 POLL_SECONDS = 0.1
+CRASHES = {-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS}  # how a library ends that does not expect to get no memory
 
 
 class LocalExecutor:
@@ -25,6 +29,8 @@ class LocalExecutor:
         self.settings = settings
 
     def map(self, run_folder: Path, step_id: str, shards: int, stop: Callable[[], bool]) -> None:
+        logs = [_log(run_folder, step_id, shard) for shard in range(shards)]
+        sizes = [log.stat().st_size if log.exists() else 0 for log in logs]
         workers = [self._start(run_folder, step_id, shard, shards) for shard in range(shards)]
         told = False
         try:
@@ -40,7 +46,8 @@ class LocalExecutor:
         codes = [worker.returncode for worker in workers]
         if told:  # a worker that was still starting when it was told ends by the signal itself
             codes = [ExitCode.REQUEUE if code == -signal.SIGTERM else code for code in codes]
-        self._raise_first(step_id, codes, run_folder)
+        lines = [line for log, size in zip(logs, sizes, strict=True) for line in _lines(log, size)]
+        self._raise_first(step_id, codes, run_folder, lines)
 
     def _start(self, run_folder: Path, step_id: str, shard: int, shards: int) -> subprocess.Popen[bytes]:
         command = [
@@ -60,18 +67,41 @@ class LocalExecutor:
         visible = _gpus(environment)
         if visible and shards > 1 and self.settings.device in ("cuda", "auto"):
             environment["CUDA_VISIBLE_DEVICES"] = visible[shard % len(visible)]
-        log = (run_folder / "logs" / f"{step_id.replace(':', '_').replace('/', '_')}.{shard}.log").open("ab")
-        with log:
+        with _log(run_folder, step_id, shard).open("ab") as log:
             # Its own process group: Ctrl-C on the terminal reaches the parent, which passes it on once.
             return subprocess.Popen(command, env=environment, stderr=log, stdout=log, start_new_session=True)
 
-    def _raise_first(self, step_id: str, codes: list[int], run_folder: Path) -> None:
+    def _raise_first(self, step_id: str, codes: list[int], run_folder: Path, lines: list[str]) -> None:
+        """lines: what the workers wrote this time."""
         bad = [code for code in codes if code not in (0, ExitCode.REQUEUE)]
-        if bad:
-            code = ExitCode(bad[0]) if bad[0] in ExitCode._value2member_map_ else ExitCode.FAILED
-            raise _error(code, f"step {step_id}: a worker ended with {bad[0]}: {_last_line(run_folder, step_id)}")
-        if ExitCode.REQUEUE in codes:
-            raise Stopped(f"step {step_id}: stopped, saved")
+        if not bad:
+            if ExitCode.REQUEUE in codes:
+                raise Stopped(f"step {step_id}: stopped, saved")
+            return
+        told = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+        if told and bad[0] == ExitCode.MEMORY:
+            raise MemoryBudgetError(told[-1])  # names the step itself
+        if not told:
+            self._raise_crash(step_id, bad[0], run_folder, lines)
+        code = ExitCode(bad[0]) if bad[0] in ExitCode._value2member_map_ else ExitCode.FAILED
+        said = told[-1] if told else f"see {run_folder / 'logs'}"
+        raise _error(code, f"step {step_id}: a worker ended with {bad[0]}: {said}")
+
+    def _raise_crash(self, step_id: str, code: int, run_folder: Path, lines: list[str]) -> None:
+        """Raise `MemoryBudgetError` where a worker died without a word of its own for want of memory.
+
+        Under a limit on a CPU some libraries end the process itself: OpenMP where it can start no thread, C++ code that
+        expects to get what it asks for.
+        """
+        limit, device = self.settings.memory_limit, pick_device(self.settings.device)
+        if not isinstance(limit, float) or device != "cpu":
+            return
+        why = [line for line in lines if tells_exhausted(line, limited=True)]
+        if code in CRASHES:
+            why.append(f"its process died of {signal.Signals(-code).name}, see {run_folder / 'logs'}")
+        if why:
+            step = read_plan(run_folder).step(step_id)
+            raise over_budget(step, device, limit, why[-1], forecast_of(run_folder, step_id))
 
 
 def _error(code: ExitCode, message: str) -> UserError:
@@ -84,12 +114,13 @@ def _tell(workers: list[subprocess.Popen[bytes]]) -> None:
             worker.send_signal(signal.SIGTERM)
 
 
-def _last_line(run_folder: Path, step_id: str) -> str:
-    logs = sorted((run_folder / "logs").glob(f"{step_id.replace(':', '_').replace('/', '_')}.*.log"))
-    lines = [
-        line for log in logs for line in log.read_text(errors="replace").splitlines() if line.startswith("Error: ")
-    ]
-    return lines[-1].removeprefix("Error: ") if lines else f"see {run_folder / 'logs'}"
+def _log(run_folder: Path, step_id: str, shard: int) -> Path:
+    return run_folder / "logs" / f"{step_id.replace(':', '_').replace('/', '_')}.{shard}.log"
+
+
+def _lines(log: Path, start: int) -> list[str]:
+    """What was written to a log after its first `start` bytes."""
+    return log.read_bytes()[start:].decode(errors="replace").splitlines() if log.exists() else []
 
 
 def _gpus(environment: dict[str, str]) -> list[str]:
