@@ -161,14 +161,16 @@ def _told(error: BaseException, step: Step, run: Run, peak: PeakMemory) -> BaseE
     """The error as a person should read it: running out of memory is one line; every other stays what it is."""
     if isinstance(error, MemoryBudgetError) and step.id not in str(error):  # of a program that a plugin started
         return MemoryBudgetError(f"step {step.id}: {error}; what was published is kept")
-    if not isinstance(error, Exception) or isinstance(error, MemoryBudgetError | Stopped):
+    limit = run.memory_limit
+    if not isinstance(error, Exception | SystemExit) or isinstance(error, MemoryBudgetError | Stopped):
         return error
-    limited = run.memory_limit is not None
-    if not is_exhausted(error, limited) or (isinstance(error, UserError) and not limited):
+    if not is_exhausted(error, starved=limit is not None and run.device == "cpu"):
         return error
     why = str(error) or type(error).__name__
-    if run.memory_limit is not None:
-        return over_budget(step, run.device, run.memory_limit, why, peak.forecast, peak.gib)
+    if limit is not None:
+        return over_budget(step, run.device, limit, why, peak.forecast, peak.gib)
+    if isinstance(error, UserError):
+        return error
     return StepError(
         f"step {step.id}: out of memory on {run.device} ({why.splitlines()[0]}); "
         "use a smaller --batch, a preset for a smaller card, or another device"

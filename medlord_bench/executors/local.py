@@ -96,7 +96,7 @@ class LocalExecutor:
         limit, device = self.settings.memory_limit, pick_device(self.settings.device)
         if not isinstance(limit, float) or device != "cpu":
             return
-        why = [line for line in lines if tells_exhausted(line, limited=True)]
+        why = [line for line in lines if tells_exhausted(line, starved=True)]
         if code in CRASHES:
             why.append(f"its process died of {signal.Signals(-code).name}, see {run_folder / 'logs'}")
         if why:

@@ -68,7 +68,7 @@ class Watch:
     def judge(self, problem: str) -> None:
         """Raise `MemoryBudgetError` where a program failed for want of memory under a limit, which it inherits."""
         limit = self.run.memory_limit
-        if limit is not None and tells_exhausted(problem, limited=True):
+        if limit is not None and tells_exhausted(problem, starved=self.run.device == "cpu"):
             peak = "" if _peak is None else f", {_peak:.2f} GiB at most when looked at"
             raise MemoryBudgetError(
                 f"{self.name}: out of memory under the cap of {cap_gib(self.run.device, limit):.4g} GiB "

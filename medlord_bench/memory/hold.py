@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,11 +44,14 @@ _EXHAUSTED = re.compile(
     r"|bad_alloc|bad allocation"  # C++
     r"|MemoryError"
     r"|STATUS_ALLOC_FAILED"  # cuBLAS, cuDNN
+    r"|[Nn]o available kernel"  # attention, where only the kernel of N x N scores is left
 )
-# What has other causes too, but under a limit most likely this one: oneDNN, threads, libraries loaded late, attention.
-_LIMITED = re.compile(
-    r"could not create a (memory|primitive)|can't start new thread|failed to map segment|[Nn]o available kernel"
+# What has other causes too, but in a process under RLIMIT_DATA this one: oneDNN, threads (also OpenMP's), libraries.
+_STARVED = re.compile(
+    r"could not create a (memory|primitive)|can't start new thread|[Tt]hread creation failed|failed to map"
 )
+# Loaded before a process is limited: an import that gets no memory ends in errors that say anything but that.
+_LIBRARIES = ("torch", "monai.networks.nets", "scipy.stats", "nibabel", "SimpleITK")
 
 
 def limit_on(device: str, setting: float | Literal["auto"] | None) -> float | None:
@@ -88,22 +92,25 @@ def held(device: str, limit_gib: float | None, step_id: str) -> AbstractContextM
     return _card_held(device, limit_gib, step_id) if device.startswith("cuda") else _process_held(limit_gib, step_id)
 
 
-def is_exhausted(error: BaseException, limited: bool) -> bool:
-    """Whether an error, or one that it came from, says that memory ran out. limited: under a limit of ours.
+def is_exhausted(error: BaseException, starved: bool) -> bool:
+    """Whether an error, or one that it came from, says that memory ran out. starved: in a process under RLIMIT_DATA.
 
-    A loader that reports a file as damaged when it could not have the memory to read it is such an error too.
+    A loader that reports a file as damaged when it could not have the memory to read it is such an error too, and in a
+    starved process a library that cannot be imported, or that ends the program over it.
     """
+    if starved and isinstance(error, ImportError | SystemExit):
+        return True
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, Stopped):
-        if isinstance(seen, MemoryError) or tells_exhausted(f"{type(seen).__name__}: {seen}", limited):
+        if isinstance(seen, MemoryError) or tells_exhausted(f"{type(seen).__name__}: {seen}", starved):
             return True
         seen = seen.__cause__ or seen.__context__
     return False
 
 
-def tells_exhausted(text: str, limited: bool) -> bool:
+def tells_exhausted(text: str, starved: bool) -> bool:
     """Whether an error's text says that memory ran out."""
-    return _EXHAUSTED.search(text) is not None or (limited and _LIMITED.search(text) is not None)
+    return _EXHAUSTED.search(text) is not None or (starved and _STARVED.search(text) is not None)
 
 
 def over_budget(
@@ -166,11 +173,13 @@ def _process_held(limit_gib: float, step_id: str) -> Iterator[None]:
         return
     import resource
 
+    for name in _LIBRARIES:
+        import_module(name)
     used = _data_gib()
     if used > limit_gib:
         raise MemoryBudgetError(
-            f"step {step_id}: this process has {used:.2f} GiB before the step begins, more than --memory-limit "
-            f"{limit_gib:g}; give a larger one"
+            f"step {step_id}: this process has {used:.2f} GiB before the step begins, with the libraries it works "
+            f"with, more than --memory-limit {limit_gib:g}; give a larger one"
         )
     before = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = [int(limit_gib * GIB), *(size for size in before if size != resource.RLIM_INFINITY)]
