@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,29 @@ from medlord_bench.results import CaseRow, ResultsFile, read_results
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What a step was predicted to take and took, in GiB, the highest of its shards; None where it is not known.
+
+    evidence: what kind of figures these are, e.g. "measured-on-24GB"; "predicted" where nothing was measured.
+    """
+
+    predicted: float | None = None
+    predicted_allocated: float | None = None
+    allocated: float | None = None
+    reserved: float | None = None
+    device: float | None = None
+    resident: float | None = None
+    programs: float | None = None
+    card: str = ""
+    evidence: str = ""
+
+
+@dataclass(frozen=True)
 class Step:
-    """What one step cost. seconds: summed over its shards; peak_gib: the highest of them."""
+    """What one step cost. seconds: summed over its shards; peak_gib: the highest of them.
+
+    memory: of this run, or of the earlier one that left the result in the store.
+    """
 
     name: str
     kind: str
@@ -27,6 +48,7 @@ class Step:
     seconds: float | None
     peak_gib: float | None
     device: str
+    memory: Memory = Memory()
 
     @property
     def on_cpu(self) -> bool:
@@ -66,6 +88,11 @@ class RunFolder:
         """Of all steps that were timed in this run."""
         timed = [step.seconds for step in self.steps if step.seconds is not None]
         return sum(timed) if timed else None
+
+    @property
+    def memory_columns(self) -> Sequence[str]:
+        """The fields of `Memory` that any step has; the rest are no columns."""
+        return [field.name for field in fields(Memory) if any(getattr(s.memory, field.name) for s in self.steps)]
 
     @property
     def peak_gib(self) -> float | None:
@@ -136,12 +163,19 @@ def _steps(folder: Path, planned: Sequence[Mapping[str, Any]]) -> list[Step]:
     by_step: dict[str, list[Mapping[str, Any]]] = {}
     for event in events:
         by_step.setdefault(str(event.get("step", "")), []).append(event)
+    forecast = (_json(folder / "forecast.json") or {}).get("steps") or {}
     known = [str(step.get("id", "")) for step in planned]
     others: list[Mapping[str, Any]] = [{"id": name} for name in by_step if name and name not in known]
-    return [_step(folder, step, by_step.get(str(step.get("id", "")), [])) for step in [*planned, *others]]
+    found = []
+    for step in [*planned, *others]:
+        name = str(step.get("id", ""))
+        found.append(_step(folder, step, by_step.get(name, []), forecast.get(name) or {}))
+    return found
 
 
-def _step(folder: Path, step: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Step:
+def _step(
+    folder: Path, step: Mapping[str, Any], events: Sequence[Mapping[str, Any]], forecast: Mapping[str, Any]
+) -> Step:
     seconds = [float(event["seconds"]) for event in events if event.get("seconds") is not None]
     peaks = [float(event["peak_gib"]) for event in events if event.get("peak_gib") is not None]
     devices = dict.fromkeys(str(event["device"]) for event in events if event.get("device"))
@@ -153,7 +187,40 @@ def _step(folder: Path, step: Mapping[str, Any], events: Sequence[Mapping[str, A
         seconds=sum(seconds) if seconds else None,
         peak_gib=max(peaks) if peaks else None,
         device=", ".join(devices),
+        memory=_memory(folder, step, events, forecast),
     )
+
+
+def _memory(
+    folder: Path, step: Mapping[str, Any], events: Sequence[Mapping[str, Any]], forecast: Mapping[str, Any]
+) -> Memory:
+    """From the events of this run; else from the sidecars of what an earlier run made; else what was predicted."""
+    measured = [event["memory"] for event in events if isinstance(event.get("memory"), Mapping)]
+    if not measured:
+        items = (folder.parent.parent / _place(step) / "items").glob("*.json")
+        whole = sorted(path for path in items if not path.name.startswith("."))  # what a kill left has a dot
+        facts = [(_json(path) or {}).get("facts") or {} for path in whole]
+        measured = [fact["memory"] for fact in facts if isinstance(fact.get("memory"), Mapping)]
+    figures: dict[str, float] = {}
+    for name in ("predicted", "predicted_allocated", "allocated", "reserved", "device", "resident", "programs"):
+        known = [float(memory[name]) for memory in measured if memory.get(name) is not None]
+        if known:
+            figures[name] = max(known)
+    for name, key in (("predicted", "total_gib"), ("predicted_allocated", "allocated_gib")):
+        if forecast.get(key) is not None:
+            figures.setdefault(name, float(forecast[key]))
+    words = {
+        name: ", ".join(dict.fromkeys(str(memory[name]) for memory in measured if memory.get(name)))
+        for name in ("card", "evidence")
+    }
+    if not words["evidence"] and "predicted" in figures:
+        words["evidence"] = "predicted"
+    return Memory(**figures, **words)  # type: ignore[arg-type]
+
+
+def _place(step: Mapping[str, Any]) -> str:
+    """The folder of a step's object, in the store."""
+    return str(step.get("folder") or f"objects/{step.get('kind')}/{step.get('key')}")
 
 
 def _state(folder: Path, step: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> str:
@@ -161,8 +228,7 @@ def _state(folder: Path, step: Mapping[str, Any], events: Sequence[Mapping[str, 
         last = str(events[-1].get("event", ""))
         return {"start": "not finished", "done": "done", "failed": "failed"}.get(last, last)
     store = folder.parent.parent
-    place = step.get("folder") or f"objects/{step.get('kind')}/{step.get('key')}"
-    if any((base / str(place) / "manifest.json").exists() for base in (folder, store)):
+    if any((base / _place(step) / "manifest.json").exists() for base in (folder, store)):
         return "done before"
     return "not run"
 

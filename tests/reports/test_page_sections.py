@@ -398,6 +398,46 @@ def test_the_steps_of_many_contestants_fold_under_their_total(bare_folder: Path)
         assert section.count('<th scope="row">samples:') == count
 
 
+def memory_of(folder: Path) -> str:
+    return render(folder)[0].split('<section id="cost">')[1].split("</section>")[0].partition("<details>")[2]
+
+
+ON_CARD = {"predicted": 20.25, "allocated": 17.5, "reserved": 18.125, "device": 18.5}
+ON_CARD |= {"card": "NVIDIA H100", "evidence": "capped-on-NVIDIA-H100"}
+
+
+def test_memory_is_shown_predicted_beside_measured_and_the_highest_of_a_steps_shards(bare_folder: Path) -> None:
+    steps = [{"id": name, "kind": "samples", "key": "k", "plugin": "noise"} for name in ("a", "b")]
+    (bare_folder / "plan.json").write_text(json.dumps({"steps": steps}))
+    done = [{"step": "a", "event": "done", "memory": ON_CARD | {"reserved": gib}} for gib in (18.125, 18.75)]
+    (bare_folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in done))
+    forecast = {"budget_gib": 24, "steps": {"b": {"total_gib": 9.5, "allocated_gib": 8.0}}}
+    (bare_folder / "forecast.json").write_text(json.dumps(forecast))
+    found = re.sub(r"\s*<[^>]+>\s*", "|", memory_of(bare_folder))
+    assert "||a||20.25 GiB||-||17.50 GiB||18.75 GiB||18.50 GiB||NVIDIA H100||capped-on-NVIDIA-H100|" in found
+    assert "||b||9.50 GiB||8.00 GiB||-||-||-||-||predicted|" in found
+    assert "Resident|" not in found.partition("<thead>")[2] and "|Programs started|" not in found
+
+
+def test_memory_of_a_step_that_an_earlier_run_did_comes_from_the_store(bare_folder: Path) -> None:
+    step = {"id": "a", "kind": "samples", "key": "k", "plugin": "noise"}
+    (bare_folder / "plan.json").write_text(json.dumps({"steps": [step]}))
+    items = bare_folder.parent.parent / "objects" / "samples" / "k" / "items"
+    items.mkdir(parents=True)
+    for number, gib in enumerate((1.25, 1.5)):
+        memory = {"predicted": None, "resident": gib, "card": "A CPU", "evidence": "measured-on-cpu"}
+        (items / f"{number}.json").write_text(json.dumps({"files": {}, "failed": None, "facts": {"memory": memory}}))
+    (items / ".tmp-1-2.json").write_text("{")
+    found = memory_of(bare_folder)
+    assert "1.50 GiB" in found and "1.25 GiB" not in found
+    assert "measured-on-cpu" in found and "A CPU" in found
+    assert "Predicted</th>" not in found and "Reserved</th>" not in found
+
+
+def test_a_run_without_facts_of_memory_has_no_table_of_them(run_folder: Path) -> None:
+    assert "Memory, predicted and measured" not in render(run_folder)[0]
+
+
 # ------------------------------------------------------------------------------------------------------------- helpers
 def put(folder: Path, scores: list[Score], rows: list[CaseRow] | None = None) -> None:
     write_results(folder / "results", ResultsFile(scores=tuple(scores), protocols={PROTOCOL: {}}), rows or [])
