@@ -43,7 +43,8 @@ PAPER_LUNA: Mapping[str, Any] = {
 }
 
 # The same model and the same effective batch, in micro-batches of one and with activations recomputed, so that every
-# stage may fit a card of 24 GB (not yet run on one). Same results but for rounding. Encoding and decoding are tiled, equal to untiled.
+# stage fits a card of 24 GB by the rule of `medlord-bench memory` (predicted; not yet run on one). Same results but for
+# rounding. Encoding and decoding are tiled, equal to untiled.
 FITTED: Mapping[str, Any] = {
     "autoencoder": {
         **PAPER_PCCTA["autoencoder"],
@@ -157,6 +158,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 # untrained: the initial weights, as a contestant that any training must beat.
+# ds8: the autoencoder of the authors' published LUNA weights, latents 8 times smaller a side, over a preset of the whole
+# model. Their configuration has no ControlNet for it: a third entry of the mask embedding brings masks to 1/8.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "ds8": {
+        "autoencoder": {"net": {"channels": DS8["channels"], "decay": DS8["decay"]}},
+        "controlnet": {"net": {"embedding_channels": (32, 64, 128)}},
+    },
     "untrained": {"autoencoder": {"steps": 0}, "diffusion": {"steps": 0}, "controlnet": {"steps": 0}},
 }

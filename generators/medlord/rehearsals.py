@@ -34,7 +34,8 @@ def rehearsals(config: MedLoRDConfig, data: DataProtocol) -> Sequence[Rehearsal]
     acts: list[tuple[str, str, Callable[[MedLoRDConfig, DataProtocol, Run], None]]] = []
     if config.pretrained is None:
         acts += [("train autoencoder", "autoencoder", _train_autoencoder)] if config.autoencoder.steps else []
-        acts += [("encode", "latents", _encode)]
+    acts += [("encode", "latents", _encode)]
+    if config.pretrained is None:
         acts += [("train diffusion", "diffusion", _train_diffusion)] if config.diffusion.steps else []
     acts += [("sample", "sample", _sample), ("decode", "sample", _decode)]
     if data.condition_regions and config.pretrained is None:

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from medlord_bench.contracts import Failure, Request, Run, Shape, Volume
 from medlord_bench.errors import UserError
 from medlord_bench.nn.intensity import Window, scale_hu, unscale_hu
+from medlord_bench.nn.offload import on_device
 from medlord_bench.nn.vqgan import VQGAN
 
 from .autoencoder import hu_window, load_autoencoder
@@ -22,16 +24,22 @@ from .latents import decode, encode
 def sample(
     config: SamplingConfig, weights: Mapping[str, Path], requests: Sequence[Request], run: Run
 ) -> Iterator[Volume | Failure]:
-    """One volume per request, `run.batch` of them at a time through the U-Net, one at a time through the decoder."""
-    net = load_autoencoder(weights["autoencoder"], run.device)
+    """One volume per request, `run.batch` of them at a time through the U-Net, one at a time through the decoder.
+
+    The card holds either the denoiser or the autoencoder.
+    """
+    net = load_autoencoder(weights["autoencoder"], "cpu")
     window = hu_window(weights["autoencoder"])
     diffusion = load_diffusion(weights["diffusion"], run.device, config.attention)
     control = load_controlnet(weights["controlnet"], run.device, config.attention) if "controlnet" in weights else None
+    denoiser: list[nn.Module] = [diffusion.unet] if control is None else [diffusion.unet, control.net]
     for start in range(0, len(requests), run.batch):
         chunk = requests[start : start + run.batch]
-        latents = _latents(config, diffusion, control, chunk, net.factor, run)
-        for request, latent in zip(chunk, latents, strict=True):
-            yield _volume(config, net, latent[None], window, request)
+        with on_device(denoiser, run.device):
+            latents = _latents(config, diffusion, control, chunk, net.factor, run)
+        with on_device([net], run.device):
+            for request, latent in zip(chunk, latents, strict=True):
+                yield _volume(config, net, latent[None], window, request)
 
 
 def _latents(

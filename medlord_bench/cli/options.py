@@ -25,6 +25,11 @@ store_option = click.option(
     help="Folder that keeps everything computed.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+memory_check_option = click.option(
+    "--memory-check/--no-memory-check",
+    default=True,
+    help="Predict first what memory each step needs, and refuse (exit 4) what cannot fit the limit.",
+)
 
 
 SPEC_OPTIONS: dict[str, Callable[[Any], Any]] = {

@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from medlord_bench import config
-from medlord_bench.cli.options import json_option, run_file_of, settings_of, settings_options, spec_options
+from medlord_bench.cli.options import (
+    json_option,
+    memory_check_option,
+    run_file_of,
+    settings_of,
+    settings_options,
+    spec_options,
+)
+from medlord_bench.errors import MemoryBudgetError
+from medlord_bench.memory.budget import DEFAULT_GIB
 
 # images: int16 and an uint8 mask, uncompressed. The rest is gzipped int16: seen 1.3 on the phantom, 1.4 to 1.5 on CT.
 BYTES_PER_VOXEL = {"images": 3.0, "samples": 1.5, "conditional": 1.5, "reconstructions": 1.5}
@@ -17,34 +26,67 @@ BYTES_PER_VOXEL = {"images": 3.0, "samples": 1.5, "conditional": 1.5, "reconstru
 @click.command()
 @spec_options()
 @settings_options
+@memory_check_option
 @json_option
-def plan(as_json: bool, **options: Any) -> None:
-    """Show the steps that `run` would do with the same options, what is there already, and the disk they need."""
+def plan(memory_check: bool, as_json: bool, **options: Any) -> None:
+    """Show the steps that `run` would do with the same options, what is there already, the memory and disk they need.
+
+    Memory is that of a card of 24 GiB, or of --memory-limit. Exit 4 where a step cannot fit it.
+    """
     file = run_file_of(options)
     settings = settings_of(options)
     from medlord_bench.plan import build
     from medlord_bench.store import Store
-    from medlord_bench.worker import missing
+    from medlord_bench.worker import missing, pick_device
 
     planned = build(config.resolve(file))
     store = Store(settings.store)
     x, y, z = planned.protocol.grid.shape
+    on_card = settings.memory_limit == "auto"  # a plan for a GPU may be made where there is none
+    budget = DEFAULT_GIB if settings.memory_limit == "auto" else settings.memory_limit
+    foreseen = {}
+    if memory_check and budget is not None:
+        from medlord_bench.memory.check import foresee, refusal
+
+        todo_steps = [step for step in planned.steps if missing(store, step)]
+        device = "cuda" if on_card else pick_device(settings.device)
+        foreseen = foresee(planned, todo_steps, budget, settings.batch, device)
     rows: list[dict[str, Any]] = []
     for step in planned.steps:
         todo = len(missing(store, step))
         per_item = BYTES_PER_VOXEL.get(step.kind) if todo else None
         disk = None if per_item is None else round(todo * per_item * x * y * z / 2**30, 3)
         row = {"step": step.id, "key": step.key, "to_do": todo, "of": len(step.items), "disk_gib": disk}
+        if step.id in foreseen:
+            one = foreseen[step.id]
+            row["memory_gib"] = None if one.need is None else round(one.need.total, 2)
+            row["memory"] = (
+                f"not predictable: {one.reason}" if one.need is None else "fits" if one.fits else refusal(one)
+            )
         if step.kind == "select":
             row["volumes_to_sample"] = len(step.detail["candidates"]) * step.detail["samples"]
         rows.append(row)
     if as_json:
         click.echo(json.dumps({"protocol": planned.protocol.id(), "steps": rows}))
-        return
-    click.echo(f"protocol {planned.protocol.id()}, grid {x}x{y}x{z}, store {settings.store}")
-    for row in rows:
-        size = "" if row["disk_gib"] is None else f"about {row['disk_gib']} GiB"
-        if "volumes_to_sample" in row:
-            size = f"samples {row['volumes_to_sample']} volumes to choose from"
-        state = "there" if row["to_do"] == 0 else f"{row['to_do']} of {row['of']} to do"
-        click.echo(f"  {state:>18}  {row['step']}  {size}".rstrip())
+    else:
+        click.echo(f"protocol {planned.protocol.id()}, grid {x}x{y}x{z}, store {settings.store}")
+        for row in rows:
+            state = "there" if row["to_do"] == 0 else f"{row['to_do']} of {row['of']} to do"
+            click.echo(f"  {state:>18}  {row['step']}  {_needs(row)}".rstrip())
+    for id, one in foreseen.items():
+        if not one.fits:
+            raise MemoryBudgetError(f"step {id}: {refusal(one)}")
+
+
+def _needs(row: dict[str, Any]) -> str:
+    """What a step needs, in words."""
+    needs = []
+    if "volumes_to_sample" in row:
+        needs.append(f"samples {row['volumes_to_sample']} volumes to choose from")
+    if row["disk_gib"] is not None:
+        needs.append(f"about {row['disk_gib']} GiB of disk")
+    if row.get("memory_gib") is not None:
+        needs.append(f"about {row['memory_gib']} GiB of memory")
+    elif "memory" in row:
+        needs.append(f"memory {row['memory']}")
+    return ", ".join(needs)

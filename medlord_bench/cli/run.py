@@ -12,9 +12,17 @@ from typing import Any
 import click
 
 from medlord_bench import config
-from medlord_bench.cli.options import json_option, run_file_of, settings_of, settings_options, spec_options
+from medlord_bench.cli.options import (
+    json_option,
+    memory_check_option,
+    run_file_of,
+    settings_of,
+    settings_options,
+    spec_options,
+)
 from medlord_bench.config import RunFile
 from medlord_bench.errors import ExitCode, Stopped, UserError
+from medlord_bench.memory.hold import limit_on
 from medlord_bench.stopping import Stopper
 from medlord_bench.worker import Settings
 
@@ -25,8 +33,9 @@ log = logging.getLogger("medlord_bench")
 @spec_options()
 @settings_options
 @click.option("--report/--no-report", "report", default=True, help="Draw the page at the end.")
+@memory_check_option
 @json_option
-def run(report: bool, as_json: bool, **options: Any) -> None:
+def run(report: bool, memory_check: bool, as_json: bool, **options: Any) -> None:
     """Train or load generators, sample, measure, and draw the page. Run it again to go on where it stopped.
 
     \b
@@ -34,7 +43,7 @@ def run(report: bool, as_json: bool, **options: Any) -> None:
     medlord-bench run --generator medlord --dataset pccta --data-root DIR
     medlord-bench run experiment.yaml --seed 1
     """
-    folder = work(run_file_of(options), settings_of(options))
+    folder = work(run_file_of(options), settings_of(options), memory_check)
     pages = draw(folder) if report else []
     for line in headlines(folder):
         log.info(line)
@@ -46,21 +55,32 @@ def run(report: bool, as_json: bool, **options: Any) -> None:
         click.echo(str(pages[0] if pages else folder))
 
 
-def work(file: RunFile, settings: Settings) -> Path:
-    """Carry a run out and return its folder. Raises `UserError` with the command that goes on where it was stopped."""
+def work(file: RunFile, settings: Settings, memory_check: bool = True) -> Path:
+    """Carry a run out and return its folder. Raises `UserError` with the command that goes on where it was stopped.
+
+    memory_check: refuse before any work what cannot fit the memory limit.
+    """
     stopper = Stopper(settings.max_time)
     stopper.install()
     spec = config.resolve(file)
     from medlord_bench import plan, runs
     from medlord_bench.runner import carry_out
     from medlord_bench.store import Store
-    from medlord_bench.worker import pick_device
+    from medlord_bench.worker import missing, pick_device
 
     planned = plan.build(spec)
     device = pick_device(settings.device)
-    folder = runs.open_run(Store(settings.store), planned, file, settings)
+    store = Store(settings.store)
+    folder = runs.open_run(store, planned, file, settings)
     runs.record_provenance(folder, device)
     log.info("run folder: %s", folder)
+    limit = limit_on(device, settings.memory_limit)
+    if memory_check and limit is not None:
+        from medlord_bench.memory.check import check
+
+        log.info("looking ahead at what memory the steps need (--no-memory-check leaves it out)")
+        todo = [step for step in planned.steps if missing(store, step)]
+        check(planned, todo, limit, settings.batch, device, folder)
     try:
         carry_out(planned, folder, settings, stopper)
     except Stopped as stopped:

@@ -11,6 +11,7 @@ from medlord_bench.errors import UserError
 
 GIB = 2**30
 CONTEXT_GIB = 0.5  # the CUDA context and the libraries' handles, outside the caching allocator
+PROCESS_GIB = 1.5  # on a CPU instead: libraries once loaded (1.1 seen), threads, batches made ahead
 ALLOCATED_FACTOR = 1.05  # what the allocator reserves beyond the tensors in it: rounding and fragmentation
 USABLE = 22.5 / 24  # a "24 GB" card gives programs 22 to 23.7 GiB, with ECC and what the driver keeps
 DEFAULT_GIB = 24.0  # the card that the bench's presets are made for
@@ -18,9 +19,14 @@ DEFAULT_GIB = 24.0  # the card that the bench's presets are made for
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(GiB|GB|G|MiB|MB|M)?", re.IGNORECASE)
 
 
-def total_gib(allocated_gib: float, workspace_gib: float) -> float:
+def context_gib(device: str) -> float:
+    """What a process takes beside its tensors, in GiB."""
+    return CONTEXT_GIB if device.startswith("cuda") else PROCESS_GIB
+
+
+def total_gib(allocated_gib: float, workspace_gib: float, context_gib: float = CONTEXT_GIB) -> float:
     """What a card must provide, in GiB, for a peak of allocated tensors and the workspace of the operation at it."""
-    return ALLOCATED_FACTOR * allocated_gib + workspace_gib + CONTEXT_GIB
+    return ALLOCATED_FACTOR * allocated_gib + workspace_gib + context_gib
 
 
 def usable_gib(budget_gib: float) -> float:

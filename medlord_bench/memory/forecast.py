@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from medlord_bench import config, registry
 from medlord_bench.config import Contestant
 from medlord_bench.contracts import DataProtocol, Rehearsable, Rehearsal, Run, Saving
 from medlord_bench.errors import UserError
-from medlord_bench.memory.budget import GIB, total_gib, usable_gib
+from medlord_bench.memory.budget import CONTEXT_GIB, GIB, context_gib, total_gib, usable_gib
 from medlord_bench.memory.rehearsal import NotPredictable, rehearse
 from medlord_bench.memory.tracker import Made
 from medlord_bench.progress import SilentProgress
@@ -24,16 +24,17 @@ log = logging.getLogger("medlord_bench")
 @dataclass(frozen=True)
 class Need:
     """What a stretch of work takes, in GiB. allocated: its tensors at the peak. workspace: the allowance for what
-    operators take inside themselves. largest: what makes the peak."""
+    operators take inside themselves. largest: what makes the peak. context: of the process beside its tensors."""
 
     allocated: float
     workspace: float
     largest: tuple[Made, ...] = ()
+    context: float = CONTEXT_GIB
 
     @property
     def total(self) -> float:
         """What the card must provide, by the one rule (`budget.total_gib`)."""
-        return total_gib(self.allocated, self.workspace)
+        return total_gib(self.allocated, self.workspace, self.context)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Advice:
 
     def __str__(self) -> str:
         options = " ".join(f"--set {path}={_written(value)}" for path, value in self.sets.items())
-        return f"{options} brings it to {self.need.total:.1f} GiB ({self.cost})"
+        return f"{options} brings it to {self.need.total:.2f} GiB ({self.cost})"
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,19 @@ class Forecast:
 
 
 def forecast(
-    contestant: Contestant, data: DataProtocol, budget: float | None, batch: int = 1, stages: Sequence[str] = ()
+    contestant: Contestant,
+    data: DataProtocol,
+    budget: float | None,
+    batch: int = 1,
+    stages: Sequence[str] = (),
+    during: Collection[str] = (),
+    device: str = "cuda",
 ) -> Iterator[Forecast]:
     """Each stretch of a contestant's work on a card of `budget` GiB (None: no verdict), as it is worked out.
 
-    stages: names of stretches to look at; none for all. Raises `UserError` for a name that there is not.
+    stages: names of stretches to look at, and during: training stages and purposes; none for all. device: on "cpu" the
+    process itself takes more, and the tensors are counted as if they lay on a card. Raises `UserError` for a name that
+    there is not.
     """
     generator = config.make("generators", contestant)
     if not isinstance(generator, Rehearsable):
@@ -87,30 +96,30 @@ def forecast(
         if name not in (known := [rehearsal.name for rehearsal in found]):
             raise UserError(f"--stage {name}: {registry.unknown('stage', name, known)}")
     for rehearsal in found:
-        if stages and rehearsal.name not in stages:
+        if (stages and rehearsal.name not in stages) or (during and rehearsal.during not in during):
             continue
-        made = _forecast(contestant.label, rehearsal, budget, batch)
+        made = _forecast(contestant.label, rehearsal, budget, batch, device)
         if not made.fits:
-            made = replace(made, advice=_advice(contestant, generator, data, made, batch))
+            made = replace(made, advice=_advice(contestant, generator, data, made, batch, device))
         yield made
 
 
-def _forecast(label: str, rehearsal: Rehearsal, budget: float | None, batch: int) -> Forecast:
+def _forecast(label: str, rehearsal: Rehearsal, budget: float | None, batch: int, device: str) -> Forecast:
     try:
-        need, reason = _need(rehearsal, batch), ""
+        need, reason = _need(rehearsal, batch, device), ""
     except NotPredictable as error:
         need, reason = None, str(error)
     return Forecast(label, rehearsal.name, rehearsal.during, need, reason, budget)
 
 
-def _need(rehearsal: Rehearsal, batch: int) -> Need:
+def _need(rehearsal: Rehearsal, batch: int, device: str) -> Need:
     run = Run("cpu", seed=0, progress=SilentProgress(), log=log, scratch=Path("rehearsal"), batch=batch)
     peak = rehearse(partial(rehearsal.act, run))
-    return Need(peak.allocated / GIB, peak.workspace / GIB, peak.largest)
+    return Need(peak.allocated / GIB, peak.workspace / GIB, peak.largest, context_gib(device))
 
 
 def _advice(
-    contestant: Contestant, generator: Rehearsable, data: DataProtocol, made: Forecast, batch: int
+    contestant: Contestant, generator: Rehearsable, data: DataProtocol, made: Forecast, batch: int, device: str
 ) -> Advice | None:
     """The first change alone that makes it fit, else the first few together."""
     savings = generator.savings(made.during)
@@ -123,7 +132,7 @@ def _advice(
         again = next((rehearsal for rehearsal in rehearsals if rehearsal.name == made.name), None)
         if again is None:
             continue
-        tried = _forecast(made.contestant, again, made.budget, batch)
+        tried = _forecast(made.contestant, again, made.budget, batch, device)
         if tried.need is not None and tried.fits:
             return Advice(sets, saving.cost, tried.need)
     return None
