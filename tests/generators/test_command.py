@@ -17,7 +17,7 @@ import pytest
 from medlord_bench import seeds
 from medlord_bench.config import contestant, make
 from medlord_bench.contracts import DataProtocol, Failure, Generator, Grid, LabelMap, Request, Run, Volume
-from medlord_bench.errors import MissingError, StepError, Stopped, UserError
+from medlord_bench.errors import MemoryBudgetError, MissingError, StepError, Stopped, UserError
 from medlord_bench.generators.own.command import Command
 from medlord_bench.generators.own.template import files_in, filled, words_of
 
@@ -271,6 +271,23 @@ def test_a_stop_ends_the_program_and_publishes_nothing(program: Any, run: Run, t
     with pytest.raises(Stopped):
         draw(command(program(body)), replace(run, stop=lambda: place.exists() and bool(place.read_text())))
     assert time.monotonic() - start < 60
+    assert _gone(int(place.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("x = bytearray(b'1') * 400 * 2**20; time.sleep(600)", r"took 0\.\d+ GiB of memory, over the cap of 0.2 GiB"),
+        ("raise MemoryError", "out of memory under the cap of 0.2 GiB .*: exit code 1: MemoryError"),
+    ],
+)
+def test_a_program_over_the_memory_limit_is_ended_and_its_sample_is_no_failure(
+    body: str, said: str, program: Any, run: Run, tmp_path: Path
+) -> None:
+    place = tmp_path / "pid"
+    body = f"import os; Path({str(place)!r}).write_text(str(os.getpid())); {body}"
+    with pytest.raises(MemoryBudgetError, match=f"^the program python.*: {said}"):
+        draw(command(program(body)), replace(run, memory_limit=0.2))
     assert _gone(int(place.read_text()))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from medlord_bench.errors import MissingError
 from medlord_bench.segmenters.child import Segment, serve
 
-LABEL, FAIL, DIE, HANG, EXIT, NETWORK, SHORT = range(7)
+LABEL, FAIL, DIE, HANG, EXIT, NETWORK, SHORT, GREEDY, STARVED = range(9)
 
 
 def prepare(settings: Mapping[str, Any], folder: Path) -> Segment:
@@ -42,6 +42,11 @@ def prepare(settings: Mapping[str, Any], folder: Path) -> Segment:
             sys.exit(1)
         if task == NETWORK:
             socket.create_connection(("192.0.2.1", 80), timeout=1)
+        if task == GREEDY:
+            subprocess.Popen([sys.executable, "-c", "x = bytearray(b'1') * 400 * 2**20; import time; time.sleep(600)"])
+            time.sleep(600)
+        if task == STARVED:
+            raise MemoryError("Unable to allocate 9 GiB")
         if task == HANG:
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             Path(settings["pid"]).write_text(str(os.getpid()))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from medlord_bench.contracts import Failure, LabelMap, Run, Volume
-from medlord_bench.errors import ExitCode, StepError, Stopped, UserError
+from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped, UserError
 from medlord_bench.segmenters.child import Launch, segment
 
 NAMES = {1: "aorta"}
@@ -156,3 +156,23 @@ def test_files_in_the_working_directory_do_not_pass_for_packages(
     (tmp_path / "nibabel.py").write_text("raise SystemExit('taken from the working directory')")
     monkeypatch.chdir(tmp_path)
     assert isinstance(results([fake_child.LABEL], run)[0], LabelMap)
+
+
+@pytest.mark.parametrize(
+    ("task", "said"), [("GREEDY", "took .* over the cap of 0.3 GiB"), ("STARVED", "out of memory")]
+)
+def test_going_over_the_memory_limit_ends_the_step_with_its_processes_and_fails_no_case(
+    fake_child: ModuleType, run: Run, task: str, said: str
+) -> None:
+    held = replace(run, memory_limit=0.3)
+    made = segment([case(fake_child.LABEL), case(getattr(fake_child, task))], launch(), NAMES, held)
+    assert isinstance(next(made), LabelMap)
+    with pytest.raises(MemoryBudgetError, match=f"^segmenter fake: {said}"):
+        next(made)
+    assert [path.name for path in run.scratch.iterdir() if path.is_dir()] == []
+
+
+def test_without_a_limit_a_case_that_runs_out_of_memory_is_a_failure(fake_child: ModuleType, run: Run) -> None:
+    found = results([fake_child.STARVED, fake_child.LABEL], run)
+    assert isinstance(found[0], Failure) and "MemoryError: Unable to allocate 9 GiB" in found[0].reason
+    assert isinstance(found[1], LabelMap)
