@@ -15,13 +15,15 @@ import pytest
 from medlord_bench import config, steps
 from medlord_bench.config import RunFile
 from medlord_bench.contracts import Volume
-from medlord_bench.errors import ExitCode, StepError, Stopped, UserError
+from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped, UserError
 from medlord_bench.executors.local import LocalExecutor
 from medlord_bench.generators.controls.noise import Noise
 from medlord_bench.plan import Plan, build, sample_id
 from medlord_bench.progress import SilentProgress
-from medlord_bench.runs import open_run
+from medlord_bench.runner import carry_out
+from medlord_bench.runs import open_run, settings_of
 from medlord_bench.steps import Job
+from medlord_bench.stopping import Stopper
 from medlord_bench.store import Store
 from medlord_bench.worker import Settings, execute, missing, output, pick_device
 
@@ -209,6 +211,48 @@ def test_running_out_of_memory_is_one_line_with_advice(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("could not create a primitive"), SystemExit(1)])
+def test_under_a_limit_running_out_of_memory_is_exit_4_with_cap_and_peak_and_is_recorded(
+    ready: Bench, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def handler(job: Job, items: Any) -> None:
+        assert job.run.memory_limit == 64
+        raise error
+
+    monkeypatch.setitem(steps.HANDLERS, "samples", handler)
+    with pytest.raises(
+        MemoryBudgetError, match=r"step samples:noise: out of memory on cpu, cap 64 GiB, peak so far"
+    ) as it:
+        ready.execute(STEP, memory_limit=64.0)
+    assert it.value.code == ExitCode.MEMORY
+    assert "use --batch 1, or smaller tiles" in str(it.value) and "\n" not in str(it.value)
+    assert ready.events()[-1]["why"] == str(it.value)
+
+
+def test_a_forecasts_advice_is_given_where_there_is_one(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def handler(job: Job, items: Any) -> None:
+        raise MemoryError
+
+    said = {"stage": "sample", "allocated_gib": 1.0, "workspace_gib": 0.0, "total_gib": 1.55, "advice": "set tiles=2"}
+    forecast = {"budget_gib": 24.0, "steps": {STEP: said}}
+    (ready.folder / "forecast.json").write_text(json.dumps(forecast))
+    monkeypatch.setitem(steps.HANDLERS, "samples", handler)
+    with pytest.raises(MemoryBudgetError, match=r"step samples:noise \(sample\): .*; set tiles=2, or a larger"):
+        ready.execute(STEP, memory_limit=64.0)
+
+
+def test_what_a_step_took_stays_with_what_it_published_and_in_the_events(ready: Bench) -> None:
+    forecast = {"budget_gib": 24.0, "steps": {STEP: {"allocated_gib": 1.0, "total_gib": 1.55, "advice": None}}}
+    (ready.folder / "forecast.json").write_text(json.dumps(forecast))
+    ready.execute(STEP)
+    made = output(ready.store, ready.plan.step(STEP))
+    for memory in (made.sidecar("sample-00003").facts["memory"], ready.events()[-1]["memory"]):
+        assert (memory["predicted"], memory["predicted_allocated"]) == (1.55, 1.0)
+        assert memory["resident"] > 0 and memory["card"] and memory["evidence"] == "measured-on-cpu"
+    weights = output(ready.store, ready.plan.step("train:noise:statistics")).sidecar("weights")
+    assert weights.facts["memory"]["evidence"] == "measured-on-cpu"
+
+
 def test_an_unexpected_error_stays_what_it_is_and_is_recorded(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def handler(job: Job, items: Any) -> None:
         raise ZeroDivisionError("by nobody")
@@ -279,3 +323,52 @@ def test_a_killed_worker_is_a_failed_step(ready: Bench, monkeypatch: pytest.Monk
     executor = local(ready, monkeypatch, "kill -9 $$", "true")
     with pytest.raises(StepError, match="a worker ended with -9: see"):
         executor.map(ready.folder, STEP, 2, lambda: False)
+
+
+def test_a_worker_over_the_limit_ends_the_step_with_its_own_line(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = ready.folder / "logs" / "samples_noise.0.log"
+    executor = local(ready, monkeypatch, f"echo 'Error: step samples:noise: out of memory' >> '{log}'; exit 4")
+    with pytest.raises(MemoryBudgetError, match="^step samples:noise: out of memory$"):
+        executor.map(ready.folder, STEP, 1, lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("echo 'libgomp: Thread creation failed: no resource' >> LOG; exit 1", "libgomp: Thread creation failed"),
+        ('echo "what():  std::bad_alloc" >> LOG; kill -ABRT $$', "its process died of SIGABRT"),
+    ],
+)
+def test_a_worker_that_a_library_ends_for_want_of_memory_is_exit_4_under_a_limit_only(
+    ready: Bench, monkeypatch: pytest.MonkeyPatch, end: str, said: str
+) -> None:
+    command = end.replace("LOG", f"'{ready.folder / 'logs' / 'samples_noise.0.log'}'")
+    executor = local(ready, monkeypatch, command)
+    with pytest.raises(StepError, match="a worker ended with"):
+        executor.map(ready.folder, STEP, 1, lambda: False)
+    executor.settings = ready.settings.model_copy(update={"memory_limit": 2.0})
+    with pytest.raises(MemoryBudgetError, match=f"^step samples:noise: out of memory on cpu, cap 2 GiB .{said}"):
+        executor.map(ready.folder, STEP, 1, lambda: False)
+
+
+@pytest.mark.parametrize(("limit", "name"), [("auto", "inline"), (None, "inline"), (3.0, "local")])
+def test_under_a_limit_on_a_cpu_steps_work_in_processes_of_their_own(
+    ready: Bench, monkeypatch: pytest.MonkeyPatch, limit: Any, name: str
+) -> None:
+    class Noted(Exception):
+        pass
+
+    def load(kind: str, wanted: str) -> Any:
+        raise Noted(wanted)
+
+    monkeypatch.setattr("medlord_bench.runner.registry.load", load)
+    with pytest.raises(Noted, match=name):
+        carry_out(ready.plan, ready.folder, ready.settings.model_copy(update={"memory_limit": limit}), Stopper())
+
+
+def test_settings_of_a_run_from_before_the_limit_are_read_as_auto(ready: Bench) -> None:
+    path = ready.folder / "settings.json"
+    known = json.loads(path.read_text())
+    assert known.pop("memory_limit") == "auto"
+    path.write_text(json.dumps(known))
+    assert settings_of(ready.folder).memory_limit == "auto"
