@@ -10,7 +10,7 @@ from typing import Any
 from medlord_bench.contracts import Purpose
 from medlord_bench.errors import MemoryBudgetError
 from medlord_bench.memory.budget import usable_gib
-from medlord_bench.memory.forecast import Forecast, forecast
+from medlord_bench.memory.forecast import ANY, Forecast, forecast
 from medlord_bench.memory.measured import FORECAST
 from medlord_bench.plan import Plan, Step
 from medlord_bench.store import write_json
@@ -38,7 +38,7 @@ def foresee(plan: Plan, todo: Iterable[Step], budget: float, batch: int, device:
             continue
         for one in forecast(contestant, plan.protocol, budget, batch, during=set(own.values()), device=device):
             for id, during in own.items():
-                if one.during == during and _more(one, found.get(id)):
+                if one.during in (during, ANY) and _more(one, found.get(id)):
                     found[id] = one
     return found
 
@@ -59,9 +59,8 @@ def check(plan: Plan, todo: Iterable[Step], budget: float, batch: int, device: s
     found = foresee(plan, todo, budget, batch, device)
     rows = {id: _row(one) for id, one in found.items() if one.need is not None}
     write_json(folder / FORECAST, {"budget_gib": budget, "steps": rows})
-    for id, one in found.items():
-        if one.need is None:
-            log.warning("%s: memory not predictable (%s); held to %g GiB all the same", id, one.reason, budget)
+    for contestant, reason in {(one.contestant, one.reason) for one in found.values() if one.need is None}:
+        log.warning("%s: memory not predictable (%s); held to %g GiB all the same", contestant, reason, budget)
     for id, one in found.items():
         if not one.fits:
             raise MemoryBudgetError(f"step {id}: {refusal(one)}; or try it all the same with --no-memory-check")

@@ -20,6 +20,8 @@ from medlord_bench.progress import SilentProgress
 
 log = logging.getLogger("medlord_bench")
 
+ANY = ""  # `Forecast.during` of a generator that cannot be rehearsed at all
+
 
 @dataclass(frozen=True)
 class Need:
@@ -89,7 +91,7 @@ def forecast(
     generator = config.make("generators", contestant)
     if not isinstance(generator, Rehearsable):
         reason = f"generator {contestant.plugin} has no rehearsal"
-        yield Forecast(contestant.label, "all", "", None, reason, budget)
+        yield Forecast(contestant.label, "all", ANY, None, reason, budget)
         return
     found = list(generator.rehearsals(data))
     for name in stages:

@@ -36,7 +36,8 @@ ATTENTION_BACKWARD = {
 
 @dataclass(frozen=True)
 class Made:
-    """The memory of one tensor. by: the operator that made it. module: the layer that was at work, "" outside of any."""
+    """The memory of one tensor. by: the operator that made it, "given" where it was there before. module: the layer
+    that was at work, "" outside of any."""
 
     bytes: int
     shape: tuple[int, ...]
@@ -107,6 +108,9 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
+        for tensor in tree_iter(args):
+            if isinstance(tensor, Tensor):
+                self._see(tensor, "given")
         out = func(*args, **kwargs)
         for tensor in tree_iter(out):
             if isinstance(tensor, Tensor):
@@ -150,11 +154,11 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @contextmanager
     def on_host(self) -> Iterator[None]:
         """What is made inside lies in the computer's memory, not on the card, and does not count."""
-        self._host = True
+        outside, self._host = self._host, True
         try:
             yield
         finally:
-            self._host = False
+            self._host = outside
 
     def peak(self, largest: int = 5) -> Peak:
         alive: dict[int, Made] = {}
