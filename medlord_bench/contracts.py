@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from medlord_bench.values import (
     SPLITS,
+    Act,
     AttentionBackend,
     Case,
     Choice,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from medlord_bench.results import CaseRow, Replicates, Score
 
 __all__ = [
+    "Act",
     "AttentionBackend",
     "Capability",
     "Case",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -210,18 +210,25 @@ class Reads:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Act(Protocol):
+    """Builds networks and made-up inputs on `run.device` and does a piece of work `times` times: a training step, a
+    denoising step, a volume. At the second training step the optimiser has its state. It reads no file.
+    """
+
+    def __call__(self, run: Run, times: int) -> None: ...
+
+
 @dataclass(frozen=True)
 class Rehearsal:
-    """A stretch of a generator's work that can be acted out, to see before any work what memory it takes.
+    """A stretch of a generator's work that can be acted out: on fake tensors, to see before any work what memory it
+    takes (`memory.rehearsal`), or on a card, to measure it (`benchmarks/gpu_24gb.py`).
 
     name: what a person calls it, e.g. "train diffusion". during: the training stage or the purpose it happens in.
-    act: builds networks and made-up inputs on `run.device` and does the work once (a training step twice, so that the
-        optimiser has its state). It reads no file and computes nothing: its tensors have shapes and no values.
     """
 
     name: str
     during: str
-    act: Callable[[Run], None]
+    act: Act
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,11 @@ from .schedule import CosineSchedule
 from .unet import build_unet
 
 CASE = "rehearsal"
-STEPS = 2  # of training: at the second the optimiser has its state; of sampling: all are alike
 
 
 def rehearsals(config: MedLoRDConfig, data: DataProtocol) -> Sequence[Rehearsal]:
     """Training (where there is any), encoding, sampling, reconstructing."""
-    acts: list[tuple[str, str, Callable[[MedLoRDConfig, DataProtocol, Run], None]]] = []
+    acts: list[tuple[str, str, Callable[[MedLoRDConfig, DataProtocol, Run, int], None]]] = []
     if config.pretrained is None:
         acts += [("train autoencoder", "autoencoder", _train_autoencoder)] if config.autoencoder.steps else []
     acts += [("encode", "latents", _encode)]
@@ -75,12 +74,12 @@ class _Latents:
 
     def latent(self, case_id: str) -> torch.Tensor:
         with on_host():
-            return torch.empty(self.shape)
+            return torch.zeros(self.shape)
 
 
 class _AutoencoderRecipe(AutoencoderRecipe):
     def _perceptual(self) -> Perceptual:
-        loss = Perceptual(None, self.config.perceptual_slices)
+        loss = Perceptual(None, self.config.perceptual_slices)  # its weights change neither memory nor time
         return loss.to(self.device)
 
 
@@ -89,27 +88,28 @@ def _latent_shape(config: MedLoRDConfig, data: DataProtocol) -> tuple[int, int, 
     return config.autoencoder.net.dim, x, y, z
 
 
-def _train_autoencoder(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+def _train_autoencoder(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
     recipe = _AutoencoderRecipe(config.autoencoder, _Cohort(data), run)
     with on_host():
-        batch = torch.empty(config.autoencoder.batch, 1, *config.autoencoder.patch)
-    for step in range(STEPS):
+        batch = torch.rand(config.autoencoder.batch, 1, *config.autoencoder.patch)
+    for step in range(times):
         recipe.step(step, batch)
 
 
-def _encode(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+def _encode(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
     net = _network(config, run)
     with on_host():
-        image = torch.empty(1, 1, *data.grid.shape)
-    encode(net, image, config.latents, run.device)
+        image = torch.zeros(1, 1, *data.grid.shape)
+    for _ in range(times):
+        encode(net, image, config.latents, run.device)
 
 
-def _train_diffusion(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+def _train_diffusion(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
     recipe = DiffusionRecipe(config.diffusion, _Latents(_latent_shape(config, data)), run)
-    _train(recipe, config.diffusion.batch, _latent_shape(config, data), None)
+    _train(recipe, config.diffusion.batch, _latent_shape(config, data), None, times)
 
 
-def _train_controlnet(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+def _train_controlnet(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
     shape = _latent_shape(config, data)
     recipe = ControlNetRecipe(
         config.controlnet,
@@ -119,38 +119,45 @@ def _train_controlnet(config: MedLoRDConfig, data: DataProtocol, run: Run) -> No
         config.autoencoder.net.factor,
         run,
     )
-    _train(recipe, config.controlnet.batch, shape, (len(data.condition_regions), *data.grid.shape))
+    _train(recipe, config.controlnet.batch, shape, (len(data.condition_regions), *data.grid.shape), times)
 
 
-def _train(recipe: LatentRecipe, batch: int, latent: tuple[int, ...], masks: tuple[int, ...] | None) -> None:
+def _train(
+    recipe: LatentRecipe, batch: int, latent: tuple[int, ...], masks: tuple[int, ...] | None, times: int
+) -> None:
     with on_host():
         made = LatentBatch(
-            torch.empty(batch, *latent),
-            torch.empty(batch, *latent),
+            torch.randn(batch, *latent),
+            torch.randn(batch, *latent),
             torch.zeros(batch, dtype=torch.int64),
-            None if masks is None else torch.empty(batch, *masks, dtype=torch.uint8),
+            None if masks is None else torch.zeros(batch, *masks, dtype=torch.uint8),
         )
-    for step in range(STEPS):
+    for step in range(times):
         recipe.step(step, made)
 
 
-def _sample(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+def _sample(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
     shape = _latent_shape(config, data)
-    _draw(config, _diffusion(config, shape[1:], run), None, None, run)
+    _draw(config, _diffusion(config, shape[1:], run), None, None, run, times)
 
 
-def _sample_conditional(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+def _sample_conditional(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
     shape, regions = _latent_shape(config, data), len(data.condition_regions)
     factor = config.autoencoder.net.factor
     control = build_controlnet(config.controlnet.net, _unet_config(config), regions, factor, run.device)
     with on_host():
-        masks = torch.empty(run.batch, regions, *data.grid.shape, dtype=torch.uint8)
+        masks = torch.zeros(run.batch, regions, *data.grid.shape, dtype=torch.uint8)
     control.eval().requires_grad_(False)
-    _draw(config, _diffusion(config, shape[1:], run), control, masks, run)
+    _draw(config, _diffusion(config, shape[1:], run), control, masks, run, times)
 
 
 def _draw(
-    config: MedLoRDConfig, diffusion: Diffusion, control: ControlNet | None, masks: torch.Tensor | None, run: Run
+    config: MedLoRDConfig,
+    diffusion: Diffusion,
+    control: ControlNet | None,
+    masks: torch.Tensor | None,
+    run: Run,
+    times: int,
 ) -> None:
     assert diffusion.latent_shape is not None
     sample_latents(
@@ -158,7 +165,7 @@ def _draw(
         diffusion.schedule,
         list(range(run.batch)),
         diffusion.latent_shape,
-        min(STEPS, config.diffusion.timesteps),
+        min(times, config.diffusion.timesteps),
         run.device,
         config.sampling.precision,
         control,
@@ -166,17 +173,19 @@ def _draw(
     )
 
 
-def _decode(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
-    latent = torch.empty(1, *_latent_shape(config, data))
-    decode(_network(config, run), latent, config.sampling.precision, config.sampling.tile)
+def _decode(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
+    net, latent = _network(config, run), torch.zeros(1, *_latent_shape(config, data), device=run.device)
+    for _ in range(times):
+        decode(net, latent, config.sampling.precision, config.sampling.tile)
 
 
-def _reconstruct(config: MedLoRDConfig, data: DataProtocol, run: Run) -> None:
+def _reconstruct(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
     net, sampling = _network(config, run), config.sampling
     with on_host():
-        image = torch.empty(1, 1, *data.grid.shape)
-    z = encode(net, image, LatentsConfig(precision=sampling.precision, tile=sampling.tile), run.device)
-    decode(net, z, sampling.precision, sampling.tile)
+        image = torch.zeros(1, 1, *data.grid.shape)
+    for _ in range(times):
+        z = encode(net, image, LatentsConfig(precision=sampling.precision, tile=sampling.tile), run.device)
+        decode(net, z.to(run.device), sampling.precision, sampling.tile)
 
 
 def _network(config: MedLoRDConfig, run: Run) -> VQGAN:

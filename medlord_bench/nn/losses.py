@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from medlord_bench.checkpoints import load_strict, read_torch
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.hashing import file_sha256
-from medlord_bench.memory.rehearsal import is_rehearsed
 
 BACKBONE = "squeezenet1_1-b8a52dc0.pth"  # torchvision's own name: the digits begin the file's sha256
 BACKBONE_URL = f"https://download.pytorch.org/models/{BACKBONE}"
@@ -51,7 +50,7 @@ class Perceptual(PerceptualLoss):  # type: ignore[misc]
     Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric" (2018). The slices are drawn
     from torch's global random state. MONAI's constructor would go to the network, or take random weights, where a file
     is missing; this one loads the file it is given, strictly. Always in evaluation mode: training mode would drop out.
-    backbone: None only where nothing is computed (`memory.rehearsal`).
+    backbone: None only to measure memory and time, which weights do not change.
     """
 
     def __init__(self, backbone: Path | None, slices: float = 0.5) -> None:
@@ -73,8 +72,6 @@ def _lpips(backbone: Path | None) -> nn.Module:
         warnings.simplefilter("ignore")  # torchvision's, about the way lpips calls it
         network: Any = LPIPS(net="squeeze", pnet_rand=True, pretrained=backbone is not None, verbose=False)
     if backbone is None:
-        if not is_rehearsed(next(network.parameters())):
-            raise ValueError("a perceptual loss without its weights has no meaning")
         return network  # type: ignore[no-any-return]
     # lpips cuts `features` into slices that keep the layers' numbers: slice4.8.squeeze.weight is features.8....
     tensors = {name.removeprefix("features."): tensor for name, tensor in read_torch(backbone).items()}
