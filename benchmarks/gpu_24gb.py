@@ -1,0 +1,216 @@
+"""Every `24gb` preset at full size on a real card, held to 24 GiB: predicted against measured memory, and seconds.
+
+    python benchmarks/gpu_24gb.py [--only medlord@24gb] [--skip-sample] [--json] [--out FILE]
+    python benchmarks/gpu_24gb.py --device cpu --tiny        # the same on any machine, in a minute or two
+
+Each stretch of a generator's work (its rehearsals: training steps, encoding, denoising steps, decoding, reconstructing)
+runs for real on random tensors and random weights, on a card in a process of its own, capped as `run` caps it.
+Memory is the peak of two repeats; seconds are of one repeat, taken as the difference between six repeats and two, so
+that building and warming up do not count. Then one whole 512x512x256 volume is drawn by `medlord-bench run` from the
+preset's untrained weights, from noise to NIfTI, and its record is read from the store.
+
+Exits with 1 where something does not keep within what a 24 GiB card gives, or takes more than was predicted. On a card
+larger than 24 GiB this shows that the cap holds, not that every kernel of a smaller card would choose the same
+workspace; the result names the card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from quantiser import check
+
+from medlord_bench import config, registry
+from medlord_bench.contracts import DataProtocol, Grid, Rehearsable, Rehearsal, Run
+from medlord_bench.memory.budget import GIB, usable_gib
+from medlord_bench.memory.forecast import forecast
+from medlord_bench.memory.hold import held
+from medlord_bench.memory.measured import PeakMemory
+from medlord_bench.progress import SilentProgress
+from medlord_bench.regions import CARDIAC
+
+BUDGET = 24.0  # GiB
+FULL, TINY = (512, 512, 256), (64, 64, 48)
+FEW, MORE = 2, 6  # repeats
+LIMIT_S = 590
+
+
+def protocol(tiny: bool) -> DataProtocol:
+    """The grid and the condition regions of the paper's PCCTA experiment; tiny: a grid for two cores."""
+    grid = Grid(shape=TINY if tiny else FULL)
+    counts = {"train": 1, "val": 1, "test": 1}
+    return DataProtocol(
+        name="benchmark", grid=grid, fit="crop-pad", split="", split_sha256="", counts=counts, masks="dataset",
+        condition_regions=CARDIAC[:6],
+    )  # fmt: skip
+
+
+def contestants(tiny: bool) -> list[str]:
+    """Every registered generator that can be rehearsed, in its `24gb` preset, and its variants of that."""
+    found = []
+    preset = "smoke" if tiny else "24gb"
+    for entry in registry.entries("generators"):
+        plugin = registry.load("generators", entry.name)
+        if hasattr(plugin, "rehearsals") and preset in plugin.presets:
+            variants = [] if tiny else [f":{name}" for name in plugin.variants if name != "untrained"]
+            found += [f"{entry.name}{variant}@{preset}" for variant in ("", *variants)]
+    return found
+
+
+def rehearsals(text: str, data: DataProtocol) -> Sequence[Rehearsal]:
+    generator = config.make("generators", config.contestant(text, "", {}))
+    assert isinstance(generator, Rehearsable)
+    return generator.rehearsals(data)
+
+
+def act(text: str, name: str, device: str, tiny: bool) -> dict[str, Any]:
+    """One stretch for real, in this process: its peaks in GiB and the seconds of one repeat."""
+    data = protocol(tiny)
+    (rehearsal,) = [one for one in rehearsals(text, data) if one.name == name]
+    run = Run(device, 0, SilentProgress(), logging.getLogger("medlord_bench"), Path(tempfile.mkdtemp()))
+    limit = BUDGET if device.startswith("cuda") else None
+    with held(device, limit, f"{text} {name}"), PeakMemory(device, limited=limit is not None) as peak:
+        seconds = {FEW: timed(rehearsal, run, FEW)}
+    seconds[MORE] = timed(rehearsal, run, MORE)
+    return {**peak.facts(), "seconds": max(0.0, seconds[MORE] - seconds[FEW]) / (MORE - FEW)}
+
+
+def timed(rehearsal: Rehearsal, run: Run, times: int) -> float:
+    start = time.perf_counter()
+    rehearsal.act(run, times)
+    if run.device.startswith("cuda"):
+        torch.cuda.synchronize(run.device)
+    return time.perf_counter() - start
+
+
+def measured(text: str, name: str, device: str, tiny: bool) -> dict[str, Any]:
+    """`act` in a process of its own, so that each starts with an empty card; on a CPU in this one."""
+    if device == "cpu":
+        return act(text, name, device, tiny)
+    command = [sys.executable, __file__, "--piece", text, name, "--device", device, *(["--tiny"] if tiny else [])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    if done.returncode != 0:
+        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def whole_sample(text: str, device: str, tiny: bool) -> dict[str, Any]:
+    """One volume by `medlord-bench run`, from untrained weights: what the sidecar of the sample says."""
+    name, _, preset = text.partition("@")
+    shape = ",".join(map(str, TINY if tiny else FULL))
+    sets = [f"dataset.shape={shape}", *(f"dataset.n_{split}=1" for split in ("train", "val", "test"))]
+    with tempfile.TemporaryDirectory() as store:
+        command = [sys.executable, "-m", "medlord_bench", "run", "--generator", f"{name}:untrained@{preset}"]
+        command += ["--dataset", "phantom", "--samples", "1", "--no-conditional", "--metric", "axes", "--no-report"]
+        command += [word for setting in sets for word in ("--set", setting)]
+        command += ["--store", store, "--device", device]
+        command += [] if device == "cpu" else ["--memory-limit", f"{BUDGET:g}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+        sidecars = list(Path(store).glob("objects/samples/*/items/sample-00000.json"))
+        if done.returncode != 0 or not sidecars:
+            return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+        sidecar = json.loads(sidecars[0].read_text())
+    found = {**sidecar["facts"].get("memory", {}), "seconds": sidecar["facts"]["seconds"]}
+    return found | ({"error": sidecar["failed"]} if sidecar["failed"] else {})
+
+
+def rows(arguments: argparse.Namespace, device: str) -> list[dict[str, Any]]:
+    """A row for each stretch of each contestant, and one for its whole sample."""
+    made = []
+    for text in arguments.only or contestants(arguments.tiny):
+        contestant = config.contestant(text, "", {})
+        for one in forecast(contestant, protocol(arguments.tiny), BUDGET, device=device):
+            need = one.need
+            told = {} if need is None else {"predicted": need.total, "predicted_allocated": need.allocated}
+            row = {"contestant": text, "stretch": one.name, **measured(text, one.name, device, arguments.tiny), **told}
+            made.append(row)
+            show(row)
+        if not arguments.skip_sample and ":" not in text:
+            row = {"contestant": text, "stretch": "one whole sample", **whole_sample(text, device, arguments.tiny)}
+            made.append(row)
+            show(row)
+    return made
+
+
+def show(row: dict[str, Any]) -> None:
+    def gib(name: str) -> str:
+        return f"{row[name]:9.2f}" if row.get(name) is not None else f"{'-':>9}"
+
+    figures = " ".join(gib(name) for name in ("predicted", "allocated", "reserved", "device", "resident"))
+    ending = row["error"] if "error" in row else f"{row['seconds']:8.2f} s  {row.get('evidence', '')}"
+    print(f"{row['contestant']:22} {row['stretch']:18} {figures}  {ending}", file=sys.stderr)
+
+
+def checks(made: Sequence[dict[str, Any]], device: str) -> list[dict[str, Any]]:
+    """Each row within the card, and within what was predicted for it."""
+    found = []
+    for row in made:
+        name = f"{row['contestant']}, {row['stretch']}"
+        peak = row.get("device") or row.get("reserved") or row.get("resident")
+        if "error" in row or peak is None:
+            found.append(check(f"{name}: ran ({row.get('error', 'no peak')})", 0, "1", False))
+            continue
+        found.append(check(f"{name}: GiB", peak, f"<= {usable_gib(BUDGET):g}", peak <= usable_gib(BUDGET)))
+        if row.get("predicted") is not None:
+            target = f"<= {row['predicted']:.2f} predicted"
+            found.append(check(f"{name}: GiB as predicted", peak, target, peak <= row["predicted"]))
+    return found
+
+
+def machine(device: str) -> dict[str, Any]:
+    import monai
+
+    facts = {"python": platform.python_version(), "torch": torch.__version__, "monai": monai.__version__}
+    if device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(device)
+        facts |= {"card": torch.cuda.get_device_name(device), "card_gib": f"{total / GIB:.1f}"}
+        facts |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+    return facts | {"date": date.today().isoformat(), "budget_gib": f"{BUDGET:g}"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--tiny", action="store_true", help="smoke presets on a small grid")
+    parser.add_argument("--only", nargs="*", metavar="CONTESTANT", help="e.g. medlord@24gb medlord:ds8@24gb")
+    parser.add_argument("--skip-sample", action="store_true", help="without the whole sample")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", type=Path, help="write machine, rows and checks to this file")
+    parser.add_argument("--piece", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.piece:
+        print(json.dumps(act(*arguments.piece, arguments.device, arguments.tiny)))
+        return 0
+    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
+        print("no CUDA device here; --device cpu --tiny tries the benchmark itself", file=sys.stderr)
+        return 3
+    print(
+        f"{'':41} {'predicted':>9} {'allocated':>9} {'reserved':>9} {'device':>9} {'resident':>9}  GiB", file=sys.stderr
+    )
+    made = rows(arguments, arguments.device)
+    answer = {"machine": machine(arguments.device), "rows": made, "checks": checks(made, arguments.device)}
+    if arguments.out:
+        arguments.out.write_text(json.dumps(answer, indent=1) + "\n")
+    if arguments.json:
+        print(json.dumps(answer))
+    else:
+        for one in answer["checks"]:
+            print(f"{'ok' if one['ok'] else 'MISSED':7} {one['name']}: {one['value']} (target {one['target']})")
+    return 0 if all(one["ok"] for one in answer["checks"]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""The benchmark of the 24 GB presets runs on any machine in its small form, so that a lent card is not spent on faults."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_24gb.py"
+
+
+def test_the_gpu_benchmark_passes_in_its_small_form_on_a_cpu(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--device", "cpu", "--tiny", "--json", "--out", str(tmp_path / "out.json")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer == json.loads((tmp_path / "out.json").read_text())
+    rows = {row["stretch"]: row for row in answer["rows"] if row["contestant"] == "medlord@smoke"}
+    assert {"train autoencoder", "train diffusion", "train ControlNet", "one whole sample"} <= set(rows)
+    assert all(row["evidence"] == "measured-on-cpu" and row["resident"] > 0 for row in rows.values())
+    assert all(check["ok"] for check in answer["checks"]) and len(answer["checks"]) >= 2 * len(rows) - 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_the_benchmark_says_so_and_measures_nothing() -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True)
+    assert done.returncode == 3 and done.stdout == "" and "--device cpu --tiny" in done.stderr
