@@ -87,13 +87,15 @@ def forecast(
 
     stages: names of stretches to look at, and during: training stages and purposes; none for all. device: on "cpu" the
     process itself takes more, and the tensors are counted as if they lay on a card. Raises `UserError` for a name that
-    there is not.
+    there is not, and for data that the generator refuses: numbers for a grid that it cannot take would mean nothing.
     """
-    generator = config.make("generators", contestant)
-    if not isinstance(generator, Rehearsable):
+    made = config.make("generators", contestant)
+    generator = made if isinstance(made, Rehearsable) else None
+    if generator is None:
         reason = f"generator {contestant.plugin} has no rehearsal"
         yield Forecast(contestant.label, "all", ANY, None, reason, budget)
         return
+    made.check(data)
     found = list(generator.rehearsals(data))
     for name in stages:
         if name not in (known := [rehearsal.name for rehearsal in found]):
@@ -101,10 +103,10 @@ def forecast(
     for rehearsal in found:
         if (stages and rehearsal.name not in stages) or (during and rehearsal.during not in during):
             continue
-        made = _forecast(contestant.label, rehearsal, budget, batch, device)
-        if not made.fits:
-            made = replace(made, advice=_advice(contestant, generator, data, made, batch, device))
-        yield made
+        one = _forecast(contestant.label, rehearsal, budget, batch, device)
+        if not one.fits:
+            one = replace(one, advice=_advice(contestant, generator, data, one, batch, device))
+        yield one
 
 
 def _forecast(label: str, rehearsal: Rehearsal, budget: float | None, batch: int, device: str) -> Forecast:

@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from medlord_bench.errors import UserError
 from medlord_bench.memory.emulation import cuda_autocast
 from medlord_bench.memory.tracker import MemoryTracker, Peak
 
@@ -38,7 +39,10 @@ def is_rehearsed(tensor: torch.Tensor) -> bool:
 
 
 def rehearse(act: Callable[[], None]) -> Peak:
-    """The memory peak of `act()`, which builds its networks and inputs itself. Raises `NotPredictable`."""
+    """The memory peak of `act()`, which builds its networks and inputs itself.
+
+    Raises `NotPredictable` where it cannot be acted out, whatever the reason, and lets a `UserError` pass.
+    """
     tracker = MemoryTracker()
     try:
         with cuda_autocast(), FakeTensorMode(allow_non_fake_inputs=True), _modules_keep_fake_parameters():
@@ -48,6 +52,10 @@ def rehearse(act: Callable[[], None]) -> Peak:
         raise NotPredictable(f"what it does depends on the data ({_first_line(error)})") from error
     except UnsupportedOperatorException as error:
         raise NotPredictable(f"an operator cannot be acted out ({_first_line(error)})") from error
+    except UserError:
+        raise
+    except Exception as error:  # tensors have no values to print or to make arrays of, and each way says so differently
+        raise NotPredictable(f"it cannot be acted out ({type(error).__name__}: {_first_line(error)})") from error
     return tracker.peak()
 
 
