@@ -14,7 +14,7 @@ import pytest
 
 from medlord_bench import registry
 from medlord_bench.checks import Check, check
-from medlord_bench.contracts import Failure, LabelMap, Run, Volume
+from medlord_bench.contracts import Failure, LabelMap, Rehearsal, Run, Saving, Volume
 from medlord_bench.datasets.phantom import PhantomDataset
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.extractors.imagenet import ImageNetExtractor
@@ -126,6 +126,14 @@ def _trains(train: Any) -> Callable[[Any], Any]:
     return lambda real: type("Broken", (real,), {"train": train(real)})
 
 
+def _rehearses(act: Any, sets: dict[str, Any]) -> Callable[[Any], Any]:
+    offers = {
+        "rehearsals": lambda self, data: [Rehearsal("train", "mean", act)],
+        "savings": lambda self, during: [Saving(sets, "")],
+    }
+    return lambda real: type("Broken", (real,), offers)
+
+
 def _forgetful(real: Any) -> Any:
     """Begins again in every sitting, with what time it is for a seed."""
 
@@ -184,6 +192,11 @@ BREAKS: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "too few reconstructions": (_too_few, "reconstruct: one volume per request"),
     "forgetful training": (_trains(_forgetful), "stage mean: stopped"),
+    "idle rehearsal": (_rehearses(lambda run, times: None, {}), "rehearsal train: takes memory"),
+    "misspelt saving": (
+        _rehearses(lambda run, times: None, {"stepps": 2}),
+        "saving {'stepps': 2} is a setting (1 validation error",
+    ),
     "weights elsewhere": (_trains(_elsewhere), "stage mean: trains and returns a folder of weights inside its own"),
 }
 
@@ -201,6 +214,16 @@ def test_a_generator_that_breaks_a_promise_fails_that_check(
 def test_the_toy_itself_breaks_none(toy: ModuleType, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     _instead(monkeypatch, "generators", toy.Toy)
     assert failed(check("generators", "noise", run)) == []
+
+
+def test_a_rehearsal_that_cannot_be_acted_out_is_no_fault_and_its_reason_is_shown(
+    toy: ModuleType, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _instead(monkeypatch, "generators", _rehearses(lambda run, times: 1 / 0, {"steps": 2})(toy.Toy))
+    found = {one.name: one for one in check("generators", "noise", run)}
+    assert all(one.ok for one in found.values())
+    assert "ZeroDivisionError" in found["rehearsal train: says why it is not predictable"].detail
+    assert "saving {'steps': 2} is a setting" in found
 
 
 def test_an_error_that_a_plugin_did_not_expect_is_a_finding(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from medlord_bench import registry, seeds
 from medlord_bench.checks import Check
 from medlord_bench.checks.common import configures, imports_nothing_heavy, phantom, version_of
 from medlord_bench.cohort import StoredCohort
-from medlord_bench.config import merged, validate
-from medlord_bench.contracts import Generator, Purpose, Request, Run, Stage, Volume
+from medlord_bench.config import merged, nested, validate
+from medlord_bench.contracts import DataProtocol, Generator, Purpose, Rehearsable, Request, Run, Stage, Volume
 from medlord_bench.errors import Stopped
 from medlord_bench.hashing import file_sha256
 
@@ -30,9 +32,12 @@ def check(name: str, run: Run) -> Iterator[Check]:
     yield from configures("generators", name)
     yield from _presets(plugin)
     preset = next((preset for preset in PRESETS if preset in plugin.presets), None)
-    generator = plugin(validate(plugin.Config, plugin.presets[preset] if preset else {}, f"generator {name}"))
+    config = validate(plugin.Config, plugin.presets[preset] if preset else {}, f"generator {name}")
+    generator = plugin(config)
     yield Check("fulfils contracts.Generator", isinstance(generator, Generator), f"preset {preset}")
     cohort, _ = phantom(run, run.scratch / "store")
+    if isinstance(generator, Rehearsable):
+        yield from _rehearses(generator, config, cohort.protocol, run)
     weights: dict[str, Path] = {}
     for stage in generator.stages():
         yield from _trains(generator, stage, cohort, weights, run)
@@ -50,6 +55,28 @@ def _presets(plugin: Any) -> Iterator[Check]:
                 yield Check(f"{label} is valid", True)
             except ValueError as error:
                 yield Check(f"{label} is valid", False, " ".join(str(error).split())[:200])
+
+
+def _rehearses(generator: Rehearsable, config: BaseModel, data: DataProtocol, run: Run) -> Iterator[Check]:
+    """Each rehearsal gives a number or says why not, and each saving is a setting."""
+    from medlord_bench.memory.rehearsal import NotPredictable, rehearse
+
+    found = generator.rehearsals(data)
+    for rehearsal in found:
+        try:
+            peak = rehearse(partial(rehearsal.act, dataclasses.replace(run, device="cpu"), 2))
+            yield Check(f"rehearsal {rehearsal.name}: takes memory", peak.allocated > 0, f"{peak.allocated} bytes")
+        except NotPredictable as error:
+            yield Check(f"rehearsal {rehearsal.name}: says why it is not predictable", True, str(error))
+    for during in dict.fromkeys(rehearsal.during for rehearsal in found):
+        for saving in generator.savings(during):
+            over = nested({f"x.{path}": value for path, value in saving.sets.items()}, "x")
+            try:
+                type(config).model_validate(merged(config.model_dump(), over))
+                wrong = ""
+            except ValueError as error:
+                wrong = " ".join(str(error).split())[:200]
+            yield Check(f"saving {dict(saving.sets)} is a setting", not wrong, wrong)
 
 
 def _digest(folder: Path) -> dict[str, str]:
