@@ -60,6 +60,27 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch
     return found["config"], tensors
 
 
+def stored_models(source: Path, stage: str, kind: str) -> list[Path]:
+    """Folders of `save_model`'s in what `--weights` names: of a run, by stage, or one stage's own.
+
+    A damaged `model.json` counts, for its loader to report.
+    """
+    if source.is_file():
+        return []
+    places = [source / stage, source / stage / "weights", *sorted(source.glob(f"*_{stage}/weights"))]
+    found = [place for place in places if (place / "model.json").exists()]
+    return [source] if not found and _holds(source / "model.json", kind) else found
+
+
+def _holds(description: Path, kind: str) -> bool:
+    try:
+        return bool(json.loads(description.read_text()).get("kind") == kind)
+    except OSError:
+        return False
+    except (ValueError, AttributeError):
+        return True
+
+
 def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
     """Load `tensors` into `module`; every tensor must be there, known, and of the right shape.
 

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medlord_bench.checkpoints import stored_models
 from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.hashing import file_sha256
 from medlord_bench.nn.intensity import Window
 from medlord_bench.nn.vqgan import VQGAN, VQGANConfig
+from medlord_bench.nn.vqgan_training import load_autoencoder, save_autoencoder
 from medlord_bench.states import load_state
 from medlord_bench.store import write_json
 
-from .autoencoder import load_autoencoder, save_autoencoder
 from .conditioning import load_controlnet, save_controlnet
 from .configs import MedLoRDConfig, UNetConfig
 from .controlnet import build_controlnet
@@ -110,7 +111,7 @@ def find_weights(source: Path, stage: str) -> Path:
 
     Raises `MissingError` where there are none, and `UserError` where there are several.
     """
-    found = [*_ours(source, stage), *_theirs(source, stage)]
+    found = [*stored_models(source, stage, f"medlord.{stage}"), *_theirs(source, stage)]
     if len(found) > 1:
         names = ", ".join(str(path.relative_to(source)) for path in found)
         raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); leave one of them")
@@ -121,24 +122,6 @@ def find_weights(source: Path, stage: str) -> Path:
             f"weights folder, or the authors' *{UPSTREAM[stage]}*.pth{hint}"
         )
     return found[0]
-
-
-def _ours(source: Path, stage: str) -> list[Path]:
-    if source.is_file():
-        return []
-    places = [source / stage, source / stage / "weights", *sorted(source.glob(f"*_{stage}/weights"))]
-    found = [place for place in places if (place / "model.json").exists()]
-    return [source] if not found and _holds(source / "model.json", f"medlord.{stage}") else found
-
-
-def _holds(description: Path, kind: str) -> bool:
-    """Whether a `model.json` is there and of this kind; a damaged one counts, for its loader to report."""
-    try:
-        return bool(json.loads(description.read_text()).get("kind") == kind)
-    except OSError:
-        return False
-    except (ValueError, AttributeError):
-        return True
 
 
 def _theirs(source: Path, stage: str) -> list[Path]:

@@ -1,8 +1,4 @@
-"""Configuration of MedLoRD's stages. Imports no torch, so that plugins can be listed fast.
-
-The autoencoder's learning rates, loss weights and discriminator are those of the authors' `vqgan_ds4_new.yaml`; the
-paper states none of them.
-"""
+"""Configuration of MedLoRD's stages; the autoencoder's is the core's. Imports no torch: plugins are listed fast."""
 
 from __future__ import annotations
 
@@ -12,8 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from medlord_bench.contracts import AttentionBackend, Choice, Frozen, Precision, Selection, Shape
-from medlord_bench.nn.vqgan_config import PRESETS as VQGANS
-from medlord_bench.nn.vqgan_config import VQGANConfig, adversary_fits
+from medlord_bench.nn.vqgan_config import AutoencoderConfig
 
 Positive = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -170,46 +165,6 @@ class ControlNetConfig(OptimisationConfig):
     batch: Positive = 1
     lr: Annotated[float, Field(gt=0)] = 7.5e-5
     condition_dropout: Probability = 0.1
-
-
-class AutoencoderConfig(Frozen):
-    """Training of the VQ-GAN."""
-
-    net: VQGANConfig = VQGANS["ds4"]
-    patch: Shape = Field(default=(128, 128, 128), description="voxels of a training patch; the paper: 128 cubed")
-    batch: int = Field(default=2, gt=0, description="patches of one step")
-    micro_batch: int = Field(default=2, gt=0, description="patches at once; changes memory, not the batch")
-    steps: int = Field(default=250_000, ge=0, description="the paper's, for both cohorts")
-    lr_g: float = Field(default=3e-5, gt=0)
-    lr_d: float = Field(default=1e-4, gt=0)
-    lr_decay: float = Field(default=1.0, gt=0, le=1, description="factor on both learning rates after every step")
-    betas: tuple[float, float] = (0.9, 0.999)
-    precision: Precision = "fp16"
-    l1: float = Field(default=1.0, ge=0)
-    perceptual: float = Field(default=0.002, ge=0, description="0: no backbone is needed")
-    perceptual_slices: float = Field(default=0.5, gt=0, le=1, description="share of each axis's slices")
-    adversarial: float = Field(default=0.005, ge=0, description="0: no discriminator is trained")
-    adversarial_warmup: int = Field(default=600, ge=0, description="steps of linear warm-up; 10 epochs of 120 cases")
-    spectral: float = Field(default=1.0, ge=0)
-    rotate: float = Field(default=0.0, ge=0, le=1, description="probability of a turn about Z; the repository: 0.2")
-    rotate_degrees: float = Field(default=5.0, ge=0, description="largest turn")
-    flip: float = Field(default=0.0, ge=0, le=1, description="probability of a flip along Y; the repository: 0.5")
-    discriminator_channels: int = Field(default=64, gt=0)
-    discriminator_layers: int = Field(default=3, gt=0)
-    validation_patches: int = Field(default=16, gt=0)
-    validate_every: int = Field(default=1000, gt=0)
-    checkpoint_every: int = Field(default=1000, gt=0)
-    selection: Selection = "best"
-
-    @model_validator(mode="after")
-    def _shapes_fit(self) -> AutoencoderConfig:
-        if any(side <= 0 or side % self.net.factor for side in self.patch):
-            raise ValueError(f"patch {self.patch}: expected multiples of {self.net.factor}, the downsampling")
-        if self.adversarial and not adversary_fits(self.patch, self.discriminator_layers):
-            raise ValueError(f"patch {self.patch}: too small for {self.discriminator_layers} discriminator_layers")
-        if self.batch % self.micro_batch:
-            raise ValueError(f"micro_batch {self.micro_batch}: expected a divisor of batch {self.batch}")
-        return self
 
 
 class LatentsConfig(Frozen):

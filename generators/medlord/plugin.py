@@ -21,8 +21,9 @@ from medlord_bench.contracts import (
     Volume,
 )
 from medlord_bench.errors import UserError
+from medlord_bench.nn.vqgan_config import AutoencoderConfig
 
-from .configs import AutoencoderConfig, ControlNetConfig, DiffusionConfig, MedLoRDConfig
+from .configs import ControlNetConfig, DiffusionConfig, MedLoRDConfig
 from .presets import PRESETS, VARIANTS
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from medlord_bench.contracts import DataProtocol, Rehearsal, Run, Saving, Shape, Split
 from medlord_bench.memory.rehearsal import on_host
-from medlord_bench.nn.losses import Perceptual
 from medlord_bench.nn.vqgan import VQGAN
+from medlord_bench.nn.vqgan_rehearsals import (
+    CASE,
+    UnreadCohort,
+    recomputed,
+    smaller_micro_batches,
+    smaller_tiles,
+    train_autoencoder,
+)
 
-from .autoencoder import AutoencoderRecipe
 from .conditioning import ControlNetRecipe
 from .configs import LatentsConfig, MedLoRDConfig, UNetConfig
 from .controlnet import ControlNet, build_controlnet
@@ -24,8 +28,6 @@ from .latent_training import LatentBatch, LatentRecipe
 from .latents import decode, encode
 from .schedule import CosineSchedule
 from .unet import build_unet
-
-CASE = "rehearsal"
 
 
 def rehearsals(config: MedLoRDConfig, data: DataProtocol) -> Sequence[Rehearsal]:
@@ -44,23 +46,6 @@ def rehearsals(config: MedLoRDConfig, data: DataProtocol) -> Sequence[Rehearsal]
     return [Rehearsal(name, during, partial(act, config, data)) for name, during, act in acts]
 
 
-class _Cohort:
-    """Names and shapes of a cohort, and no image."""
-
-    def __init__(self, data: DataProtocol) -> None:
-        self.protocol = data
-        self.label_names: Mapping[int, str] = {}
-
-    def ids(self, split: Split) -> Sequence[str]:
-        return [CASE]
-
-    def hu(self, case_id: str) -> NDArray[np.int16]:
-        raise AssertionError("nothing is read in a rehearsal")
-
-    def labels(self, case_id: str) -> NDArray[np.uint8] | None:
-        raise AssertionError("nothing is read in a rehearsal")
-
-
 class _Latents:
     """`latent_training.Latents` of one shape."""
 
@@ -77,23 +62,13 @@ class _Latents:
             return torch.zeros(self.shape)
 
 
-class _AutoencoderRecipe(AutoencoderRecipe):
-    def _perceptual(self) -> Perceptual:
-        loss = Perceptual(None, self.config.perceptual_slices)  # its weights change neither memory nor time
-        return loss.to(self.device)
-
-
 def _latent_shape(config: MedLoRDConfig, data: DataProtocol) -> tuple[int, int, int, int]:
     x, y, z = (side // config.autoencoder.net.factor for side in data.grid.shape)
     return config.autoencoder.net.dim, x, y, z
 
 
 def _train_autoencoder(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
-    recipe = _AutoencoderRecipe(config.autoencoder, _Cohort(data), run)
-    with on_host():
-        batch = torch.rand(config.autoencoder.batch, 1, *config.autoencoder.patch)
-    for step in range(times):
-        recipe.step(step, batch)
+    train_autoencoder(config.autoencoder, data, run, times)
 
 
 def _encode(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
@@ -115,7 +90,7 @@ def _train_controlnet(config: MedLoRDConfig, data: DataProtocol, run: Run, times
         config.controlnet,
         _diffusion(config, shape[1:], run),
         _Latents(shape),
-        _Cohort(data),
+        UnreadCohort(data),
         config.autoencoder.net.factor,
         run,
     )
@@ -208,13 +183,13 @@ def savings(config: MedLoRDConfig, during: str) -> Sequence[Saving]:
     if during == "autoencoder":
         return _of_training("autoencoder", config.autoencoder.batch, config.autoencoder.micro_batch)
     if during == "latents":
-        return _tiles("latents", config.latents.tile)
+        return smaller_tiles("latents", config.latents.tile)
     if during == "diffusion":
         return [*_fused("diffusion.net", config.diffusion.net.attention), *_of_diffusion(config)]
     if during == "controlnet":
         parts = config.controlnet.parts_of
-        return [*_micro_batches("controlnet", config.controlnet.batch, parts), _recomputed("diffusion.net")]
-    return [*_fused("sampling", config.sampling.attention or "auto"), *_tiles("sampling", config.sampling.tile)]
+        return [*smaller_micro_batches("controlnet", config.controlnet.batch, parts), recomputed("diffusion.net")]
+    return [*_fused("sampling", config.sampling.attention or "auto"), *smaller_tiles("sampling", config.sampling.tile)]
 
 
 def _of_diffusion(config: MedLoRDConfig) -> list[Saving]:
@@ -222,23 +197,8 @@ def _of_diffusion(config: MedLoRDConfig) -> list[Saving]:
 
 
 def _of_training(part: str, batch: int, micro_batch: int) -> list[Saving]:
-    return [*_micro_batches(part, batch, micro_batch), _recomputed(f"{part}.net")]
+    return [*smaller_micro_batches(part, batch, micro_batch), recomputed(f"{part}.net")]
 
 
 def _fused(part: str, attention: str) -> list[Saving]:
     return [Saving({f"{part}.attention": "auto"}, "none")] if attention == "math" else []
-
-
-def _micro_batches(part: str, batch: int, now: int) -> list[Saving]:
-    smaller = [size for size in range(now - 1, 0, -1) if batch % size == 0]
-    return [Saving({f"{part}.micro_batch": size}, "smaller kernels, a little slower") for size in smaller]
-
-
-def _recomputed(part: str) -> Saving:
-    return Saving({f"{part}.checkpointing": True}, "activations are computed twice: about a third slower")
-
-
-def _tiles(part: str, tile: Shape | None) -> list[Saving]:
-    sizes = [(256, 256, 128), (128, 128, 128), (128, 128, 64)]
-    smaller = [size for size in sizes if tile is None or np.prod(size) < np.prod(tile)]
-    return [Saving({f"{part}.tile": size}, "borders of tiles are computed twice") for size in smaller]

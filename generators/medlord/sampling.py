@@ -13,8 +13,8 @@ from medlord_bench.errors import UserError
 from medlord_bench.nn.intensity import Window, scale_hu, unscale_hu
 from medlord_bench.nn.offload import on_device
 from medlord_bench.nn.vqgan import VQGAN
+from medlord_bench.nn.vqgan_training import hu_window, load_autoencoder
 
-from .autoencoder import hu_window, load_autoencoder
 from .conditioning import Control, load_controlnet, region_masks
 from .configs import LatentsConfig, SamplingConfig
 from .diffusion import Diffusion, load_diffusion, sample_latents

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medlord_bench.contracts import Choice, Cohort, Run, Stage
+from medlord_bench.nn.vqgan_config import AutoencoderConfig
+from medlord_bench.nn.vqgan_training import AutoencoderRecipe, load_autoencoder
 from medlord_bench.training import Horizon, fit
 
-from .autoencoder import AutoencoderRecipe, load_autoencoder
 from .conditioning import ControlNetRecipe
-from .configs import AutoencoderConfig, ControlNetConfig, DiffusionConfig, MedLoRDConfig
+from .configs import ControlNetConfig, DiffusionConfig, MedLoRDConfig
 from .diffusion import DiffusionRecipe, load_diffusion
 from .latents import StoredLatents, encode_cohort
 

@@ -1,7 +1,7 @@
-"""Stage 1 of MedLoRD: the VQ-GAN, trained on random patches of the training cases (section 2.1 of the paper).
+"""Training the VQ-GAN on random patches, and its weights on disk: the first stage of every generator that has one.
 
-The learning rates, loss weights and discriminator are those of the repository's `configs/stage1/vqgan_ds4_new.yaml`;
-the paper states none of them.
+Losses and schedule are those of MedLoRD (section 2.1 of its paper; `configs/stage1/vqgan_ds4_new.yaml` of its repository
+where the paper states nothing).
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from medlord_bench.nn.intensity import Window, scale_hu
 from medlord_bench.nn.losses import Adversary, Perceptual, Spectral, check_perceptual_weights
 from medlord_bench.nn.quantiser import Quantised, Statistics, usage
 from medlord_bench.nn.vqgan import VQGAN, VQGANConfig
+from medlord_bench.nn.vqgan_config import AutoencoderConfig
 from medlord_bench.training import Optimiser, Stateful, autocast
 from medlord_bench.weights import weights_folder
 
-from .configs import AutoencoderConfig
-
-KIND = "medlord.autoencoder"
+KIND = "medlord.autoencoder"  # of every VQ-GAN, whoever trained it: one generator's weights serve another
 
 
 class Patches:

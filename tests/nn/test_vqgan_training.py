@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from medlord_bench.contracts import DataProtocol, Grid, Run, Split
 from medlord_bench.errors import MissingError, Stopped, UserError
-from medlord_bench.generators.medlord.autoencoder import AutoencoderRecipe, hu_window, load_autoencoder
-from medlord_bench.generators.medlord.configs import AutoencoderConfig
 from medlord_bench.nn.intensity import unscale_hu
 from medlord_bench.nn.vqgan import VQGANConfig
+from medlord_bench.nn.vqgan_config import AutoencoderConfig
+from medlord_bench.nn.vqgan_training import AutoencoderRecipe, hu_window, load_autoencoder
 from medlord_bench.training import Horizon, fit
 
 TINY: dict[str, Any] = {
