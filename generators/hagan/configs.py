@@ -1,0 +1,104 @@
+"""Configuration of HA-GAN. Imports no torch: plugins are listed fast."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from medlord_bench.contracts import Choice, Frozen, Precision, Shape
+
+Positive = Annotated[int, Field(gt=0)]
+STAGE = "gan"  # its one training stage
+Part = Literal["generator", "slab_encoder", "latent_encoder"]  # what is kept of it
+SMALLEST = 32  # below, the high-resolution sub-volume has no four slices
+
+
+class NetConfig(Frozen):
+    """The architecture, for any cube of 4 * 2**n voxels a side; the authors have 128 and 256.
+
+    channels: at the coarsest level, 4 voxels a side; every other width follows from it (authors: 512).
+    latent: dimensions of the random vector that a volume is made from.
+    """
+
+    size: int = 256
+    channels: Positive = 512
+    latent: Positive = 1024
+    norm_num_groups: Positive = 8
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> NetConfig:
+        if self.size < SMALLEST or self.size & (self.size - 1):
+            near = max(SMALLEST, *(side for side in (1 << n for n in range(5, 12)) if side <= max(self.size, 1) * 1.42))
+            raise ValueError(f"size {self.size}: expected a power of two from {SMALLEST} on; the nearest is {near}")
+        if self.channels % 32 or (self.channels // 32) % self.norm_num_groups:
+            raise ValueError(
+                f"channels {self.channels}: expected a multiple of 32 * norm_num_groups = {32 * self.norm_num_groups}"
+            )
+        return self
+
+    @property
+    def shape(self) -> Shape:
+        """The cube it makes, whichever axis comes first."""
+        return self.size, self.size, self.size
+
+    @property
+    def thickness(self) -> int:
+        """Slices of a high-resolution sub-volume: an eighth of the cube."""
+        return self.size // 8
+
+    @property
+    def coarse(self) -> int:
+        """Voxels a side of the features that both branches start from, and of the low-resolution volume."""
+        return self.size // 4
+
+
+class TrainingConfig(Frozen):
+    """How the networks are trained. Defaults: the authors' `train.py`, except `ema_decay` (they average nothing).
+
+    batch: volumes of a step, in parts of `micro_batch`: the same result but for rounding, and for the power iteration of the
+    spectral norm, which runs once per part.
+    lr, lr_d: of generator and encoders, and of the discriminator.
+    ema_decay: of the averaged generator, which is the one that is exported; 0: the latest weights.
+    selection: "last", or "fid" on the validation split, among candidates every `candidate_every` steps of
+    `candidate_samples` volumes. A GAN's losses say nothing about its samples, so there is no "best".
+    """
+
+    batch: Positive = 4
+    micro_batch: Positive = 4
+    steps: Annotated[int, Field(ge=0)] = 80_000
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    lr_d: Annotated[float, Field(gt=0)] = 4e-4
+    betas: tuple[float, float] = (0.0, 0.999)
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    precision: Precision = "fp32"
+    validate_every: Positive = 1_000
+    checkpoint_every: Positive = 500
+    selection: Literal["last", "fid"] = "last"
+    candidate_every: Positive = 10_000
+    candidate_samples: Annotated[int, Field(ge=2)] = 16
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> TrainingConfig:
+        if self.batch % self.micro_batch:
+            raise ValueError(f"batch = {self.batch} is no multiple of micro_batch = {self.micro_batch}")
+        return self
+
+    @property
+    def choice(self) -> Choice | None:
+        """What the bench chooses among, where it is to choose."""
+        return Choice(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
+
+
+class SamplingConfig(Frozen):
+    """Drawing volumes."""
+
+    precision: Precision = "fp32"
+
+
+class HAGANConfig(Frozen):
+    """The whole model. Departures of each preset from the paper are written in `presets.py`."""
+
+    net: NetConfig = NetConfig()
+    training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()

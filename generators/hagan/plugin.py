@@ -1,0 +1,95 @@
+"""HA-GAN as a plugin: a GAN that sees a slab at full resolution and the whole volume small (the paper's baseline)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from medlord_bench.contracts import (
+    Capability,
+    Cohort,
+    DataProtocol,
+    Failure,
+    Purpose,
+    Reads,
+    Rehearsal,
+    Request,
+    Run,
+    Saving,
+    Stage,
+    Volume,
+)
+from medlord_bench.errors import UserError
+
+from .configs import STAGE, HAGANConfig
+from .presets import PRESETS, VARIANTS
+
+
+class HAGAN:
+    """HA-GAN: a hierarchical GAN with encoders, on a cube that any grid is resized to and back from."""
+
+    Config: ClassVar[type[HAGANConfig]] = HAGANConfig
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"unconditional", "reconstructs"})
+
+    def __init__(self, config: HAGANConfig) -> None:
+        self.config = config
+
+    def check(self, data: DataProtocol) -> None:
+        """Any grid can be resized to the cube; train and val need cases."""
+        for split in ("train", "val"):
+            if not data.counts.get(split):
+                raise UserError(
+                    f"{data.name}: no {split} case, and HA-GAN trains on train and validates on val: give one"
+                )
+
+    def available(self, data: DataProtocol) -> int | None:
+        """Any number of samples."""
+        return None
+
+    def stages(self) -> Sequence[Stage]:
+        """One: all four networks are trained together."""
+        training = self.config.training
+        facts = {
+            "net": self.config.net.model_dump(mode="json"),
+            "training": training.model_dump(mode="json", exclude={"steps"}),
+        }
+        return (Stage(STAGE, facts, training.steps, choice=training.choice),)
+
+    def reads(self, purpose: Purpose) -> Reads:
+        return Reads((STAGE,), self.config.sampling.model_dump(mode="json"))
+
+    def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+        from . import training
+
+        return training.train(self.config, stage, data, out, run)
+
+    def adopt(self, stage: Stage, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+        from . import adoption
+
+        return adoption.adopt(self.config, stage, source, out, run)
+
+    def sample(self, weights: Mapping[str, Path], requests: Sequence[Request], run: Run) -> Iterator[Volume | Failure]:
+        from . import sampling
+
+        return sampling.sample(self.config.sampling, weights, requests, run)
+
+    def reconstruct(
+        self, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
+    ) -> Iterator[Volume | Failure]:
+        from . import sampling
+
+        return sampling.reconstruct(self.config.sampling, weights, volumes, run)
+
+    def rehearsals(self, data: DataProtocol) -> Sequence[Rehearsal]:
+        from . import rehearsals
+
+        return rehearsals.rehearsals(self.config, data)
+
+    def savings(self, during: str) -> Sequence[Saving]:
+        from . import rehearsals
+
+        return rehearsals.savings(self.config, during)
