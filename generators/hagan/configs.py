@@ -29,7 +29,7 @@ class NetConfig(Frozen):
     @model_validator(mode="after")
     def _shapes_fit(self) -> NetConfig:
         if self.size < SMALLEST or self.size & (self.size - 1):
-            near = max(SMALLEST, *(side for side in (1 << n for n in range(5, 12)) if side <= max(self.size, 1) * 1.42))
+            near = min((SMALLEST << n for n in range(6)), key=lambda side: abs(side - self.size))
             raise ValueError(f"size {self.size}: expected a power of two from {SMALLEST} on; the nearest is {near}")
         if self.channels % 32 or (self.channels // 32) % self.norm_num_groups:
             raise ValueError(
