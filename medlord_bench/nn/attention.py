@@ -66,20 +66,31 @@ def fused_kernels(device: str | torch.device) -> Iterator[None]:
         yield
 
 
-def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kernel: Kernel) -> torch.Tensor:
-    """softmax(Q K^T / sqrt(d)) V for (batch, heads, tokens, d) tensors; "math" is the explicit form, for reference."""
+def attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kernel: Kernel, is_causal: bool = False
+) -> torch.Tensor:
+    """softmax(Q K^T / sqrt(d)) V for (batch, heads, tokens, d) tensors; "math" is the explicit form, for reference.
+
+    is_causal: the n-th query sees the first n keys; there are as many of both. No mask is kept by any kernel but "math".
+    """
+    if is_causal and query.shape[-2] != key.shape[-2]:
+        raise ValueError(f"causal attention of {query.shape[-2]} queries to {key.shape[-2]} keys: give as many of both")
     if kernel == "math":
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        if is_causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(later, float("-inf"))
         probabilities = scores.softmax(dim=-1).to(value.dtype)
         return torch.matmul(probabilities, value)
     if kernel == "xformers":
         import xformers.ops
 
         tokens_first = [x.transpose(1, 2) for x in (query, key, value)]  # (B, N, heads, d)
-        mixed: torch.Tensor = xformers.ops.memory_efficient_attention(*tokens_first)
+        bias = {"attn_bias": xformers.ops.LowerTriangularMask()} if is_causal else {}
+        mixed: torch.Tensor = xformers.ops.memory_efficient_attention(*tokens_first, **bias)
         return mixed.transpose(1, 2)
     with fused_kernels(query.device):
-        return functional.scaled_dot_product_attention(query, key, value)
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
 
 
 class MultiHeadAttention(nn.Module):

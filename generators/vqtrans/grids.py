@@ -1,0 +1,78 @@
+"""Between the protocol's grid and the one that the model works on: one rule, `VQTransConfig.fit`, both ways.
+
+Where both are the same, nothing is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medlord_bench.contracts import Cohort, Grid, Run, Shape, Split, Volume
+from medlord_bench.errors import Stopped
+from medlord_bench.states import read_hu
+from medlord_bench.store import publish
+from medlord_bench.volume_fit import How, fit, place, restore
+
+
+def native_grid(grid: Grid, shape: Shape, how: How) -> Grid:
+    """The model's grid of `shape`: same HU window, and the spacing that voxels have there."""
+    spacing = grid.spacing
+    if spacing and how == "resize":
+        x, y, z = (mm * old / new for mm, old, new in zip(spacing, grid.shape, shape, strict=True))
+        spacing = (x, y, z)
+    return grid.model_copy(update={"shape": shape, "spacing": spacing})
+
+
+def to_native(volume: Volume, shape: Shape, window: tuple[int, int], how: How) -> Volume:
+    """A volume on the protocol's grid, brought onto the model's and clipped to `window`."""
+    if volume.shape == shape:
+        return volume
+    return fit(volume, Grid(shape=shape, hu_window=window), how).volume
+
+
+def from_native(volume: Volume, grid: Shape, affine: NDArray[np.float64], how: How, outside: int) -> Volume:
+    """A volume on the model's grid, brought onto the protocol's; `outside` HU where the model has no voxel."""
+    if volume.shape == grid:
+        return Volume(volume.hu, affine)
+    return restore(volume, place(grid, affine, volume.shape, how), outside)
+
+
+class NativeCohort:
+    """A cohort on the model's grid: `contracts.Cohort` over volumes kept in `folder`, from which patches are cut fast."""
+
+    def __init__(self, data: Cohort, shape: Shape, how: How, folder: Path) -> None:
+        self.data, self.how, self.folder = data, how, folder
+        grid = native_grid(data.protocol.grid, shape, how)
+        self.protocol = data.protocol.model_copy(update={"grid": grid})
+        self.label_names: Mapping[int, str] = data.label_names
+
+    def prepare(self, splits: Sequence[Split], run: Run) -> None:
+        """Make what is not there yet. Raises `Stopped` between cases."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        cases = [case for split in splits for case in self.ids(split)]
+        grid, affine = self.protocol.grid, self.data.protocol.grid.affine()
+        with run.progress.task("bring onto the model's grid", len(cases)) as task:
+            for case in cases:
+                if not self._path(case).exists():
+                    if run.stop():
+                        raise Stopped("bring onto the model's grid: stopped, saved")
+                    made = to_native(Volume(self.data.hu(case), affine), grid.shape, grid.hu_window, self.how)
+                    publish(self._path(case), partial(np.save, arr=made.hu, allow_pickle=False))
+                task.advance()
+
+    def _path(self, case_id: str) -> Path:
+        return self.folder / f"{case_id}.npy"
+
+    def ids(self, split: Split) -> Sequence[str]:
+        return self.data.ids(split)
+
+    def hu(self, case_id: str) -> NDArray[np.int16]:
+        return read_hu(self._path(case_id))
+
+    def labels(self, case_id: str) -> NDArray[np.uint8] | None:
+        return None  # it is never conditioned
