@@ -13,16 +13,13 @@ import torch
 from torch import Tensor
 
 from medlord_bench import seeds
-from medlord_bench.contracts import Precision
 from medlord_bench.errors import Stopped
 from medlord_bench.states import load_state, save_state
-from medlord_bench.training import autocast
 
 from .configs import SamplingConfig
 from .transformer import Cache, Transformer
 
-BLOCK = 256  # tokens between two savings, and whose noise is drawn at once
-CACHE_DTYPE: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BLOCK = 256  # tokens between two savings, whose noise is drawn at once, and that are brought back at once
 
 
 class TokenFile:
@@ -44,13 +41,17 @@ class TokenFile:
         self.path.unlink(missing_ok=True)
 
 
+def in_precision(net: Transformer, config: SamplingConfig) -> None:
+    """Turn the weights into those that sequences are drawn with."""
+    net.to(torch.float64 if config.tokens_precision == "fp64" else torch.float32)
+
+
 def draw_saved(
     net: Transformer,
     seeds_of: Sequence[int],
     length: int,
     config: SamplingConfig,
     files: Sequence[TokenFile],
-    device: str,
     stop: Callable[[], bool],
 ) -> Tensor:
     """Sequences int64 (B, length) on the CPU, one per seed, going on from what `files` hold and saved there.
@@ -64,7 +65,7 @@ def draw_saved(
         for file, sequence in zip(files, tokens, strict=True):
             file.save(sequence)
 
-    return draw(net, seeds_of, length, config, torch.stack([s[:begun] for s in saved]), device, stop, save)
+    return draw(net, seeds_of, length, config, torch.stack([s[:begun] for s in saved]), stop, save)
 
 
 @torch.inference_mode()
@@ -74,58 +75,59 @@ def draw(
     length: int,
     config: SamplingConfig,
     begun: Tensor,
-    device: str,
     stop: Callable[[], bool] = lambda: False,
     save: Callable[[Tensor], None] = lambda tokens: None,
 ) -> Tensor:
-    """Sequences int64 (B, length) on the CPU that continue `begun` (B, n).
+    """Sequences int64 (B, length) on the CPU that continue `begun` (B, n), drawn where and as precisely as `net` is.
 
     save: called with the tokens so far (B, m) every `BLOCK`, at a stop, and at the end.
     """
     samples, done = begun.shape
+    if done == length:
+        return begun
+    device = net.to_logits.weight.device
     tokens = torch.full((samples, length + 1), net.codes, device=device)  # the first is no code
     tokens[:, 1 : done + 1] = begun.to(device)
-    cache = net.cache(samples, length, CACHE_DTYPE[config.tokens_precision], device)
-    noise = torch.empty(0)
-    with autocast(config.tokens_precision, device):
-        _fill(net, cache, tokens[:, :done])
-        for place in range(done, length):
-            if stop():
-                save(tokens[:, 1 : place + 1].cpu())
-                raise Stopped(f"sampling: stopped at token {place} of {length}, saved")
-            if place == done or place % BLOCK == 0:
-                noise = torch.stack([gumbel(seed, place // BLOCK, net.codes) for seed in seeds_of]).to(device)
-            logits = net.logits(tokens[:, place : place + 1], cache, start=place)[:, 0, : net.codes]
-            tokens[:, place + 1] = choose(logits.float(), noise[:, place % BLOCK], config)
-            if (place + 1) % BLOCK == 0:
-                save(tokens[:, 1 : place + 2].cpu())
-    drawn = tokens[:, 1:].cpu()
-    save(drawn)
-    return drawn
+    cache, noise = net.cache(samples, length), torch.empty(0)
+    _bring_back(net, cache, tokens[:, :done])
+    for place in range(done, length):
+        if stop():
+            save(tokens[:, 1 : place + 1].cpu())
+            raise Stopped(f"sampling: stopped at token {place} of {length}, saved")
+        if place == done or place % BLOCK == 0:
+            noise = torch.stack([gumbel(seed, place // BLOCK, net.codes) for seed in seeds_of]).to(device)
+        logits = net.logits(tokens[:, place : place + 1], cache, start=place)[:, 0, : net.codes]
+        tokens[:, place + 1] = choose(logits.double(), noise[:, place % BLOCK], config)
+        if (place + 1) % BLOCK == 0 or place + 1 == length:
+            save(tokens[:, 1 : place + 2].cpu())
+    return tokens[:, 1:].cpu()
 
 
-def _fill(net: Transformer, cache: Cache, tokens: Tensor) -> None:
-    """Bring back keys and values of tokens that were drawn before, one sample after the other to save memory."""
-    if tokens.shape[1]:
-        for sample in range(len(tokens)):
-            net.hidden(tokens[sample : sample + 1], cache.of(sample))
+def _bring_back(net: Transformer, cache: Cache, tokens: Tensor) -> None:
+    """Fill the cache from tokens that were drawn before, of one sample and one block at a time to save memory."""
+    for sample in range(len(tokens)):
+        for start in range(0, tokens.shape[1], BLOCK):
+            net.hidden(tokens[sample : sample + 1, start : start + BLOCK], cache.of(sample), start)
 
 
 def gumbel(seed: int, block: int, codes: int) -> Tensor:
     """Standard Gumbel noise (BLOCK, codes) of the tokens of a block: the largest logit + noise is a draw of softmax."""
     uniform = torch.rand(BLOCK, codes, dtype=torch.float64, generator=seeds.torch_rng(seed, "token", block))
-    return -(-uniform.log()).log().float()
+    return -(-uniform.log()).log()
 
 
 def choose(logits: Tensor, noise: Tensor, config: SamplingConfig) -> Tensor:
-    """One code for each row of `logits` (B, K): int64 (B,). The first token of a sequence is no code and not in K."""
+    """One code for each row of `logits` (B, K): int64 (B,).
+
+    K codes, without the token that begins a sequence: it takes no place among the `top_k`, and no probability.
+    """
     scaled = logits / config.temperature
     if config.top_k is not None:
         least = scaled.topk(min(config.top_k, scaled.shape[1])).values[:, -1:]
         scaled = scaled.masked_fill(scaled < least, float("-inf"))
     if config.top_p is not None:
         ranked = scaled.sort(descending=True).values
-        before = ranked.softmax(dim=1).cumsum(dim=1).roll(1, dims=1)
+        before = ranked.softmax(dim=1).cumsum(dim=1).roll(1, dims=1)  # the probability of those ranked higher
         before[:, 0] = 0
         least = ranked.masked_fill(before >= config.top_p, float("inf")).amin(dim=1, keepdim=True)
         scaled = scaled.masked_fill(scaled < least, float("-inf"))

@@ -21,7 +21,7 @@ from medlord_bench.nn.vqgan_rehearsals import (
 )
 
 from .configs import VQTransConfig
-from .drawing import draw
+from .drawing import draw, in_precision
 from .grids import native_grid
 from .tokens import TokensFacts, decode, encode, token_shape
 from .training import TransformerRecipe
@@ -85,9 +85,10 @@ def _sample(config: VQTransConfig, data: DataProtocol, run: Run, times: int) -> 
     """The last tokens, after a stop: the cache is at its longest, and filled from all tokens before."""
     length = prod(_shape(config, data))
     net = Transformer(config.transformer.net, config.autoencoder.net.codes, length).to(run.device)
+    in_precision(net.eval().requires_grad_(False), config.sampling)
     with on_host():
         begun = torch.zeros(run.batch, max(0, length - times), dtype=torch.int64)
-    draw(net.eval().requires_grad_(False), range(run.batch), length, config.sampling, begun, run.device)
+    draw(net, range(run.batch), length, config.sampling, begun)
 
 
 def _decode(config: VQTransConfig, data: DataProtocol, run: Run, times: int) -> None:
@@ -123,4 +124,7 @@ def savings(config: VQTransConfig, during: str) -> Sequence[Saving]:
         fused = [Saving({"transformer.net.attention": "auto"}, "none")] if training.net.attention == "math" else []
         smaller = smaller_micro_batches(during, training.batch, training.micro_batch)
         return [*fused, *smaller, recomputed("transformer.net")]
-    return smaller_tiles("sampling", config.sampling.tile)
+    tiles, single = smaller_tiles("sampling", config.sampling.tile), {"sampling.tokens_precision": "fp32"}
+    if during == "reconstruct" or config.sampling.tokens_precision == "fp32":
+        return tiles
+    return [*tiles, Saving(single, "now and then the codes of a sample depend on its batch")]

@@ -19,7 +19,7 @@ from medlord_bench.nn.vqgan import VQGAN
 from medlord_bench.nn.vqgan_training import hu_window, load_autoencoder
 
 from .configs import VQTransConfig
-from .drawing import TokenFile, draw_saved
+from .drawing import TokenFile, draw_saved, in_precision
 from .grids import from_native, to_native
 from .tokens import decode, encode, token_shape
 from .transformer import load_transformer
@@ -32,7 +32,7 @@ def sample(
 ) -> Iterator[Volume | Failure]:
     """One volume per request, `run.batch` of them at a time through the transformer, one at a time through the decoder.
 
-    The card holds either of the two. Codes lie in the scratch folder until their volume is taken.
+    The card holds either of the two. Codes lie in the scratch folder until the last volume of their batch is taken.
     """
     net, window = load_autoencoder(weights["autoencoder"], "cpu"), hu_window(weights["autoencoder"])
     trained = load_transformer(weights["transformer"])
@@ -41,18 +41,20 @@ def sample(
             f"{weights['transformer'] / 'model.json'}: a transformer on {trained.net.codes} codes, the autoencoder has "
             f"{net.config.codes}; give the two that were trained together"
         )
+    in_precision(trained.net, config.sampling)
     length, decides = prod(trained.shape), _decides(config, weights["transformer"])
     for start in range(0, len(requests), run.batch):
         chunk = requests[start : start + run.batch]
         chunk_seeds = [request.seed for request in chunk]
         files = [TokenFile(run.scratch / f"tokens-{digest([decides, seed])[:24]}.safetensors") for seed in chunk_seeds]
         with on_device([trained.net], run.device):
-            drawn = draw_saved(trained.net, chunk_seeds, length, config.sampling, files, run.device, run.stop)
+            drawn = draw_saved(trained.net, chunk_seeds, length, config.sampling, files, run.stop)
         with on_device([net], run.device):
-            for request, file, codes in zip(chunk, files, drawn, strict=True):
+            for request, codes in zip(chunk, drawn, strict=True):
                 made = _made(config, net, codes.view(1, *trained.shape), window, run)
                 yield _on_grid(config, made, request.grid.shape, request.grid.affine(), window)
-                file.remove()
+        for file in files:  # not before: a stop amid a batch has the whole batch asked for again
+            file.remove()
 
 
 def _decides(config: VQTransConfig, transformer: Path) -> str:

@@ -31,7 +31,7 @@ def train(config: VQTransConfig, stage: Stage, data: Cohort, inputs: Mapping[str
     if stage.name == "tokens":
         return encode_cohort(config, data, inputs, out, run)
     if stage.name == "autoencoder":
-        recipe = AutoencoderRecipe(config.autoencoder, _on_native_grid(config, data, out, run), run)
+        recipe = AutoencoderRecipe(config.autoencoder, _on_native_grid(config, data, out), run)
         return fit(recipe, _horizon(config.autoencoder), out, run, stage.name)
     sequences = StoredTokens(inputs["tokens"], data)
     return fit(
@@ -39,13 +39,11 @@ def train(config: VQTransConfig, stage: Stage, data: Cohort, inputs: Mapping[str
     )
 
 
-def _on_native_grid(config: VQTransConfig, data: Cohort, out: Path, run: Run) -> Cohort:
+def _on_native_grid(config: VQTransConfig, data: Cohort, out: Path) -> Cohort:
     shape = config.native(data.protocol.grid.shape)
     if shape == data.protocol.grid.shape:
         return data
-    cohort = NativeCohort(data, shape, config.fit, out / "native")
-    cohort.prepare(SPLITS, run)
-    return cohort
+    return NativeCohort(data, shape, config.fit, out / "native")
 
 
 def _horizon(config: AutoencoderConfig | TransformerConfig) -> Horizon:

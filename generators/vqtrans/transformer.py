@@ -68,12 +68,15 @@ class CausalAttention(nn.Module):
         self.out_proj = nn.Linear(config.dim, config.dim)
 
     def forward(self, x: Tensor, past: LayerCache | None) -> Tensor:
-        """(B, n, C) to (B, n, C). past: what earlier tokens left; several tokens at once must be the first ones."""
+        """(B, n, C) to (B, n, C). past: what earlier tokens left.
+
+        With it attention is explicit: of few tokens its scores are small, and no fused kernel takes float64.
+        """
         query, key, value = (self._heads(project(x)) for project in (self.to_q, self.to_k, self.to_v))
-        if past is not None:
-            key, value = past.extended(key, value)
-            query = query.to(key.dtype)
-        mixed = attention(query, key, value, resolve(self.backend, x.device), is_causal=query.shape[2] > 1)
+        if past is None:
+            mixed = attention(query, key, value, resolve(self.backend, x.device), is_causal=True)
+        else:
+            mixed = attention(query, *past.extended(key, value), "math", is_causal=query.shape[2] > 1)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -130,14 +133,14 @@ class Transformer(nn.Module):
         return chunked_cross_entropy(hidden, self.to_logits, sequences, chunk)
 
     def logits(self, tokens: Tensor, cache: Cache | None = None, start: int = 0) -> Tensor:
-        """See `hidden`."""
+        """Of the token that follows each, (B, n, K + 1); see `hidden`."""
         out: Tensor = self.to_logits(self.hidden(tokens, cache, start))
         return out
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None, start: int = 0) -> Tensor:
         """What the logits are computed from, (B, n, C), of tokens (B, n) at positions start, start + 1, ...
 
-        cache: holds what the tokens before `start` left, and is filled with these. Several tokens at once start at 0.
+        cache: holds what the tokens before `start` left, and takes what these leave.
         """
         places = torch.arange(start, start + tokens.shape[1], device=tokens.device)
         x = self.token_embeddings(tokens) + self.position_embeddings["embedding"](places)
@@ -149,11 +152,11 @@ class Transformer(nn.Module):
                 x = block(x, past)
         return x
 
-    def cache(self, samples: int, tokens: int, dtype: torch.dtype, device: str) -> Cache:
-        """An empty cache for sequences of `tokens`."""
-        heads = self.config.heads
+    def cache(self, samples: int, tokens: int) -> Cache:
+        """An empty cache for sequences of `tokens`, where the weights are and of their type."""
+        heads, like = self.config.heads, self.to_logits.weight
         shape = (self.config.depth, samples, heads, tokens, self.config.dim // heads)
-        return Cache(*(torch.zeros(shape, dtype=dtype, device=device) for _ in range(2)))
+        return Cache(like.new_zeros(shape), like.new_zeros(shape))
 
 
 def chunked_cross_entropy(hidden: Tensor, to_logits: nn.Module, targets: Tensor, chunk: int) -> Tensor:

@@ -71,14 +71,16 @@ def attention(
 ) -> torch.Tensor:
     """softmax(Q K^T / sqrt(d)) V for (batch, heads, tokens, d) tensors; "math" is the explicit form, for reference.
 
-    is_causal: the n-th query sees the first n keys; there are as many of both. No mask is kept by any kernel but "math".
+    is_causal: each query sees the key at its own place and those before it. "math" takes fewer queries than keys, which
+    are then the last ones; the others raise ValueError, and keep no mask.
     """
-    if is_causal and query.shape[-2] != key.shape[-2]:
-        raise ValueError(f"causal attention of {query.shape[-2]} queries to {key.shape[-2]} keys: give as many of both")
+    queries, keys = query.shape[-2], key.shape[-2]
+    if is_causal and (queries > keys or (queries < keys and kernel != "math")):
+        raise ValueError(f"causal attention of {queries} queries to {keys} keys: give as many of both, or use 'math'")
     if kernel == "math":
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         if is_causal:
-            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1 + keys - queries)
             scores = scores.masked_fill(later, float("-inf"))
         probabilities = scores.softmax(dim=-1).to(value.dtype)
         return torch.matmul(probabilities, value)

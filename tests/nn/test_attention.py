@@ -66,10 +66,15 @@ def test_a_causal_query_sees_the_keys_up_to_its_own_and_no_later_one(kernel: str
         torch.testing.assert_close(found[:, :, n : n + 1], row, atol=1e-6, rtol=1e-5)
 
 
-def test_causal_attention_to_another_number_of_keys_is_refused() -> None:
+def test_fewer_causal_queries_than_keys_are_the_last_ones_and_fused_kernels_refuse_them() -> None:
     query, key, value = _qkv()
+    whole = attention(query, key, value, "math", is_causal=True)
+    last = attention(query[:, :, -5:], key, value, "math", is_causal=True)
+    torch.testing.assert_close(last, whole[:, :, -5:], atol=1e-6, rtol=1e-5)
     with pytest.raises(ValueError, match="1 queries to 24 keys"):
         attention(query[:, :, :1], key, value, "sdpa", is_causal=True)
+    with pytest.raises(ValueError, match="24 queries to 5 keys"):
+        attention(query, key[:, :, :5], value[:, :, :5], "math", is_causal=True)
 
 
 def test_auto_is_the_fused_attention_of_torch() -> None:
