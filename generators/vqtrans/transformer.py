@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from medlord_bench.checkpoints import load_model, load_strict, save_model
 from medlord_bench.contracts import Shape
+from medlord_bench.errors import UserError
 from medlord_bench.nn.attention import attention, resolve
 
 from .configs import TransformerNetConfig
@@ -203,9 +203,15 @@ def save_transformer(
 def load_transformer(folder: Path) -> Trained:
     """What `save_transformer` wrote, frozen, on the CPU. Raises `MissingError` or `UserError` naming the file."""
     described, tensors = load_model(folder, KIND)
-    config = TransformerNetConfig.model_validate(described["net"])
-    net = Transformer(config, described["codes"], described["positions"])
+    try:
+        config = TransformerNetConfig.model_validate(described["net"])
+        codes, positions, (x, y, z) = int(described["codes"]), int(described["positions"]), described["shape"]
+    except (KeyError, ValueError, TypeError) as error:  # pydantic's are ValueErrors
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{folder / 'model.json'}: expected the fields net, codes, positions and shape ({reason}); restore the file "
+            "or train again"
+        ) from None
+    net = Transformer(config, codes, positions)
     load_strict(net, tensors, str(folder / "model.safetensors"))
-    x, y, z = described["shape"]
-    assert prod((x, y, z)) <= net.positions
     return Trained(net.eval().requires_grad_(False), (x, y, z))
