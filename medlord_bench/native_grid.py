@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medlord_bench.contracts import Cohort, Grid, LabelMap, Run, Shape, Split, Volume
-from medlord_bench.errors import Stopped
+from medlord_bench.contracts import Cohort, Grid, LabelMap, Shape, Split, Volume
 from medlord_bench.states import read_hu
 from medlord_bench.store import publish
 from medlord_bench.volume_fit import How, fit, fit_labels, place, restore
@@ -44,36 +43,27 @@ def from_native(volume: Volume, grid: Shape, affine: NDArray[np.float64], how: H
 
 
 class NativeCohort:
-    """A cohort on the model's grid: `contracts.Cohort` over volumes kept in `folder`, from which patches are cut fast."""
+    """A cohort on the model's grid: `contracts.Cohort`. Each volume is made when it is first asked for, and kept in
+    `folder`, from which patches are cut fast.
+    """
 
     def __init__(self, data: Cohort, shape: Shape, how: How, folder: Path) -> None:
         self.data, self.how, self.folder = data, how, folder
+        folder.mkdir(parents=True, exist_ok=True)
         grid = native_grid(data.protocol.grid, shape, how)
         self.protocol = data.protocol.model_copy(update={"grid": grid})
         self.label_names: Mapping[int, str] = data.label_names
-
-    def prepare(self, splits: Sequence[Split], run: Run) -> None:
-        """Make what is not there yet. Raises `Stopped` between cases."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        cases = [case for split in splits for case in self.ids(split)]
-        grid, affine = self.protocol.grid, self.data.protocol.grid.affine()
-        with run.progress.task("bring onto the model's grid", len(cases)) as task:
-            for case in cases:
-                if not self._path(case).exists():
-                    made = to_native(Volume(self.data.hu(case), affine), grid.shape, grid.hu_window, self.how)
-                    publish(self._path(case), partial(np.save, arr=made.hu, allow_pickle=False))
-                    if run.stop():
-                        raise Stopped("bring onto the model's grid: stopped, saved")
-                task.advance()
-
-    def _path(self, case_id: str) -> Path:
-        return self.folder / f"{case_id}.npy"
 
     def ids(self, split: Split) -> Sequence[str]:
         return self.data.ids(split)
 
     def hu(self, case_id: str) -> NDArray[np.int16]:
-        return read_hu(self._path(case_id))
+        path = self.folder / f"{case_id}.npy"
+        if not path.exists():
+            grid, affine = self.protocol.grid, self.data.protocol.grid.affine()
+            made = to_native(Volume(np.asarray(self.data.hu(case_id)), affine), grid.shape, grid.hu_window, self.how)
+            publish(path, partial(np.save, arr=made.hu, allow_pickle=False))
+        return read_hu(path)
 
     def labels(self, case_id: str) -> NDArray[np.uint8] | None:
         labels = self.data.labels(case_id)
@@ -82,10 +72,6 @@ class NativeCohort:
         return fit_labels(LabelMap(labels, np.eye(4), {}), self.protocol.grid, self.how).labels
 
 
-def on_native_grid(data: Cohort, shape: Shape, how: How, folder: Path, splits: Sequence[Split], run: Run) -> Cohort:
-    """The cohort on the model's grid: `data` itself where that is the protocol's, else made in `folder`."""
-    if shape == data.protocol.grid.shape:
-        return data
-    cohort = NativeCohort(data, shape, how, folder)
-    cohort.prepare(splits, run)
-    return cohort
+def on_native_grid(data: Cohort, shape: Shape, how: How, folder: Path) -> Cohort:
+    """The cohort on the model's grid: `data` itself where that is the protocol's, else kept in `folder`."""
+    return data if shape == data.protocol.grid.shape else NativeCohort(data, shape, how, folder)

@@ -35,7 +35,7 @@ ALIGNMENT = 4  # voxels to a feature: a slab that begins in between would be com
 
 def train(config: HAGANConfig, stage: Stage, data: Cohort, out: Path, run: Run) -> Path:
     """Train the one stage in `out`; see `contracts.Generator.train`."""
-    cohort = on_native_grid(data, config.net.shape, "resize", out / "native", SPLITS, run)
+    cohort = on_native_grid(data, config.net.shape, "resize", out / "native")
     training = config.training
     selection = "last" if training.selection == "fid" else training.selection
     horizon = Horizon(training.steps, training.validate_every, training.checkpoint_every, selection, stage.choice)

@@ -16,7 +16,7 @@ from medlord_bench.checks import Check
 from medlord_bench.checks.common import configures, imports_nothing_heavy, phantom, version_of
 from medlord_bench.cohort import StoredCohort
 from medlord_bench.config import merged, nested, validate
-from medlord_bench.contracts import SPLITS, DataProtocol, Generator, Purpose, Rehearsable, Request, Run, Stage, Volume
+from medlord_bench.contracts import DataProtocol, Generator, Purpose, Rehearsable, Request, Run, Stage, Volume
 from medlord_bench.errors import Stopped
 from medlord_bench.hashing import file_sha256
 
@@ -98,8 +98,7 @@ def _trains(generator: Any, stage: Stage, cohort: StoredCohort, weights: dict[st
         return
     stopped, other = 0, out / f"{stage.name}-stopped"
     resumed: Path | None = None
-    cases = sum(len(cohort.ids(split)) for split in SPLITS)  # a training may stop after each while it prepares them
-    for _ in range(stage.steps + cases + 2):
+    for _ in range(stage.steps + 2):
         try:
             resumed = generator.train(stage, cohort, inputs, other, dataclasses.replace(run, stop=lambda: True))
             break

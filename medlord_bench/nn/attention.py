@@ -66,20 +66,33 @@ def fused_kernels(device: str | torch.device) -> Iterator[None]:
         yield
 
 
-def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kernel: Kernel) -> torch.Tensor:
-    """softmax(Q K^T / sqrt(d)) V for (batch, heads, tokens, d) tensors; "math" is the explicit form, for reference."""
+def attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kernel: Kernel, is_causal: bool = False
+) -> torch.Tensor:
+    """softmax(Q K^T / sqrt(d)) V for (batch, heads, tokens, d) tensors; "math" is the explicit form, for reference.
+
+    is_causal: each query sees the key at its own place and those before it. "math" takes fewer queries than keys, which
+    are then the last ones; the others raise ValueError, and keep no mask.
+    """
+    queries, keys = query.shape[-2], key.shape[-2]
+    if is_causal and (queries > keys or (queries < keys and kernel != "math")):
+        raise ValueError(f"causal attention of {queries} queries to {keys} keys: give as many of both, or use 'math'")
     if kernel == "math":
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        if is_causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1 + keys - queries)
+            scores = scores.masked_fill(later, float("-inf"))
         probabilities = scores.softmax(dim=-1).to(value.dtype)
         return torch.matmul(probabilities, value)
     if kernel == "xformers":
         import xformers.ops
 
         tokens_first = [x.transpose(1, 2) for x in (query, key, value)]  # (B, N, heads, d)
-        mixed: torch.Tensor = xformers.ops.memory_efficient_attention(*tokens_first)
+        bias = {"attn_bias": xformers.ops.LowerTriangularMask()} if is_causal else {}
+        mixed: torch.Tensor = xformers.ops.memory_efficient_attention(*tokens_first, **bias)
         return mixed.transpose(1, 2)
     with fused_kernels(query.device):
-        return functional.scaled_dot_product_attention(query, key, value)
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
 
 
 class MultiHeadAttention(nn.Module):

@@ -47,7 +47,6 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> StoredCohort:
 def recipe(cohort: StoredCohort, run: Run) -> GANRecipe:
     generator = plugin()
     data = NativeCohort(cohort, generator.config.net.shape, "resize", run.scratch / "native")
-    data.prepare(("train", "val"), run)
     return GANRecipe(generator.config, data, run)
 
 

@@ -25,11 +25,19 @@ def fake_xformers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """An xformers whose one function attends to (batch, tokens, heads, channels), in float64."""
     ops = ModuleType("xformers.ops")
 
-    def memory_efficient_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    class LowerTriangularMask:
+        pass
+
+    def memory_efficient_attention(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_bias: LowerTriangularMask | None = None
+    ) -> torch.Tensor:
         scores = torch.einsum("bnhd,bmhd->bhnm", query.double(), key.double()) / query.shape[-1] ** 0.5
+        if attn_bias is not None:
+            scores = scores + torch.full(scores.shape[-2:], -torch.inf, dtype=torch.float64).triu(1)
         return torch.einsum("bhnm,bmhd->bnhd", scores.softmax(-1), value.double()).to(value.dtype)
 
     ops.memory_efficient_attention = memory_efficient_attention  # type: ignore[attr-defined]
+    ops.LowerTriangularMask = LowerTriangularMask  # type: ignore[attr-defined]
     package = ModuleType("xformers")
     package.ops = ops  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "xformers", package)
@@ -47,6 +55,26 @@ def test_every_kernel_computes_softmax_attention(kernel: str, fake_xformers: Mod
             rows = [torch.exp(k @ row / 8**0.5) for row in q]
             expected[batch, head] = torch.stack([weights @ v / weights.sum() for weights in rows]).float()
     torch.testing.assert_close(attention(query, key, value, kernel), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "math", "xformers"])
+def test_a_causal_query_sees_the_keys_up_to_its_own_and_no_later_one(kernel: str, fake_xformers: ModuleType) -> None:
+    query, key, value = _qkv()
+    found = attention(query, key, value, kernel, is_causal=True)
+    for n in range(query.shape[2]):  # each row by itself, over the keys it may see
+        row = attention(query[:, :, n : n + 1], key[:, :, : n + 1], value[:, :, : n + 1], kernel)
+        torch.testing.assert_close(found[:, :, n : n + 1], row, atol=1e-6, rtol=1e-5)
+
+
+def test_fewer_causal_queries_than_keys_are_the_last_ones_and_fused_kernels_refuse_them() -> None:
+    query, key, value = _qkv()
+    whole = attention(query, key, value, "math", is_causal=True)
+    last = attention(query[:, :, -5:], key, value, "math", is_causal=True)
+    torch.testing.assert_close(last, whole[:, :, -5:], atol=1e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match="1 queries to 24 keys"):
+        attention(query[:, :, :1], key, value, "sdpa", is_causal=True)
+    with pytest.raises(ValueError, match="24 queries to 5 keys"):
+        attention(query, key[:, :, :5], value[:, :, :5], "math", is_causal=True)
 
 
 def test_auto_is_the_fused_attention_of_torch() -> None:

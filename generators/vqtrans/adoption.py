@@ -1,0 +1,170 @@
+"""Weights instead of training: ours from an earlier run, or a VQVAE and a DecoderOnlyTransformer of MONAI's.
+
+Whatever MONAI's files do not hold is taken from the configuration: it is said in the log and written into `model.json`
+("assumed").
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+
+from torch import Tensor
+
+from medlord_bench.checkpoints import load_model, load_strict, read_torch, stored_models
+from medlord_bench.contracts import Cohort, Run, Stage
+from medlord_bench.errors import MissingError, UserError
+from medlord_bench.hashing import file_sha256
+from medlord_bench.nn.vqgan import VQGAN, config_from_state
+from medlord_bench.nn.vqgan_training import KIND as AUTOENCODER
+from medlord_bench.nn.vqgan_training import hu_window, load_autoencoder, save_autoencoder
+
+from .configs import TransformerNetConfig, VQTransConfig
+from .tokens import TokensFacts, facts_of, read_facts
+from .transformer import KIND as TRANSFORMER
+from .transformer import Transformer, load_transformer, save_transformer
+
+KINDS = {"autoencoder": AUTOENCODER, "transformer": TRANSFORMER}
+NAMES = {"autoencoder": ("vqvae", "vqgan", "autoencoder"), "transformer": ("transformer",)}  # of MONAI's files
+ENDINGS = (".pt", ".pth", ".ckpt")
+WRAPPED = ("state_dict", "model_state_dict", "model")
+MASK = re.compile(r"blocks\.\d+\.attn\.causal_mask")  # a buffer of MONAI's: n x n, tells nothing
+
+
+def adopt(
+    config: VQTransConfig, stage: Stage, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run
+) -> Path:
+    """One stage's weights from `source`; see `contracts.Generator.adopt`.
+
+    source: a run's `weights` folder or a folder of ``<stage>/model.json``, or a folder of MONAI's files, named so that
+    they can be told apart (``*vqvae*.pt``, ``*transformer*.pt``). Nothing is encoded, since nothing is trained on it.
+    """
+    folder = out / "adopted"
+    shutil.rmtree(folder, ignore_errors=True)
+    if stage.name == "tokens":
+        facts_of(config, load_autoencoder(inputs["autoencoder"], "cpu"), data).write(folder)
+        return folder
+    path = _find(source, stage.name)
+    if stage.name == "autoencoder":
+        return _adopt_autoencoder(config, path, data, folder, run)
+    return _adopt_transformer(config, path, read_facts(inputs["tokens"]), folder, run)
+
+
+def _find(source: Path, stage: str) -> Path:
+    """A stage's weights in what `--weights` names. Raises `MissingError` or `UserError` unless there is exactly one."""
+    found = [*stored_models(source, stage, KINDS[stage]), *_theirs(source, stage)]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); leave one of them")
+    if not found:
+        raise MissingError(
+            f"--weights {source}: nothing for the stage {stage}; expected a folder with {stage}/model.json, a run's "
+            f"weights folder, or MONAI's *{NAMES[stage][0]}*.pt"
+        )
+    return found[0]
+
+
+def _theirs(source: Path, stage: str) -> list[Path]:
+    files = [source] if source.is_file() else sorted(p for p in source.glob("*") if p.suffix in ENDINGS)
+    return [path for path in files if _named(path) == stage]
+
+
+def _named(path: Path) -> str | None:
+    name = path.name.lower()  # the transformer's first: "vqvae_transformer.pt" is one
+    return next((s for s in ("transformer", "autoencoder") if any(part in name for part in NAMES[s])), None)
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, bare or under a usual name, without the stored causal masks."""
+    found = read_torch(path)
+    for name in WRAPPED:
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
+            break
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise UserError(f"{path}: no state dict; expected tensors by name, bare or under {', '.join(WRAPPED)}")
+    return {name: tensor for name, tensor in found.items() if not MASK.fullmatch(name)}
+
+
+def _origin(path: Path, assumed: Mapping[str, object], run: Run) -> dict[str, object]:
+    """What is written down of a converted file, and said."""
+    told = "; ".join(f"{name} {value}" for name, value in assumed.items())
+    run.log.warning("converted from %s; assumed, since it does not say: %s", path, told)
+    return {"converted_from": {"file": path.name, "sha256": file_sha256(path)}, "assumed": dict(assumed)}
+
+
+# ------------------------------------------------------------------------------------------------------------ the stages
+def _adopt_autoencoder(config: VQTransConfig, path: Path, data: Cohort, folder: Path, run: Run) -> Path:
+    if path.is_dir():
+        net, window = load_autoencoder(path, "cpu"), hu_window(path)
+    else:
+        state = _state(path)
+        net, window = VQGAN(config_from_state(state)), data.protocol.grid.hu_window
+        load_strict(net, state, str(path))
+    facts_of(config, net, data)  # it must take the grid
+    if path.is_dir():
+        shutil.copytree(path, folder)
+    else:
+        save_autoencoder(folder, net, window, _origin(path, {"hu_window": list(window)}, run))
+    return folder
+
+
+def _adopt_transformer(config: VQTransConfig, path: Path, facts: TokensFacts, folder: Path, run: Run) -> Path:
+    if path.is_dir():
+        trained = load_transformer(path)
+        described, _ = load_model(path, TRANSFORMER)
+        _check(trained.net, facts, path)
+        theirs = (trained.shape, tuple(described["grid"]), described["fit"])
+        if theirs != (facts.shape, facts.grid, facts.fit):
+            raise UserError(
+                f"{path / 'model.json'}: trained on the grid {theirs[1]} by {theirs[2]}, the configuration asks for "
+                f"{facts.grid} by {facts.fit}; set grid and fit to the weights'"
+            )
+        shutil.copytree(path, folder)
+        return folder
+    state = _state(path)
+    net = Transformer(*_architecture(state, config.transformer.net, path))
+    load_strict(net, state, str(path))
+    _check(net, facts, path)
+    assumed = {"heads": net.config.heads, "order": "raster", "grid": list(facts.grid), "fit": facts.fit}
+    on_grid = {"grid": list(facts.grid), "fit": facts.fit}
+    save_transformer(folder, net, net.state_dict(), facts.shape, {**on_grid, **_origin(path, assumed, run)})
+    return folder
+
+
+def _architecture(
+    state: Mapping[str, Tensor], like: TransformerNetConfig, path: Path
+) -> tuple[TransformerNetConfig, int, int]:
+    """Network, codes and positions, read off shapes. like: has what shapes do not tell, the heads."""
+    try:
+        tokens, dim = state["token_embeddings.weight"].shape
+        positions = len(state["position_embeddings.embedding.weight"])
+    except (KeyError, ValueError):
+        raise UserError(
+            f"{path}: not a transformer as MONAI lays it out; expected token_embeddings.weight and "
+            "position_embeddings.embedding.weight: give the state dict of a DecoderOnlyTransformer"
+        ) from None
+    depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+    if not depth or dim % like.heads:
+        raise UserError(
+            f"{path}: {depth} blocks of width {dim}, expected some and a multiple of heads = {like.heads}; "
+            "set transformer.net.heads to what it was trained with"
+        )
+    return like.model_copy(update={"dim": dim, "depth": depth}), tokens - 1, positions
+
+
+def _check(net: Transformer, facts: TokensFacts, where: Path) -> None:
+    if net.codes != facts.codes:
+        raise UserError(
+            f"{where}: a transformer on {net.codes} codes, the autoencoder has {facts.codes}; "
+            "give the two that were trained together"
+        )
+    length = prod(facts.shape)
+    if net.positions not in (length, length + 1):  # the reference's has a position that is never used
+        raise UserError(
+            f"{where}: a transformer for {net.positions} tokens, the grid {facts.grid} has {length}; "
+            "set grid to the one it was trained on"
+        )

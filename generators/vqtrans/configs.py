@@ -1,0 +1,120 @@
+"""Configuration of VQ-Trans; its autoencoder's is the core's. Imports no torch: plugins are listed fast."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from medlord_bench.contracts import AttentionBackend, Frozen, Precision, Selection, Shape
+from medlord_bench.nn.vqgan_config import AutoencoderConfig, VQGANConfig
+
+Positive = Annotated[int, Field(gt=0)]
+
+# The reference code's network (marksgraham/transformer-ood, src/trainers/vqvae.py: four levels, so 16 times), with the
+# codebook of 2,048 that its README trains; the code has 256.
+VQGAN_16X = VQGANConfig(
+    channels=(128, 128, 128, 256), res_layers=3, codes=2048, dim=32, decay=0.99, restart_below=0.05, checkpointing=True
+)
+
+
+class TransformerNetConfig(Frozen):
+    """The decoder-only transformer; defaults are the reference code's.
+
+    attention: see `medlord_bench.nn.attention.resolve`.
+    checkpointing: recompute each block's activations in the backward pass; same result, less memory.
+    """
+
+    dim: Positive = 256
+    depth: Positive = 22
+    heads: Positive = 8
+    attention: AttentionBackend = "auto"
+    checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> TransformerNetConfig:
+        if self.dim % self.heads:
+            raise ValueError(f"dim = {self.dim} is no multiple of heads = {self.heads}")
+        return self
+
+
+class TransformerConfig(Frozen):
+    """How the transformer is trained: mean cross-entropy of the next token, over whole sequences.
+
+    batch: sequences of one step, computed in parts of `micro_batch` (no change of result but rounding).
+    lr_decay: factor on the learning rate after every step.
+    ema_decay: of the averaged weights, which are the ones that are validated, exported and sampled.
+    loss_chunk: tokens whose logits are in memory at once; no change of result but rounding.
+    """
+
+    net: TransformerNetConfig = TransformerNetConfig()
+    batch: Positive = 4
+    micro_batch: Positive = 4
+    steps: Annotated[int, Field(ge=0)] = 100_000
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    precision: Precision = "fp16"
+    loss_chunk: Positive = 2048
+    validate_every: Positive = 1_000
+    checkpoint_every: Positive = 1_000
+    selection: Selection = "best"
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> TransformerConfig:
+        if self.batch % self.micro_batch:
+            raise ValueError(f"batch = {self.batch} is no multiple of micro_batch = {self.micro_batch}")
+        return self
+
+
+class TokensConfig(Frozen):
+    """Encoding the cohort into code indices."""
+
+    precision: Precision = "fp32"
+    tile: Shape | None = Field(None, description="encode in boxes of this many voxels; same result, less memory")
+
+
+class SamplingConfig(Frozen):
+    """Drawing volumes.
+
+    top_k, top_p: draw among the k likeliest codes, and among the fewest that hold this much probability; None: all.
+    tokens_precision: of the transformer. Rounding decides between two codes that are almost equally likely, and all that
+    follows such a token differs: in float32 a sequence of 12,544 tokens then depends on its batch now and then.
+    precision, tile: of the autoencoder.
+    """
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_k: Positive | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    tokens_precision: Literal["fp64", "fp32"] = "fp64"
+    precision: Precision = "fp32"
+    tile: Shape | None = None
+
+
+class VQTransConfig(Frozen):
+    """The whole model. Departures of each preset from the paper are written in `presets.py`.
+
+    grid: the grid that the model works on; None for the protocol's.
+    fit: how volumes get from the protocol's grid to that one and back: "resize" keeps the field of view, "crop-pad" keeps
+    the voxels about the centre and gives air outside.
+    """
+
+    grid: Shape | None = None
+    fit: Literal["resize", "crop-pad"] = "resize"
+    autoencoder: AutoencoderConfig = AutoencoderConfig(
+        net=VQGAN_16X,
+        batch=4,
+        micro_batch=4,
+        lr_g=1e-4,
+        lr_d=5e-4,
+        perceptual=0.001,
+        adversarial=0.01,
+    )
+    tokens: TokensConfig = TokensConfig()
+    transformer: TransformerConfig = TransformerConfig()
+    sampling: SamplingConfig = SamplingConfig()
+
+    def native(self, shape: Shape) -> Shape:
+        """The grid that the model works on where the protocol's is `shape`."""
+        return self.grid or shape

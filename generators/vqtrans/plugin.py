@@ -1,0 +1,117 @@
+"""VQ-Trans as a plugin: a VQ-GAN and a transformer that draws its codes one by one (the paper's baseline, section 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from medlord_bench.contracts import (
+    Capability,
+    Cohort,
+    DataProtocol,
+    Failure,
+    Purpose,
+    Reads,
+    Rehearsal,
+    Request,
+    Run,
+    Saving,
+    Stage,
+    Volume,
+)
+from medlord_bench.errors import UserError
+
+from .configs import VQTransConfig
+from .presets import PRESETS, VARIANTS
+
+
+class VQTrans:
+    """VQ-Trans: an autoregressive transformer on the codes of a VQ-GAN that downsamples 16 times."""
+
+    Config: ClassVar[type[VQTransConfig]] = VQTransConfig
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"unconditional", "reconstructs"})
+
+    def __init__(self, config: VQTransConfig) -> None:
+        self.config = config
+
+    def check(self, data: DataProtocol) -> None:
+        """The model's grid must pass the autoencoder's levels and hold a patch; train and val need cases."""
+        config = self.config
+        for split in ("train", "val"):
+            if not data.counts.get(split):
+                raise UserError(
+                    f"{data.name}: no {split} case, and VQ-Trans trains on train and chooses on val: give one"
+                )
+        shape, factor = config.native(data.grid.shape), config.autoencoder.net.factor
+        if any(side % factor for side in shape):
+            near = tuple(factor * max(1, round(side / factor)) for side in shape)
+            raise UserError(
+                f"grid {shape}: the autoencoder needs sides that are multiples of {factor}; the nearest such grid is "
+                f"{near}: --set generator.grid={','.join(map(str, near))} brings volumes there and back"
+            )
+        if any(side > full for side, full in zip(config.autoencoder.patch, shape, strict=True)):
+            raise UserError(
+                f"autoencoder.patch {config.autoencoder.patch}: larger than the grid {shape}; "
+                "choose a smaller patch with --set generator.autoencoder.patch=X,Y,Z"
+            )
+
+    def available(self, data: DataProtocol) -> int | None:
+        """Any number of samples."""
+        return None
+
+    def stages(self) -> Sequence[Stage]:
+        """Autoencoder; the cohort's codes, encoded once; transformer."""
+        config, grid = self.config, self._grid()
+        autoencoder, transformer = (
+            part.model_dump(mode="json", exclude={"steps"}) for part in (config.autoencoder, config.transformer)
+        )
+        return (
+            Stage("autoencoder", autoencoder | grid, config.autoencoder.steps),
+            Stage("tokens", config.tokens.model_dump(mode="json") | grid, None, ("autoencoder",)),
+            Stage("transformer", transformer, config.transformer.steps, ("tokens",)),
+        )
+
+    def reads(self, purpose: Purpose) -> Reads:
+        if purpose == "reconstruct":
+            return Reads(("autoencoder",), {"precision": self.config.sampling.precision} | self._grid())
+        sampling = self.config.sampling.model_dump(mode="json", exclude={"tile"})
+        return Reads(("autoencoder", "transformer"), sampling | self._grid())
+
+    def _grid(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json", include={"grid", "fit"})
+
+    def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+        from . import training
+
+        return training.train(self.config, stage, data, inputs, out, run)
+
+    def adopt(self, stage: Stage, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+        from . import adoption
+
+        return adoption.adopt(self.config, stage, source, data, inputs, out, run)
+
+    def sample(self, weights: Mapping[str, Path], requests: Sequence[Request], run: Run) -> Iterator[Volume | Failure]:
+        from . import sampling
+
+        return sampling.sample(self.config, weights, requests, run)
+
+    def reconstruct(
+        self, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
+    ) -> Iterator[Volume | Failure]:
+        from . import sampling
+
+        return sampling.reconstruct(self.config, weights, volumes, run)
+
+    def rehearsals(self, data: DataProtocol) -> Sequence[Rehearsal]:
+        from . import rehearsals
+
+        return rehearsals.rehearsals(self.config, data)
+
+    def savings(self, during: str) -> Sequence[Saving]:
+        from . import rehearsals
+
+        return rehearsals.savings(self.config, during)

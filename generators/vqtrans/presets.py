@@ -1,0 +1,117 @@
+"""VQ-Trans's presets and variants, as data; each departure from the paper stands beside the preset.
+
+What the paper states (section 2.2): a VQ-GAN that downsamples 16 times, so that a sequence has 12,544 tokens; a
+transformer that predicts them one by one; fits 24 GB. 12,544 = 28 x 28 x 16, which is a volume of 448x448x256, where
+512x512x256 would give 16,384; how volumes get there it does not say. All else is the reference code's
+(marksgraham/transformer-ood, of the authors that the paper cites), or, where that trains on another kind of data, ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .configs import VQGAN_16X
+
+# The paper's model: there is no other preset for it. Where it is silent: volumes are resized to 448x448x256 (`fit`) and
+# samples back; patches of 128 cubed and their 250,000 steps are those that the paper gives for MedLoRD's VQ-GAN; 2,048
+# codes are the reference's README's, their 32 channels its code's; 100,000 steps of the transformer are ours, the best
+# on the validation split is published. Departures from the reference: AdamW instead of Adam; averaged weights; a
+# squeezenet instead of an alexnet in the perceptual loss, instance norm in the discriminator; no cold start of the
+# codebook, and codes that are hardly used are moved onto data. Mixed precision and recomputed activations of the
+# autoencoder are for memory. No tiles: with so deep an encoder each would read most of the volume.
+FITTED: Mapping[str, Any] = {
+    "grid": (448, 448, 256),
+    "fit": "resize",
+    "autoencoder": {
+        "net": VQGAN_16X.model_dump(mode="json"),
+        "patch": (128, 128, 128),
+        "batch": 4,
+        "micro_batch": 4,
+        "steps": 250_000,
+        "lr_g": 1e-4,
+        "lr_d": 5e-4,
+        "perceptual": 0.001,
+        "adversarial": 0.01,
+    },
+    "tokens": {"precision": "fp16"},
+    "transformer": {"net": {"dim": 256, "depth": 22, "heads": 8}, "batch": 4, "micro_batch": 4, "steps": 100_000},
+    "sampling": {"precision": "fp16"},
+}
+
+# The whole model in minutes on two cores, for grids of about 64 voxels a side. Departures: the protocol's own grid,
+# downsampled 8 times (16 would leave 48 tokens of a phantom), a codebook of 256 x 8, few channels, a transformer of 4
+# blocks, small patches, minutes of training, higher learning rates that decay, float32, and a perceptual weight of 0
+# (its backbone would have to be downloaded).
+TINY: Mapping[str, Any] = {
+    "autoencoder": {
+        "net": {
+            "channels": (16, 32, 64),
+            "res_layers": 1,
+            "codes": 256,
+            "dim": 8,
+            "decay": 0.95,
+            "restart_below": 0.05,
+        },
+        "patch": (32, 32, 32),
+        "batch": 4,
+        "micro_batch": 4,
+        "steps": 2000,
+        "lr_g": 1e-3,
+        "lr_d": 5e-4,
+        "lr_decay": 0.999,
+        "perceptual": 0.0,
+        "adversarial": 0.005,
+        "adversarial_warmup": 1000,
+        "discriminator_channels": 8,
+        "discriminator_layers": 2,
+        "precision": "fp32",
+        "validate_every": 250,
+        "checkpoint_every": 250,
+    },
+    "transformer": {
+        "net": {"dim": 96, "depth": 4, "heads": 4},
+        "batch": 4,
+        "micro_batch": 4,
+        "steps": 600,
+        "lr": 1e-3,
+        "lr_decay": 0.998,
+        "ema_decay": 0.99,
+        "precision": "fp32",
+        "validate_every": 50,
+        "checkpoint_every": 100,
+    },
+}
+
+# Seconds: for the contract check and for tests. Learns nothing worth looking at.
+SMOKE: Mapping[str, Any] = {
+    "autoencoder": {
+        **TINY["autoencoder"],
+        # In so few steps one code takes every latent: move all the others onto data, or all samples are the same.
+        "net": {**TINY["autoencoder"]["net"], "channels": (8, 8, 8), "codes": 32, "restart_below": 0.9},
+        "patch": (16, 16, 16),
+        "discriminator_layers": 1,
+        "batch": 2,
+        "micro_batch": 1,
+        "steps": 6,
+        "validation_patches": 2,
+        "validate_every": 3,
+        "checkpoint_every": 2,
+    },
+    "transformer": {
+        **TINY["transformer"],
+        "net": {"dim": 32, "depth": 2, "heads": 2},
+        "batch": 2,
+        "micro_batch": 1,
+        "steps": 6,
+        "validate_every": 3,
+        "checkpoint_every": 2,
+    },
+}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {"24gb": FITTED, "tiny": TINY, "smoke": SMOKE}
+
+# untrained: the initial weights, as a contestant that any training must beat.
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "untrained": {"autoencoder": {"steps": 0}, "transformer": {"steps": 0}},
+}

@@ -1,0 +1,122 @@
+"""VQ-Trans's training stages, each a recipe in the bench's loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from medlord_bench import seeds
+from medlord_bench.contracts import Cohort, Run, Split, Stage
+from medlord_bench.errors import UserError
+from medlord_bench.native_grid import on_native_grid
+from medlord_bench.nn.ema import EMA
+from medlord_bench.nn.vqgan_config import AutoencoderConfig
+from medlord_bench.nn.vqgan_training import AutoencoderRecipe
+from medlord_bench.training import Horizon, Optimiser, Stateful, autocast, fit
+
+from .configs import TransformerConfig, VQTransConfig
+from .tokens import SPLITS, StoredTokens, TokensFacts, encode_cohort
+from .transformer import Transformer, save_transformer
+
+
+def train(config: VQTransConfig, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+    """Train one stage in `out`; see `contracts.Generator.train`."""
+    if stage.name == "tokens":
+        return encode_cohort(config, data, inputs, out, run)
+    if stage.name == "autoencoder":
+        shape = config.native(data.protocol.grid.shape)
+        cohort = on_native_grid(data, shape, config.fit, out / "native")
+        recipe = AutoencoderRecipe(config.autoencoder, cohort, run)
+        return fit(recipe, _horizon(config.autoencoder), out, run, stage.name)
+    sequences = StoredTokens(inputs["tokens"], data)
+    return fit(
+        TransformerRecipe(config.transformer, sequences, run), _horizon(config.transformer), out, run, stage.name
+    )
+
+
+def _horizon(config: AutoencoderConfig | TransformerConfig) -> Horizon:
+    return Horizon(config.steps, config.validate_every, config.checkpoint_every, config.selection)
+
+
+class Sequences(Protocol):
+    """The cohort's codes."""
+
+    facts: TokensFacts
+
+    def ids(self, split: Split) -> Sequence[str]: ...
+
+    def sequence(self, case_id: str) -> Tensor: ...
+
+
+class TransformerRecipe:
+    """What the last stage optimises: a `training.Recipe`."""
+
+    def __init__(self, config: TransformerConfig, data: Sequences, run: Run) -> None:
+        self.config, self.data, self.run = config, data, run
+        for split in SPLITS:
+            if not data.ids(split):
+                raise UserError(f"transformer: the {split} split is empty; it needs at least one case")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds.derive(run.seed, "transformer", "initial weights"))
+            self.net = Transformer(config.net, data.facts.codes, prod(data.facts.shape)).to(run.device)
+        self.ema = EMA(self.net, config.ema_decay)
+        self.optimiser = Optimiser(
+            [parameter for parameter in self.net.parameters() if parameter.requires_grad],
+            lr=config.lr,
+            precision=config.precision,
+            clip=config.clip,
+            lr_factor=lambda step: config.lr_decay**step,
+        )
+
+    def stateful(self) -> Mapping[str, Stateful]:
+        return {"net": self.net, "ema": self.ema, "optimiser": self.optimiser}
+
+    def batch(self, step: int) -> Tensor:
+        """Sequences int64 (batch, N) on the CPU; cases in a new order each epoch."""
+        first = step * self.config.batch
+        return torch.stack([self.data.sequence(self._case(first + i)) for i in range(self.config.batch)])
+
+    def _case(self, n: int) -> str:
+        """The n-th case of the training."""
+        cases = self.data.ids("train")
+        epoch, place = divmod(n, len(cases))
+        order = torch.randperm(len(cases), generator=seeds.torch_rng(self.run.seed, "transformer", "epoch", epoch))
+        return cases[int(order[place])]
+
+    def step(self, step: int, batch: Tensor) -> Mapping[str, Tensor | float]:
+        self.net.train()
+        total, share = torch.zeros((), device=self.run.device), self.config.micro_batch / len(batch)
+        for sequences in batch.split(self.config.micro_batch):
+            with autocast(self.config.precision, self.run.device):
+                loss = share * self.net(sequences.to(self.run.device), self.config.loss_chunk)
+            self.optimiser.backward(loss)
+            total += loss.detach()
+        if self.optimiser.step(step):
+            self.ema.update(self.net)
+        return {"loss": total}
+
+    @torch.no_grad()
+    def validate(self, step: int) -> Mapping[str, float]:
+        """Mean cross-entropy of the averaged weights over the validation cases."""
+        self.net.eval()
+        losses = []
+        for case in self.data.ids("val"):
+            sequences = self.data.sequence(case)[None].to(self.run.device)
+            with autocast(self.config.precision, self.run.device):
+                losses.append(functional_call(self.net, self.ema.shadow, (sequences, self.config.loss_chunk)))
+        return {"loss": float(torch.stack(losses).double().mean())}
+
+    def export(self, folder: Path) -> None:
+        """The averaged weights."""
+        averaged = copy.deepcopy(self.net)
+        self.ema.copy_to(averaged)
+        facts, training = self.data.facts, self.config.model_dump(mode="json", exclude={"net"})
+        on_grid = {"grid": list(facts.grid), "fit": facts.fit}
+        save_transformer(folder, averaged, averaged.state_dict(), facts.shape, {**on_grid, "training": training})
