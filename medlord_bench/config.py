@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from medlord_bench import registry
-from medlord_bench.contracts import DataProtocol, Frozen
+from medlord_bench.contracts import DataProtocol, Frozen, How, OnItsOwnGrid, Shape
 from medlord_bench.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -60,6 +60,7 @@ class RunSpec(Frozen):
     samples: int = Field(ge=0, description="unconditional samples per contestant")
     conditional: bool = True
     seed: int = 0
+    train_steps: int | None = Field(None, ge=0, description="optimiser steps of each contestant; None: its preset's")
 
 
 class RunFile(Frozen):
@@ -70,7 +71,9 @@ class RunFile(Frozen):
     metrics: tuple[str, ...] = DEFAULT_METRICS
     samples: int | None = Field(None, ge=0)
     conditional: bool = True
+    resampled: bool = Field(True, description="real volumes through each generator's own grid, as rows of their own")
     seed: int = 0
+    train_steps: int | None = Field(None, ge=0, description="optimiser steps of each contestant, in all its stages")
     weights: Path | None = None
     set: dict[str, Any] = Field(default_factory=dict, description="dotted path -> value, as with --set")
 
@@ -262,13 +265,33 @@ def resolve(file: RunFile) -> RunSpec:
     samples = len(made.cases("test")) if file.samples is None else file.samples
     masks = made.protocol.masks
     return RunSpec(
-        contestants=contestants,
+        contestants=contestants + (_resampled(contestants, made.protocol) if file.resampled else ()),
         dataset=dataset,
         masks=None if masks in WITHOUT_SEGMENTER else plugin_spec("segmenters", masks, nested(file.set, masks)),
         metrics=tuple(metric_spec(name, made.protocol, file.set) for name in file.metrics),
         samples=samples,
         conditional=file.conditional,
         seed=file.seed,
+        train_steps=file.train_steps,
+    )
+
+
+def _resampled(contestants: Iterable[Contestant], data: DataProtocol) -> tuple[Contestant, ...]:
+    """Real volumes through the grid of each contestant that works on one of its own: what that alone costs."""
+    grids: dict[tuple[Shape, How], None] = {}
+    for one in contestants:
+        generator = make("generators", one)
+        if isinstance(generator, OnItsOwnGrid) and generator.native(data.grid)[0] != data.grid.shape:
+            grids[generator.native(data.grid)] = None
+    config = registry.load("generators", "holdout").Config if grids else None
+    return tuple(
+        Contestant(
+            label=f"holdout:through-{'x'.join(map(str, shape))}" + ("" if how == "resize" else "-cropped"),
+            plugin="holdout",
+            config=validate(config, {"through": shape, "fit": how}, "generator holdout").model_dump(mode="json"),
+        )
+        for shape, how in grids
+        if config is not None
     )
 
 

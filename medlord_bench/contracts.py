@@ -24,6 +24,7 @@ from medlord_bench.values import (
     Failure,
     Frozen,
     Grid,
+    How,
     Item,
     LabelMap,
     MetricInputs,
@@ -65,6 +66,7 @@ __all__ = [
     "Frozen",
     "Generator",
     "Grid",
+    "How",
     "Item",
     "LabelMap",
     "Metric",
@@ -228,6 +230,16 @@ class Rehearsable(Protocol):
 
     def savings(self, during: str) -> Sequence[Saving]:
         """What would make the work of a stage or purpose take less memory, the cheapest first."""
+        ...
+
+
+@runtime_checkable
+class OnItsOwnGrid(Protocol):
+    """A generator that works on a grid of its own, whatever the protocol's: the bench then measures real volumes through
+    the same resampling beside it."""
+
+    def native(self, grid: Grid) -> tuple[Shape, How]:
+        """The shape it works on where the protocol's grid is `grid`, and how volumes get there and back."""
         ...
 
 

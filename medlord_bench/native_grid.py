@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medlord_bench.contracts import Cohort, Grid, LabelMap, Shape, Split, Volume
+from medlord_bench.contracts import Cohort, Grid, How, LabelMap, Shape, Split, Volume
 from medlord_bench.states import read_hu
 from medlord_bench.store import publish
-from medlord_bench.volume_fit import How, fit, fit_labels, place, restore
+from medlord_bench.volume_fit import fit, fit_labels, place, restore
 
 
 def native_grid(grid: Grid, shape: Shape, how: How) -> Grid:

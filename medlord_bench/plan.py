@@ -166,6 +166,7 @@ class Planner:
         stages = _with_needs(generator.stages(), wanted)
         if contestant.weights is not None:  # given weights are the choice
             stages = [replace(stage, choice=None) for stage in stages]
+        stages = self._within_budget(stages, set(generator.reads("sample").stages))
         self.chosen |= {(contestant.label, stage.name) for stage in stages if stage.choice is not None}
         for stage in stages:
             self._training(contestant, plugin, generator.version, stage)
@@ -175,6 +176,18 @@ class Planner:
             self._outputs(contestant, plugin, generator, purpose)
         for metric in self.spec.metrics:
             self._metric(contestant, metric, generator)
+
+    def _within_budget(self, stages: list[Stage], sampling: set[str]) -> list[Stage]:
+        """As many training steps in all as the run allows each contestant, divided as its preset divides them.
+
+        A stage that only conditional samples read is not paid for by the others: it is scaled as they are.
+        """
+        needed = {stage.name for stage in _with_needs(stages, sampling & {stage.name for stage in stages})}
+        preset = sum(stage.steps or 0 for stage in stages if stage.name in needed)
+        if self.spec.train_steps is None or preset == 0:
+            return stages
+        share = self.spec.train_steps / preset
+        return [stage if stage.steps is None else replace(stage, steps=round(share * stage.steps)) for stage in stages]
 
     def _purposes(self, contestant: Contestant, generator: Any) -> list[Purpose]:
         capabilities = generator.capabilities

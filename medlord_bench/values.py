@@ -21,6 +21,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Precision = Literal["fp32", "bf16", "fp16"]
 Selection = Literal["best", "last"]  # which checkpoint of a training is published
 AttentionBackend = Literal["auto", "sdpa", "xformers", "math"]
+How = Literal["crop-pad", "resize"]  # about the centre, keeping voxels; or resampled, keeping the field of view
 State = Mapping[str, "NDArray[Any]"]  # what one case contributes to a metric: named arrays, stored without pickles
 
 
@@ -118,7 +119,7 @@ class DataProtocol(Frozen):
 
     name: str
     grid: Grid
-    fit: Literal["crop-pad", "resize"]
+    fit: How
     split: str
     split_sha256: str
     counts: dict[str, int]

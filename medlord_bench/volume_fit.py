@@ -7,14 +7,12 @@ the window (padding of -3024 or -32768, metal) bleed into their neighbours.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medlord_bench.contracts import Grid, LabelMap, Shape, Volume
-
-How = Literal["crop-pad", "resize"]
+from medlord_bench.contracts import Grid, How, LabelMap, Shape, Volume
 
 
 @dataclass(frozen=True, eq=False)

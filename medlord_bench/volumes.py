@@ -15,7 +15,6 @@ from medlord_bench.contracts import Item, LabelMap, Volume
 from medlord_bench.errors import UserError
 from medlord_bench.volume_fit import (
     Fitted,
-    How,
     Placement,
     fit,
     fit_labels,
@@ -30,7 +29,6 @@ from medlord_bench.volume_names import stem_of, suffix_of
 
 __all__ = [
     "Fitted",
-    "How",
     "Placement",
     "check_ct",
     "check_same_grid",

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medlord_bench.contracts import DataProtocol, Grid, Shape, Split, Volume
+from medlord_bench.contracts import DataProtocol, Grid, How, Shape, Split, Volume
 from medlord_bench.native_grid import NativeCohort, from_native, native_grid, on_native_grid, to_native
-from medlord_bench.volume_fit import How
 
 
 class Ramp:

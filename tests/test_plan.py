@@ -275,3 +275,31 @@ def test_states_of_two_splits_of_the_real_images_are_kept_apart(monkeypatch: pyt
     assert steps["real:train"].items == made.splits["train"]
     assert steps["real:test"].items == made.splits["test"]
     assert steps["real:train"].key != steps["real:test"].key
+
+
+# ---------------------------------------------------------------------------------------------- a fair comparison
+def steps_of(made: Plan, contestant: str) -> dict[str, int]:
+    trained = [step for step in made.steps if step.kind == "weights" and step.label == contestant]
+    return {step.detail["stage"]: step.detail["steps"] for step in trained if step.detail["steps"] is not None}
+
+
+def test_a_budget_of_steps_is_each_contestants_in_all_and_divided_as_its_preset_divides_it() -> None:
+    both = plan(("medlord@smoke", "hagan@smoke"), train_steps=120, resampled=False)
+    assert steps_of(both, "hagan@smoke") == {"gan": 120}
+    # smoke: 6 steps of the autoencoder and 6 of the diffusion; the ControlNet's 4 are scaled alike, on top
+    assert steps_of(both, "medlord@smoke") == {"autoencoder": 60, "diffusion": 60, "controlnet": 40}
+
+
+def test_a_larger_budget_continues_the_same_trainings() -> None:
+    short, long = (plan(("hagan@smoke",), train_steps=steps) for steps in (10, 20))
+    assert lineages(short) == lineages(long) and keys(short) != keys(long)
+
+
+def test_real_volumes_go_through_each_grid_that_a_contestant_works_on() -> None:
+    made = plan(("medlord@smoke", "hagan@smoke", "hagan:untrained@smoke"))
+    rows = [one for one in made.contestants if one.plugin == "holdout"]
+    assert [one.label for one in rows] == ["holdout:through-32x32x32"]  # both have the same grid, medlord has none
+    assert tuple(rows[0].config["through"]) == (32, 32, 32) and rows[0].config["fit"] == "resize"
+    assert not [one for one in plan(("hagan@smoke",), resampled=False).contestants if one.plugin == "holdout"]
+    on_the_cube = plan(("hagan@smoke",), set={"dataset.shape": (32, 32, 32)})
+    assert len(on_the_cube.contestants) == 1, "where grids agree nothing is resampled"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from medlord_bench.contracts import Failure, Request
+from pydantic import Field
 
-from .base import Control
+from medlord_bench.contracts import Failure, How, Request, Shape
+
+from .base import Control, ControlConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,10 +16,29 @@ if TYPE_CHECKING:
     from .kept import Kept
 
 
+class HoldoutConfig(ControlConfig):
+    """Which volumes, and through which grid."""
+
+    through: Shape | None = Field(None, description="bring them onto a grid of this shape and back; None: as they are")
+    fit: How = Field("resize", description="how they get there and back")
+
+
 class Holdout(Control):
-    """Real volumes of the validation split, one after another: the best that a generator can do."""
+    """Real volumes of the validation split, one after another: the best that a generator can do.
+
+    Through another grid and back: the best that a generator which works on that grid can do.
+    """
 
     name: ClassVar[str] = "holdout"
+    Config: ClassVar[type[ControlConfig]] = HoldoutConfig
 
     def draw(self, kept: Kept, request: Request) -> NDArray[Any] | Failure:
-        return kept.hu(request.index)
+        hu = kept.hu(request.index)
+        if self.config.through is None:
+            return hu
+        from medlord_bench.contracts import Volume
+        from medlord_bench.native_grid import from_native, to_native
+
+        volume = Volume(hu, request.grid.affine())
+        there = to_native(volume, self.config.through, kept.hu_window, self.config.fit)
+        return from_native(there, volume.shape, volume.affine, self.config.fit, kept.hu_window[0]).hu

@@ -11,12 +11,15 @@ from medlord_bench.contracts import (
     Cohort,
     DataProtocol,
     Failure,
+    Grid,
+    How,
     Purpose,
     Reads,
     Rehearsal,
     Request,
     Run,
     Saving,
+    Shape,
     Stage,
     Volume,
 )
@@ -45,6 +48,10 @@ class HAGAN:
                 raise UserError(
                     f"{data.name}: no {split} case, and HA-GAN trains on train and validates on val: give one"
                 )
+
+    def native(self, grid: Grid) -> tuple[Shape, How]:
+        """The cube, resized to and from."""
+        return self.config.net.shape, "resize"
 
     def available(self, data: DataProtocol) -> int | None:
         """Any number of samples."""

@@ -38,7 +38,7 @@ def train(config: HAGANConfig, stage: Stage, data: Cohort, out: Path, run: Run) 
     cohort = on_native_grid(data, config.net.shape, "resize", out / "native")
     training = config.training
     selection = "last" if training.selection == "fid" else training.selection
-    horizon = Horizon(training.steps, training.validate_every, training.checkpoint_every, selection, stage.choice)
+    horizon = Horizon(stage.steps or 0, training.validate_every, training.checkpoint_every, selection, stage.choice)
     return fit(GANRecipe(config, cohort, run), horizon, out, run, stage.name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from medlord_bench.contracts import Choice, Cohort, Run, Stage
+from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.nn.vqgan_config import AutoencoderConfig
 from medlord_bench.nn.vqgan_training import AutoencoderRecipe, load_autoencoder
 from medlord_bench.training import Horizon, fit
@@ -25,12 +25,14 @@ def train(config: MedLoRDConfig, stage: Stage, data: Cohort, inputs: Mapping[str
 
         return adopt_pretrained(config, stage, data, inputs, out, run)
     if stage.name == "autoencoder":
-        return fit(AutoencoderRecipe(config.autoencoder, data, run), _horizon(config.autoencoder), out, run, stage.name)
+        return fit(
+            AutoencoderRecipe(config.autoencoder, data, run), _horizon(config.autoencoder, stage), out, run, stage.name
+        )
     latents = StoredLatents(inputs["latents"], data)
     if stage.name == "diffusion":
         return fit(
             DiffusionRecipe(config.diffusion, latents, run),
-            _horizon(config.diffusion, stage.choice),
+            _horizon(config.diffusion, stage),
             out,
             run,
             stage.name,
@@ -38,10 +40,10 @@ def train(config: MedLoRDConfig, stage: Stage, data: Cohort, inputs: Mapping[str
     diffusion = load_diffusion(inputs["diffusion"], run.device)
     factor = load_autoencoder(inputs["autoencoder"], "cpu").factor
     recipe = ControlNetRecipe(config.controlnet, diffusion, latents, data, factor, run)
-    return fit(recipe, _horizon(config.controlnet), out, run, stage.name)
+    return fit(recipe, _horizon(config.controlnet, stage), out, run, stage.name)
 
 
-def _horizon(config: AutoencoderConfig | DiffusionConfig | ControlNetConfig, choice: Choice | None = None) -> Horizon:
-    """choice: of the stage; with it, what is published is not decided here."""
+def _horizon(config: AutoencoderConfig | DiffusionConfig | ControlNetConfig, stage: Stage) -> Horizon:
+    """As far as the stage says. With its choice, what is published is not decided here."""
     selection = "last" if config.selection == "fid" else config.selection
-    return Horizon(config.steps, config.validate_every, config.checkpoint_every, selection, choice)
+    return Horizon(stage.steps or 0, config.validate_every, config.checkpoint_every, selection, stage.choice)

@@ -11,12 +11,15 @@ from medlord_bench.contracts import (
     Cohort,
     DataProtocol,
     Failure,
+    Grid,
+    How,
     Purpose,
     Reads,
     Rehearsal,
     Request,
     Run,
     Saving,
+    Shape,
     Stage,
     Volume,
 )
@@ -58,6 +61,10 @@ class VQTrans:
                 f"autoencoder.patch {config.autoencoder.patch}: larger than the grid {shape}; "
                 "choose a smaller patch with --set generator.autoencoder.patch=X,Y,Z"
             )
+
+    def native(self, grid: Grid) -> tuple[Shape, How]:
+        """`VQTransConfig.grid`, and `fit`."""
+        return self.config.native(grid.shape), self.config.fit
 
     def available(self, data: DataProtocol) -> int | None:
         """Any number of samples."""

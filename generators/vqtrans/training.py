@@ -34,15 +34,15 @@ def train(config: VQTransConfig, stage: Stage, data: Cohort, inputs: Mapping[str
         shape = config.native(data.protocol.grid.shape)
         cohort = on_native_grid(data, shape, config.fit, out / "native")
         recipe = AutoencoderRecipe(config.autoencoder, cohort, run)
-        return fit(recipe, _horizon(config.autoencoder), out, run, stage.name)
+        return fit(recipe, _horizon(config.autoencoder, stage), out, run, stage.name)
     sequences = StoredTokens(inputs["tokens"], data)
     return fit(
-        TransformerRecipe(config.transformer, sequences, run), _horizon(config.transformer), out, run, stage.name
+        TransformerRecipe(config.transformer, sequences, run), _horizon(config.transformer, stage), out, run, stage.name
     )
 
 
-def _horizon(config: AutoencoderConfig | TransformerConfig) -> Horizon:
-    return Horizon(config.steps, config.validate_every, config.checkpoint_every, config.selection)
+def _horizon(config: AutoencoderConfig | TransformerConfig, stage: Stage) -> Horizon:
+    return Horizon(stage.steps or 0, config.validate_every, config.checkpoint_every, config.selection)
 
 
 class Sequences(Protocol):

@@ -52,6 +52,17 @@ SPEC_OPTIONS: dict[str, Callable[[Any], Any]] = {
     "conditional": click.option(
         "--conditional/--no-conditional", default=None, help="Sample to the masks of the test split too."
     ),
+    "resampled": click.option(
+        "--resampled/--no-resampled",
+        default=None,
+        help="A row of real volumes through each generator's own grid and back.",
+    ),
+    "train_steps": click.option(
+        "--train-steps",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Training steps of each contestant in all, divided among its stages as its preset does.",
+    ),
     "seed": click.option("--seed", type=int, help="Seed of everything random; default 0."),
     "weights": click.option(
         "--weights", type=click.Path(path_type=Path), help="Adopt these weights instead of training."
@@ -113,7 +124,17 @@ def run_file_of(options: dict[str, Any]) -> RunFile:
     file = config.read_run_file(given["run_file"]) if given["run_file"] else RunFile()
     over: dict[str, Any] = {
         name: given[name]
-        for name in ("generators", "dataset", "metrics", "samples", "conditional", "seed", "weights")
+        for name in (
+            "generators",
+            "dataset",
+            "metrics",
+            "samples",
+            "conditional",
+            "resampled",
+            "train_steps",
+            "seed",
+            "weights",
+        )
         if given[name] is not None and given[name] != ()
     }
     if over.get("weights") is not None:

@@ -119,6 +119,18 @@ def test_holdout_gives_the_validation_volumes_as_they_are(cohort: StoredCohort, 
         np.testing.assert_array_equal(got, truth)
 
 
+def test_holdout_through_another_grid_loses_what_that_grid_cannot_hold(cohort: StoredCohort, run: Run) -> None:
+    requests = [request(i, cohort) for i in range(N_VAL)]
+    plain = drawn(control("holdout"), cohort, run, requests)
+    x, y, z = plain[0].shape
+    finer = drawn(control("holdout", through=(2 * x, 2 * y, 2 * z)), cohort, run, requests)
+    coarser = drawn(control("holdout", through=(x // 2, y // 2, z // 2)), cohort, run, requests)
+    for one, fine, coarse in zip(plain, finer, coarser, strict=True):
+        assert fine.shape == coarse.shape == one.shape
+        lost = [np.abs(made.hu.astype(int) - one.hu).mean() for made in (fine, coarse)]
+        assert 0 < lost[0] < 0.6 * lost[1]
+
+
 def test_copycat_without_augmentation_gives_the_training_volumes(cohort: StoredCohort, run: Run) -> None:
     plain = control("copycat", rotation=0, shift=0, flips=0, noise_hu=0, gain=0)
     for got, truth in zip(
