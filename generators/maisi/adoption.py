@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medlord_bench.checkpoints import load_model, load_strict, read_torch
+from medlord_bench.checkpoints import load_model, load_strict, read_torch, stored_models
 from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.hashing import file_sha256
@@ -114,7 +114,7 @@ def find_weights(source: Path, stage: str) -> Path:
 
     Raises `MissingError` where there are none, and `UserError` where there are several.
     """
-    found = [*_ours(source, stage), *_theirs(source, stage)]
+    found = [*stored_models(source, stage, f"maisi.{stage}"), *_theirs(source, stage)]
     if len(found) > 1:
         names = ", ".join(str(path.relative_to(source)) for path in found)
         raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); leave one of them")
@@ -125,24 +125,6 @@ def find_weights(source: Path, stage: str) -> Path:
             f"weights folder, or NV-Generate's {UPSTREAM[stage]}*.pt{hint}"
         )
     return found[0]
-
-
-def _ours(source: Path, stage: str) -> list[Path]:
-    if source.is_file():
-        return []
-    places = [source / stage, source / stage / "weights", *sorted(source.glob(f"*_{stage}/weights"))]
-    found = [place for place in places if (place / "model.json").exists()]
-    return [source] if not found and _holds(source / "model.json", f"maisi.{stage}") else found
-
-
-def _holds(description: Path, kind: str) -> bool:
-    """Whether a `model.json` is there and of this kind; a damaged one counts, for its loader to report."""
-    try:
-        return bool(json.loads(description.read_text()).get("kind") == kind)
-    except OSError:
-        return False
-    except (ValueError, AttributeError):
-        return True
 
 
 def _theirs(source: Path, stage: str) -> list[Path]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from medlord_bench.contracts import DataProtocol, Rehearsal, Run, Saving, Shape, Split
 from medlord_bench.memory.rehearsal import on_host
 from medlord_bench.nn.losses import Perceptual
+from medlord_bench.nn.vqgan_rehearsals import CASE, UnreadCohort, recomputed, smaller_micro_batches
 
 from .autoencoder import Autoencoder, AutoencoderRecipe, for_precision
 from .configs import DiffusionConfig, MAISIConfig, TilingConfig
@@ -23,7 +22,6 @@ from .latents import decode, encode
 from .schedule import make_schedule
 from .unet import bit_planes, build_controlnet, build_unet
 
-CASE = "rehearsal"
 MM = (1.0, 1.0, 1.0)
 
 
@@ -40,23 +38,6 @@ def rehearsals(config: MAISIConfig, data: DataProtocol) -> Sequence[Rehearsal]:
         acts += [("sample to masks", "sample-conditional", _sample_conditional)]
     acts += [("reconstruct", "reconstruct", _reconstruct)]
     return [Rehearsal(name, during, partial(act, config, data)) for name, during, act in acts]
-
-
-class _Cohort:
-    """Names and shapes of a cohort, and no image."""
-
-    def __init__(self, data: DataProtocol) -> None:
-        self.protocol = data
-        self.label_names: Mapping[int, str] = {}
-
-    def ids(self, split: Split) -> Sequence[str]:
-        return [CASE]
-
-    def hu(self, case_id: str) -> NDArray[np.int16]:
-        raise AssertionError("nothing is read in a rehearsal")
-
-    def labels(self, case_id: str) -> NDArray[np.uint8] | None:
-        raise AssertionError("nothing is read in a rehearsal")
 
 
 class _Latents:
@@ -88,7 +69,7 @@ def _latent_shape(config: MAISIConfig, data: DataProtocol) -> tuple[int, int, in
 
 
 def _train_autoencoder(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
-    recipe = _AutoencoderRecipe(config.autoencoder, _Cohort(data), _grid(config, data), config.hu_window, run)
+    recipe = _AutoencoderRecipe(config.autoencoder, UnreadCohort(data), _grid(config, data), config.hu_window, run)
     with on_host():
         batch = torch.rand(config.autoencoder.batch, 1, *config.autoencoder.patch)
     for step in range(times):
@@ -107,7 +88,7 @@ def _train_diffusion(config: MAISIConfig, data: DataProtocol, run: Run, times: i
 def _train_controlnet(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
     shape = _grid(config, data)
     recipe = ControlNetRecipe(
-        config.controlnet, _diffusion(config, run, config.diffusion), _Latents(), _Cohort(data), shape, run
+        config.controlnet, _diffusion(config, run, config.diffusion), _Latents(), UnreadCohort(data), shape, run
     )
     _train(recipe, config.controlnet.batch, _latent_shape(config, data), shape, times)
 
@@ -204,14 +185,14 @@ def _as_sampled(config: MAISIConfig) -> DiffusionConfig:
 def savings(config: MAISIConfig, during: str) -> Sequence[Saving]:
     """What would make a stage or purpose fit, the cheapest first."""
     if during == "autoencoder":
-        batches = _micro_batches("autoencoder", config.autoencoder.batch, config.autoencoder.micro_batch)
-        return [*batches, _recomputed("autoencoder.net"), *_splits(config)]
+        batches = smaller_micro_batches("autoencoder", config.autoencoder.batch, config.autoencoder.micro_batch)
+        return [*batches, recomputed("autoencoder.net"), *_splits(config)]
     if during == "diffusion":
-        batches = _micro_batches("diffusion", config.diffusion.batch, config.diffusion.parts_of)
-        return [*_fused("diffusion.net", config.diffusion.net.attention), *batches, _recomputed("diffusion.net")]
+        batches = smaller_micro_batches("diffusion", config.diffusion.batch, config.diffusion.parts_of)
+        return [*_fused("diffusion.net", config.diffusion.net.attention), *batches, recomputed("diffusion.net")]
     if during == "controlnet":
-        batches = _micro_batches("controlnet", config.controlnet.batch, config.controlnet.parts_of)
-        return [*batches, _recomputed("diffusion.net")]
+        batches = smaller_micro_batches("controlnet", config.controlnet.batch, config.controlnet.parts_of)
+        return [*batches, recomputed("diffusion.net")]
     part = "latents" if during == "latents" else "sampling"
     fused = [] if part == "latents" else _fused("sampling", config.sampling.attention or "auto")
     return [*fused, *_splits(config), *_tiles(part, config.latents.tile if part == "latents" else config.sampling.tile)]
@@ -219,15 +200,6 @@ def savings(config: MAISIConfig, during: str) -> Sequence[Saving]:
 
 def _fused(part: str, attention: str) -> list[Saving]:
     return [Saving({f"{part}.attention": "auto"}, "none")] if attention == "math" else []
-
-
-def _micro_batches(part: str, batch: int, now: int) -> list[Saving]:
-    smaller = [size for size in range(now - 1, 0, -1) if batch % size == 0]
-    return [Saving({f"{part}.micro_batch": size}, "smaller kernels, a little slower") for size in smaller]
-
-
-def _recomputed(part: str) -> Saving:
-    return Saving({f"{part}.checkpointing": True}, "activations are computed twice: about a third slower")
 
 
 def _splits(config: MAISIConfig) -> list[Saving]:
