@@ -66,7 +66,7 @@ TINY_UNET: Mapping[str, Any] = {
 TINY: Mapping[str, Any] = {
     "autoencoder": {
         "net": TINY_NET,
-        "patch": (32, 32, 32),
+        "patch": (24, 24, 24),
         "batch": 2,
         "micro_batch": 2,
         "steps": 1500,
@@ -84,9 +84,9 @@ TINY: Mapping[str, Any] = {
     "diffusion": {
         "net": TINY_UNET,
         "batch": 4,
-        "steps": 1600,
+        "steps": 1200,
         "lr": 1e-3,
-        "lr_decay_steps": 2000,
+        "lr_decay_steps": 1500,
         "ema_decay": 0.995,
         "clip": 1.0,
         "precision": "fp32",
