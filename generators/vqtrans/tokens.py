@@ -102,9 +102,9 @@ def encode_cohort(config: VQTransConfig, data: Cohort, inputs: Mapping[str, Path
                 image = scale_hu(volume.hu, window)[None, None]
                 indices = encode(net, image, config.tokens.precision, config.tokens.tile, run.device)
                 save_state(path, {"tokens": indices[0].numpy().astype(np.int32)})
+                if run.stop():
+                    raise Stopped("encode tokens: stopped, saved")
             task.advance()
-            if run.stop():
-                raise Stopped("encode tokens: stopped, saved")
     facts.write(folder)
     return folder
 

@@ -1,0 +1,272 @@
+"""Weights instead of training: ours from an earlier run, or checkpoints in the layout of NV-Generate-CT.
+
+Whatever a file does not hold is written into `model.json` beside where it came from, and so is the licence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medlord_bench.checkpoints import load_model, load_strict, read_torch, stored_models
+from medlord_bench.contracts import Cohort, Run, Stage
+from medlord_bench.errors import MissingError, UserError
+from medlord_bench.hashing import file_sha256
+from medlord_bench.store import write_json
+from medlord_bench.weights import WeightsFile, find
+
+from .autoencoder import Autoencoder, load_autoencoder, save_autoencoder
+from .configs import Foundation, MAISIConfig
+from .control import load_controlnet, save_controlnet
+from .diffusion import ARCHITECTURE, load_diffusion, save_diffusion
+from .latents import encode_cohort, latent_facts
+from .native import case_spacing
+from .unet import ControlNet, UNet
+
+Tensors = Mapping[str, torch.Tensor]
+Loader = Callable[[Path], object]
+
+LOADERS: Mapping[str, Loader] = {
+    "autoencoder": lambda folder: load_autoencoder(folder, "cpu", "fp32"),
+    "diffusion": lambda folder: load_diffusion(folder, "cpu"),
+    "controlnet": lambda folder: load_controlnet(folder, "cpu"),
+}
+# A stage -> how the names of NV-Generate's files begin.
+UPSTREAM: Mapping[str, str] = {"autoencoder": "autoencoder", "diffusion": "diff_unet", "controlnet": "controlnet"}
+LICENCE = (
+    "NVIDIA's weights come under conflicting terms: the README of NV-Generate-CTMR names the NVIDIA Open Model License "
+    "for NV-Generate-CT, while the same repository's LICENSE.weights (NVIDIA License) allows non-commercial use only, "
+    "for research or evaluation, as did the earlier release. medlord-bench bundles none of them; by using them you "
+    "accept their terms, and the stricter ones are the safe reading"
+)
+# Regions of the bench that NV-Generate's ControlNet knows, and its number for each (its table of labels).
+UPSTREAM_LABELS: Mapping[str, int] = {
+    "liver": 1,
+    "spleen": 3,
+    "aorta": 6,
+    "inferior_vena_cava": 7,
+    "esophagus": 11,
+    "stomach": 12,
+    "lung_upper_lobe_left": 28,
+    "lung_lower_lobe_left": 29,
+    "lung_upper_lobe_right": 30,
+    "lung_middle_lobe_right": 31,
+    "lung_lower_lobe_right": 32,
+    "trachea": 57,
+    "heart": 115,
+    "pulmonary_vein": 119,
+    "spinal_cord": 121,
+    "sternum": 122,
+    "superior_vena_cava": 125,
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What adopting one stage has to hand: see `contracts.Generator.adopt`."""
+
+    config: MAISIConfig
+    stage: str
+    data: Cohort
+    inputs: Mapping[str, Path]
+    folder: Path
+
+
+def adopt(
+    config: MAISIConfig, stage: Stage, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run
+) -> Path:
+    """One stage's weights from `source`; see `contracts.Generator.adopt`.
+
+    source: ours (a run's `weights` folder, a folder of ``<stage>/model.json``, or a stage's own), or a folder with, or
+    with `models/` with, NV-Generate's ``autoencoder*.pt``, ``diff_unet*.pt`` and ``controlnet*.pt``, or one such file.
+    """
+    if stage.name == "latents":
+        return _latents(config, source, data, inputs, out, run)
+    path = find_weights(source, stage.name)
+    job = Job(config, stage.name, data, inputs, out / "adopted")
+    shutil.rmtree(job.folder, ignore_errors=True)
+    if path.is_dir():
+        return _copy(job, path)
+    return _convert(job, path, {}, run)
+
+
+def adopt_foundation(config: MAISIConfig, published: Foundation, out: Path, run: Run) -> Path:
+    """The published autoencoder, from the offline folder or the hub. Raises `MissingError` where it cannot be had."""
+    spec = WeightsFile(repo=published.repository, file=published.file, sha256=published.sha256)
+    found = find(spec, run.weights_dir, run.offline)
+    folder = out / "adopted"
+    shutil.rmtree(folder, ignore_errors=True)
+    facts = {"repository": published.repository, "locked": found.locked}
+    return _publish_autoencoder(config, folder, found.path, facts, run)
+
+
+# ------------------------------------------------------------------------------------------------ finding the weights
+def find_weights(source: Path, stage: str) -> Path:
+    """A stage's weights in what `--weights` names: a folder with our `model.json`, or a file of NV-Generate's.
+
+    Raises `MissingError` where there are none, and `UserError` where there are several.
+    """
+    found = [*stored_models(source, stage, f"maisi.{stage}"), *_theirs(source, stage)]
+    if len(found) > 1:
+        names = ", ".join(str(path.relative_to(source)) for path in found)
+        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); leave one of them")
+    if not found:
+        hint = "; or leave the condition out with --no-conditional" if stage == "controlnet" else ""
+        raise MissingError(
+            f"--weights {source}: nothing for the stage {stage}; expected a folder with {stage}/model.json, a run's "
+            f"weights folder, or NV-Generate's {UPSTREAM[stage]}*.pt{hint}"
+        )
+    return found[0]
+
+
+def _theirs(source: Path, stage: str) -> list[Path]:
+    if source.is_file():
+        return [source] if source.name.startswith(UPSTREAM[stage]) else []
+    pattern = f"{UPSTREAM[stage]}*.pt"
+    return [*sorted(source.glob(pattern)), *sorted((source / "models").glob(pattern))]
+
+
+# ---------------------------------------------------------------------------------------------------- the latent scale
+def _latents(config: MAISIConfig, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+    """No more than `latents.json` where a U-Net comes with its scale: nothing is trained on the latents then."""
+    shape = config.native(data.protocol.grid.shape)
+    try:
+        diffusion = find_weights(source, "diffusion")
+    except MissingError:
+        return encode_cohort(config.latents, data, shape, inputs, out, run)
+    described, _ = load_model(inputs["autoencoder"], "maisi.autoencoder")
+    scale = load_diffusion(diffusion, "cpu").latent_scale if diffusion.is_dir() else _checkpoint(diffusion)[1]
+    spacings = [case_spacing(data, case_id, shape) for case_id in data.ids("train")]
+    facts = {"scale": scale, "measured": False, "channels": described["net"]["latent_channels"]}
+    folder = out / "latents"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "latents.json", facts | {"spacing": np.median(spacings, axis=0).tolist()})
+    return folder
+
+
+# --------------------------------------------------------------------------------------------------------- our weights
+def _copy(job: Job, source: Path) -> Path:
+    """Our own weights: loaded once, so that what cannot be used is an error now, then copied."""
+    LOADERS[job.stage](source)
+    described, _ = load_model(source, f"maisi.{job.stage}")
+    if job.stage == "diffusion":
+        channels = latent_facts(job.inputs["latents"])["channels"]
+        if described["latent_channels"] != channels:
+            raise UserError(
+                f"{source}: a U-Net for latents of {described['latent_channels']} channels, the autoencoder's have "
+                f"{channels}; give the two that were trained together"
+            )
+    if job.stage == "controlnet":
+        own, _ = load_model(job.inputs["diffusion"], "maisi.diffusion")
+        for name in ARCHITECTURE:
+            if described[name] != own[name]:
+                raise UserError(
+                    f"{source}: a ControlNet for a U-Net whose {name} is {described[name]}, the U-Net's is {own[name]}; "
+                    "give the two that were trained together"
+                )
+    shutil.copytree(source, job.folder)
+    return job.folder
+
+
+# ------------------------------------------------------------------------------------------------- NV-Generate's files
+def _convert(job: Job, path: Path, facts: Mapping[str, Any], run: Run) -> Path:
+    """A checkpoint of NV-Generate's layout as ours."""
+    if job.stage == "autoencoder":
+        return _publish_autoencoder(job.config, job.folder, path, facts, run)
+    if job.stage == "diffusion":
+        _convert_diffusion(job, path)
+    else:
+        _convert_controlnet(job, path)
+    _record(job.folder, path, facts, run)
+    return job.folder
+
+
+def _publish_autoencoder(config: MAISIConfig, folder: Path, path: Path, facts: Mapping[str, Any], run: Run) -> Path:
+    tensors = _tensors(read_torch(path), path, None)
+    net = Autoencoder(config.autoencoder.net)
+    load_strict(net, tensors, str(path))
+    save_autoencoder(folder, config.autoencoder.net, net.state_dict(), config.hu_window, {})
+    _record(folder, path, facts, run)
+    return folder
+
+
+def _convert_diffusion(job: Job, path: Path) -> None:
+    tensors, scale, timesteps = _checkpoint(path)
+    config = job.config.diffusion
+    found = "rflow" if "class_embedding.weight" in tensors else "ddpm"
+    if found != config.schedule:
+        raise UserError(
+            f"{path}: a U-Net of the schedule {found!r}, but generator.diffusion.schedule is {config.schedule!r}; set it "
+            f"with --set generator.diffusion.schedule={found}"
+        )
+    config = config.model_copy(update={"timesteps": timesteps})
+    channels = job.config.autoencoder.net.latent_channels
+    net = UNet(config, channels)
+    load_strict(net, tensors, f"{path}: unet_state_dict")
+    spacing = latent_facts(job.inputs["latents"])["spacing"]
+    save_diffusion(job.folder, config, tensors, scale, (spacing[0], spacing[1], spacing[2]))
+
+
+def _convert_controlnet(job: Job, path: Path) -> None:
+    regions = job.data.protocol.condition_regions
+    unknown = [region for region in regions if region not in UPSTREAM_LABELS]
+    if unknown or not regions:
+        raise UserError(
+            f"{path}: NV-Generate's ControlNet has no label for {', '.join(unknown) or 'no region'}, on which the protocol "
+            f"{job.data.protocol.name} conditions; train one, or leave the condition out with --no-conditional"
+        )
+    checkpoint = read_torch(path)
+    tensors = _tensors(checkpoint, path, "controlnet_state_dict")
+    diffusion = load_diffusion(job.inputs["diffusion"], "cpu").unet
+    embedding = job.config.controlnet.embedding_channels
+    net = ControlNet(diffusion.config, embedding, diffusion.in_channels)
+    load_strict(net, tensors, f"{path}: controlnet_state_dict")
+    numbers = {region: UPSTREAM_LABELS[region] for region in regions}
+    save_controlnet(job.folder, diffusion.config, embedding, numbers, tensors)
+
+
+def _checkpoint(path: Path) -> tuple[Tensors, float, int]:
+    """Tensors, latent scale and T of a U-Net's file. Raises `UserError` naming the field that is amiss."""
+    found = read_torch(path)
+    tensors = _tensors(found, path, "unet_state_dict")
+    try:
+        scale, timesteps = float(found["scale_factor"]), int(found["num_train_timesteps"])
+    except KeyError as error:
+        raise UserError(f"{path}: no field {error}; expected a U-Net as NV-Generate saves it") from None
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"{path}: field scale_factor or num_train_timesteps: expected one number each") from None
+    if not math.isfinite(scale) or scale <= 0 or timesteps < 2:
+        raise UserError(
+            f"{path}: field scale_factor is {scale} and num_train_timesteps {timesteps}; expected a positive number and "
+            "at least 2"
+        )
+    return tensors, scale, timesteps
+
+
+def _tensors(found: Any, path: Path, field: str | None) -> Tensors:
+    """The state dict in `field` of a checkpoint, or the checkpoint itself."""
+    if field is not None:
+        if not isinstance(found, Mapping) or field not in found:
+            raise UserError(f"{path}: no field {field!r}; expected a checkpoint as NV-Generate saves it")
+        found = found[field]
+    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        where = "the file" if field is None else f"field {field!r}"
+        raise UserError(f"{path}: {where} is no state dict: expected tensors by name")
+    return {str(name): value.float() if value.is_floating_point() else value for name, value in found.items()}
+
+
+def _record(folder: Path, path: Path, facts: Mapping[str, Any], run: Run) -> None:
+    """Where converted weights came from, and their licence, into `model.json` and the log."""
+    description = folder / "model.json"
+    found = json.loads(description.read_text())
+    origin = {"file": path.name, "sha256": file_sha256(path), **facts}
+    write_json(description, found | {"config": found["config"] | {"converted_from": origin, "licence": LICENCE}})
+    run.log.warning("weights: %s (sha256 %s). %s", path, origin["sha256"], LICENCE)

@@ -1,0 +1,246 @@
+"""MAISI's autoencoder: MONAI's network, trained on random patches, and its weights on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi, MaisiGroupNorm3D
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medlord_bench import seeds
+from medlord_bench.checkpoints import load_model, load_strict, save_model
+from medlord_bench.contracts import Cohort, Precision, Run, Shape, Split
+from medlord_bench.errors import MissingError, UserError
+from medlord_bench.memory.rehearsal import is_rehearsed
+from medlord_bench.nn.intensity import Window, scale_hu
+from medlord_bench.nn.losses import Adversary, Perceptual, check_perceptual_weights
+from medlord_bench.training import Optimiser, Stateful, autocast
+from medlord_bench.weights import weights_folder
+
+from .configs import AutoencoderConfig, NetConfig
+from .native import NativeImages
+from .unet import run_checkpointed
+
+KIND = "maisi.autoencoder"
+
+
+class Autoencoder(AutoencoderKlMaisi):  # type: ignore[misc]
+    """Images (N, 1, X, Y, Z) in [0, 1] to a normal distribution over latents, 1 / factor as large a side, and back.
+
+    Parameters and names are MONAI's. Attention is in none of MAISI's autoencoders.
+    """
+
+    def __init__(self, config: NetConfig) -> None:
+        levels = len(config.channels)
+        super().__init__(
+            spatial_dims=3,
+            in_channels=1,
+            out_channels=1,
+            num_channels=config.channels,
+            num_res_blocks=[config.num_res_blocks] * levels,
+            attention_levels=[False] * levels,
+            latent_channels=config.latent_channels,
+            norm_num_groups=config.norm_num_groups,
+            num_splits=config.num_splits,
+            dim_split=1,
+            save_mem=False,  # emptying the allocator's cache after each layer costs time; the bench's limit holds anyway
+        )
+        self.config = config
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the latents (N, C, x, y, z)."""
+        h = self._through(self.encoder, x)
+        return self.quant_conv_mu(h), torch.exp(self.quant_conv_log_sigma(h).clamp(-30, 20) / 2)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images of latents, about [0, 1]."""
+        return self._through(self.decoder, self.post_quant_conv(z))
+
+    def _through(self, half: Any, x: Tensor) -> Tensor:
+        for block in half.blocks:
+            x = run_checkpointed(block, x) if self.config.checkpointing and torch.is_grad_enabled() else block(x)
+        return x
+
+
+def for_precision(net: Autoencoder, device: str, precision: Precision) -> Autoencoder:
+    """Keep normalised activations in float16 where they are cast to it anyway, on a card under fp16; a CPU has no kernel
+    for what follows from it. (A rehearsal stands for a card.)"""
+    halved = precision == "fp16" and (torch.device(device).type == "cuda" or is_rehearsed(torch.empty(0)))
+    for module in net.modules():
+        if isinstance(module, MaisiGroupNorm3D):
+            module.norm_float16 = halved
+    return net
+
+
+def to_unit(hu: np.ndarray, window: Window) -> Tensor:
+    """HU to float32 in [0, 1]."""
+    return scale_hu(hu, window).add_(1).div_(2)
+
+
+class Patches:
+    """Random patches of one split. A patch is a pure function of the parts that it is asked for."""
+
+    def __init__(self, data: Cohort, split: Split, images: NativeImages, patch: Shape) -> None:
+        self.images, self.patch, self.ids = images, patch, list(data.ids(split))
+        if not self.ids:
+            raise MissingError(f"{data.protocol.name}: no {split} case; give the split at least one")
+
+    def draw(self, *parts: str | int) -> Tensor:
+        """One patch, float32 (1, X, Y, Z) in [0, 1], from `seeds.numpy_rng(*parts)`."""
+        rng = seeds.numpy_rng(*parts)
+        hu = self.images.hu(self.ids[int(rng.integers(len(self.ids)))])
+        corner = [int(rng.integers(n - side + 1)) for n, side in zip(hu.shape, self.patch, strict=True)]
+        box = tuple(slice(start, start + side) for start, side in zip(corner, self.patch, strict=True))
+        return to_unit(np.ascontiguousarray(hu[box]), self.images.window)[None]
+
+
+class AutoencoderRecipe:
+    """What the first stage optimises: a `training.Recipe`. The losses and weights are NV-Generate's."""
+
+    def __init__(self, config: AutoencoderConfig, data: Cohort, shape: Shape, window: Window, run: Run) -> None:
+        self.config, self.seed, self.device, self.window = config, run.seed, run.device, window
+        self.weights_dir = weights_folder(run.weights_dir)
+        images = NativeImages(data, shape, window, run.scratch / "resampled")
+        self.train, self.val = (Patches(data, split, images, config.patch) for split in ("train", "val"))
+        self.perceptual = self._perceptual() if config.perceptual else None  # first: it may be missing
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds.derive(run.seed, "autoencoder", "initial weights"))
+            self.net = for_precision(Autoencoder(config.net).to(run.device), run.device, config.precision)
+            self.adversary = self._adversary() if config.adversarial else None
+        self.optimiser = self._optimiser(self.net)
+        self.critic = self._optimiser(self.adversary) if self.adversary else None
+
+    def _perceptual(self) -> Perceptual:
+        loss = Perceptual(check_perceptual_weights(self.weights_dir), self.config.perceptual_slices)
+        return loss.to(self.device)
+
+    def _adversary(self) -> Adversary:
+        return Adversary(self.config.discriminator_channels, self.config.discriminator_layers).to(self.device)
+
+    def _optimiser(self, module: nn.Module) -> Optimiser:
+        config = self.config
+        return Optimiser(
+            module.parameters(),
+            lr=config.lr,
+            weight_decay=0.0,
+            precision=config.precision,
+            lr_factor=lambda step: 1.0 if step >= config.warmup else 0.1 if 2 * step >= config.warmup else 0.01,
+        )
+
+    def stateful(self) -> Mapping[str, Stateful]:
+        parts: dict[str, Stateful] = {"net": self.net, "optimiser": self.optimiser}
+        if self.adversary and self.critic:
+            parts |= {"adversary": self.adversary, "critic": self.critic}
+        return parts
+
+    def batch(self, step: int) -> Tensor:
+        """Patches of a step, float32 (batch, 1, X, Y, Z) in [0, 1], on the CPU."""
+        return torch.stack([self.train.draw(self.seed, "autoencoder", step, i) for i in range(self.config.batch)])
+
+    def step(self, step: int, batch: Tensor) -> Mapping[str, Tensor | float]:
+        """One step of the autoencoder and of the discriminator on one batch."""
+        self.net.train()
+        share = self.config.micro_batch / len(batch)
+        figures: dict[str, Tensor] = {}
+        for images in torch.split(batch, self.config.micro_batch):
+            terms = self._accumulate(images.to(self.device, non_blocking=True), share)
+            figures = {name: figures.get(name, 0) + share * term.detach() for name, term in terms.items()}
+        self.optimiser.step(step)
+        if self.critic:
+            self.critic.step(step)
+        return figures
+
+    def _accumulate(self, images: Tensor, share: float) -> dict[str, Tensor]:
+        """Gradients of one micro-batch. Returns its loss terms, unweighted."""
+        with autocast(self.config.precision, self.device):
+            mean, deviation = self.net.encode(images)
+            fake = self.net.decode(mean + deviation * torch.randn_like(deviation)).float()
+        terms = self._terms(images, fake, mean.float(), deviation.float())
+        self.optimiser.backward(share * self._total(terms))
+        if self.adversary and self.critic:
+            self.adversary.requires_grad_(True)
+            with autocast(self.config.precision, self.device):
+                terms["discriminator"] = self.adversary.discriminator_loss(fake, images)
+            self.critic.backward(share * terms["discriminator"])
+        return terms
+
+    def _terms(self, images: Tensor, fake: Tensor, mean: Tensor, deviation: Tensor) -> dict[str, Tensor]:
+        terms = {"l1": functional.l1_loss(fake, images), "kl": kl_divergence(mean, deviation)}
+        if self.perceptual:
+            terms["perceptual"] = self.perceptual(fake, images)
+        if self.adversary:
+            self.adversary.requires_grad_(False)  # the autoencoder's loss must not move the discriminator
+            with autocast(self.config.precision, self.device):
+                terms["adversarial"] = self.adversary.generator_loss(fake)
+        return terms
+
+    def _total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        config = self.config
+        weights = {
+            "l1": 1.0,
+            "kl": config.kl,
+            "perceptual": config.perceptual,
+            "adversarial": config.adversarial,
+        }
+        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+    @torch.no_grad()
+    def validate(self, step: int) -> Mapping[str, float]:
+        """Mean L1 ("loss") and PSNR of the reconstruction of the mean, on the same validation patches every time."""
+        self.net.eval()
+        losses, errors = [], []
+        for i in range(self.config.validation_patches):
+            images = self.val.draw(self.seed, "autoencoder", "val", i)[None].to(self.device)
+            with autocast(self.config.precision, self.device):
+                fake = self.net.decode(self.net.encode(images)[0]).float().clamp(0, 1)
+            losses.append(functional.l1_loss(fake, images))
+            errors.append(functional.mse_loss(fake, images))
+        psnr = -10 * torch.log10(torch.stack(errors).clamp(min=1e-12))
+        return {"loss": float(torch.stack(losses).mean()), "psnr": float(psnr.mean())}
+
+    def export(self, folder: Path) -> None:
+        """The network without its discriminator: what latents and sampling need."""
+        facts = self.config.model_dump(mode="json", exclude={"net"})
+        save_autoencoder(folder, self.config.net, self.net.state_dict(), self.window, {"training": facts})
+
+
+def kl_divergence(mean: Tensor, deviation: Tensor) -> Tensor:
+    """Of N(mean, deviation^2) from N(0, 1), summed over a patch's latents, averaged over patches."""
+    terms = mean**2 + deviation**2 - torch.log(deviation**2) - 1
+    return 0.5 * terms.flatten(1).sum(dim=1).mean()
+
+
+def save_autoencoder(
+    folder: Path, net: NetConfig, tensors: Mapping[str, Tensor], window: Window, facts: Mapping[str, Any]
+) -> None:
+    """Write weights, architecture and HU window into `folder`. facts: how they came about, for the record."""
+    config = {"net": net.model_dump(mode="json"), "hu_window": list(window), **facts}
+    save_model(folder, KIND, config, tensors)
+
+
+def load_autoencoder(folder: Path, device: str, precision: Precision) -> tuple[Autoencoder, Window]:
+    """The network that `save_autoencoder` wrote, in evaluation mode, and the window that its [0, 1] stands for.
+
+    Raises `MissingError` or `UserError` naming the file and field.
+    """
+    config, tensors = load_model(folder, KIND)
+    where = folder / "model.json"
+    try:
+        net = Autoencoder(NetConfig.model_validate(config["net"]))
+        low, high = (int(bound) for bound in config["hu_window"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, ("net", *first["loc"])))
+        raise UserError(f"{where}: field {field}: {first['msg']}; restore it or train again") from None
+    except KeyError as error:
+        raise UserError(f"{where}: no field {error}; restore the file or train again") from None
+    except (TypeError, ValueError):
+        raise UserError(f"{where}: field hu_window: expected two numbers; restore the file or train again") from None
+    load_strict(net, tensors, str(folder / "model.safetensors"))
+    return for_precision(net.to(device).eval().requires_grad_(False), device, precision), (low, high)

@@ -1,0 +1,144 @@
+"""MAISI as a plugin: KL autoencoder, latent diffusion, ControlNet on label bits (Guo et al. 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from medlord_bench.contracts import (
+    Capability,
+    Cohort,
+    DataProtocol,
+    Failure,
+    Grid,
+    How,
+    Purpose,
+    Reads,
+    Rehearsal,
+    Request,
+    Run,
+    Saving,
+    Shape,
+    Stage,
+    Volume,
+)
+from medlord_bench.errors import UserError
+
+from .configs import THINNEST, MAISIConfig, check_grid
+from .presets import PRESETS, VARIANTS
+
+
+class MAISI:
+    """MAISI: latent diffusion on a KL autoencoder, trained from scratch or on the published foundation autoencoder."""
+
+    Config: ClassVar[type[MAISIConfig]] = MAISIConfig
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"unconditional", "conditional", "reconstructs"})
+
+    def __init__(self, config: MAISIConfig) -> None:
+        self.config = config
+
+    def check(self, data: DataProtocol) -> None:
+        """MAISI's grid must pass the autoencoder's and the U-Net's levels and hold a patch; train and val need cases."""
+        config = self.config
+        for split in ("train", "val"):
+            if not data.counts.get(split):
+                raise UserError(f"{data.name}: no {split} case, and MAISI trains on train and chooses on val: give one")
+        shape, net = config.native(data.grid.shape), config.autoencoder.net
+        check_grid(shape, net.factor * config.diffusion.net.divisor)
+        if config.foundation is None and any(a > b for a, b in zip(config.autoencoder.patch, shape, strict=True)):
+            raise UserError(
+                f"autoencoder.patch {config.autoencoder.patch}: larger than MAISI's grid {shape}; choose a smaller patch "
+                "with --set generator.autoencoder.patch=X,Y,Z"
+            )
+        for part, tile in (("latents", config.latents.tile), ("sampling", config.sampling.tile)):
+            wide = min(tile[1], shape[1] // net.factor)
+            if not net.takes(wide):
+                raise UserError(
+                    f"{part}.tile {tile}: its windows are {wide} latent voxels wide, no multiple of "
+                    f"autoencoder.net.num_splits = {net.num_splits}, or less than {THINNEST} for each; change one of them"
+                )
+
+    def native(self, grid: Grid) -> tuple[Shape, How]:
+        """`MAISIConfig.grid`, resized to and from."""
+        return self.config.native(grid.shape), "resize"
+
+    def available(self, data: DataProtocol) -> int | None:
+        """Any number of samples."""
+        return None
+
+    def stages(self) -> Sequence[Stage]:
+        """Autoencoder; the cohort's latents, encoded once; diffusion; ControlNet."""
+        config = self.config
+        place = config.model_dump(mode="json", include={"grid", "hu_window"})
+        grid = {"grid": place["grid"]}
+        return (
+            self._autoencoder(place),
+            Stage("latents", config.latents.model_dump(mode="json") | grid, None, ("autoencoder",)),
+            Stage(
+                "diffusion",
+                config.diffusion.model_dump(mode="json", exclude={"steps"}),
+                config.diffusion.steps,
+                ("latents",),
+                choice=config.diffusion.choice,
+            ),
+            Stage(
+                "controlnet",
+                config.controlnet.model_dump(mode="json", exclude={"steps"}) | grid,
+                config.controlnet.steps,
+                ("latents", "diffusion"),
+                conditional=True,
+            ),
+        )
+
+    def _autoencoder(self, place: dict[str, Any]) -> Stage:
+        config = self.config
+        if config.foundation is None:
+            trained = config.autoencoder.model_dump(mode="json", exclude={"steps"})
+            return Stage("autoencoder", trained | place, config.autoencoder.steps)
+        published = {"foundation": config.foundation.model_dump(mode="json")}
+        net = {"net": config.autoencoder.net.model_dump(mode="json"), "hu_window": place["hu_window"]}
+        return Stage("autoencoder", published | net, None)
+
+    def reads(self, purpose: Purpose) -> Reads:
+        config = self.config
+        sampling = config.sampling.model_dump(mode="json") | config.model_dump(mode="json", include={"grid"})
+        if purpose == "reconstruct":
+            return Reads(("autoencoder",), {k: v for k, v in sampling.items() if k not in ("steps", "attention")})
+        stages = ("autoencoder", "diffusion")
+        return Reads(stages if purpose == "sample" else (*stages, "controlnet"), sampling)
+
+    def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+        from . import training
+
+        return training.train(self.config, stage, data, inputs, out, run)
+
+    def adopt(self, stage: Stage, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+        from . import adoption
+
+        return adoption.adopt(self.config, stage, source, data, inputs, out, run)
+
+    def sample(self, weights: Mapping[str, Path], requests: Sequence[Request], run: Run) -> Iterator[Volume | Failure]:
+        from . import sampling
+
+        return sampling.sample(self.config, weights, requests, run)
+
+    def reconstruct(
+        self, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
+    ) -> Iterator[Volume | Failure]:
+        from . import sampling
+
+        return sampling.reconstruct(self.config, weights, volumes, run)
+
+    def rehearsals(self, data: DataProtocol) -> Sequence[Rehearsal]:
+        from . import rehearsals
+
+        return rehearsals.rehearsals(self.config, data)
+
+    def savings(self, during: str) -> Sequence[Saving]:
+        from . import rehearsals
+
+        return rehearsals.savings(self.config, during)

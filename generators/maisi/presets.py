@@ -1,0 +1,153 @@
+"""MAISI's presets and variants, as data; each departure from the paper stands beside the preset.
+
+What the paper states (section 3.1, A.1): MAISI trained with the procedures and hyperparameters of its repository, on
+volumes downsampled to 512x512x128, decoded in patches of the latents; from scratch (ST) and with the foundation
+autoencoder (PT); iterations from the repository where reported, else 750,000. Everything else is taken from the
+configuration files of NV-Generate-CT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+FULL_NET: Mapping[str, Any] = {"channels": (64, 128, 256), "num_res_blocks": 2, "norm_num_groups": 32}
+FULL_UNET: Mapping[str, Any] = {
+    "channels": (64, 128, 256, 512),
+    "num_res_blocks": 2,
+    "attention_levels": (False, False, True, True),
+    "num_head_channels": (0, 0, 32, 32),
+    "norm_num_groups": 32,
+}
+
+# Departures from the paper: a rectified flow where the paper does not say which of the two (the repository's advice
+# today); latents are means; the scale is measured over all training cases; selection by validation loss where the paper
+# chose by FID on its test split and by eye; no augmentation. Iterations: the repository's 1000 epochs (U-Net, batch 2)
+# and 100 epochs (ControlNet) of 120 cases; 250,000 for the autoencoder, as MedLoRD's, since the repository reports none.
+# The window is 2 of the repository's 80x80x32 of latents, the larger of which reaches over the whole depth.
+PAPER: Mapping[str, Any] = {
+    "grid": (512, 512, 128),
+    "autoencoder": {
+        "net": FULL_NET,
+        "patch": (128, 128, 128),
+        "batch": 1,
+        "micro_batch": 1,
+        "steps": 250_000,
+    },
+    "latents": {"tile": (80, 80, 32), "precision": "fp16"},
+    "diffusion": {"net": FULL_UNET, "batch": 2, "micro_batch": 2, "steps": 60_000, "lr_decay_steps": 60_000},
+    "controlnet": {"batch": 1, "steps": 12_000, "lr_decay_steps": 12_000},
+    "sampling": {"tile": (80, 80, 32), "precision": "fp16"},
+}
+
+# The same model and the same effective batch, in micro-batches of one, with activations recomputed and convolutions in
+# parts, so that every stage fits a card of 24 GB by the rule of `medlord-bench memory` (predicted; not yet run on one).
+# Same results but for rounding.
+FITTED: Mapping[str, Any] = {
+    **PAPER,
+    "autoencoder": {**PAPER["autoencoder"], "net": {**FULL_NET, "num_splits": 4, "checkpointing": True}},
+    "diffusion": {**PAPER["diffusion"], "net": {**FULL_UNET, "checkpointing": True}, "micro_batch": 1},
+}
+
+# The grid that the paper could not fit: MedLoRD's own, nothing resampled. Otherwise as `24gb`.
+FITTED_FULL: Mapping[str, Any] = {**FITTED, "grid": (512, 512, 256)}
+
+# The whole model in minutes on two cores, for grids of about 64 voxels a side. Departures: few channels, small patches,
+# minutes of training, higher learning rates, averaged weights, float32, and a perceptual weight of 0 (its backbone would
+# have to be downloaded).
+TINY_NET: Mapping[str, Any] = {"channels": (8, 16, 32), "num_res_blocks": 1, "norm_num_groups": 4}
+TINY_UNET: Mapping[str, Any] = {
+    "channels": (32, 64),
+    "num_res_blocks": 1,
+    "attention_levels": (False, True),
+    "num_head_channels": (0, 32),
+    "norm_num_groups": 16,
+}
+TINY: Mapping[str, Any] = {
+    "autoencoder": {
+        "net": TINY_NET,
+        "patch": (24, 24, 24),
+        "batch": 2,
+        "micro_batch": 2,
+        "steps": 1500,
+        "lr": 1e-3,
+        "warmup": 0,
+        "perceptual": 0.0,
+        "adversarial": 0.005,
+        "discriminator_channels": 8,
+        "discriminator_layers": 2,
+        "precision": "fp32",
+        "validate_every": 300,
+        "checkpoint_every": 300,
+    },
+    "latents": {"precision": "fp32"},
+    "diffusion": {
+        "net": TINY_UNET,
+        "batch": 4,
+        "steps": 1200,
+        "lr": 1e-3,
+        "lr_decay_steps": 1500,
+        "ema_decay": 0.995,
+        "clip": 1.0,
+        "precision": "fp32",
+        "validate_every": 200,
+        "checkpoint_every": 200,
+    },
+    "controlnet": {
+        "batch": 2,
+        "steps": 300,
+        "lr": 1e-3,
+        "lr_decay_steps": 400,
+        "ema_decay": 0.99,
+        "clip": 1.0,
+        "precision": "fp32",
+        "validate_every": 100,
+        "checkpoint_every": 100,
+    },
+    "sampling": {"precision": "fp32"},
+}
+
+# Seconds: for the contract check and for tests. Learns nothing worth looking at.
+SMOKE: Mapping[str, Any] = {
+    **TINY,
+    "autoencoder": {
+        **TINY["autoencoder"],
+        "net": {**TINY_NET, "channels": (4, 4, 8)},
+        "patch": (16, 16, 16),
+        "discriminator_layers": 1,
+        "batch": 2,
+        "micro_batch": 1,
+        "steps": 6,
+        "validation_patches": 2,
+        "validate_every": 3,
+        "checkpoint_every": 2,
+    },
+    "diffusion": {
+        **TINY["diffusion"],
+        "net": {**TINY_UNET, "channels": (16, 16), "num_head_channels": (0, 16), "norm_num_groups": 8},
+        "batch": 2,
+        "steps": 6,
+        "validate_every": 3,
+        "checkpoint_every": 2,
+    },
+    "controlnet": {**TINY["controlnet"], "steps": 4, "validate_every": 2, "checkpoint_every": 2},
+    "sampling": {"precision": "fp32", "steps": 3},
+}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": PAPER,
+    "24gb": FITTED,
+    "24gb-full": FITTED_FULL,
+    "tiny": TINY,
+    "smoke": SMOKE,
+}
+
+# scratch: the paper's MAISI-ST, everything trained. foundation: its MAISI-PT, over any preset: the published
+# autoencoder, of full size, in place of a trained one. ddpm: the other noise schedule and its U-Net.
+# untrained: the initial weights, as a contestant that any training must beat.
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "scratch": {},
+    "foundation": {"foundation": {}, "autoencoder": {"net": FULL_NET, "steps": 0}},
+    "ddpm": {"diffusion": {"schedule": "ddpm"}},
+    "untrained": {"autoencoder": {"steps": 0}, "diffusion": {"steps": 0}, "controlnet": {"steps": 0}},
+}

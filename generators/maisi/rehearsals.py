@@ -1,0 +1,215 @@
+"""MAISI's work, acted out to see what memory it takes: each stretch with the networks that are on the card then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
+
+import torch
+
+from medlord_bench.contracts import DataProtocol, Rehearsal, Run, Saving, Shape, Split
+from medlord_bench.memory.rehearsal import on_host
+from medlord_bench.nn.losses import Perceptual
+from medlord_bench.nn.vqgan_rehearsals import CASE, UnreadCohort, recomputed, smaller_micro_batches
+
+from .autoencoder import Autoencoder, AutoencoderRecipe, for_precision
+from .configs import DiffusionConfig, MAISIConfig, TilingConfig
+from .control import ControlNetRecipe
+from .diffusion import Diffusion, DiffusionRecipe, sample_latents
+from .latent_training import LatentBatch, LatentRecipe
+from .latents import decode, encode
+from .schedule import make_schedule
+from .unet import bit_planes, build_controlnet, build_unet
+
+MM = (1.0, 1.0, 1.0)
+
+
+def rehearsals(config: MAISIConfig, data: DataProtocol) -> Sequence[Rehearsal]:
+    """Training (where there is any), encoding, sampling, reconstructing."""
+    acts: list[tuple[str, str, Callable[[MAISIConfig, DataProtocol, Run, int], None]]] = []
+    if config.foundation is None and config.autoencoder.steps:
+        acts += [("train autoencoder", "autoencoder", _train_autoencoder)]
+    acts += [("encode", "latents", _encode)]
+    acts += [("train diffusion", "diffusion", _train_diffusion)] if config.diffusion.steps else []
+    acts += [("sample", "sample", _sample), ("decode", "sample", _decode)]
+    if data.condition_regions:
+        acts += [("train ControlNet", "controlnet", _train_controlnet)] if config.controlnet.steps else []
+        acts += [("sample to masks", "sample-conditional", _sample_conditional)]
+    acts += [("reconstruct", "reconstruct", _reconstruct)]
+    return [Rehearsal(name, during, partial(act, config, data)) for name, during, act in acts]
+
+
+class _Latents:
+    """`latent_training.Latents` of one case that is never read."""
+
+    scale = 1.0
+    spacing_of_a_sample = MM
+
+    def ids(self, split: Split) -> Sequence[str]:
+        return [CASE]
+
+    def latent(self, case_id: str) -> tuple[torch.Tensor, torch.Tensor]:
+        raise AssertionError("nothing is read in a rehearsal")
+
+
+class _AutoencoderRecipe(AutoencoderRecipe):
+    def _perceptual(self) -> Perceptual:
+        loss = Perceptual(None, self.config.perceptual_slices)  # its weights change neither memory nor time
+        return loss.to(self.device)
+
+
+def _grid(config: MAISIConfig, data: DataProtocol) -> Shape:
+    return config.native(data.grid.shape)
+
+
+def _latent_shape(config: MAISIConfig, data: DataProtocol) -> tuple[int, int, int, int]:
+    x, y, z = (side // config.autoencoder.net.factor for side in _grid(config, data))
+    return config.autoencoder.net.latent_channels, x, y, z
+
+
+def _train_autoencoder(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
+    recipe = _AutoencoderRecipe(config.autoencoder, UnreadCohort(data), _grid(config, data), config.hu_window, run)
+    with on_host():
+        batch = torch.rand(config.autoencoder.batch, 1, *config.autoencoder.patch)
+    for step in range(times):
+        recipe.step(step, batch)
+
+
+def _encode(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
+    _pass(config, data, config.latents, run, times, encodes=True)
+
+
+def _train_diffusion(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
+    recipe = DiffusionRecipe(config.diffusion, _Latents(), config.autoencoder.net.latent_channels, run)
+    _train(recipe, config.diffusion.batch, _latent_shape(config, data), None, times)
+
+
+def _train_controlnet(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
+    shape = _grid(config, data)
+    recipe = ControlNetRecipe(
+        config.controlnet, _diffusion(config, run, config.diffusion), _Latents(), UnreadCohort(data), shape, run
+    )
+    _train(recipe, config.controlnet.batch, _latent_shape(config, data), shape, times)
+
+
+def _train(recipe: LatentRecipe, batch: int, latent: tuple[int, ...], labels: Shape | None, times: int) -> None:
+    with on_host():
+        made = LatentBatch(
+            torch.randn(batch, *latent),
+            torch.randn(batch, *latent),
+            torch.rand(batch),
+            torch.ones(batch, 3),
+            None if labels is None else torch.zeros(batch, *labels, dtype=torch.uint8),
+        )
+    for step in range(times):
+        recipe.step(step, made)
+
+
+def _sample(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
+    _draw(config, data, run, times, conditional=False)
+
+
+def _sample_conditional(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
+    _draw(config, data, run, times, conditional=True)
+
+
+def _draw(config: MAISIConfig, data: DataProtocol, run: Run, times: int, conditional: bool) -> None:
+    channels, x, y, z = _latent_shape(config, data)
+    asked = _as_sampled(config)
+    control = None
+    if conditional:
+        control = build_controlnet(asked, config.controlnet.embedding_channels, channels, run.device)
+        control.eval().requires_grad_(False)
+    sample_latents(
+        _diffusion(config, run, asked),
+        list(range(run.batch)),
+        (x, y, z),
+        [MM] * run.batch,
+        min(times, config.diffusion.timesteps),
+        run.device,
+        config.sampling.precision,
+        control,
+        [partial(_planes, _grid(config, data), run.device)] * run.batch if conditional else [],
+    )
+
+
+def _planes(shape: Shape, device: str) -> torch.Tensor:
+    with on_host():
+        labels = torch.zeros(1, *shape, dtype=torch.uint8)
+    return bit_planes(labels.to(device))
+
+
+def _decode(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
+    _pass(config, data, config.sampling, run, times, encodes=False)
+
+
+def _reconstruct(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
+    _pass(config, data, config.sampling, run, times, encodes=True)
+    _pass(config, data, config.sampling, run, times, encodes=False)
+
+
+def _pass(
+    config: MAISIConfig, data: DataProtocol, tiling: TilingConfig, run: Run, times: int, *, encodes: bool
+) -> None:
+    """One volume through the encoder or the decoder. Two windows are as large as any number of them."""
+    net = for_precision(Autoencoder(config.autoencoder.net).to(run.device), run.device, tiling.precision)
+    net.eval().requires_grad_(False)
+    channels, *sides = _latent_shape(config, data)
+    x, y, z = (min(side, 2 * tile) for side, tile in zip(sides, tiling.tile, strict=True))
+    factor = config.autoencoder.net.factor
+    with on_host():
+        image = torch.zeros(1, 1, x * factor, y * factor, z * factor)
+        latent = torch.zeros(1, channels, x, y, z)
+    for _ in range(times):
+        if encodes:
+            encode(net, image, tiling, run.device)
+        else:
+            decode(net, latent, tiling, run.device)
+
+
+def _diffusion(config: MAISIConfig, run: Run, asked: DiffusionConfig) -> Diffusion:
+    unet = build_unet(asked, config.autoencoder.net.latent_channels, run.device)
+    return Diffusion(unet.eval().requires_grad_(False), make_schedule(asked.schedule, asked.timesteps), 1.0, MM)
+
+
+def _as_sampled(config: MAISIConfig) -> DiffusionConfig:
+    """The diffusion stage's configuration with the attention kernel of sampling."""
+    if config.sampling.attention is None:
+        return config.diffusion
+    net = config.diffusion.net.model_copy(update={"attention": config.sampling.attention})
+    return config.diffusion.model_copy(update={"net": net})
+
+
+# ------------------------------------------------------------------------------------------------------------- savings
+def savings(config: MAISIConfig, during: str) -> Sequence[Saving]:
+    """What would make a stage or purpose fit, the cheapest first."""
+    if during == "autoencoder":
+        batches = smaller_micro_batches("autoencoder", config.autoencoder.batch, config.autoencoder.micro_batch)
+        return [*batches, recomputed("autoencoder.net"), *_splits(config)]
+    if during == "diffusion":
+        batches = smaller_micro_batches("diffusion", config.diffusion.batch, config.diffusion.parts_of)
+        return [*_fused("diffusion.net", config.diffusion.net.attention), *batches, recomputed("diffusion.net")]
+    if during == "controlnet":
+        batches = smaller_micro_batches("controlnet", config.controlnet.batch, config.controlnet.parts_of)
+        return [*batches, recomputed("diffusion.net")]
+    part = "latents" if during == "latents" else "sampling"
+    fused = [] if part == "latents" else _fused("sampling", config.sampling.attention or "auto")
+    return [*fused, *_splits(config), *_tiles(part, config.latents.tile if part == "latents" else config.sampling.tile)]
+
+
+def _fused(part: str, attention: str) -> list[Saving]:
+    return [Saving({f"{part}.attention": "auto"}, "none")] if attention == "math" else []
+
+
+def _splits(config: MAISIConfig) -> list[Saving]:
+    net, width = config.autoencoder.net, config.autoencoder.patch[1] // config.autoencoder.net.factor
+    more = [parts for parts in (2, 4, 8) if parts > net.num_splits]
+    more = [parts for parts in more if net.model_copy(update={"num_splits": parts}).takes(width)]
+    return [Saving({"autoencoder.net.num_splits": parts}, "borders of parts are computed twice") for parts in more]
+
+
+def _tiles(part: str, tile: Shape) -> list[Saving]:
+    smaller = [size for size in ((80, 80, 32), (64, 64, 32), (48, 48, 32)) if prod(size) < prod(tile)]
+    cost = "another result: group norms see a smaller window; more windows overlap"
+    return [Saving({f"{part}.tile": size}, cost) for size in smaller]

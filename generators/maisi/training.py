@@ -1,0 +1,42 @@
+"""MAISI's training stages, each a recipe in the bench's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from medlord_bench.contracts import Cohort, Run, Stage
+from medlord_bench.training import Horizon, fit
+
+from .autoencoder import AutoencoderRecipe
+from .configs import AutoencoderConfig, ControlNetConfig, DiffusionConfig, MAISIConfig
+from .control import ControlNetRecipe
+from .diffusion import DiffusionRecipe, load_diffusion
+from .latents import StoredLatents, encode_cohort
+
+
+def train(config: MAISIConfig, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+    """Train one stage in `out`; see `contracts.Generator.train`."""
+    shape = config.native(data.protocol.grid.shape)
+    if stage.name == "latents":
+        return encode_cohort(config.latents, data, shape, inputs, out, run)
+    if stage.name == "autoencoder":
+        if config.foundation is not None:
+            from .adoption import adopt_foundation
+
+            return adopt_foundation(config, config.foundation, out, run)
+        recipe = AutoencoderRecipe(config.autoencoder, data, shape, config.hu_window, run)
+        return fit(recipe, _horizon(config.autoencoder, stage), out, run, stage.name)
+    latents = StoredLatents(inputs["latents"], data)
+    if stage.name == "diffusion":
+        unconditional = DiffusionRecipe(config.diffusion, latents, config.autoencoder.net.latent_channels, run)
+        return fit(unconditional, _horizon(config.diffusion, stage), out, run, stage.name)
+    diffusion = load_diffusion(inputs["diffusion"], run.device)
+    conditional = ControlNetRecipe(config.controlnet, diffusion, latents, data, shape, run)
+    return fit(conditional, _horizon(config.controlnet, stage), out, run, stage.name)
+
+
+def _horizon(config: AutoencoderConfig | DiffusionConfig | ControlNetConfig, stage: Stage) -> Horizon:
+    """As far as the stage says. With its choice, what is published is not decided here."""
+    selection = "last" if config.selection == "fid" else config.selection
+    return Horizon(stage.steps or 0, config.validate_every, config.checkpoint_every, selection, stage.choice)
