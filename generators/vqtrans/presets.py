@@ -40,26 +40,28 @@ FITTED: Mapping[str, Any] = {
 }
 
 # The whole model in minutes on two cores, for grids of about 64 voxels a side. Departures: the protocol's own grid,
-# downsampled 8 times (16 would leave 48 tokens of a phantom), a codebook of 256 x 8, few channels, a transformer of 4
-# blocks, small patches, minutes of training, higher learning rates that decay, float32, and a perceptual weight of 0
-# (its backbone would have to be downloaded).
+# downsampled 8 times (16 would leave 48 tokens of a phantom), a codebook of 512 x 8, few channels and no residual units
+# (with them latents hardly leave zero in so short a training), a transformer of 4 blocks, small patches, minutes of
+# training, higher learning rates that decay, float32, and a perceptual weight of 0 (its backbone would have to be
+# downloaded).
 TINY: Mapping[str, Any] = {
     "autoencoder": {
         "net": {
             "channels": (16, 32, 64),
-            "res_layers": 1,
-            "codes": 256,
+            "res_layers": 0,
+            "codes": 512,
             "dim": 8,
-            "decay": 0.95,
+            "commitment_cost": 0.1,
+            "decay": 0.98,
             "restart_below": 0.05,
         },
         "patch": (32, 32, 32),
-        "batch": 4,
-        "micro_batch": 4,
-        "steps": 2000,
+        "batch": 2,
+        "micro_batch": 2,
+        "steps": 3500,
         "lr_g": 1e-3,
         "lr_d": 5e-4,
-        "lr_decay": 0.999,
+        "lr_decay": 0.9995,
         "perceptual": 0.0,
         "adversarial": 0.005,
         "adversarial_warmup": 1000,
