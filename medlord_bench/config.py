@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from medlord_bench import registry
-from medlord_bench.contracts import DataProtocol, Frozen, How, OnItsOwnGrid, Shape
+from medlord_bench.contracts import DataProtocol, Frozen, OnItsOwnGrid
 from medlord_bench.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -61,6 +61,7 @@ class RunSpec(Frozen):
     conditional: bool = True
     seed: int = 0
     train_steps: int | None = Field(None, ge=0, description="optimiser steps of each contestant; None: its preset's")
+    train_hours: float | None = Field(None, gt=0, description="hours that each contestant may train; None: no limit")
 
 
 class RunFile(Frozen):
@@ -74,6 +75,9 @@ class RunFile(Frozen):
     resampled: bool = Field(True, description="real volumes through each generator's own grid, as rows of their own")
     seed: int = 0
     train_steps: int | None = Field(None, ge=0, description="optimiser steps of each contestant, in all its stages")
+    train_hours: float | None = Field(
+        None, gt=0, description="hours that each contestant may train, all stages together"
+    )
     weights: Path | None = None
     set: dict[str, Any] = Field(default_factory=dict, description="dotted path -> value, as with --set")
 
@@ -222,7 +226,7 @@ def metric_spec(text: str, data: DataProtocol, sets: Mapping[str, Any]) -> Plugi
 
 
 def plugin_spec(kind: str, name: str, config: Mapping[str, Any]) -> PluginSpec:
-    """Resolve the configuration of a data set, segmenter or extractor."""
+    """Resolve the configuration of a plugin that has no presets."""
     plugin = registry.load(kind, name)
     resolved = validate(plugin.Config, config, f"{kind.removesuffix('s')} {name}")
     return PluginSpec(plugin=name, config=resolved.model_dump(mode="json"))
@@ -273,25 +277,33 @@ def resolve(file: RunFile) -> RunSpec:
         conditional=file.conditional,
         seed=file.seed,
         train_steps=file.train_steps,
+        train_hours=file.train_hours,
     )
 
 
 def _resampled(contestants: Iterable[Contestant], data: DataProtocol) -> tuple[Contestant, ...]:
-    """Real volumes through the grid of each contestant that works on one of its own: what that alone costs."""
-    grids: dict[tuple[Shape, How], None] = {}
+    """Real volumes through the grid and window of each contestant that has its own: what those alone cost."""
+    grids: dict[str, dict[str, Any]] = {}
+    low, high = data.grid.hu_window
     for one in contestants:
         generator = make("generators", one)
-        if isinstance(generator, OnItsOwnGrid) and generator.native(data.grid)[0] != data.grid.shape:
-            grids[generator.native(data.grid)] = None
-    config = registry.load("generators", "holdout").Config if grids else None
+        if not isinstance(generator, OnItsOwnGrid):
+            continue
+        grid, how = generator.native(data.grid)
+        window = max(low, grid.hu_window[0]), min(high, grid.hu_window[1])
+        narrower = window != data.grid.hu_window
+        if grid.shape == data.grid.shape and not narrower:
+            continue
+        name = "x".join(map(str, grid.shape)) + ("" if how == "resize" else "-cropped")
+        name += f"-{window[0]}..{window[1]}HU" if narrower else ""
+        grids[name] = {"through": grid.shape, "fit": how, "window": window if narrower else None}
     return tuple(
         Contestant(
-            label=f"holdout:through-{'x'.join(map(str, shape))}" + ("" if how == "resize" else "-cropped"),
+            label=f"holdout:through-{name}",
             plugin="holdout",
-            config=validate(config, {"through": shape, "fit": how}, "generator holdout").model_dump(mode="json"),
+            config=plugin_spec("generators", "holdout", settings).config,
         )
-        for shape, how in grids
-        if config is not None
+        for name, settings in grids.items()
     )
 
 

@@ -103,6 +103,8 @@ class Run:
     weights_dir: the offline folder of pretrained weights, if any.
     memory_limit: GiB that this process and the programs it starts may take (`medlord_bench.memory`); None for no limit.
     The bench holds it in this process; a plugin that starts a program hands it to `memory.children.Watch`.
+    train_seconds: how long this training stage may take, all sittings together; None for no limit. `training.fit` keeps
+    to it; a plugin with a loop of its own does so itself.
     """
 
     device: str
@@ -115,6 +117,7 @@ class Run:
     batch: int = 1
     weights_dir: Path | None = None
     memory_limit: float | None = None
+    train_seconds: float | None = None
 
 
 class Cohort(Protocol):
@@ -238,8 +241,8 @@ class OnItsOwnGrid(Protocol):
     """A generator that works on a grid of its own, whatever the protocol's: the bench then measures real volumes through
     the same resampling beside it."""
 
-    def native(self, grid: Grid) -> tuple[Shape, How]:
-        """The shape it works on where the protocol's grid is `grid`, and how volumes get there and back."""
+    def native(self, grid: Grid) -> tuple[Grid, How]:
+        """The grid and HU window it works on where the protocol's are `grid`, and how volumes get there and back."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 Each step's key is the sha256 of everything that changes its output and of nothing else (docs/architecture.md, "Keys").
 Steps that address items by index or case leave the list of items out of their key, so asking for more adds to what is
-there; only `scores` hold the list. A training's `lineage` leaves the number of steps out, so asking for more continues.
+there; only `scores` hold the list. A training's `lineage` leaves its budget out, so asking for more continues.
 """
 
 from __future__ import annotations
@@ -15,7 +15,20 @@ from typing import Any
 
 from medlord_bench import config, seeds
 from medlord_bench.config import Contestant, PluginSpec, RunSpec
-from medlord_bench.contracts import SPLITS, Case, Choice, DataProtocol, Frozen, Need, Purpose, Split, Stage
+from medlord_bench.contracts import (
+    SPLITS,
+    Case,
+    Choice,
+    DataProtocol,
+    Frozen,
+    Grid,
+    How,
+    Need,
+    OnItsOwnGrid,
+    Purpose,
+    Split,
+    Stage,
+)
 from medlord_bench.errors import UserError
 from medlord_bench.hashing import digest, file_sha256
 
@@ -37,8 +50,18 @@ class Step(Frozen):
     identity: dict[str, Any] = {}
 
 
+class Native(Frozen):
+    """The grid and window that a contestant works on where they are not the protocol's, and how volumes get there."""
+
+    grid: Grid
+    fit: How
+
+
 class Plan(Frozen):
-    """`plan.json`: everything a worker needs, in order. splits: split -> item ids of its cases."""
+    """`plan.json`: everything a worker needs, in order. splits: split -> item ids of its cases.
+
+    native: contestant -> its own grid, of those that have one. train_steps, train_hours: the budget of each contestant.
+    """
 
     run_key: str
     dataset: PluginSpec
@@ -46,6 +69,9 @@ class Plan(Frozen):
     splits: dict[Split, tuple[str, ...]]
     patients: dict[str, str]
     contestants: tuple[Contestant, ...]
+    native: dict[str, Native] = {}
+    train_steps: int | None = None
+    train_hours: float | None = None
     steps: tuple[Step, ...]
 
     def step(self, id: str) -> Step:
@@ -77,6 +103,7 @@ class Planner:
         self.cases: dict[Split, list[Case]] = {split: list(self.dataset.cases(split)) for split in SPLITS}
         self.splits = {split: tuple(item_id(case) for case in cases) for split, cases in self.cases.items()}
         self.steps: dict[str, Step] = {}
+        self.native: dict[str, Native] = {}
         self.chosen: set[tuple[str, str]] = set()  # (contestant, stage) whose weights a `select` step publishes
         self.fingerprints: dict[str, dict[str, str]] = {}
 
@@ -92,6 +119,9 @@ class Planner:
             splits=self.splits,
             patients={item_id(c): c.patient for cases in self.cases.values() for c in cases},
             contestants=self.spec.contestants,
+            native=self.native,
+            train_steps=self.spec.train_steps,
+            train_hours=self.spec.train_hours,
             steps=steps,
         )
 
@@ -160,16 +190,24 @@ class Planner:
         generator = config.make("generators", contestant)
         if contestant.weights is None:  # given weights bring their own architecture, and are checked as they load
             generator.check(self.protocol)
+            if isinstance(generator, OnItsOwnGrid):
+                grid, fit = generator.native(self.protocol.grid)
+                self.native[contestant.label] = Native(grid=grid, fit=fit)
         plugin = PluginSpec(plugin=contestant.plugin, config=contestant.config)
         purposes = self._purposes(contestant, generator)
         wanted = {name for purpose in purposes for name in generator.reads(purpose).stages}
         stages = _with_needs(generator.stages(), wanted)
         if contestant.weights is not None:  # given weights are the choice
             stages = [replace(stage, choice=None) for stage in stages]
-        stages = self._within_budget(stages, set(generator.reads("sample").stages))
+        share = self._shares(stages, set(generator.reads("sample").stages))
+        if self.spec.train_steps is not None:
+            steps = {name: round(part * self.spec.train_steps) for name, part in share.items()}
+            stages = [replace(stage, steps=steps.get(stage.name, stage.steps)) for stage in stages]
         self.chosen |= {(contestant.label, stage.name) for stage in stages if stage.choice is not None}
         for stage in stages:
-            self._training(contestant, plugin, generator.version, stage)
+            hours = self.spec.train_hours if stage.name in share else None
+            seconds = None if hours is None else share[stage.name] * 3600 * hours
+            self._training(contestant, plugin, generator.version, stage, seconds)
             if stage.choice is not None:
                 self._select(contestant, plugin, generator, stage, stage.choice)
         for purpose in purposes:
@@ -177,17 +215,14 @@ class Planner:
         for metric in self.spec.metrics:
             self._metric(contestant, metric, generator)
 
-    def _within_budget(self, stages: list[Stage], sampling: set[str]) -> list[Stage]:
-        """As many training steps in all as the run allows each contestant, divided as its preset divides them.
+    def _shares(self, stages: list[Stage], sampling: set[str]) -> dict[str, float]:
+        """The part of a budget that each stage that iterates gets: as the preset divides its steps.
 
-        A stage that only conditional samples read is not paid for by the others: it is scaled as they are.
+        A stage that only conditional samples read is not paid for by the others: its part is in proportion, on top.
         """
         needed = {stage.name for stage in _with_needs(stages, sampling & {stage.name for stage in stages})}
         preset = sum(stage.steps or 0 for stage in stages if stage.name in needed)
-        if self.spec.train_steps is None or preset == 0:
-            return stages
-        share = self.spec.train_steps / preset
-        return [stage if stage.steps is None else replace(stage, steps=round(share * stage.steps)) for stage in stages]
+        return {stage.name: stage.steps / preset for stage in stages if stage.steps is not None and preset}
 
     def _purposes(self, contestant: Contestant, generator: Any) -> list[Purpose]:
         capabilities = generator.capabilities
@@ -204,7 +239,9 @@ class Planner:
             )
         return purposes
 
-    def _training(self, contestant: Contestant, plugin: PluginSpec, version: int, stage: Stage) -> None:
+    def _training(
+        self, contestant: Contestant, plugin: PluginSpec, version: int, stage: Stage, seconds: float | None
+    ) -> None:
         inputs = {need: self._weights(contestant, need) for need in stage.needs} | {"images": "images"}
         identity: dict[str, Any] = {"version": version, "stage": stage.name, "config": dict(stage.config)}
         identity["data"] = {split: list(self.splits[split]) for split in ("train", "val")}
@@ -218,12 +255,14 @@ class Planner:
             "stage": stage.name,
             "stage_config": dict(stage.config),
             "steps": stage.steps,
+            "seconds": seconds,
             "needs": list(stage.needs),
             "choice": None if stage.choice is None else asdict(stage.choice),
             "lineage": digest(identity | {"plugin": plugin.plugin, "seed": seed, "inputs": keys}),
             "weights": None if contestant.weights is None else str(contestant.weights.resolve()),
         }
         id, identity = _training_id(contestant, stage.name), identity | {"steps": stage.steps}
+        identity |= {} if seconds is None else {"seconds": seconds}
         self._add(id, "weights", contestant.label, plugin, identity, ["weights"], inputs, detail, seed)
 
     def _weights(self, contestant: Contestant, stage: str) -> str:

@@ -147,9 +147,9 @@ def _link_or_copy(source: str, target: str) -> str:
     return target
 
 
-def training_names(lineage: str, steps: int | None) -> tuple[str, str]:
-    """The folders that a training may lie in: its lineage's, or its own where the lineage went past its steps."""
-    return lineage, digest([lineage, steps])
+def training_names(lineage: str, steps: int | None, seconds: float | None) -> tuple[str, str]:
+    """The folders that a training may lie in: its lineage's, or its own where the lineage went past its budget."""
+    return lineage, digest([lineage, steps, seconds])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 A `Recipe` says what one stage optimises; `fit` runs it: prefetching, checkpoints, validation, selection, curves,
 TensorBoard, stopping on a signal. Training is exact under interruption: batches are pure functions of the step, the
 global random state is set anew from (seed, stage, step) before each step, and everything else that a step reads is in
-the checkpoint. So a killed run that continues ends in the same weights (bit-equal on a CPU with the same threads).
+the checkpoint. So a killed run that continues ends in the same weights (bit-equal on a CPU with the same threads). Only
+where a budget of time ends a training (`Run.train_seconds`) does the machine's speed decide how far it goes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,10 +28,11 @@ from medlord_bench.checkpoints import read_torch
 from medlord_bench.contracts import Choice, Precision, Run, Selection, candidate_name
 from medlord_bench.errors import StepError, Stopped
 from medlord_bench.memory.rehearsal import is_rehearsed
-from medlord_bench.store import publish
+from medlord_bench.store import publish, write_json
 
 PATIENCE_NOT_FINITE = 20  # consecutive steps without a finite gradient before training is given up
 CHECKPOINT_SECONDS = 300.0  # never lose more than this to a kill
+TRAINED = "trained.json"  # in a training's folder: the steps done and the seconds they took, validation included
 
 
 class Stateful(Protocol):
@@ -195,12 +197,18 @@ def _floats(figures: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
 
 
 class _Checkpoint:
-    """`checkpoints/last.pt`: the step reached, the best validation loss so far, and every state."""
+    """`checkpoints/last.pt`: the step reached, the best validation loss so far, the seconds spent, and every state."""
 
     def __init__(self, out: Path, recipe: Recipe) -> None:
         self.path, self.recipe = out / "checkpoints" / "last.pt", recipe
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.saved_at = time.monotonic()
+        self.saved_at = self.began = time.monotonic()
+        self.earlier = 0.0  # seconds of the sittings before this one
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this training, earlier sittings included; what a kill undid is not."""
+        return self.earlier + time.monotonic() - self.began
 
     def load(self, device: str) -> tuple[int, float]:
         """Restore every state; returns (steps done, best loss). (0, inf) where nothing was saved."""
@@ -209,11 +217,13 @@ class _Checkpoint:
         saved = read_torch(self.path)
         for name, part in self.recipe.stateful().items():
             part.load_state_dict(saved["state"][name])
+        self.earlier, self.began = float(saved["seconds"]), time.monotonic()
         return int(saved["step"]), float(saved["best"])
 
     def save(self, step: int, best: float) -> None:
         state = {name: part.state_dict() for name, part in self.recipe.stateful().items()}
-        publish(self.path, lambda path: torch.save({"step": step, "best": best, "state": state}, path))
+        saved = {"step": step, "best": best, "seconds": self.seconds, "state": state}
+        publish(self.path, lambda path: torch.save(saved, path))
         self.saved_at = time.monotonic()
 
     def is_due(self) -> bool:
@@ -242,16 +252,18 @@ def _validate(recipe: Recipe, step: int, curves: Curves) -> float:
 
 
 def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Path:
-    """Train `recipe` in the folder `out` up to `horizon.steps`, continuing where an earlier call stopped.
+    """Train `recipe` in the folder `out` up to `horizon.steps`, continuing where an earlier call stopped; less far where
+    `run.train_seconds` are spent before, all calls taken together, but one step at least.
 
     Returns the folder below `out` with the selected weights. Raises `Stopped`, with everything saved, when
     `run.stop()` turns true, and `StepError` where gradients stay non-finite. On `selection="best"` candidates are
     looked at every `validate_every` steps and at the last one; ties go to the earlier. With a `choice`, the folder
-    returned holds one folder of weights per candidate.
+    returned holds one folder of weights per candidate. `TRAINED` records how far it went and how long it took.
     """
     candidates = horizon.choice.candidates(horizon.steps) if horizon.choice else ()
     checkpoint = _Checkpoint(out, recipe)
     start, best = checkpoint.load(run.device)
+    done, budget = start, math.inf if run.train_seconds is None else run.train_seconds
     if start > horizon.steps:
         raise StepError(
             f"{title}: this training already went to step {start}, {horizon.steps} were asked for; "
@@ -262,11 +274,13 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
     shown_at = start
     try:
         with run.progress.task(title, horizon.steps, start) as task:
-            for step, batch in _prefetched(recipe, start, horizon.steps):
+            stop = horizon.steps if start == 0 or checkpoint.seconds < budget else start
+            for step, batch in _prefetched(recipe, start, stop):
                 torch.manual_seed(seeds.derive(run.seed, title, step))
                 figures = recipe.step(step, batch)
                 done = step + 1
-                if done % log_every == 0 or done == horizon.steps:
+                last = done == horizon.steps or checkpoint.seconds >= budget
+                if done % log_every == 0 or last:
                     shown = _floats(figures)
                     curves.add(done, shown)
                     task.advance(done - shown_at, **shown)
@@ -278,12 +292,16 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
                         _export(recipe, out / "best")
                 if done in candidates:
                     _export(recipe, out / "candidates" / candidate_name(done))
-                if done % horizon.checkpoint_every == 0 or done == horizon.steps or checkpoint.is_due():
+                if done % horizon.checkpoint_every == 0 or last or checkpoint.is_due():
                     checkpoint.save(done, best)
-                if run.stop() and done < horizon.steps:
+                if last:
+                    break
+                if run.stop():
                     checkpoint.save(done, best)
                     raise Stopped(f"{title}: stopped at step {done} of {horizon.steps}, saved")
-        return _publishable(recipe, horizon, out, best, curves)
+        published = _publishable(recipe, replace(horizon, steps=done), out, best, curves)
+        write_json(out / TRAINED, {"steps": done, "seconds": round(checkpoint.seconds, 1)})
+        return published
     finally:
         curves.close()
 
@@ -291,8 +309,8 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
 def _publishable(recipe: Recipe, horizon: Horizon, out: Path, best: float, curves: Curves) -> Path:
     """The selected weights. The last step is a candidate too, but does not count for a longer training later."""
     if horizon.choice is not None:
-        if horizon.steps == 0:
-            _export(recipe, out / "candidates" / candidate_name(0))
+        if not (out / "candidates" / candidate_name(horizon.steps)).exists():
+            _export(recipe, out / "candidates" / candidate_name(horizon.steps))
         return out / "candidates"
     if horizon.selection == "last" or horizon.steps == 0:
         return _export(recipe, out / "last")

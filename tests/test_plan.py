@@ -303,3 +303,33 @@ def test_real_volumes_go_through_each_grid_that_a_contestant_works_on() -> None:
     assert not [one for one in plan(("hagan@smoke",), resampled=False).contestants if one.plugin == "holdout"]
     on_the_cube = plan(("hagan@smoke",), set={"dataset.shape": (32, 32, 32)})
     assert len(on_the_cube.contestants) == 1, "where grids agree nothing is resampled"
+
+
+def test_a_budget_of_time_is_divided_like_one_of_steps_and_is_part_of_the_key() -> None:
+    made = plan(("medlord@smoke", "hagan@smoke"), train_hours=2.0, resampled=False)
+    seconds = {step.id: step.detail["seconds"] for step in made.steps if step.kind == "weights"}
+    assert seconds["train:hagan@smoke:gan"] == 7200
+    assert seconds["train:medlord@smoke:autoencoder"] == seconds["train:medlord@smoke:diffusion"] == 3600
+    assert seconds["train:medlord@smoke:controlnet"] == 2400 and seconds["train:medlord@smoke:latents"] is None
+    free, longer = plan(("hagan@smoke",)), plan(("hagan@smoke",), train_hours=3.0)
+    ids = ["train:hagan@smoke:gan"]
+    assert len({one.step(id).key for one in (made, free, longer) for id in ids}) == 3
+    assert lineages(free) == lineages(longer), "more time continues the same training"
+
+
+def test_the_plan_tells_the_grid_and_window_that_a_contestant_works_on() -> None:
+    made = plan(("medlord@smoke", "hagan@smoke", "maisi@smoke"), resampled=False)
+    assert set(made.native) == {"hagan@smoke", "maisi@smoke"}
+    cube = made.native["hagan@smoke"]
+    assert (cube.grid.shape, cube.fit) == ((32, 32, 32), "resize")
+    grid = made.protocol.grid
+    assert grid.spacing is not None
+    there = [mm * side / 32 for mm, side in zip(grid.spacing, grid.shape, strict=True)]
+    assert cube.grid.spacing == pytest.approx(there)
+    assert made.native["maisi@smoke"].grid.hu_window == (-1000, 1000)
+
+
+def test_real_volumes_go_through_a_narrower_window_too() -> None:
+    made = plan(("maisi@smoke",), set={"maisi.hu_window": (-900, 500)})
+    (row,) = (one for one in made.contestants if one.plugin == "holdout")
+    assert row.label.endswith("-900..500HU") and list(row.config["window"]) == [-900, 500]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from torch import nn
 
 from medlord_bench import seeds
 from medlord_bench.checkpoints import load_model, save_model
-from medlord_bench.contracts import Run
+from medlord_bench.contracts import Choice, Run
 from medlord_bench.errors import StepError, Stopped
-from medlord_bench.training import Horizon, Optimiser, fit
+from medlord_bench.training import TRAINED, Horizon, Optimiser, fit
 
 HORIZON = Horizon(steps=20, validate_every=5, checkpoint_every=4)
 
@@ -139,3 +140,60 @@ def test_a_background_error_in_a_batch_reaches_the_caller(tmp_path: Path, run: R
 
     with pytest.raises(KeyError, match="case of step 0"):
         fit(Broken(), HORIZON, tmp_path, run, "line")
+
+
+# ------------------------------------------------------------------------------------------------- a budget of time
+class Slow(Line):
+    """Each step takes ten seconds of the clock it is given."""
+
+    def __init__(self, clock: list[float]) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def step(self, step: int, batch: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        self.clock[0] += 10
+        return super().step(step, batch)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    seconds = [1000.0]
+    monkeypatch.setattr("medlord_bench.training.time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    return seconds
+
+
+def trained(folder: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads((folder / TRAINED).read_text())
+    return found
+
+
+def test_a_training_ends_where_its_seconds_are_spent_over_all_sittings(
+    tmp_path: Path, run: Run, clock: list[float]
+) -> None:
+    limited = dataclasses.replace(run, train_seconds=65)
+    in_one = weights(fit(Slow(clock), HORIZON, tmp_path / "one", limited, "line"))
+    assert trained(tmp_path / "one") == {"steps": 7, "seconds": 70}
+    stops = iter([False, True] * 4)
+    for _ in range(3):
+        clock[0] += 500  # between sittings nothing is spent
+        with pytest.raises(Stopped):
+            stopping = dataclasses.replace(limited, stop=lambda: next(stops))
+            fit(Slow(clock), HORIZON, tmp_path / "many", stopping, "line")
+    in_many = weights(fit(Slow(clock), HORIZON, tmp_path / "many", limited, "line"))
+    assert trained(tmp_path / "many") == {"steps": 7, "seconds": 70}
+    again = weights(fit(Slow(clock), HORIZON, tmp_path / "many", limited, "line"))  # spent: nothing more is trained
+    seven = weights(fit(Line(), dataclasses.replace(HORIZON, steps=7), tmp_path / "seven", run, "line"))
+    assert same(in_one, seven) and same(in_many, seven) and same(again, seven)
+
+
+def test_a_larger_budget_of_time_goes_on_to_the_same_bits(tmp_path: Path, run: Run, clock: list[float]) -> None:
+    fit(Slow(clock), HORIZON, tmp_path / "a", dataclasses.replace(run, train_seconds=70), "line")
+    longer = weights(fit(Slow(clock), HORIZON, tmp_path / "a", run, "line"))
+    assert trained(tmp_path / "a") == {"steps": 20, "seconds": 200}
+    assert same(longer, weights(fit(Line(), HORIZON, tmp_path / "b", run, "line")))
+
+
+def test_the_step_where_time_ends_is_a_candidate_too(tmp_path: Path, run: Run, clock: list[float]) -> None:
+    horizon = dataclasses.replace(HORIZON, choice=Choice(every=4, samples=2))
+    published = fit(Slow(clock), horizon, tmp_path, dataclasses.replace(run, train_seconds=65), "line")
+    assert sorted(path.name for path in published.iterdir()) == ["step-00000004", "step-00000007"]

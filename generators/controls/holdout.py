@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class HoldoutConfig(ControlConfig):
-    """Which volumes, and through which grid."""
+    """Which volumes, and through which grid and window."""
 
     through: Shape | None = Field(None, description="bring them onto a grid of this shape and back; None: as they are")
     fit: How = Field("resize", description="how they get there and back")
+    window: tuple[int, int] | None = Field(None, description="lowest and highest HU kept there; None: the protocol's")
 
 
 class Holdout(Control):
@@ -39,6 +40,7 @@ class Holdout(Control):
         from medlord_bench.contracts import Volume
         from medlord_bench.native_grid import from_native, to_native
 
-        volume = Volume(hu, request.grid.affine())
-        there = to_native(volume, self.config.through, kept.hu_window, self.config.fit)
-        return from_native(there, volume.shape, volume.affine, self.config.fit, kept.hu_window[0]).hu
+        window = self.config.window or kept.hu_window
+        volume = Volume(hu.clip(*window), request.grid.affine())
+        there = to_native(volume, self.config.through, window, self.config.fit)
+        return from_native(there, volume.shape, volume.affine, self.config.fit, window[0]).hu

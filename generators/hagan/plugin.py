@@ -19,7 +19,6 @@ from medlord_bench.contracts import (
     Request,
     Run,
     Saving,
-    Shape,
     Stage,
     Volume,
 )
@@ -49,9 +48,11 @@ class HAGAN:
                     f"{data.name}: no {split} case, and HA-GAN trains on train and validates on val: give one"
                 )
 
-    def native(self, grid: Grid) -> tuple[Shape, How]:
+    def native(self, grid: Grid) -> tuple[Grid, How]:
         """The cube, resized to and from."""
-        return self.config.net.shape, "resize"
+        from medlord_bench.native_grid import native_grid
+
+        return native_grid(grid, self.config.net.shape, "resize"), "resize"
 
     def available(self, data: DataProtocol) -> int | None:
         """Any number of samples."""

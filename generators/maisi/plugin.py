@@ -19,7 +19,6 @@ from medlord_bench.contracts import (
     Request,
     Run,
     Saving,
-    Shape,
     Stage,
     Volume,
 )
@@ -62,9 +61,12 @@ class MAISI:
                     f"autoencoder.net.num_splits = {net.num_splits}, or less than {THINNEST} for each; change one of them"
                 )
 
-    def native(self, grid: Grid) -> tuple[Shape, How]:
-        """`MAISIConfig.grid`, resized to and from."""
-        return self.config.native(grid.shape), "resize"
+    def native(self, grid: Grid) -> tuple[Grid, How]:
+        """`MAISIConfig.grid`, resized to and from, and its HU window."""
+        from medlord_bench.native_grid import native_grid
+
+        windowed = grid.model_copy(update={"hu_window": self.config.hu_window})
+        return native_grid(windowed, self.config.native(grid.shape), "resize"), "resize"
 
     def available(self, data: DataProtocol) -> int | None:
         """Any number of samples."""

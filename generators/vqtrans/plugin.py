@@ -19,7 +19,6 @@ from medlord_bench.contracts import (
     Request,
     Run,
     Saving,
-    Shape,
     Stage,
     Volume,
 )
@@ -62,9 +61,12 @@ class VQTrans:
                 "choose a smaller patch with --set generator.autoencoder.patch=X,Y,Z"
             )
 
-    def native(self, grid: Grid) -> tuple[Shape, How]:
+    def native(self, grid: Grid) -> tuple[Grid, How]:
         """`VQTransConfig.grid`, and `fit`."""
-        return self.config.native(grid.shape), self.config.fit
+        from medlord_bench.native_grid import native_grid
+
+        how = self.config.fit
+        return native_grid(grid, self.config.native(grid.shape), how), how
 
     def available(self, data: DataProtocol) -> int | None:
         """Any number of samples."""

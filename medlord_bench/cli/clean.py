@@ -52,7 +52,8 @@ def unreferenced(store: object) -> list[Path]:
             used.add((step.kind, step.key))
             made = store.object(step.kind, step.key)
             if step.kind == "weights":
-                used |= {("trainings", name) for name in training_names(step.detail["lineage"], step.detail["steps"])}
+                budget = step.detail["lineage"], step.detail["steps"], step.detail["seconds"]
+                used |= {("trainings", name) for name in training_names(*budget)}
                 if made.has("weights"):
                     used.add(("trainings", made.sidecar("weights").facts["training"]))
     return [path for path in store.objects() if (path.parent.name, path.name) not in used]

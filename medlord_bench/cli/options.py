@@ -63,6 +63,12 @@ SPEC_OPTIONS: dict[str, Callable[[Any], Any]] = {
         metavar="N",
         help="Training steps of each contestant in all, divided among its stages as its preset does.",
     ),
+    "train_hours": click.option(
+        "--train-hours",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="H",
+        help="End each contestant's training after H hours in all, divided among its stages like its steps.",
+    ),
     "seed": click.option("--seed", type=int, help="Seed of everything random; default 0."),
     "weights": click.option(
         "--weights", type=click.Path(path_type=Path), help="Adopt these weights instead of training."
@@ -132,6 +138,7 @@ def run_file_of(options: dict[str, Any]) -> RunFile:
             "conditional",
             "resampled",
             "train_steps",
+            "train_hours",
             "seed",
             "weights",
         )

@@ -23,7 +23,7 @@ def select(job: Job, items: Sequence[str]) -> None:
     real = job.input("val")
     reference = [load_state(real.file(item, STATE)) for item in job.plan.splits["val"]]
     found: dict[int, float] = {}
-    candidates = job.step.detail["candidates"]
+    candidates = _reached(job)
     with job.run.progress.task(f"select {job.step.detail['stage']} {job.step.label}", len(candidates)) as task:
         for step in candidates:
             name = candidate_name(step)
@@ -40,6 +40,12 @@ def select(job: Job, items: Sequence[str]) -> None:
     job.run.log.info("%s: step %d, FID %.4g on val", job.step.id, best, found[best])
     facts = {"steps": best, "fid_val": {str(step): fid for step, fid in found.items() if math.isfinite(fid)}}
     job.out.put_folder("weights", job.input("candidates").items / "weights" / candidate_name(best), facts)
+
+
+def _reached(job: Job) -> list[int]:
+    """The planned candidates; where a budget of time ended the training before, those it got to and its last step."""
+    end = job.input("candidates").sidecar("weights").facts["trained"]["steps"]
+    return sorted({end, *(step for step in job.step.detail["candidates"] if step < end)})
 
 
 def _candidate(job: Job, weights: Path, reference: Sequence[State]) -> dict[str, Any]:

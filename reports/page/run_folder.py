@@ -15,6 +15,8 @@ from medlord_bench.config import read_json
 from medlord_bench.errors import UserError
 from medlord_bench.results import CaseRow, ResultsFile, read_results
 
+from .efforts import Effort, budget, efforts
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -82,6 +84,8 @@ class RunFolder:
     calibration: Record | None
     montage: Mapping[str, Any] | None
     curves: Sequence[Curve]
+    efforts: Sequence[Effort]
+    budget: str
 
     @property
     def seconds(self) -> float | None:
@@ -122,7 +126,14 @@ def read_run(folder: Path) -> RunFolder:
         calibration=_calibration(folder / "results" / FILE),
         montage=_json(folder / "results" / "montage.json"),
         curves=_curves(folder / "results" / "curves", [str(step.get("id", "")) for step in plan.get("steps") or []]),
+        efforts=efforts(plan, lambda step: _facts(folder, step)),
+        budget=budget(plan),
     )
+
+
+def _facts(folder: Path, step: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the sidecar of a step's weights says; empty where they are not there."""
+    return (_json(folder.parent.parent / _place(step) / "items" / "weights.json") or {}).get("facts") or {}
 
 
 def _calibration(path: Path) -> Record | None:

@@ -131,6 +131,16 @@ def test_holdout_through_another_grid_loses_what_that_grid_cannot_hold(cohort: S
         assert 0 < lost[0] < 0.6 * lost[1]
 
 
+def test_holdout_through_a_window_loses_what_lies_outside(cohort: StoredCohort, run: Run) -> None:
+    requests = [request(i, cohort) for i in range(N_VAL)]
+    plain = drawn(control("holdout"), cohort, run, requests)
+    shape = plain[0].shape
+    cut = drawn(control("holdout", through=shape, window=(-500, 100)), cohort, run, requests)
+    for one, other in zip(plain, cut, strict=True):
+        assert one.min() < -500 and one.max() > 100
+        np.testing.assert_array_equal(other, one.clip(-500, 100))
+
+
 def test_copycat_without_augmentation_gives_the_training_volumes(cohort: StoredCohort, run: Run) -> None:
     plain = control("copycat", rotation=0, shift=0, flips=0, noise_hu=0, gain=0)
     for got, truth in zip(

@@ -458,3 +458,31 @@ def test_the_finished_page_links_only_to_itself_and_to_the_calibration(bare_fold
     ids = {f"#{name}" for name in re.findall(r' id="([^"]+)"', html)}
     assert set(re.findall(r' href="([^"]+)"', html)) - ids == {"../../2026-01-01_other/report/page.html"}
     assert "#comparisons" in ids
+
+
+# ---------------------------------------------------------------------------------------------- what training took
+def test_steps_and_device_time_of_each_stage_stand_beside_the_budget(run_folder: Path) -> None:
+    plan = json.loads((run_folder / "plan.json").read_text())
+    stages = [("autoencoder", 1500, 300.0), ("latents", None, 9.0), ("diffusion", 2500, 100.5)]
+    for stage, steps, seconds in stages:
+        detail = {"stage": stage, "steps": steps, "weights": None}
+        plan["steps"].append({"id": stage, "kind": "weights", "key": stage, "label": "a", "detail": detail})
+        items = run_folder.parent.parent / "objects" / "weights" / stage / "items"
+        items.mkdir(parents=True)
+        trained = {"steps": steps, "seconds": seconds, "device": "cuda:0"}
+        (items / "weights.json").write_text(json.dumps({"facts": {"trained": trained}}))
+    given = {"stage": "gan", "steps": 10, "weights": "/some/file.pt"}
+    plan["steps"].append({"id": "gan", "kind": "weights", "key": "gan", "label": "b", "detail": given})
+    plan["contestants"] = [{"label": "a"}, {"label": "b"}, {"label": "noise"}]
+    grid = {"shape": [64, 64, 32], "spacing": [2.0, 2.0, 4.5], "hu_window": [-1000, 400]}
+    plan |= {"native": {"a": {"grid": grid, "fit": "resize"}}, "train_steps": 4000, "train_hours": 1.5}
+    (run_folder / "plan.json").write_text(json.dumps(plan))
+    _, text = render(run_folder)
+    table = text.split("Budget of each contestant:")[1].split("Time and memory")[0]
+    assert table.startswith(" 4,000 steps, at most 1.5 h, divided among its stages.")
+    assert "a autoencoder 1,500 5 min 00 s 0.2 s cuda:0" in table
+    assert "a latents - 9.0 s - cuda:0" in table
+    assert "in all; works on 64x64x32 voxels of 2 x 2 x 4.5 mm, -1000 to 400 HU, resized there and back" in table
+    assert "there and back 4,000 6 min 50 s" in table
+    assert "b gan given weights, not trained here" in table
+    assert "noise" not in table

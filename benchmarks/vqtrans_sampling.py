@@ -1,0 +1,99 @@
+"""Drawing the codes of one volume with VQ-Trans against MONAI's own sampler: speed, and the same codes.
+
+    python benchmarks/vqtrans_sampling.py [--json] [--quick]
+
+Ours keeps the keys and values of earlier tokens and computes one token at a time, in float64 as by default and in
+float32. The peer is `monai.inferers.VQVAETransformerInferer.sample`, which computes the whole sequence again for every
+token, in float32. Both draw 1,024 tokens greedily (top_k = 1) with the same random weights, one after the other in one
+process, without decoding them. `--quick` takes 128 tokens and asks for no speed. Exits with 1 where a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+from monai.inferers import VQVAETransformerInferer
+from monai.networks.nets import DecoderOnlyTransformer
+from monai.utils.ordering import Ordering
+from quantiser import check
+from torch import Tensor
+
+from medlord_bench.generators.vqtrans.configs import SamplingConfig, TransformerNetConfig
+from medlord_bench.generators.vqtrans.drawing import draw, in_precision
+from medlord_bench.generators.vqtrans.transformer import Transformer
+
+CODES, DIM, DEPTH, HEADS = 256, 128, 6, 8
+
+
+class Undecoded:
+    """All that the peer asks of an autoencoder, handing back the codes themselves."""
+
+    num_embeddings = CODES
+
+    def decode_samples(self, indices: Tensor) -> Tensor:
+        return indices
+
+
+def weights(length: int) -> DecoderOnlyTransformer:
+    """Random ones. The first token, which is no code, is made unlikely: where it comes first the peer has none to draw."""
+    torch.manual_seed(0)
+    net = DecoderOnlyTransformer(CODES + 1, length, DIM, DEPTH, HEADS).eval()
+    net.to_logits.bias.data[CODES] = -20
+    return net
+
+
+def monais(net: DecoderOnlyTransformer, shape: tuple[int, int, int]) -> tuple[Tensor, float]:
+    start = time.perf_counter()
+    begin, order = torch.full((1, 1), CODES), Ordering("raster_scan", 3, (1, *shape))
+    codes = VQVAETransformerInferer().sample(shape, begin, Undecoded(), net, order, top_k=1, verbose=False)
+    return codes.flatten(), time.perf_counter() - start
+
+
+def ours(net: DecoderOnlyTransformer, length: int, config: SamplingConfig) -> tuple[Tensor, float]:
+    state = {name: value for name, value in net.state_dict().items() if not name.endswith("causal_mask")}
+    mine = Transformer(TransformerNetConfig(dim=DIM, depth=DEPTH, heads=HEADS), CODES, length).eval()
+    mine.load_state_dict(state)
+    in_precision(mine, config)
+    start = time.perf_counter()
+    codes = draw(mine, [0], length, config, torch.zeros(1, 0, dtype=torch.int64))
+    return codes.flatten(), time.perf_counter() - start
+
+
+def measure(quick: bool) -> list[dict[str, Any]]:
+    shape = (8, 8, 2) if quick else (16, 8, 8)
+    length = shape[0] * shape[1] * shape[2]
+    net = weights(length)
+    checks = []
+    expected, slow = monais(net, shape)
+    print(f"{length} tokens, MONAI: {slow:.1f} s, {len(expected.unique())} different codes", file=sys.stderr)
+    for precision in ("fp64", "fp32"):
+        found, fast = ours(net, length, SamplingConfig(top_k=1, tokens_precision=precision))
+        print(f"{length} tokens, ours {precision}: {fast:.2f} s", file=sys.stderr)
+        differing = int((found != expected).sum())
+        checks.append(check(f"codes_differing_{precision}", differing, "= 0", differing == 0))
+        target = 0 if quick else 20
+        checks.append(check(f"speedup_{precision}", slow / fast, f">= {target}", slow >= target * fast))
+    return checks
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print the checks as JSON")
+    parser.add_argument("--quick", action="store_true", help="128 tokens, any speed")
+    arguments = parser.parse_args()
+    checks = measure(arguments.quick)
+    if arguments.json:
+        print(json.dumps({"checks": checks}))
+    else:
+        for row in checks:
+            print(f"{row['name']:22} {row['value']:>10}  {row['target']:6}  {'ok' if row['ok'] else 'MISSED'}")
+    return 0 if all(row["ok"] for row in checks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

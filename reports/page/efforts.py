@@ -1,0 +1,88 @@
+"""What each contestant was trained with: its own grid and window, steps and time of each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CROPPED = {"crop-pad": "cropped or padded", "resize": "resized"}
+
+
+@dataclass(frozen=True)
+class StageEffort:
+    """One training stage. steps, seconds: None where it does not iterate, or is not done. adopted: given weights."""
+
+    stage: str
+    steps: int | None
+    seconds: float | None
+    device: str
+    adopted: bool
+
+    @property
+    def each(self) -> float | None:
+        """Seconds a step."""
+        return self.seconds / self.steps if self.seconds is not None and self.steps else None
+
+
+@dataclass(frozen=True)
+class Effort:
+    """One contestant's training. native: the grid and window it works on where it has its own, in words."""
+
+    contestant: str
+    native: str
+    stages: tuple[StageEffort, ...]
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps or 0 for stage in self.stages)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all stages, sampled from or not; None where one was not trained here."""
+        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
+        return sum(known) if len(known) == len(self.stages) else None
+
+
+def efforts(plan: Mapping[str, Any], facts: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> list[Effort]:
+    """Of every contestant that has a training stage or a grid of its own. facts: what is known about a step's weights."""
+    by_label: dict[str, list[StageEffort]] = {}
+    for step in plan.get("steps") or []:
+        detail = step.get("detail") or {}
+        if step.get("kind") == "weights" and "stage" in detail:
+            trained = facts(step).get("trained") or {}
+            by_label.setdefault(str(step.get("label")), []).append(
+                StageEffort(
+                    stage=str(detail["stage"]),
+                    steps=trained.get("steps"),
+                    seconds=trained.get("seconds"),
+                    device=str(trained.get("device") or ""),
+                    adopted=detail.get("weights") is not None,
+                )
+            )
+    native = plan.get("native") or {}
+    labels = [str(one.get("label")) for one in plan.get("contestants") or [] if isinstance(one, Mapping)]
+    return [
+        Effort(label, _words(native.get(label)), tuple(by_label.get(label, ())))
+        for label in labels
+        if label in native or any(stage.steps is not None or stage.adopted for stage in by_label.get(label, ()))
+    ]
+
+
+def budget(plan: Mapping[str, Any]) -> str:
+    """What each contestant was allowed, in words; empty where no common budget was set."""
+    steps, hours = plan.get("train_steps"), plan.get("train_hours")
+    parts = [] if steps is None else [f"{steps:,} steps"]
+    parts += [] if hours is None else [f"at most {hours:.4g} h"]
+    return ", ".join(parts)
+
+
+def _words(native: Mapping[str, Any] | None) -> str:
+    if native is None:
+        return ""
+    grid = native["grid"]
+    text = "x".join(map(str, grid["shape"])) + " voxels"
+    if grid.get("spacing"):
+        text += " of " + " x ".join(f"{mm:.3g}" for mm in grid["spacing"]) + " mm"
+    low, high = grid["hu_window"]
+    return f"{text}, {low} to {high} HU, {CROPPED[native['fit']]} there and back"
