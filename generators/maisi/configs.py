@@ -201,6 +201,7 @@ class DiffusionConfig(OptimisationConfig):
 
     schedule: "rflow" is a rectified flow, conditioned on spacing and modality; "ddpm" has T noise levels and is
     conditioned on spacing and on the body regions at the volume's top and bottom. They are two U-Nets.
+    reference_voxels: latent voxels above which "rflow" moves its times towards noise, and below which away from it.
     selection: "fid" samples from a candidate every `candidate_every` steps and takes the one of the lowest FID on the
     validation split.
     """
@@ -208,6 +209,7 @@ class DiffusionConfig(OptimisationConfig):
     net: UNetConfig = UNetConfig()
     schedule: Schedule = "rflow"
     timesteps: Annotated[int, Field(ge=2)] = 1000
+    reference_voxels: Positive = 32**3
     top_region: Region = "chest"
     bottom_region: Region = "chest"
     selection: Literal["best", "last", "fid"] = "best"

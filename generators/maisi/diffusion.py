@@ -26,7 +26,7 @@ from .unet import ControlNet, UNet, build_unet
 
 KIND = "maisi.diffusion"
 # The part of the configuration that a trained U-Net is used with.
-ARCHITECTURE = ("net", "schedule", "timesteps", "top_region", "bottom_region")
+ARCHITECTURE = ("net", "schedule", "timesteps", "reference_voxels", "top_region", "bottom_region")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class DiffusionRecipe(LatentRecipe):
     def __init__(self, config: DiffusionConfig, latents: Latents, channels: int, run: Run) -> None:
         torch.manual_seed(seeds.derive(run.seed, "diffusion", "initial weights"))
         self.unet = build_unet(config, channels, run.device)
-        schedule = make_schedule(config.schedule, config.timesteps)
+        schedule = make_schedule(config)
         super().__init__(config, schedule, self.unet, self.unet, latents, run, stage="diffusion")
 
     def export(self, folder: Path) -> None:
@@ -83,7 +83,7 @@ def load_diffusion(folder: Path, device: str, attention: AttentionBackend | None
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder / 'model.json'}: damaged ({reason}); restore it or train again") from None
     load_strict(unet, tensors, str(folder / "model.safetensors"))
-    schedule = make_schedule(config.schedule, config.timesteps)
+    schedule = make_schedule(config)
     known = None if spacing is None else (spacing[0], spacing[1], spacing[2])
     return Diffusion(unet.eval().requires_grad_(False), schedule, scale, known)
 

@@ -170,7 +170,7 @@ def _pass(
 
 def _diffusion(config: MAISIConfig, run: Run, asked: DiffusionConfig) -> Diffusion:
     unet = build_unet(asked, config.autoencoder.net.latent_channels, run.device)
-    return Diffusion(unet.eval().requires_grad_(False), make_schedule(asked.schedule, asked.timesteps), 1.0, MM)
+    return Diffusion(unet.eval().requires_grad_(False), make_schedule(asked), 1.0, MM)
 
 
 def _as_sampled(config: MAISIConfig) -> DiffusionConfig:

@@ -15,7 +15,7 @@ from monai.networks.schedulers.rectified_flow import timestep_transform
 
 from medlord_bench.errors import UserError
 
-from .configs import Schedule
+from .configs import DiffusionConfig
 
 RFLOW_STEPS = 30  # NV-Generate's number
 BETA_START, BETA_END = 0.0015, 0.0195
@@ -51,9 +51,11 @@ class NoiseSchedule(Protocol):
         ...
 
 
-def make_schedule(kind: Schedule, timesteps: int) -> NoiseSchedule:
-    """The schedule of a name."""
-    return RectifiedFlow(timesteps) if kind == "rflow" else ScaledLinear(timesteps)
+def make_schedule(config: DiffusionConfig) -> NoiseSchedule:
+    """The schedule that a configuration names."""
+    if config.schedule == "rflow":
+        return RectifiedFlow(config.timesteps, config.reference_voxels)
+    return ScaledLinear(config.timesteps)
 
 
 def _allowed(steps: int, timesteps: int) -> int:
@@ -65,16 +67,18 @@ def _allowed(steps: int, timesteps: int) -> int:
 class RectifiedFlow:
     """x_t = (1 - t/T) latents + (t/T) noise; predicts latents - noise (Liu et al. 2022).
 
-    Times are moved towards noise for volumes larger than 32 cubed latent voxels, as NV-Generate does. MONAI rounds its
+    Times are moved towards noise for volumes larger than `reference_voxels` latent voxels, as NV-Generate does. MONAI rounds its
     times to float16 and each next one down to a whole number, so that its steps add up to a little more than the way
     from noise to latents; here they add up to it exactly.
     """
 
-    def __init__(self, timesteps: int) -> None:
-        self.timesteps = timesteps
+    def __init__(self, timesteps: int, reference_voxels: int) -> None:
+        self.timesteps, self.reference_voxels = timesteps, reference_voxels
 
     def times(self, uniform: torch.Tensor, voxels: int) -> torch.Tensor:
-        moved: torch.Tensor = timestep_transform(uniform * self.timesteps, voxels, num_train_timesteps=self.timesteps)
+        moved: torch.Tensor = timestep_transform(
+            uniform * self.timesteps, voxels, self.reference_voxels, num_train_timesteps=self.timesteps
+        )
         return moved
 
     def noised(self, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
@@ -88,7 +92,8 @@ class RectifiedFlow:
         count = _allowed(min(RFLOW_STEPS, self.timesteps) if steps is None else steps, self.timesteps)
         # In plain numbers, which a rehearsal of memory can do too.
         even = [(1 - i / count) * self.timesteps for i in range(count)]
-        return [float(timestep_transform(t, voxels, num_train_timesteps=self.timesteps)) for t in even]
+        reference, timesteps = self.reference_voxels, self.timesteps
+        return [float(timestep_transform(t, voxels, reference, num_train_timesteps=timesteps)) for t in even]
 
     def is_noisy(self, ladder: Sequence[float], place: int) -> bool:
         return False

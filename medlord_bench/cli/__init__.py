@@ -82,10 +82,6 @@ class _Formatter(logging.Formatter):
 
 def main() -> None:
     """Run the command line; every `UserError` is one line on stderr and its exit code."""
-    # Waiting threads sleep instead of spinning. On two cores, a step of the tiny autoencoder (three interleaved pairs):
-    # about 1.5 times faster beside other work, about 1.3 times slower on a quiet machine. Chosen so that a shared
-    # machine stays usable; set OMP_WAIT_POLICY to have it otherwise. Read when torch is first imported, so set here.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # What a GPU's allocator reserves then stays close to what is allocated. Not before torch 2.9, which knows another
     # name and warns of none; both names are the user's to set.
     if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):

@@ -20,7 +20,7 @@ class PhantomConfig(Frozen):
 
     shape: tuple[Edge, Edge, Edge] = Field((64, 64, 48), description="voxels along R, A, S; the field of view stays")
     n_train: int = Field(24, ge=0, description="patients to train on")
-    n_val: int = Field(4, ge=0, description="patients to choose checkpoints on")
+    n_val: int = Field(8, ge=0, description="patients to choose checkpoints on")
     n_test: int = Field(8, ge=0, description="patients held out")
     seed: int = Field(0, description="seed of the cohort: another seed, other patients")
     noise: float = Field(1.0, ge=0, description="factor on the scanner's noise (9 to 18 HU); 0 for none")

@@ -105,7 +105,7 @@ def _diffusion(schedule: Any = "rflow") -> Diffusion:
     torch.manual_seed(3)
     unet = build_unet(CONFIG.model_copy(update={"schedule": schedule}), 4, "cpu").eval().requires_grad_(False)
     torch.nn.init.normal_(unet.out[2].conv.weight, std=0.05)  # zero at first, it would hide what is before it
-    return Diffusion(unet, make_schedule(schedule, 20), 2.5, MM)
+    return Diffusion(unet, make_schedule(CONFIG.model_copy(update={"schedule": schedule})), 2.5, MM)
 
 
 def _draw(model: Diffusion, seeds: Sequence[int], steps: int | None, *control: Any, **more: Any) -> torch.Tensor:
@@ -239,7 +239,9 @@ def test_a_sample_does_not_depend_on_its_batch(schedule: str, steps: int) -> Non
 
 
 def test_an_untrained_flow_stays_at_its_noise() -> None:
-    model = Diffusion(build_unet(CONFIG, 4, "cpu"), make_schedule("rflow", 20), 1.0, None)  # it predicts 0
+    model = Diffusion(
+        build_unet(CONFIG, 4, "cpu"), make_schedule(CONFIG), 1.0, None
+    )  # it predicts 0
     assert torch.equal(_draw(model, [11], 5)[0], noise((4, *SHAPE), 11, "start"))
 
 

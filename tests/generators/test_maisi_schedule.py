@@ -9,7 +9,8 @@ import torch
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, RFlowScheduler
 
 from medlord_bench.errors import UserError
-from medlord_bench.generators.maisi.schedule import RectifiedFlow, ScaledLinear, make_schedule
+from medlord_bench.generators.maisi.configs import DiffusionConfig
+from medlord_bench.generators.maisi.schedule import NoiseSchedule, RectifiedFlow, ScaledLinear, make_schedule
 from medlord_bench.seeds import noise
 
 T = 1000
@@ -20,7 +21,7 @@ DDPM = {"schedule": "scaled_linear_beta", "beta_start": 0.0015, "beta_end": 0.01
 
 @pytest.fixture(scope="module")
 def flow() -> RectifiedFlow:
-    return RectifiedFlow(T)
+    return RectifiedFlow(T, 32**3)
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,13 @@ def ddpm() -> ScaledLinear:
     return ScaledLinear(T)
 
 
+def named(kind: str) -> NoiseSchedule:
+    return make_schedule(DiffusionConfig.model_validate({"schedule": kind, "timesteps": T}))
+
+
 def test_a_name_makes_its_schedule() -> None:
-    assert isinstance(make_schedule("rflow", T), RectifiedFlow)
-    assert isinstance(make_schedule("ddpm", T), ScaledLinear)
+    assert isinstance(named("rflow"), RectifiedFlow)
+    assert isinstance(named("ddpm"), ScaledLinear)
 
 
 # ------------------------------------------------------------------------------------------------------ rectified flow
@@ -46,6 +51,7 @@ def test_larger_volumes_are_trained_and_sampled_at_noisier_times(flow: Rectified
     u = torch.tensor([0.0, 0.1, 0.5, 0.9])
     torch.testing.assert_close(flow.times(u, PAPER_VOXELS), T * ratio * u / (1 + (ratio - 1) * u))
     torch.testing.assert_close(flow.times(u, 32**3), T * u)  # the reference size is not shifted
+    torch.testing.assert_close(RectifiedFlow(T, PAPER_VOXELS // 8).times(u, PAPER_VOXELS), T * 2 * u / (1 + u))
     assert ratio > 2 and float(flow.times(u, PAPER_VOXELS)[2]) > 700
 
 
@@ -119,7 +125,7 @@ def test_fewer_steps_are_monais_ddim(ddpm: ScaledLinear, place: int) -> None:
 # ---------------------------------------------------------------------------------------------------------------- both
 @pytest.mark.parametrize(("kind", "steps"), [("rflow", 200), ("rflow", 30), ("ddpm", None), ("ddpm", 100)])
 def test_sampling_with_the_exact_denoiser_of_gaussian_data_returns_its_deviation(kind: str, steps: int | None) -> None:
-    deviation, schedule = 0.3, make_schedule(kind, T)  # type: ignore[arg-type]
+    deviation, schedule = 0.3, named(kind)
     x = noise((50_000,), "start").double()
     ladder = schedule.ladder(steps, 32**3)
     for place, time in enumerate(ladder):
@@ -140,7 +146,7 @@ def test_sampling_with_the_exact_denoiser_of_gaussian_data_returns_its_deviation
 @pytest.mark.parametrize("n", [0, T + 1])
 def test_more_steps_than_the_schedule_has_are_refused(kind: str, n: int) -> None:
     with pytest.raises(UserError, match=f"{n} given, expected 1 to 1000"):
-        make_schedule(kind, T).ladder(n, 32**3)  # type: ignore[arg-type]
+        named(kind).ladder(n, 32**3)
 
 
 @pytest.mark.parametrize("n", [1, 2, 50, 999, T])
