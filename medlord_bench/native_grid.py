@@ -35,6 +35,13 @@ def to_native(volume: Volume, shape: Shape, window: tuple[int, int], how: How) -
     return fit(volume, Grid(shape=shape, hu_window=window), how).volume
 
 
+def labels_to_native(labels: NDArray[np.uint8], shape: Shape, how: How) -> NDArray[np.uint8]:
+    """A label map on the protocol's grid, brought onto the model's by nearest neighbour."""
+    if labels.shape == shape:
+        return labels
+    return fit_labels(LabelMap(labels, np.eye(4), {}), Grid(shape=shape), how).labels
+
+
 def from_native(volume: Volume, grid: Shape, affine: NDArray[np.float64], how: How, outside: int) -> Volume:
     """A volume on the model's grid, brought onto the protocol's; `outside` HU where the model has no voxel."""
     if volume.shape == grid:
@@ -43,14 +50,13 @@ def from_native(volume: Volume, grid: Shape, affine: NDArray[np.float64], how: H
 
 
 class NativeCohort:
-    """A cohort on the model's grid: `contracts.Cohort`. Each volume is made when it is first asked for, and kept in
-    `folder`, from which patches are cut fast.
+    """A cohort on the model's grid, cut to its window: `contracts.Cohort`. Each volume is made when it is first asked
+    for, and kept in `folder`, from which patches are cut fast.
     """
 
-    def __init__(self, data: Cohort, shape: Shape, how: How, folder: Path) -> None:
+    def __init__(self, data: Cohort, grid: Grid, how: How, folder: Path) -> None:
         self.data, self.how, self.folder = data, how, folder
         folder.mkdir(parents=True, exist_ok=True)
-        grid = native_grid(data.protocol.grid, shape, how)
         self.protocol = data.protocol.model_copy(update={"grid": grid})
         self.label_names: Mapping[int, str] = data.label_names
 
@@ -67,11 +73,9 @@ class NativeCohort:
 
     def labels(self, case_id: str) -> NDArray[np.uint8] | None:
         labels = self.data.labels(case_id)
-        if labels is None:
-            return None
-        return fit_labels(LabelMap(labels, np.eye(4), {}), self.protocol.grid, self.how).labels
+        return None if labels is None else labels_to_native(labels, self.protocol.grid.shape, self.how)
 
 
-def on_native_grid(data: Cohort, shape: Shape, how: How, folder: Path) -> Cohort:
-    """The cohort on the model's grid: `data` itself where that is the protocol's, else kept in `folder`."""
-    return data if shape == data.protocol.grid.shape else NativeCohort(data, shape, how, folder)
+def on_native_grid(data: Cohort, grid: Grid, how: How, folder: Path) -> Cohort:
+    """The cohort on the model's grid, kept in `folder`: `data` itself, not cut to the window, where shapes agree."""
+    return data if grid.shape == data.protocol.grid.shape else NativeCohort(data, grid, how, folder)

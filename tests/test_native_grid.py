@@ -10,7 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from medlord_bench.contracts import DataProtocol, Grid, How, Shape, Split, Volume
-from medlord_bench.native_grid import NativeCohort, from_native, native_grid, on_native_grid, to_native
+from medlord_bench.native_grid import (
+    NativeCohort,
+    from_native,
+    labels_to_native,
+    native_grid,
+    on_native_grid,
+    to_native,
+)
 
 
 class Ramp:
@@ -62,10 +69,35 @@ def test_a_cropped_volume_comes_back_with_air_outside() -> None:
     assert (back.hu[2:6] == 0).all() and (back.hu[:2] == -1000).all() and (back.hu[6:] == -1000).all()
 
 
+def test_a_volume_and_its_labels_on_the_models_grid_already_are_left_as_they_are() -> None:
+    hu, labels = np.zeros((8, 8, 8), np.int16), np.zeros((8, 8, 8), np.uint8)
+    assert to_native(Volume(hu, np.eye(4)), (8, 8, 8), (-1000, 1000), "resize").hu is hu
+    assert from_native(Volume(hu, np.eye(4)), (8, 8, 8), np.eye(4), "resize", -1000).hu is hu
+    assert labels_to_native(labels, (8, 8, 8), "resize") is labels
+
+
+def test_label_maps_keep_their_labels_on_another_grid() -> None:
+    labels = np.zeros((16, 16, 16), np.uint8)
+    labels[4:12, 4:12, 4:12] = 115
+    there = labels_to_native(labels, (16, 16, 8), "resize")
+    assert there.shape == (16, 16, 8) and set(np.unique(there)) == {0, 115}
+    assert (there == 115).sum() == 8 * 8 * 4
+
+
+def test_a_cohort_is_cut_to_the_models_window_before_it_is_resampled(tmp_path: Path) -> None:
+    data = Ramp((40, 20, 20))
+    narrow = native_grid(data.protocol.grid.model_copy(update={"hu_window": (-400, -200)}), (20, 20, 20), "resize")
+    cohort = on_native_grid(data, narrow, "resize", tmp_path)
+    cut = Volume(np.array(data.hu("a")).clip(-400, -200), np.eye(4))
+    np.testing.assert_array_equal(cohort.hu("a"), to_native(cut, (20, 20, 20), (-1000, 1000), "resize").hu)
+    assert cohort.protocol.grid.hu_window == (-400, -200) and cohort.hu("a").min() == -400
+
+
 def test_a_cohort_on_another_grid_is_made_once_and_keeps_its_labels(tmp_path: Path) -> None:
     data = Ramp((40, 20, 20))
-    assert on_native_grid(data, (40, 20, 20), "resize", tmp_path) is data
-    cohort = on_native_grid(data, (20, 20, 20), "resize", tmp_path / "native")
+    grid = native_grid(data.protocol.grid, (20, 20, 20), "resize")
+    assert on_native_grid(data, data.protocol.grid, "resize", tmp_path) is data
+    cohort = on_native_grid(data, grid, "resize", tmp_path / "native")
     assert isinstance(cohort, NativeCohort) and cohort.protocol.grid.spacing == (4.0, 2.0, 4.0)
     first, labels = cohort.hu("a"), cohort.labels("a")
     np.testing.assert_array_equal(first[:, 0, 0][1:-1], np.arange(20)[1:-1] * 20 - 495)  # two voxels' mean

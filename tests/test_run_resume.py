@@ -71,7 +71,7 @@ def moments(plan: Plan) -> dict[str, tuple[str, int]]:
         if step.kind == "weights":
             lineage = step.detail["lineage"]
             if step.detail["steps"] is None:
-                found[name] = (f"{lineage}/latents/", 2)
+                found[name] = (f"{lineage}/{step.detail['stage']}/", 2)
             else:
                 found[f"{name}, checkpoint"] = (f"{lineage}/checkpoints/", 2)
                 found[f"{name}, best weights"] = (f"{lineage}/best", 1)
@@ -106,6 +106,26 @@ def test_a_run_killed_once_in_every_stage_ends_in_the_same_bytes(
         assert done.code == -signal.SIGKILL, f"not killed in {stage}: {done}"
     assert bench(*words, "--store", tmp_path).code == 0
     assert differences(tmp_path, whole) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rival", ["maisi@smoke", "hagan@smoke", "vqtrans@smoke"])
+def test_a_rivals_run_killed_once_in_every_stage_ends_in_the_same_bytes(
+    bench: Any, tmp_path: Path, rival: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ("run", "--generator", rival, "--no-resampled", "--no-report", *bench.phantom)
+    done = bench(*words, "--store", tmp_path / "whole")
+    assert done.code == 0, done.err
+    stages = moments(plan_of(tmp_path / "whole"))
+    for stage, (fragment, nth) in stages.items():
+        fault = FAULT.format(fragment=fragment, nth=nth, signal="SIGKILL")
+        done = bench(*words, "--store", tmp_path / "killed", prelude=fault)
+        assert done.code == -signal.SIGKILL, f"not killed in {stage}: {done}"
+    assert bench(*words, "--store", tmp_path / "killed").code == 0
+    with capfd.disabled():
+        print(f"\n{rival}: killed in {', '.join(stages)}; same bytes: ", end="")
+        print(not differences(tmp_path / "killed", tmp_path / "whole"))
+    assert differences(tmp_path / "killed", tmp_path / "whole") == []
 
 
 def test_a_run_told_to_stop_in_every_stage_saves_says_how_to_go_on_and_ends_in_the_same_bytes(

@@ -19,7 +19,7 @@ from torch.nn.functional import l1_loss, softplus
 from medlord_bench import seeds
 from medlord_bench.contracts import Cohort, Run, Split, Stage
 from medlord_bench.errors import MissingError
-from medlord_bench.native_grid import on_native_grid
+from medlord_bench.native_grid import native_grid, on_native_grid
 from medlord_bench.nn.ema import EMA
 from medlord_bench.training import Horizon, Optimiser, Stateful, autocast, fit
 
@@ -35,7 +35,8 @@ ALIGNMENT = 4  # voxels to a feature: a slab that begins in between would be com
 
 def train(config: HAGANConfig, stage: Stage, data: Cohort, out: Path, run: Run) -> Path:
     """Train the one stage in `out`; see `contracts.Generator.train`."""
-    cohort = on_native_grid(data, config.net.shape, "resize", out / "native")
+    grid = native_grid(data.protocol.grid, config.net.shape, "resize")
+    cohort = on_native_grid(data, grid, "resize", out / "native")
     training = config.training
     selection = "last" if training.selection == "fid" else training.selection
     horizon = Horizon(stage.steps or 0, training.validate_every, training.checkpoint_every, selection, stage.choice)

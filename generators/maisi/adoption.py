@@ -28,7 +28,7 @@ from .configs import Foundation, MAISIConfig
 from .control import load_controlnet, save_controlnet
 from .diffusion import ARCHITECTURE, load_diffusion, save_diffusion
 from .latents import encode_cohort, latent_facts
-from .native import case_spacing
+from .spacing import case_spacing
 from .unet import ControlNet, UNet
 
 Tensors = Mapping[str, torch.Tensor]

@@ -24,7 +24,6 @@ from medlord_bench.training import Optimiser, Stateful, autocast
 from medlord_bench.weights import weights_folder
 
 from .configs import AutoencoderConfig, NetConfig
-from .native import NativeImages
 from .unet import run_checkpointed
 
 KIND = "maisi.autoencoder"
@@ -86,28 +85,30 @@ def to_unit(hu: np.ndarray, window: Window) -> Tensor:
 class Patches:
     """Random patches of one split. A patch is a pure function of the parts that it is asked for."""
 
-    def __init__(self, data: Cohort, split: Split, images: NativeImages, patch: Shape) -> None:
-        self.images, self.patch, self.ids = images, patch, list(data.ids(split))
+    def __init__(self, data: Cohort, split: Split, patch: Shape, window: Window) -> None:
+        self.data, self.patch, self.window, self.ids = data, patch, window, list(data.ids(split))
         if not self.ids:
             raise MissingError(f"{data.protocol.name}: no {split} case; give the split at least one")
 
     def draw(self, *parts: str | int) -> Tensor:
         """One patch, float32 (1, X, Y, Z) in [0, 1], from `seeds.numpy_rng(*parts)`."""
         rng = seeds.numpy_rng(*parts)
-        hu = self.images.hu(self.ids[int(rng.integers(len(self.ids)))])
+        hu = self.data.hu(self.ids[int(rng.integers(len(self.ids)))])
         corner = [int(rng.integers(n - side + 1)) for n, side in zip(hu.shape, self.patch, strict=True)]
         box = tuple(slice(start, start + side) for start, side in zip(corner, self.patch, strict=True))
-        return to_unit(np.ascontiguousarray(hu[box]), self.images.window)[None]
+        return to_unit(np.ascontiguousarray(hu[box]), self.window)[None]
 
 
 class AutoencoderRecipe:
-    """What the first stage optimises: a `training.Recipe`. The losses and weights are NV-Generate's."""
+    """What the first stage optimises: a `training.Recipe`. The losses and weights are NV-Generate's.
 
-    def __init__(self, config: AutoencoderConfig, data: Cohort, shape: Shape, window: Window, run: Run) -> None:
+    data: on MAISI's grid. window: the HU that [0, 1] stands for.
+    """
+
+    def __init__(self, config: AutoencoderConfig, data: Cohort, window: Window, run: Run) -> None:
         self.config, self.seed, self.device, self.window = config, run.seed, run.device, window
         self.weights_dir = weights_folder(run.weights_dir)
-        images = NativeImages(data, shape, window, run.scratch / "resampled")
-        self.train, self.val = (Patches(data, split, images, config.patch) for split in ("train", "val"))
+        self.train, self.val = (Patches(data, split, config.patch, window) for split in ("train", "val"))
         self.perceptual = self._perceptual() if config.perceptual else None  # first: it may be missing
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.derive(run.seed, "autoencoder", "initial weights"))

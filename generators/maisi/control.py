@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from medlord_bench.checkpoints import load_model, load_strict, save_model
 from medlord_bench.contracts import AttentionBackend, Cohort, Run, Shape
 from medlord_bench.errors import UserError
+from medlord_bench.native_grid import labels_to_native
 from medlord_bench.regions import members
 
 from .configs import ControlNetConfig, DiffusionConfig, Levels
 from .diffusion import ARCHITECTURE, Diffusion, read_config
 from .latent_training import LatentRecipe, Latents
-from .native import labels_on
 from .unet import ControlNet, UNet, bit_planes, build_controlnet, copy_encoder
 
 KIND = "maisi.controlnet"
@@ -89,7 +89,7 @@ class ControlNetRecipe(LatentRecipe):
         if labels is None:
             raise UserError(f"case {case_id}: has no mask; conditional training needs one per case")
         values = numbered(np.asarray(labels), self.cohort.label_names, self.regions)
-        return torch.from_numpy(labels_on(values, self.shape))
+        return torch.from_numpy(labels_to_native(values, self.shape, "resize"))
 
     def export(self, folder: Path) -> None:
         """The averaged weights."""

@@ -20,8 +20,8 @@ from medlord_bench.training import autocast
 
 from .configs import DiffusionConfig
 from .latent_training import LatentRecipe, Latents
-from .native import Spacing
 from .schedule import NoiseSchedule, make_schedule
+from .spacing import Spacing
 from .unet import ControlNet, UNet, build_unet
 
 KIND = "maisi.diffusion"

@@ -19,8 +19,8 @@ from medlord_bench.seeds import torch_rng
 from medlord_bench.training import Optimiser, Stateful, autocast
 
 from .configs import OptimisationConfig
-from .native import Spacing
 from .schedule import NoiseSchedule
+from .spacing import Spacing
 
 VALIDATION_TIMES = 4  # evenly spread times at which each validation case is denoised
 

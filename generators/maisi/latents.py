@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from medlord_bench.contracts import Cohort, Run, Shape, Split
+from medlord_bench.contracts import Cohort, Run, Shape, Split, Volume
 from medlord_bench.errors import MissingError, StepError, Stopped
+from medlord_bench.native_grid import to_native
 from medlord_bench.states import load_state, save_state
 from medlord_bench.store import write_json
 from medlord_bench.training import autocast
 
 from .autoencoder import Autoencoder, load_autoencoder, to_unit
 from .configs import LatentsConfig, TilingConfig
-from .native import Spacing, case_spacing, hu_on
+from .spacing import Spacing, case_spacing
 from .tiles import blended
 
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -44,7 +45,8 @@ def encode_cohort(
         for case_id in todo:
             path = folder / f"{case_id}.safetensors"
             if not path.exists():
-                image = to_unit(hu_on(np.asarray(data.hu(case_id)), shape, window), window)[None, None]
+                volume = Volume(np.asarray(data.hu(case_id)), data.protocol.grid.affine())
+                image = to_unit(to_native(volume, shape, window, "resize").hu, window)[None, None]
                 latent = encode(net, image, config, run.device)[0].numpy()
                 spacing = np.array(case_spacing(data, case_id, shape), dtype=np.float32)
                 save_state(path, {"latent": latent, "spacing": spacing})

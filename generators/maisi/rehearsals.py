@@ -69,7 +69,7 @@ def _latent_shape(config: MAISIConfig, data: DataProtocol) -> tuple[int, int, in
 
 
 def _train_autoencoder(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
-    recipe = _AutoencoderRecipe(config.autoencoder, UnreadCohort(data), _grid(config, data), config.hu_window, run)
+    recipe = _AutoencoderRecipe(config.autoencoder, UnreadCohort(data), config.hu_window, run)
     with on_host():
         batch = torch.rand(config.autoencoder.batch, 1, *config.autoencoder.patch)
     for step in range(times):

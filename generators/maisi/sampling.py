@@ -12,6 +12,7 @@ from torch import nn
 
 from medlord_bench.contracts import Failure, Request, Run, Shape, Volume
 from medlord_bench.errors import UserError
+from medlord_bench.native_grid import from_native, labels_to_native, to_native
 from medlord_bench.nn.intensity import Window, unscale_hu
 from medlord_bench.nn.offload import on_device
 
@@ -20,7 +21,7 @@ from .configs import MAISIConfig, check_grid
 from .control import Control, load_controlnet, numbered
 from .diffusion import Diffusion, load_diffusion, sample_latents
 from .latents import decode, encode
-from .native import Spacing, back, hu_on, labels_on, placement, spacing_on
+from .spacing import Spacing, spacing_on
 from .unet import bit_planes
 
 
@@ -52,7 +53,7 @@ def sample(
                     yield Failure("the latent is not finite")
                     continue
                 image = decode(net, latent[None], sampling, run.device)
-                yield _volume(image, window, request, config.native(request.grid.shape))
+                yield _volume(image, window, request)
 
 
 def _latents(
@@ -94,7 +95,7 @@ def _planes(request: Request, shape: Shape, control: Control, device: str) -> to
     if request.condition is None:
         raise UserError(f"sample {request.index}: no condition was given; conditional sampling needs a label map")
     labels = numbered(request.condition.labels, request.condition.names, control.regions)
-    return bit_planes(torch.from_numpy(labels_on(labels, shape))[None].to(device))
+    return bit_planes(torch.from_numpy(labels_to_native(labels, shape, "resize"))[None].to(device))
 
 
 def latent_shape(shape: Shape, multiple: int, factor: int) -> Shape:
@@ -104,15 +105,16 @@ def latent_shape(shape: Shape, multiple: int, factor: int) -> Shape:
     return x, y, z
 
 
-def _volume(image: torch.Tensor, window: Window, source: Request | Volume, shape: Shape) -> Volume | Failure:
+def _volume(image: torch.Tensor, window: Window, source: Request | Volume) -> Volume | Failure:
     """An image of the decoder's, about [0, 1], in HU where it was asked for."""
     hu, not_finite = unscale_hu(image[0, 0] * 2 - 1, window)
     if not_finite:
         return Failure(f"{not_finite} voxels are not finite")
-    volume = back(hu, placement(source, shape))
-    if isinstance(source, Request):
-        return Volume(np.clip(volume.hu, *source.grid.hu_window), volume.affine)
-    return volume
+    made = Volume(hu, np.eye(4))
+    if isinstance(source, Volume):
+        return from_native(made, source.shape, source.affine, "resize", window[0])
+    volume = from_native(made, source.grid.shape, source.grid.affine(), "resize", window[0])
+    return Volume(np.clip(volume.hu, *source.grid.hu_window), volume.affine)
 
 
 def reconstruct(
@@ -124,6 +126,6 @@ def reconstruct(
     for _, volume in volumes:
         shape = config.native(volume.shape)
         latent_shape(shape, net.config.factor, net.config.factor)
-        image = to_unit(hu_on(volume.hu, shape, window), window)[None, None]
+        image = to_unit(to_native(volume, shape, window, "resize").hu, window)[None, None]
         latent = encode(net, image, sampling, run.device)
-        yield _volume(decode(net, latent, sampling, run.device), window, volume, shape)
+        yield _volume(decode(net, latent, sampling, run.device), window, volume)

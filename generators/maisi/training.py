@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medlord_bench.contracts import Cohort, Run, Stage
+from medlord_bench.native_grid import native_grid, on_native_grid
 from medlord_bench.training import Horizon, fit
 
 from .autoencoder import AutoencoderRecipe
@@ -25,7 +26,9 @@ def train(config: MAISIConfig, stage: Stage, data: Cohort, inputs: Mapping[str, 
             from .adoption import adopt_foundation
 
             return adopt_foundation(config, config.foundation, out, run)
-        recipe = AutoencoderRecipe(config.autoencoder, data, shape, config.hu_window, run)
+        windowed = data.protocol.grid.model_copy(update={"hu_window": config.hu_window})
+        cohort = on_native_grid(data, native_grid(windowed, shape, "resize"), "resize", out / "native")
+        recipe = AutoencoderRecipe(config.autoencoder, cohort, config.hu_window, run)
         return fit(recipe, _horizon(config.autoencoder, stage), out, run, stage.name)
     latents = StoredLatents(inputs["latents"], data)
     if stage.name == "diffusion":

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from medlord_bench import seeds
 from medlord_bench.contracts import Cohort, Run, Split, Stage
 from medlord_bench.errors import UserError
-from medlord_bench.native_grid import on_native_grid
+from medlord_bench.native_grid import native_grid, on_native_grid
 from medlord_bench.nn.ema import EMA
 from medlord_bench.nn.vqgan_config import AutoencoderConfig
 from medlord_bench.nn.vqgan_training import AutoencoderRecipe
@@ -31,8 +31,8 @@ def train(config: VQTransConfig, stage: Stage, data: Cohort, inputs: Mapping[str
     if stage.name == "tokens":
         return encode_cohort(config, data, inputs, out, run)
     if stage.name == "autoencoder":
-        shape = config.native(data.protocol.grid.shape)
-        cohort = on_native_grid(data, shape, config.fit, out / "native")
+        grid = native_grid(data.protocol.grid, config.native(data.protocol.grid.shape), config.fit)
+        cohort = on_native_grid(data, grid, config.fit, out / "native")
         recipe = AutoencoderRecipe(config.autoencoder, cohort, run)
         return fit(recipe, _horizon(config.autoencoder, stage), out, run, stage.name)
     sequences = StoredTokens(inputs["tokens"], data)

@@ -46,7 +46,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> StoredCohort:
 @pytest.fixture
 def recipe(cohort: StoredCohort, run: Run) -> GANRecipe:
     generator = plugin()
-    data = NativeCohort(cohort, generator.config.net.shape, "resize", run.scratch / "native")
+    data = NativeCohort(cohort, generator.native(cohort.protocol.grid)[0], "resize", run.scratch / "native")
     return GANRecipe(generator.config, data, run)
 
 

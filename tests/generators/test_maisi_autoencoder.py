@@ -88,7 +88,7 @@ def _net(**changes: Any) -> Autoencoder:
 
 
 def _recipe(run: Run, **changes: Any) -> AutoencoderRecipe:
-    return AutoencoderRecipe(CONFIG.model_copy(update=changes), Ramps(), Ramps.shape, WINDOW, run)
+    return AutoencoderRecipe(CONFIG.model_copy(update=changes), Ramps(), WINDOW, run)
 
 
 # --------------------------------------------------------------------------------------------------------- the network

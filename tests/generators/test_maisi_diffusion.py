@@ -239,9 +239,7 @@ def test_a_sample_does_not_depend_on_its_batch(schedule: str, steps: int) -> Non
 
 
 def test_an_untrained_flow_stays_at_its_noise() -> None:
-    model = Diffusion(
-        build_unet(CONFIG, 4, "cpu"), make_schedule(CONFIG), 1.0, None
-    )  # it predicts 0
+    model = Diffusion(build_unet(CONFIG, 4, "cpu"), make_schedule(CONFIG), 1.0, None)  # it predicts 0
     assert torch.equal(_draw(model, [11], 5)[0], noise((4, *SHAPE), 11, "start"))
 
 

@@ -16,12 +16,12 @@ from monai.inferers import SlidingWindowInferer
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from medlord_bench.contracts import DataProtocol, Grid, Request, Run, Shape, Split, Volume
+from medlord_bench.contracts import DataProtocol, Grid, Run, Shape, Split
 from medlord_bench.errors import MissingError, StepError, Stopped
 from medlord_bench.generators.maisi.autoencoder import Autoencoder, save_autoencoder, to_unit
 from medlord_bench.generators.maisi.configs import LatentsConfig, NetConfig, TilingConfig
 from medlord_bench.generators.maisi.latents import StoredLatents, decode, encode, encode_cohort, latent_facts
-from medlord_bench.generators.maisi.native import back, hu_on, labels_on, placement, spacing_on
+from medlord_bench.generators.maisi.spacing import spacing_on
 from medlord_bench.generators.maisi.tiles import blended, importance, starts
 from medlord_bench.seeds import noise, numpy_rng
 from medlord_bench.states import load_state
@@ -210,40 +210,6 @@ def test_the_autoencoder_in_windows_stays_close_to_one_pass(net: Autoencoder) ->
 def test_voxel_sizes_keep_the_field_of_view() -> None:
     assert spacing_on((0.5, 0.5, 1.0), (512, 512, 256), (512, 512, 128)) == (0.5, 0.5, 2.0)
     assert spacing_on(None, (64, 64, 64), (32, 64, 128)) == (2.0, 1.0, 0.5)
-
-
-def test_a_volume_on_its_own_grid_is_not_resampled() -> None:
-    hu = Noise().hu("a").clip(-1000, 1000)
-    np.testing.assert_array_equal(hu_on(hu, SHAPE, WINDOW), hu)
-    volume = Volume(hu, np.diag([1.0, 2.0, 3.0, 1.0]))
-    there = back(hu, placement(volume, SHAPE))
-    assert there.hu is hu and np.array_equal(there.affine, volume.affine)
-
-
-def test_there_and_back_again_keeps_a_smooth_image_and_where_it_lies() -> None:
-    hu = Noise((32, 32, 32)).hu("a").clip(-1000, 1000)
-    affine = np.array([[0.7, 0, 0, -40], [0, 0.7, 0, 12], [0, 0, 1.5, 99], [0, 0, 0, 1.0]])
-    volume = Volume(hu, affine)
-    there = hu_on(hu, (32, 32, 16), WINDOW)
-    again = back(there, placement(volume, (32, 32, 16)))
-    assert there.shape == (32, 32, 16) and again.hu.shape == hu.shape
-    np.testing.assert_array_equal(again.affine, affine)
-    assert float(np.abs(again.hu.astype(int) - hu)[:, :, 2:-2].mean()) < 0.05 * hu.std()
-
-
-def test_a_sample_lies_on_the_grid_that_was_asked_for() -> None:
-    grid = Grid(shape=(16, 16, 16), spacing=(0.5, 0.5, 2.0))
-    made = back(Noise().hu("a"), placement(Request(0, 1, grid), SHAPE))
-    assert made.shape == (16, 16, 16)
-    np.testing.assert_array_equal(made.affine, grid.affine())
-
-
-def test_label_maps_keep_their_labels_on_another_grid() -> None:
-    labels = np.zeros((16, 16, 16), np.uint8)
-    labels[4:12, 4:12, 4:12] = 115
-    there = labels_on(labels, SHAPE)
-    assert there.shape == SHAPE and set(np.unique(there)) == {0, 115}
-    assert (there == 115).sum() == 8 * 8 * 4
 
 
 def test_facts_are_json_that_another_program_reads(inputs: dict[str, Path], run: Run, tmp_path: Path) -> None:

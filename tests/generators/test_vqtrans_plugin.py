@@ -253,7 +253,9 @@ def test_stored_tokens_are_the_nearest_codes_of_the_resized_images_in_raster_ord
 
 
 def test_validation_and_training_see_the_native_grid(cohort: StoredCohort, tmp_path: Path) -> None:
-    native = NativeCohort(cohort, (24, 24, 16), "resize", tmp_path / "native")
+    native = NativeCohort(
+        cohort, native_grid(cohort.protocol.grid, (24, 24, 16), "resize"), "resize", tmp_path / "native"
+    )
     case = cohort.ids("train")[0]
     first = np.array(native.hu(case))
     expected = to_native(Volume(np.asarray(cohort.hu(case)), np.eye(4)), (24, 24, 16), WINDOW, "resize")
