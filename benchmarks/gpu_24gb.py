@@ -1,6 +1,6 @@
 """Every `24gb` preset at full size on a real card, held to 24 GiB: predicted against measured memory, and seconds.
 
-    python benchmarks/gpu_24gb.py [--only medlord@24gb] [--skip-sample] [--json] [--out FILE]
+    python benchmarks/gpu_24gb.py [--only medlord@24gb] [--part stretches] [--json] [--out FILE]
     python benchmarks/gpu_24gb.py --device cpu --tiny        # the same on any machine, in a minute or two
 
 Each stretch of a generator's work (its rehearsals: training steps, encoding, denoising steps, decoding, reconstructing)
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -126,22 +126,17 @@ def whole_sample(text: str, device: str, tiny: bool) -> dict[str, Any]:
     return found | ({"error": sidecar["failed"]} if sidecar["failed"] else {})
 
 
-def rows(arguments: argparse.Namespace, device: str) -> list[dict[str, Any]]:
+def rows(arguments: argparse.Namespace, device: str) -> Iterator[dict[str, Any]]:
     """A row for each stretch of each contestant, and one for its whole sample."""
-    made = []
-    for text in arguments.only or contestants(arguments.tiny):
+    named = arguments.only or contestants(arguments.tiny)
+    for text in named if arguments.part != "sample" else []:
         contestant = config.contestant(text, "", {})
         for one in forecast(contestant, protocol(arguments.tiny), BUDGET, device=device):
             need = one.need
             told = {} if need is None else {"predicted": need.total, "predicted_allocated": need.allocated}
-            row = {"contestant": text, "stretch": one.name, **measured(text, one.name, device, arguments.tiny), **told}
-            made.append(row)
-            show(row)
-        if not arguments.skip_sample and ":" not in text:
-            row = {"contestant": text, "stretch": "one whole sample", **whole_sample(text, device, arguments.tiny)}
-            made.append(row)
-            show(row)
-    return made
+            yield {"contestant": text, "stretch": one.name, **measured(text, one.name, device, arguments.tiny), **told}
+    for text in [text for text in named if ":" not in text] if arguments.part != "stretches" else []:
+        yield {"contestant": text, "stretch": "one whole sample", **whole_sample(text, device, arguments.tiny)}
 
 
 def show(row: dict[str, Any]) -> None:
@@ -150,7 +145,7 @@ def show(row: dict[str, Any]) -> None:
 
     figures = " ".join(gib(name) for name in ("predicted", "allocated", "reserved", "device", "resident"))
     ending = row["error"] if "error" in row else f"{row['seconds']:8.2f} s  {row.get('evidence', '')}"
-    print(f"{row['contestant']:22} {row['stretch']:18} {figures}  {ending}", file=sys.stderr)
+    print(f"{row['contestant']:22} {row['stretch']:18} {figures}  {ending}", file=sys.stderr, flush=True)
 
 
 def checks(made: Sequence[dict[str, Any]], device: str) -> list[dict[str, Any]]:
@@ -185,7 +180,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--tiny", action="store_true", help="smoke presets on a small grid")
     parser.add_argument("--only", nargs="*", metavar="CONTESTANT", help="e.g. medlord@24gb medlord:ds8@24gb")
-    parser.add_argument("--skip-sample", action="store_true", help="without the whole sample")
+    parser.add_argument("--part", choices=("stretches", "sample"), help="only the stretches, or only the whole samples")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, help="write machine, rows and checks to this file")
     parser.add_argument("--piece", nargs=2, help=argparse.SUPPRESS)
@@ -199,10 +194,14 @@ def main() -> int:
     print(
         f"{'':41} {'predicted':>9} {'allocated':>9} {'reserved':>9} {'device':>9} {'resident':>9}  GiB", file=sys.stderr
     )
-    made = rows(arguments, arguments.device)
-    answer = {"machine": machine(arguments.device), "rows": made, "checks": checks(made, arguments.device)}
-    if arguments.out:
-        arguments.out.write_text(json.dumps(answer, indent=1) + "\n")
+    made: list[dict[str, Any]] = []
+    answer: dict[str, Any] = {}
+    for row in rows(arguments, arguments.device):
+        show(row)
+        made.append(row)
+        answer = {"machine": machine(arguments.device), "rows": made, "checks": checks(made, arguments.device)}
+        if arguments.out:  # at every row, so that a machine taken away takes no measurement with it
+            arguments.out.write_text(json.dumps(answer, indent=1) + "\n")
     if arguments.json:
         print(json.dumps(answer))
     else:

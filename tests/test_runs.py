@@ -13,7 +13,8 @@ import pytest
 from medlord_bench import config
 from medlord_bench.config import RunFile, read_run_file
 from medlord_bench.errors import UserError
-from medlord_bench.plan import Plan, build, read_plan
+from medlord_bench.plan import Plan, read_plan
+from medlord_bench.planner import build
 from medlord_bench.runs import (
     find,
     locate,

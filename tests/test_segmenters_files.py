@@ -50,8 +50,8 @@ def test_a_missing_map_another_grid_and_no_folder_are_errors(tmp_path: Path, run
 
 def test_masks_of_a_run_can_come_from_label_files(tmp_path: Path, run: Run) -> None:
     """`dataset.masks=files` puts the segmenter's labels on the grid, and their content into the key."""
-    from medlord_bench import plan
     from medlord_bench.config import RunFile, resolve
+    from medlord_bench.planner import build
     from medlord_bench.steps import HANDLERS, Job
     from medlord_bench.store import Store
     from medlord_bench.volumes import write_volume
@@ -74,7 +74,7 @@ def test_masks_of_a_run_can_come_from_label_files(tmp_path: Path, run: Run) -> N
         "files.label_names": {1: "aorta", 2: "heart"},
     }
     file = RunFile(generators=("noise",), dataset="folder", metrics=(), set=sets)
-    planned = plan.build(resolve(file))
+    planned = build(resolve(file))
     job = Job(planned, planned.step("images"), Store(tmp_path / "store"), run)
     HANDLERS["images"](job, job.step.items)
     for item in job.step.items:
@@ -82,4 +82,4 @@ def test_masks_of_a_run_can_come_from_label_files(tmp_path: Path, run: Run) -> N
         assert found is not None
         assert np.array_equal(found, labels[item[0]])
     write_labels(folder / "a.nii.gz", LabelMap(labels["b"], affine, NAMES))
-    assert plan.build(resolve(file)).step("images").key != planned.step("images").key
+    assert build(resolve(file)).step("images").key != planned.step("images").key

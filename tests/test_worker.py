@@ -18,7 +18,8 @@ from medlord_bench.contracts import Volume
 from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped, UserError
 from medlord_bench.executors.local import LocalExecutor
 from medlord_bench.generators.controls.noise import Noise
-from medlord_bench.plan import Plan, build, sample_id
+from medlord_bench.plan import Plan, sample_id
+from medlord_bench.planner import build
 from medlord_bench.progress import SilentProgress
 from medlord_bench.runner import carry_out
 from medlord_bench.runs import open_run, settings_of

@@ -13,7 +13,8 @@ from medlord_bench.checks import Check
 from medlord_bench.cohort import StoredCohort
 from medlord_bench.config import RunSpec, plugin_spec, validate
 from medlord_bench.contracts import SPLITS, Case, Run, Split
-from medlord_bench.plan import Plan, Planner
+from medlord_bench.plan import Plan
+from medlord_bench.planner import Planner
 from medlord_bench.steps import HANDLERS, Job
 from medlord_bench.store import Store
 

@@ -35,7 +35,7 @@ def plan(memory_check: bool, as_json: bool, **options: Any) -> None:
     """
     file = run_file_of(options)
     settings = settings_of(options)
-    from medlord_bench.plan import build
+    from medlord_bench.planner import build
     from medlord_bench.store import Store
     from medlord_bench.worker import missing, pick_device
 

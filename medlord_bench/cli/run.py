@@ -63,12 +63,13 @@ def work(file: RunFile, settings: Settings, memory_check: bool = True) -> Path:
     stopper = Stopper(settings.max_time)
     stopper.install()
     spec = config.resolve(file)
-    from medlord_bench import plan, runs
+    from medlord_bench import runs
+    from medlord_bench.planner import build
     from medlord_bench.runner import carry_out
     from medlord_bench.store import Store
     from medlord_bench.worker import missing, pick_device
 
-    planned = plan.build(spec)
+    planned = build(spec)
     device = pick_device(settings.device)
     store = Store(settings.store)
     folder = runs.open_run(store, planned, file, settings)

@@ -38,9 +38,9 @@ def test_it_fulfils_the_contract() -> None:
     dataset = PhantomDataset(PhantomConfig())
     assert isinstance(dataset, Dataset)
     assert dataset.protocol.synthetic
-    assert [len(dataset.cases(split)) for split in ("train", "val", "test")] == [24, 4, 8]
+    assert [len(dataset.cases(split)) for split in ("train", "val", "test")] == [24, 8, 8]
     ids = [case.id for split in ("train", "val", "test") for case in dataset.cases(split)]
-    assert len(set(ids)) == 36
+    assert len(set(ids)) == 40
 
 
 def test_every_region_is_there_in_every_patient(fifty: list[tuple[Volume, LabelMap]]) -> None:

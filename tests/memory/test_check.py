@@ -9,17 +9,19 @@ from typing import Any
 
 import pytest
 
-from medlord_bench import config, plan
+from medlord_bench import config
 from medlord_bench.config import RunFile
 from medlord_bench.errors import MemoryBudgetError
 from medlord_bench.memory.check import check, foresee
+from medlord_bench.plan import Plan
+from medlord_bench.planner import build
 from tests.commands import SETTINGS
 
 
-def planned(*generators: str, **sets: Any) -> plan.Plan:
+def planned(*generators: str, **sets: Any) -> Plan:
     settings = config.parse_sets([s for s in SETTINGS if s.startswith("dataset")]) | sets
     file = RunFile(generators=generators, dataset="phantom", metrics=("fid",), set=settings)
-    return plan.build(config.resolve(file))
+    return build(config.resolve(file))
 
 
 BIG = {"medlord.diffusion.batch": 64, "medlord.diffusion.micro_batch": 64}

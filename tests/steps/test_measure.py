@@ -25,7 +25,8 @@ from medlord_bench.contracts import (
 )
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.generators.controls.noise import Noise
-from medlord_bench.plan import Plan, build
+from medlord_bench.plan import Plan
+from medlord_bench.planner import build
 from medlord_bench.results import CaseRow, Replicates, Score
 from medlord_bench.steps import HANDLERS, Job
 from medlord_bench.store import Store

@@ -12,7 +12,8 @@ from medlord_bench import config, registry
 from medlord_bench.config import RunFile
 from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State
 from medlord_bench.errors import UserError
-from medlord_bench.plan import Plan, build, read_plan
+from medlord_bench.plan import Plan, read_plan
+from medlord_bench.planner import build
 from medlord_bench.results import Score
 from medlord_bench.store import Store
 from medlord_bench.worker import Settings, missing
