@@ -24,7 +24,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,16 @@ def rehearsals(text: str, data: DataProtocol) -> Sequence[Rehearsal]:
     generator = config.make("generators", config.contestant(text, "", {}))
     assert isinstance(generator, Rehearsable)
     return generator.rehearsals(data)
+
+
+def predicted(text: str, device: str, tiny: bool) -> dict[str, dict[str, float]]:
+    """stretch -> GiB by `medlord-bench memory`'s rule, in all and of tensors."""
+    found = forecast(config.contestant(text, "", {}), protocol(tiny), BUDGET, device=device)
+    needs = {one.name: one.need for one in found}
+    return {
+        name: {} if need is None else {"predicted": need.total, "predicted_allocated": need.allocated}
+        for name, need in needs.items()
+    }
 
 
 def act(text: str, name: str, device: str, tiny: bool) -> dict[str, Any]:
@@ -129,12 +141,13 @@ def whole_sample(text: str, device: str, tiny: bool) -> dict[str, Any]:
 def rows(arguments: argparse.Namespace, device: str) -> Iterator[dict[str, Any]]:
     """A row for each stretch of each contestant, and one for its whole sample."""
     named = arguments.only or contestants(arguments.tiny)
-    for text in named if arguments.part != "sample" else []:
-        contestant = config.contestant(text, "", {})
-        for one in forecast(contestant, protocol(arguments.tiny), BUDGET, device=device):
-            need = one.need
-            told = {} if need is None else {"predicted": need.total, "predicted_allocated": need.allocated}
-            yield {"contestant": text, "stretch": one.name, **measured(text, one.name, device, arguments.tiny), **told}
+    stretched = named if arguments.part != "sample" else []
+    with ProcessPoolExecutor(4, get_context("spawn")) as pool:  # minutes of CPU work, while the card measures
+        told = {text: pool.submit(predicted, text, device, arguments.tiny) for text in stretched}
+        for text in stretched:
+            for one in rehearsals(text, protocol(arguments.tiny)):
+                row = {"contestant": text, "stretch": one.name, **measured(text, one.name, device, arguments.tiny)}
+                yield row | told[text].result()[one.name]
     for text in [text for text in named if ":" not in text] if arguments.part != "stretches" else []:
         yield {"contestant": text, "stretch": "one whole sample", **whole_sample(text, device, arguments.tiny)}
 
