@@ -25,7 +25,7 @@ TINY: Mapping[str, Any] = {
     "training": {
         "batch": 4,
         "micro_batch": 4,
-        "steps": 1500,
+        "steps": 1000,
         "lr": 2e-4,
         "lr_d": 8e-4,
         "ema_decay": 0.99,
