@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
-from monai.networks.schedulers import DDPMScheduler
 from monai.networks.schedulers.rectified_flow import timestep_transform
 
 from medlord_bench.errors import UserError
@@ -67,9 +67,9 @@ def _allowed(steps: int, timesteps: int) -> int:
 class RectifiedFlow:
     """x_t = (1 - t/T) latents + (t/T) noise; predicts latents - noise (Liu et al. 2022).
 
-    Times are moved towards noise for volumes larger than `reference_voxels` latent voxels, as NV-Generate does. MONAI rounds its
-    times to float16 and each next one down to a whole number, so that its steps add up to a little more than the way
-    from noise to latents; here they add up to it exactly.
+    Times are moved towards noise for volumes larger than `reference_voxels` latent voxels, as NV-Generate does. MONAI
+    rounds its times to float16 and each next one down to a whole number, so that its steps add up to a little more
+    than the way from noise to latents; here they add up to it exactly.
     """
 
     def __init__(self, timesteps: int, reference_voxels: int) -> None:
@@ -113,16 +113,15 @@ class ScaledLinear:
 
     def __init__(self, timesteps: int) -> None:
         self.timesteps = timesteps
-        scheduler = DDPMScheduler(
-            timesteps, "scaled_linear_beta", clip_sample=False, beta_start=BETA_START, beta_end=BETA_END
-        )
-        self.kept = scheduler.alphas_cumprod.double()  # (T,), share of the latents' variance at each time
+        # In NumPy, not by MONAI's scheduler: a rehearsal of memory has tensors without values.
+        betas = np.linspace(BETA_START**0.5, BETA_END**0.5, timesteps) ** 2
+        self.kept = np.cumprod(1 - betas)  # (T,), share of the latents' variance at each time
 
     def times(self, uniform: torch.Tensor, voxels: int) -> torch.Tensor:
         return (uniform * self.timesteps).floor()
 
     def noised(self, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        kept = self.kept.to(times.device)[times.long()].view(-1, *[1] * (latents.ndim - 1))
+        kept = torch.from_numpy(self.kept).to(times.device)[times.long()].view(-1, *[1] * (latents.ndim - 1))
         return kept.sqrt().float() * latents + (1 - kept).sqrt().float() * noise
 
     def target(self, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
