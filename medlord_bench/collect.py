@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from medlord_bench import comparisons
+from medlord_bench import comparisons, registry
 from medlord_bench.calibration import finding
 from medlord_bench.cohort import HU
 from medlord_bench.plan import Plan, Step
@@ -36,7 +36,9 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
             replicates += [Replicates.model_validate(one) for one in found["replicates"]]
             protocols |= found["protocols"]
     rows = list(dict.fromkeys(rows))  # each contestant's reduction repeats the rows of the real volumes
-    write_results(results, ResultsFile(scores=tuple(scores), protocols=protocols), rows)
+    classes = {one.label: registry.load("generators", one.plugin) for one in plan.contestants}
+    controls = tuple(label for label, plugin in classes.items() if getattr(plugin, "control", False))
+    write_results(results, ResultsFile(scores=tuple(scores), protocols=protocols, controls=controls), rows)
     comparisons.write(results, comparisons.compare(scores, rows, replicates))
     calibrated = finding.latest(store.root)
     if calibrated is not None:
@@ -46,7 +48,7 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
 
 
 def _montage(store: Store, plan: Plan, folder: Path) -> dict[str, Any]:
-    """Real test volumes, then each contestant's: the first few by index, never chosen."""
+    """Real test volumes, then everybody's samples, then what else they made: the first few by index, never chosen."""
     grid = plan.protocol.grid
     window = [max(grid.hu_window[0], -1000), min(grid.hu_window[1], 1000)]
     images = next(step for step in plan.steps if step.kind == "images")
@@ -54,12 +56,12 @@ def _montage(store: Store, plan: Plan, folder: Path) -> dict[str, Any]:
     rows = [_row(store, folder, f"real {plan.dataset.plugin} (test)", images, test[:SHOWN], HU)]
     titles = {
         "samples": "{}: samples",
-        "reconstructions": "{}: reconstructions of the real test volumes above",
         "conditional": "{}: samples conditioned on the masks of the real test volumes above",
+        "reconstructions": "{}: reconstructions of the real test volumes above",
     }
-    for step in plan.steps:
-        if step.kind in titles:
-            rows.append(_row(store, folder, titles[step.kind].format(step.label), step, step.items[:SHOWN], VOLUME))
+    for kind, title in titles.items():
+        steps = [step for step in plan.steps if step.kind == kind]
+        rows += [_row(store, folder, title.format(step.label), step, step.items[:SHOWN], VOLUME) for step in steps]
     return {"window": window, "spacing": grid.spacing, "rows": [row for row in rows if row["items"]]}
 
 

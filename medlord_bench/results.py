@@ -82,11 +82,15 @@ class Replicates(Frozen):
 
 
 class ResultsFile(Frozen):
-    """`results/scores.json` of a run. protocols: id -> its full text, so that an id can always be read back."""
+    """`results/scores.json` of a run. protocols: id -> its full text, so that an id can always be read back.
+
+    controls: the contestants that are there to read the others' numbers by, and are not ranked with them.
+    """
 
     schema_version: int = SCHEMA_VERSION
     scores: tuple[Score, ...]
     protocols: dict[str, dict[str, object]]
+    controls: tuple[str, ...] = ()
 
 
 CASE_COLUMNS = tuple(CaseRow.model_fields)

@@ -50,6 +50,7 @@ class Control:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     capabilities: frozenset[Capability] = frozenset({"unconditional"})
+    control: ClassVar[bool] = True
     split: ClassVar[Split] = "val"
     with_labels: ClassVar[bool] = False
 

@@ -35,6 +35,7 @@ class Noise:
     version: ClassVar[int] = 1
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    control: ClassVar[bool] = True
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"unconditional"})
 
     def __init__(self, config: NoiseConfig) -> None:

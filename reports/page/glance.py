@@ -80,8 +80,8 @@ class Glance:
     lines: Sequence[Line]
 
 
-def glance(scores: Sequence[Score], comparisons: Sequence[Comparison]) -> Glance:
-    """The headline quantities that this run has; empty without any."""
+def glance(scores: Sequence[Score], comparisons: Sequence[Comparison], controls: Collection[str] = ()) -> Glance:
+    """The headline quantities that this run has; empty without any. controls: who has no place among the others."""
     found = _columns([score for score in scores if not score.region or score.metric == MISSING])
     order = [
         column
@@ -89,7 +89,7 @@ def glance(scores: Sequence[Score], comparisons: Sequence[Comparison]) -> Glance
         for column in found
         if column.metric == metric and reference in (None, column.reference)
     ]
-    return _glance(order, scores, comparisons)
+    return _glance(order, scores, comparisons, controls)
 
 
 def overview(scores: Sequence[Score]) -> Glance:
@@ -97,7 +97,7 @@ def overview(scores: Sequence[Score]) -> Glance:
     found = _columns(scores)
     quantities = list(dict.fromkeys((column.metric, column.region) for column in found))
     found.sort(key=lambda one: (quantities.index((one.metric, one.region)), order_of(one.reference)))
-    made = _glance(found, scores, [])
+    made = _glance(found, scores, [], ())
     return Glance(made.columns, [line for line in made.lines if any(map(_has_value, line.cells))])
 
 
@@ -141,14 +141,20 @@ def _told_apart(key: tuple[str, ...], scores: Sequence[Score], every: Collection
     )
 
 
-def _glance(columns: Sequence[Column], scores: Sequence[Score], comparisons: Sequence[Comparison]) -> Glance:
+def _glance(
+    columns: Sequence[Column], scores: Sequence[Score], comparisons: Sequence[Comparison], controls: Collection[str]
+) -> Glance:
     contestants = list(dict.fromkeys(score.generator for score in scores))
-    cells = {column.key: _cells(column, contestants, scores, comparisons) for column in columns}
+    cells = {column.key: _cells(column, contestants, scores, comparisons, controls) for column in columns}
     return Glance(columns, [Line(name, [cells[column.key][name] for column in columns]) for name in contestants])
 
 
 def _cells(
-    column: Column, contestants: Sequence[str], scores: Sequence[Score], comparisons: Sequence[Comparison]
+    column: Column,
+    contestants: Sequence[str],
+    scores: Sequence[Score],
+    comparisons: Sequence[Comparison],
+    controls: Collection[str],
 ) -> dict[str, Standing]:
     metric, region, *rest = column.key
     own = [s for s in scores if s.metric == metric and [s.reference, s.protocol, s.dataset] == rest]
@@ -161,7 +167,8 @@ def _cells(
             for name, found in regions.items()
         }
     values = {score.generator: score for score in own if score.status == "ok" and score.region == region}
-    standing = places(column, [name for name, score in values.items() if score.value is not None], comparisons)
+    ranked = [name for name, score in values.items() if score.value is not None and name not in controls]
+    standing = places(column, ranked, comparisons)
     return {
         name: Standing(values.get(name), standing.get(name, Place()), reasons.get(name, "")) for name in contestants
     }

@@ -46,7 +46,7 @@ class Page:
             "tables": tables(run.results, run.rows) if run.results else [],
             "warnings": warnings(scores),
             "watched": watched(scores),
-            "glance": glance(scores, run.comparisons.comparisons),
+            "glance": glance(scores, run.comparisons.comparisons, run.results.controls if run.results else ()),
             "verdicts": verdicts(run.comparisons),
             "anatomy": draw_distributions(rows_of(scores, run.rows, [METRIC]), figures),
             "pairs": draw_pairs(run, run_folder, figures),

@@ -15,7 +15,9 @@ def test_every_stretch_is_predictable(contestant: str) -> None:
         name="t", grid=Grid(shape=(32, 32, 32)), fit="crop-pad", split="", split_sha256="",
         counts={"train": 1, "val": 1, "test": 1}, masks="dataset", condition_regions=("aorta",),
     )  # fmt: skip
-    found = {one.name: one.need for one in forecast(config.contestant(contestant, "", {}), protocol, 24.0, device="cpu")}
+    found = {
+        one.name: one.need for one in forecast(config.contestant(contestant, "", {}), protocol, 24.0, device="cpu")
+    }
     assert set(found) == {
         "train autoencoder", "encode", "train diffusion", "sample", "decode", "train ControlNet", "sample to masks",
         "reconstruct",

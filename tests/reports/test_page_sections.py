@@ -101,6 +101,15 @@ def test_overlapping_intervals_do_not_undo_a_paired_test() -> None:
     assert [line.cells[0].place.word for line in made.lines] == ["best", ""]
 
 
+def test_a_control_takes_no_place_from_a_generator() -> None:
+    won = [pair("a", "b", "first"), pair("c", "a", "first"), pair("c", "b", "first")]
+    assert {name: place.word for name, place in places(*won).items()} == {"a": "", "b": "", "c": "best"}
+    made = glance([fid(name, i) for i, name in enumerate("abc")], won, {"c"})
+    assert [line.cells[0].place.word for line in made.lines] == ["best", "", ""]
+    alone = glance([fid("b"), fid("c")], won, {"c"})
+    assert [line.cells[0].place.word for line in alone.lines] == ["", ""]
+
+
 def test_best_is_whom_nobody_beats_and_a_tie_says_what_would_tell() -> None:
     ties = [pair("a", "b", n_needed=120), pair("a", "c", "first"), pair("b", "c", "first")]
     assert places(*ties) == {
