@@ -33,5 +33,9 @@ def test_four_generators_and_two_controls_stand_in_one_table(bench: Any, tmp_pat
     assert {name: trained[name] for name in CONTESTANTS[:4]} == dict.fromkeys(CONTESTANTS[:4], 8)
     shared = [step for step in plan["steps"] if step["kind"] == "features" and step["label"] == "real"]
     assert len(shared) == 1, "the real set's features are computed once"
+    assert set(results["controls"]) == {"holdout", "noise", "holdout:through-32x32x32"}
+    montage = json.loads((Path(answer["results"]) / "montage.json").read_text())
+    titles = [row["title"] for row in montage["rows"]]
+    assert titles[0].startswith("real") and [title for title in titles if title.endswith(": samples")] == titles[1:8]
     page = Path(answer["report"][0]).read_text()
     assert all(name in page for name in CONTESTANTS)
