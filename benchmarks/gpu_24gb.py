@@ -4,12 +4,13 @@
     python benchmarks/gpu_24gb.py --device cpu --tiny        # the same on any machine, in a minute or two
 
 Each stretch of a generator's work (its rehearsals: training steps, encoding, denoising steps, decoding, reconstructing)
-runs for real on random tensors and random weights, on a card in a process of its own, capped as `run` caps it.
-Seconds are of one repeat, taken as the difference between six repeats and two, so that building does not count. Then one whole 512x512x256 volume is drawn by `medlord-bench run` from the
-preset's untrained weights, from noise to NIfTI, and its record is read from the store.
+runs for real on random tensors and random weights, on a card in a process of its own, capped as `run` caps it. Seconds
+are of one repeat, taken as the difference between six repeats and two, so that building does not count. Then one whole
+512x512x256 volume is drawn by `medlord-bench run` from the preset's untrained weights, from noise to NIfTI, and its
+record is read from the store.
 
-Exits with 1 where something does not keep within what a 24 GiB card gives, or allocates more than was predicted. On a card
-larger than 24 GiB this shows that the cap holds, not that every kernel of a smaller card would choose the same
+Exits with 1 where something does not keep within what a 24 GiB card gives, or allocates more than was predicted. On a
+card larger than 24 GiB this shows that the cap holds, not that every kernel of a smaller card would choose the same
 workspace; the result names the card.
 """
 
@@ -80,11 +81,9 @@ def rehearsals(text: str, data: DataProtocol) -> Sequence[Rehearsal]:
 
 def predicted(text: str, device: str, tiny: bool) -> dict[str, dict[str, float]]:
     """stretch -> GiB by `medlord-bench memory`'s rule, in all and of tensors."""
-    found = forecast(config.contestant(text, "", {}), protocol(tiny), BUDGET, device=device)
-    needs = {one.name: one.need for one in found}
     return {
-        name: {} if need is None else {"predicted": need.total, "predicted_allocated": need.allocated}
-        for name, need in needs.items()
+        one.name: {"predicted": one.need.total, "predicted_allocated": one.need.allocated} if one.need else {}
+        for one in forecast(config.contestant(text, "", {}), protocol(tiny), BUDGET, device=device)
     }
 
 
@@ -164,7 +163,7 @@ def show(row: dict[str, Any]) -> None:
     print(f"{row['contestant']:22} {row['stretch']:18} {figures}  {ending}", file=sys.stderr, flush=True)
 
 
-def checks(made: Sequence[dict[str, Any]], device: str) -> list[dict[str, Any]]:
+def checks(made: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each row within the card, and its tensors within what was predicted.
 
     The prediction is held against what was allocated, cuDNN's workspaces included, not against what was reserved:
@@ -220,7 +219,7 @@ def main() -> int:
     for row in rows(arguments, arguments.device):
         show(row)
         made.append(row)
-        answer = {"machine": machine(arguments.device), "rows": made, "checks": checks(made, arguments.device)}
+        answer = {"machine": machine(arguments.device), "rows": made, "checks": checks(made)}
         if arguments.out:  # at every row, so that a machine taken away takes no measurement with it
             arguments.out.write_text(json.dumps(answer, indent=1) + "\n")
     if arguments.json:

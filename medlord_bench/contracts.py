@@ -169,7 +169,7 @@ class Generator(Protocol):
     presets: preset name -> overrides of the config; variants likewise. `version` is raised when the output changes.
     capabilities: of the class, or of the configured object where the configuration decides.
     A class with `free_variants = True` takes any variant name: it tells contestants apart and changes nothing else.
-    A class with `control = True` is there to read the others' numbers by (`holdout`, `noise`): it is not ranked with them.
+    A class with `control = True` (`holdout`, `noise`) is there to read the others' numbers by, and not ranked with them.
     """
 
     Config: ClassVar[type[BaseModel]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_24gb.py"
 
 
@@ -24,6 +26,17 @@ def test_the_gpu_benchmark_passes_in_its_small_form_on_a_cpu(tmp_path: Path) -> 
     assert set(rows) == {"train GAN", "sample", "reconstruct", "one whole sample"}
     assert all(row["evidence"] == "measured-on-cpu" and row["resident"] > 0 for row in rows.values())
     assert all(check["ok"] for check in answer["checks"]) and len(answer["checks"]) >= 2 * len(rows) - 1
+
+
+@pytest.mark.parametrize("result", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_a_committed_result_is_judged_as_it_was(result: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    checks = importlib.import_module("gpu_24gb").checks
+    answer = json.loads(result.read_text())
+    assert checks(answer["rows"]) == answer["checks"]
+    first = answer["rows"][0]
+    more = checks([first | {"allocated": first["predicted"] + 0.1}, first | {"device": 22.6}, {**first, "error": "x"}])
+    assert [one["ok"] for one in more] == [True, False, False, True, False]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
