@@ -6,7 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py
 
-.PHONY: demo test
+# One process for each core, one thread in each: the same threads give the same bytes.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
+
+.PHONY: demo test test-all
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -16,7 +19,11 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(PYTEST)
+
+# Also the tests that take minutes each.
+test-all: $(VENV)/.installed-dev
+	$(PYTEST) -m ''
 
 # An existing .venv is used as it is; it is made only where there is none.
 $(BIN)/python:
