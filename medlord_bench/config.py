@@ -232,10 +232,16 @@ def plugin_spec(kind: str, name: str, config: Mapping[str, Any]) -> PluginSpec:
     return PluginSpec(plugin=name, config=resolved.model_dump(mode="json"))
 
 
+def configuration(kind: str, spec: PluginSpec | Contestant) -> BaseModel:
+    """A resolved spec's configuration, of the plugin's own class."""
+    plugin = registry.load(kind, spec.plugin)
+    model: type[BaseModel] = plugin.Config
+    return validate(model, spec.config, f"{kind.removesuffix('s')} {spec.plugin}")
+
+
 def make(kind: str, spec: PluginSpec | Contestant) -> Any:
     """The plugin object that a resolved spec describes."""
-    plugin = registry.load(kind, spec.plugin)
-    return plugin(validate(plugin.Config, spec.config, f"{kind.removesuffix('s')} {spec.plugin}"))
+    return registry.load(kind, spec.plugin)(configuration(kind, spec))
 
 
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 from pydantic import BaseModel
 
 from medlord_bench.values import (
+    BUDGET,
     SPLITS,
     Act,
     AttentionBackend,
@@ -29,6 +30,7 @@ from medlord_bench.values import (
     LabelMap,
     MetricInputs,
     Need,
+    NotInKey,
     Precision,
     Purpose,
     Reads,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Act",
     "AttentionBackend",
+    "BUDGET",
     "Capability",
     "Case",
     "Choice",
@@ -72,6 +75,7 @@ __all__ = [
     "Metric",
     "MetricInputs",
     "Need",
+    "NotInKey",
     "Precision",
     "Purpose",
     "Reads",
@@ -193,7 +197,10 @@ class Generator(Protocol):
         ...
 
     def reads(self, purpose: Purpose) -> Reads:
-        """What sampling or reconstructing depends on: which stages' weights, and which part of the config."""
+        """What sampling or reconstructing depends on: which stages' weights, and which part of the config.
+
+        Asked for the purposes that its capabilities allow.
+        """
         ...
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from medlord_bench import config, seeds
+from medlord_bench import config, keys, seeds
 from medlord_bench.config import Contestant, PluginSpec, RunSpec
 from medlord_bench.contracts import (
     SPLITS,
@@ -23,6 +23,7 @@ from medlord_bench.contracts import (
     Need,
     OnItsOwnGrid,
     Purpose,
+    Reads,
     Split,
     Stage,
 )
@@ -46,6 +47,7 @@ class Planner:
         self.native: dict[str, Native] = {}
         self.chosen: set[tuple[str, str]] = set()  # (contestant, stage) whose weights a `select` step publishes
         self.fingerprints: dict[str, dict[str, str]] = {}
+        self.unnamed: dict[str, keys.Settings] = {}  # contestant -> settings that no stage or purpose names
 
     def plan(self) -> Plan:
         self._images()
@@ -135,8 +137,12 @@ class Planner:
                 self.native[contestant.label] = Native(grid=grid, fit=fit)
         plugin = PluginSpec(plugin=contestant.plugin, config=contestant.config)
         purposes = self._purposes(contestant, generator)
-        wanted = {name for purpose in purposes for name in generator.reads(purpose).stages}
-        stages = _with_needs(generator.stages(), wanted)
+        reads = [generator.reads(purpose) for purpose in purposes]
+        named = [field for one in (*generator.stages(), *reads) for field in one.fields]
+        self.unnamed[contestant.label] = keys.unnamed(
+            keys.settings(config.configuration("generators", contestant)), named
+        )
+        stages = _with_needs(generator.stages(), {name for one in reads for name in one.stages})
         if contestant.weights is not None:  # given weights are the choice
             stages = [replace(stage, choice=None) for stage in stages]
         share = self._shares(stages, set(generator.reads("sample").stages))
@@ -154,6 +160,11 @@ class Planner:
             self._outputs(contestant, plugin, generator, purpose)
         for metric in self.spec.metrics:
             self._metric(contestant, metric, generator)
+
+    def _decides(self, contestant: Contestant, one: Stage | Reads) -> dict[str, Any]:
+        """What of the contestant is in the key of a stage or purpose."""
+        settings = config.configuration("generators", contestant)
+        return {**self.unnamed[contestant.label], **keys.decides(settings, one)}
 
     def _shares(self, stages: list[Stage], sampling: set[str]) -> dict[str, float]:
         """The part of a budget that each stage that iterates gets: as the preset divides its steps.
@@ -183,7 +194,7 @@ class Planner:
         self, contestant: Contestant, plugin: PluginSpec, version: int, stage: Stage, seconds: float | None
     ) -> None:
         inputs = {need: self._weights(contestant, need) for need in stage.needs} | {"images": "images"}
-        identity: dict[str, Any] = {"version": version, "stage": stage.name, "config": dict(stage.config)}
+        identity: dict[str, Any] = {"version": version, "stage": stage.name, "config": self._decides(contestant, stage)}
         identity["data"] = {split: list(self.splits[split]) for split in ("train", "val")}
         if stage.conditional:
             identity["regions"] = list(self.protocol.condition_regions)
@@ -193,10 +204,8 @@ class Planner:
         keys = {role: self.steps[step].key for role, step in inputs.items()}
         detail = {
             "stage": stage.name,
-            "stage_config": dict(stage.config),
             "steps": stage.steps,
             "seconds": seconds,
-            "needs": list(stage.needs),
             "choice": None if stage.choice is None else asdict(stage.choice),
             "lineage": digest(identity | {"plugin": plugin.plugin, "seed": seed, "inputs": keys}),
             "weights": None if contestant.weights is None else str(contestant.weights.resolve()),
@@ -220,7 +229,7 @@ class Planner:
         extractor = config.plugin_spec("extractors", choice.extractor, {})
         real = self._derived("features", extractor, self.steps["images"], self.splits["val"])
         inputs |= {"candidates": _training_id(contestant, stage.name), "val": real.id}
-        identity: dict[str, Any] = {"version": generator.version, "config": dict(reads.config)}
+        identity: dict[str, Any] = {"version": generator.version, "config": self._decides(contestant, reads)}
         identity |= {"choice": asdict(choice)}
         identity |= {"stage": stage.name, "steps": steps, "grid": self.protocol.grid.model_dump(mode="json")}
         detail: dict[str, Any] = {"stage": stage.name, "others": others, "candidates": choice.candidates(steps)}
@@ -232,7 +241,7 @@ class Planner:
     def _outputs(self, contestant: Contestant, plugin: PluginSpec, generator: Any, purpose: Purpose) -> None:
         reads = generator.reads(purpose)
         inputs = {stage: self._weights(contestant, stage) for stage in reads.stages}
-        identity = {"version": generator.version, "config": dict(reads.config), "purpose": purpose}
+        identity = {"version": generator.version, "config": self._decides(contestant, reads), "purpose": purpose}
         identity["grid"] = self.protocol.grid.model_dump(mode="json")
         if purpose == "sample":
             available = generator.available(self.protocol)

@@ -31,6 +31,19 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+@dataclass(frozen=True)
+class NotInKey:
+    """Marks a configuration field that is in no key: ``tile: Annotated[Shape | None, NotInKey("same result")] = None``.
+
+    why: what makes that safe. It changes no result beyond rounding, or a key holds what it stands for.
+    """
+
+    why: str
+
+
+BUDGET = NotInKey("the key of a stage's weights has its steps; the training itself is continued by a larger budget")
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A CT volume. `hu`: int16 (X, Y, Z) in HU, axes towards R, A, S. `affine`: float64 (4, 4), voxel to mm in RAS+."""
@@ -179,7 +192,8 @@ class Choice:
 class Stage:
     """One training stage of a generator, e.g. the autoencoder.
 
-    config: the part of the configuration that decides its output, the number of steps excepted.
+    fields: the part of the configuration that decides its output, as dotted paths of fields or of the models that hold
+        them, e.g. ``("autoencoder", "hu_window")``; see `medlord_bench.keys`.
     steps: how far to train; a training that is short of it continues. None for a stage that does not iterate.
     needs: earlier stages whose weights it reads.
     conditional: whether it reads masks, so that the protocol's condition regions decide its output too.
@@ -188,7 +202,7 @@ class Stage:
     """
 
     name: str
-    config: Mapping[str, Any]
+    fields: tuple[str, ...] = ()
     steps: int | None = None
     needs: tuple[str, ...] = ()
     conditional: bool = False
@@ -205,10 +219,15 @@ Purpose = Literal["sample", "sample-conditional", "reconstruct"]
 
 @dataclass(frozen=True)
 class Reads:
-    """What the output of a purpose depends on. stages: whose weights it reads. config: settings besides weights."""
+    """What the output of a purpose depends on.
+
+    stages: whose weights it reads. fields: the part of the configuration that decides it besides weights, as `Stage` has
+    it. facts: what decides it and lies outside the configuration, such as the sha256 of a file.
+    """
 
     stages: tuple[str, ...]
-    config: Mapping[str, Any] = field(default_factory=dict)
+    fields: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Act(Protocol):

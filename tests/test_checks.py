@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -94,7 +95,7 @@ def toy() -> ModuleType:
     path = Path(__file__).with_name("contract") / "toy_generator" / "toy_generator.py"
     spec = importlib.util.spec_from_file_location("toy_generator", path)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules["toy_generator"] = importlib.util.module_from_spec(spec)  # pydantic looks names up there
     spec.loader.exec_module(module)
     return module
 

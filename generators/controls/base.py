@@ -70,11 +70,10 @@ class Control:
         return min(data.counts[self.split], self.config.volumes)
 
     def stages(self) -> Sequence[Stage]:
-        facts = {"split": self.split, "volumes": self.config.volumes, "labels": self.with_labels}
-        return (Stage(VOLUMES, facts),)
+        return (Stage(VOLUMES, ("volumes",)),)
 
     def reads(self, purpose: Purpose) -> Reads:
-        return Reads((VOLUMES,), self.config.model_dump(mode="json", exclude={"volumes"}))
+        return Reads((VOLUMES,), tuple(name for name in type(self.config).model_fields if name != "volumes"))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         """Keep the first volumes of the split, in order of case id."""

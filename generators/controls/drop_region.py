@@ -68,7 +68,7 @@ class DropRegion(Control):
         return (*super().stages(), *self.oracle.stages())
 
     def reads(self, purpose: Purpose) -> Reads:
-        return Reads((TISSUE if purpose == "sample-conditional" else VOLUMES,), {"region": self.config.region})
+        return Reads((TISSUE if purpose == "sample-conditional" else VOLUMES,), ("region",))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         trainer = self.oracle.train if stage.name == TISSUE else super().train

@@ -49,7 +49,7 @@ class Noise:
         return None
 
     def stages(self) -> Sequence[Stage]:
-        return (Stage("statistics", {}),)
+        return (Stage("statistics"),)
 
     def reads(self, purpose: Purpose) -> Reads:
         return Reads(("statistics",))

@@ -47,7 +47,7 @@ class Oracle(Control):
         return None
 
     def stages(self) -> Sequence[Stage]:
-        return (Stage(TISSUE, {"volumes": self.config.volumes}),)
+        return (Stage(TISSUE, ("volumes",)),)
 
     def reads(self, purpose: Purpose) -> Reads:
         return Reads((TISSUE,))

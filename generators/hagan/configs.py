@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import Choice, Frozen, Precision, Shape
+from medlord_bench.contracts import BUDGET, Choice, Frozen, Precision, Shape
 
 Positive = Annotated[int, Field(gt=0)]
 STAGE = "gan"  # its one training stage
@@ -66,7 +66,7 @@ class TrainingConfig(Frozen):
 
     batch: Positive = 4
     micro_batch: Positive = 4
-    steps: Annotated[int, Field(ge=0)] = 80_000
+    steps: Annotated[int, Field(ge=0), BUDGET] = 80_000
     lr: Annotated[float, Field(gt=0)] = 1e-4
     lr_d: Annotated[float, Field(gt=0)] = 4e-4
     betas: tuple[float, float] = (0.0, 0.999)

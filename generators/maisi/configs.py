@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import AttentionBackend, Choice, Frozen, Precision, Selection, Shape
+from medlord_bench.contracts import BUDGET, AttentionBackend, Choice, Frozen, Precision, Selection, Shape
 from medlord_bench.errors import UserError
 from medlord_bench.nn.vqgan_config import adversary_fits
 
@@ -73,7 +73,7 @@ class AutoencoderConfig(Frozen):
     patch: Shape = Field(default=(128, 128, 128), description="voxels of a training patch")
     batch: int = Field(default=1, gt=0, description="patches of one step")
     micro_batch: int = Field(default=1, gt=0, description="patches at once; changes memory, not the batch")
-    steps: int = Field(default=250_000, ge=0)
+    steps: Annotated[int, BUDGET] = Field(default=250_000, ge=0)
     lr: float = Field(default=1e-4, gt=0, description="of the autoencoder and of the discriminator")
     warmup: int = Field(default=2400, ge=0, description="steps: the first half at 1 % of lr, the second at 10 %")
     precision: Precision = "fp16"
@@ -168,7 +168,7 @@ class OptimisationConfig(Frozen):
 
     batch: Positive = 2
     micro_batch: Positive | None = None
-    steps: Annotated[int, Field(ge=0)] = 60_000
+    steps: Annotated[int, Field(ge=0), BUDGET] = 60_000
     lr: Annotated[float, Field(gt=0)] = 1e-4
     lr_decay_steps: Positive | None = 60_000
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

@@ -24,7 +24,7 @@ from medlord_bench.contracts import (
 )
 from medlord_bench.errors import UserError
 
-from .configs import THINNEST, MAISIConfig, check_grid
+from .configs import THINNEST, MAISIConfig, TilingConfig, check_grid
 from .presets import PRESETS, VARIANTS
 
 
@@ -75,43 +75,35 @@ class MAISI:
     def stages(self) -> Sequence[Stage]:
         """Autoencoder; the cohort's latents, encoded once; diffusion; ControlNet."""
         config = self.config
-        place = config.model_dump(mode="json", include={"grid", "hu_window"})
-        grid = {"grid": place["grid"]}
         return (
-            self._autoencoder(place),
-            Stage("latents", config.latents.model_dump(mode="json") | grid, None, ("autoencoder",)),
+            self._autoencoder(),
+            Stage("latents", ("latents", "grid"), None, ("autoencoder",)),
             Stage(
                 "diffusion",
-                config.diffusion.model_dump(mode="json", exclude={"steps"}),
+                ("diffusion",),
                 config.diffusion.steps,
                 ("latents",),
                 choice=config.diffusion.choice,
             ),
             Stage(
                 "controlnet",
-                config.controlnet.model_dump(mode="json", exclude={"steps"}) | grid,
+                ("controlnet", "grid"),
                 config.controlnet.steps,
                 ("latents", "diffusion"),
                 conditional=True,
             ),
         )
 
-    def _autoencoder(self, place: dict[str, Any]) -> Stage:
-        config = self.config
-        if config.foundation is None:
-            trained = config.autoencoder.model_dump(mode="json", exclude={"steps"})
-            return Stage("autoencoder", trained | place, config.autoencoder.steps)
-        published = {"foundation": config.foundation.model_dump(mode="json")}
-        net = {"net": config.autoencoder.net.model_dump(mode="json"), "hu_window": place["hu_window"]}
-        return Stage("autoencoder", published | net, None)
+    def _autoencoder(self) -> Stage:
+        """Trained, or published: a published one is not trained, so that its fields are those of no training."""
+        fields = ("foundation", "autoencoder", "grid", "hu_window")
+        return Stage("autoencoder", fields, self.config.autoencoder.steps if self.config.foundation is None else None)
 
     def reads(self, purpose: Purpose) -> Reads:
-        config = self.config
-        sampling = config.sampling.model_dump(mode="json") | config.model_dump(mode="json", include={"grid"})
         if purpose == "reconstruct":
-            return Reads(("autoencoder",), {k: v for k, v in sampling.items() if k not in ("steps", "attention")})
+            return Reads(("autoencoder",), tuple(f"sampling.{name}" for name in TilingConfig.model_fields) + ("grid",))
         stages = ("autoencoder", "diffusion")
-        return Reads(stages if purpose == "sample" else (*stages, "controlnet"), sampling)
+        return Reads(stages if purpose == "sample" else (*stages, "controlnet"), ("sampling", "grid"))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         from . import training

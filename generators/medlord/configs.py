@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import AttentionBackend, Choice, Frozen, Precision, Selection, Shape
+from medlord_bench.contracts import BUDGET, AttentionBackend, Choice, Frozen, NotInKey, Precision, Selection, Shape
 from medlord_bench.nn.vqgan_config import AutoencoderConfig
 
 Positive = Annotated[int, Field(gt=0)]
@@ -116,7 +116,7 @@ class OptimisationConfig(Frozen):
 
     batch: Positive = 4
     micro_batch: Positive | None = None
-    steps: Annotated[int, Field(ge=0)] = 750_000
+    steps: Annotated[int, Field(ge=0), BUDGET] = 750_000
     lr: Annotated[float, Field(gt=0)] = 1e-4
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     ema_decay: Probability = 0.999
@@ -186,7 +186,9 @@ class SamplingConfig(Frozen):
     steps: int | None = Field(None, ge=1, description="None: all T by DDPM; fewer: DDIM")
     precision: Precision = "fp32"
     attention: AttentionBackend | None = Field(None, description="None: as trained")
-    tile: Shape | None = Field(None, description="encode and decode in boxes of this many voxels; same result")
+    tile: Annotated[Shape | None, NotInKey("tiled encoding and decoding are equal to untiled")] = Field(
+        None, description="encode and decode in boxes of this many voxels; same result"
+    )
 
 
 class Pretrained(Frozen):

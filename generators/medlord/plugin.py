@@ -69,7 +69,6 @@ class MedLoRD:
     def stages(self) -> Sequence[Stage]:
         """Autoencoder; the cohort's latents, encoded once; diffusion; ControlNet."""
         config = self.config
-        common = {} if config.pretrained is None else {"pretrained": config.pretrained.model_dump(mode="json")}
         trained: dict[str, tuple[AutoencoderConfig | DiffusionConfig | ControlNetConfig, tuple[str, ...]]] = {
             "autoencoder": (config.autoencoder, ()),
             "diffusion": (config.diffusion, ("latents",)),
@@ -78,7 +77,7 @@ class MedLoRD:
         stages = {
             name: Stage(
                 name,
-                part.model_dump(mode="json", exclude={"steps"}) | common,
+                (name, "pretrained"),
                 part.steps,
                 needs,
                 conditional=name == "controlnet",
@@ -86,15 +85,14 @@ class MedLoRD:
             )
             for name, (part, needs) in trained.items()
         }
-        latents = Stage("latents", config.latents.model_dump(mode="json"), None, ("autoencoder",))
+        latents = Stage("latents", ("latents",), None, ("autoencoder",))
         return (stages["autoencoder"], latents, stages["diffusion"], stages["controlnet"])
 
     def reads(self, purpose: Purpose) -> Reads:
         if purpose == "reconstruct":
-            return Reads(("autoencoder",), {"precision": self.config.sampling.precision})
-        sampling = self.config.sampling.model_dump(mode="json", exclude={"tile"})
+            return Reads(("autoencoder",), ("sampling.precision",))
         stages = ("autoencoder", "diffusion")
-        return Reads(stages if purpose == "sample" else (*stages, "controlnet"), sampling)
+        return Reads(stages if purpose == "sample" else (*stages, "controlnet"), ("sampling",))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         from . import training

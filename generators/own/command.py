@@ -7,7 +7,7 @@ import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -18,6 +18,7 @@ from medlord_bench.contracts import (
     DataProtocol,
     Failure,
     Grid,
+    NotInKey,
     Purpose,
     Reads,
     Request,
@@ -66,9 +67,15 @@ class CommandConfig(MappingConfig):
     reconstruct_command: str | None = Field(None, description="the same with {image}: a NIfTI image in HU, int16")
     revision: str = Field("", description="which version of the program and its weights this is; another makes anew")
     output: Literal[".nii.gz", ".nii", ".npy", ".npz"] = Field(".nii.gz", description="what {out} ends in")
-    cwd: Path | None = Field(None, description="folder that it runs in; unset: where the bench was started")
-    environment: tuple[str, ...] = Field((), description="environment variables passed on besides PATH, HOME and a few")
-    timeout_s: float = Field(1800.0, gt=0, description="seconds after which one volume counts as failed")
+    cwd: Annotated[Path | None, NotInKey("the key has the content of the files that the command names")] = Field(
+        None, description="folder that it runs in; unset: where the bench was started"
+    )
+    environment: Annotated[tuple[str, ...], NotInKey("names; `revision` tells versions of a program apart")] = Field(
+        (), description="environment variables passed on besides PATH, HOME and a few"
+    )
+    timeout_s: Annotated[float, NotInKey("decides whether there is a volume, not which")] = Field(
+        1800.0, gt=0, description="seconds after which one volume counts as failed"
+    )
 
     @field_validator("command", "conditional_command", "reconstruct_command")
     @classmethod
@@ -149,8 +156,8 @@ class Command:
 
         files = files_in(self._words(purpose), self.folder)
         cases = fingerprint((Found(path.name, "", path) for path in files), {})
-        config = self.config.model_dump(mode="json", include={"revision", "output", *MappingConfig.model_fields})
-        return Reads((), {**config, "command": self._text(purpose), "files": [[c.id, c.sha256] for c in cases]})
+        fields = (FIELD[purpose], "revision", "output", *MappingConfig.model_fields)
+        return Reads((), fields, {"files": [[case.id, case.sha256] for case in cases]})
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         raise UserError("generator command: there is nothing to train")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from logging import Logger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -16,6 +16,7 @@ from medlord_bench.contracts import (
     DataProtocol,
     Failure,
     Grid,
+    NotInKey,
     Purpose,
     Reads,
     Request,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+CONTENT = NotInKey("the key has the content of the files that it leads to")
 CAPABILITY: Mapping[Purpose, Capability] = {
     "sample": "unconditional",
     "sample-conditional": "conditional",
@@ -42,8 +44,8 @@ CAPABILITY: Mapping[Purpose, Capability] = {
 class FilesConfig(MappingConfig):
     """Where the samples are, which is what, and how they become HU on the protocol's grid."""
 
-    folder: Path | None = Field(None, description="folder of the samples")
-    manifest: Path | None = Field(
+    folder: Annotated[Path | None, CONTENT] = Field(None, description="folder of the samples")
+    manifest: Annotated[Path | None, CONTENT] = Field(
         None,
         description="CSV or TSV with columns sample, condition, reconstruction_of, in the folder unless absolute; "
         "unset: manifest.csv, else every volume file of the folder is an unconditional sample",
@@ -118,8 +120,7 @@ class Files:
         rows = self._of(purpose)
         cases = fingerprint((Found(str(i), "", row.path) for i, row in enumerate(rows)), {})
         files = [[row.case, case.sha256] for row, case in zip(rows, cases, strict=True)]
-        mapping = self.config.model_dump(mode="json", include=set(MappingConfig.model_fields))
-        return Reads((), {"mapping": mapping, "files": files})
+        return Reads((), tuple(MappingConfig.model_fields), {"files": files})
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         raise UserError("generator files: there is nothing to train")

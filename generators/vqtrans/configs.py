@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import AttentionBackend, Frozen, Precision, Selection, Shape
+from medlord_bench.contracts import BUDGET, AttentionBackend, Frozen, NotInKey, Precision, Selection, Shape
 from medlord_bench.nn.vqgan_config import AutoencoderConfig, VQGANConfig
 
 Positive = Annotated[int, Field(gt=0)]
@@ -50,7 +50,7 @@ class TransformerConfig(Frozen):
     net: TransformerNetConfig = TransformerNetConfig()
     batch: Positive = 4
     micro_batch: Positive = 4
-    steps: Annotated[int, Field(ge=0)] = 100_000
+    steps: Annotated[int, Field(ge=0), BUDGET] = 100_000
     lr: Annotated[float, Field(gt=0)] = 1e-4
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
@@ -89,7 +89,7 @@ class SamplingConfig(Frozen):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     tokens_precision: Literal["fp64", "fp32"] = "fp64"
     precision: Precision = "fp32"
-    tile: Shape | None = None
+    tile: Annotated[Shape | None, NotInKey("tiled decoding is equal to untiled")] = None
 
 
 class VQTransConfig(Frozen):

@@ -27,6 +27,8 @@ from medlord_bench.errors import UserError
 from .configs import VQTransConfig
 from .presets import PRESETS, VARIANTS
 
+GRID = ("grid", "fit")  # the fields that decide how volumes get onto the model's grid and back
+
 
 class VQTrans:
     """VQ-Trans: an autoregressive transformer on the codes of a VQ-GAN that downsamples 16 times."""
@@ -74,24 +76,16 @@ class VQTrans:
 
     def stages(self) -> Sequence[Stage]:
         """Autoencoder; the cohort's codes, encoded once; transformer."""
-        config, grid = self.config, self._grid()
-        autoencoder, transformer = (
-            part.model_dump(mode="json", exclude={"steps"}) for part in (config.autoencoder, config.transformer)
-        )
         return (
-            Stage("autoencoder", autoencoder | grid, config.autoencoder.steps),
-            Stage("tokens", config.tokens.model_dump(mode="json") | grid, None, ("autoencoder",)),
-            Stage("transformer", transformer, config.transformer.steps, ("tokens",)),
+            Stage("autoencoder", ("autoencoder", *GRID), self.config.autoencoder.steps),
+            Stage("tokens", ("tokens", *GRID), None, ("autoencoder",)),
+            Stage("transformer", ("transformer",), self.config.transformer.steps, ("tokens",)),
         )
 
     def reads(self, purpose: Purpose) -> Reads:
         if purpose == "reconstruct":
-            return Reads(("autoencoder",), {"precision": self.config.sampling.precision} | self._grid())
-        sampling = self.config.sampling.model_dump(mode="json", exclude={"tile"})
-        return Reads(("autoencoder", "transformer"), sampling | self._grid())
-
-    def _grid(self) -> dict[str, Any]:
-        return self.config.model_dump(mode="json", include={"grid", "fit"})
+            return Reads(("autoencoder",), ("sampling.precision", *GRID))
+        return Reads(("autoencoder", "transformer"), ("sampling", *GRID))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         from . import training

@@ -11,16 +11,31 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from medlord_bench import registry, seeds
+from medlord_bench import keys, registry, seeds
 from medlord_bench.checks import Check
 from medlord_bench.checks.common import configures, imports_nothing_heavy, phantom, version_of
 from medlord_bench.cohort import StoredCohort
 from medlord_bench.config import merged, nested, validate
-from medlord_bench.contracts import DataProtocol, Generator, Purpose, Rehearsable, Request, Run, Stage, Volume
+from medlord_bench.contracts import (
+    Capability,
+    DataProtocol,
+    Generator,
+    Purpose,
+    Rehearsable,
+    Request,
+    Run,
+    Stage,
+    Volume,
+)
 from medlord_bench.errors import Stopped
 from medlord_bench.hashing import file_sha256
 
 PRESETS = ("smoke", "tiny")  # the first of these that a generator has
+PURPOSES: Mapping[Capability, Purpose] = {
+    "unconditional": "sample",
+    "conditional": "sample-conditional",
+    "reconstructs": "reconstruct",
+}
 TOLERANCE_HU, TOLERANCE_SHARE = 1, 0.001  # across batches only rounding may differ
 
 
@@ -35,6 +50,7 @@ def check(name: str, run: Run) -> Iterator[Check]:
     config = validate(plugin.Config, plugin.presets[preset] if preset else {}, f"generator {name}")
     generator = plugin(config)
     yield Check("fulfils contracts.Generator", isinstance(generator, Generator), f"preset {preset}")
+    yield _names_fields(generator, config)
     cohort, _ = phantom(run, run.scratch / "store")
     if isinstance(generator, Rehearsable):
         yield from _rehearses(generator, config, cohort.protocol, run)
@@ -44,6 +60,20 @@ def check(name: str, run: Run) -> Iterator[Check]:
     yield from _samples(generator, cohort, weights, run)
     if "reconstructs" in generator.capabilities:
         yield from _reconstructs(generator, cohort, weights, run)
+
+
+def _names_fields(generator: Any, config: BaseModel) -> Check:
+    """Stages and purposes name fields that exist; the ones that none names are in every key."""
+    reads = [
+        generator.reads(purpose) for capability, purpose in PURPOSES.items() if capability in generator.capabilities
+    ]
+    named = [field for one in (*generator.stages(), *reads) for field in one.fields]
+    try:
+        left = ", ".join(keys.unnamed(keys.settings(config), named))
+    except ValueError as error:
+        return Check("stages and purposes name fields of the configuration", False, str(error))
+    detail = f"in every key, since none names it: {left}" if left else ""
+    return Check("stages and purposes name fields of the configuration", True, detail)
 
 
 def _presets(plugin: Any) -> Iterator[Check]:
@@ -124,9 +154,8 @@ def _requests(generator: Any, cohort: StoredCohort, conditional: bool) -> list[R
 
 
 def _samples(generator: Any, cohort: StoredCohort, weights: Mapping[str, Path], run: Run) -> Iterator[Check]:
-    purposes: dict[str, Purpose] = {"unconditional": "sample", "conditional": "sample-conditional"}
-    for capability, purpose in purposes.items():
-        if capability not in generator.capabilities:
+    for capability, purpose in PURPOSES.items():
+        if capability not in generator.capabilities or purpose == "reconstruct":
             continue
         used = {stage: weights[stage] for stage in generator.reads(purpose).stages}
         requests = _requests(generator, cohort, capability == "conditional")

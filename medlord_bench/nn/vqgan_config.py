@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import Frozen, Precision, Selection, Shape
+from medlord_bench.contracts import BUDGET, Frozen, Precision, Selection, Shape
 
 
 class VQGANConfig(Frozen):
@@ -58,7 +59,7 @@ class AutoencoderConfig(Frozen):
     patch: Shape = Field(default=(128, 128, 128), description="voxels of a training patch; the paper: 128 cubed")
     batch: int = Field(default=2, gt=0, description="patches of one step")
     micro_batch: int = Field(default=2, gt=0, description="patches at once; changes memory, not the batch")
-    steps: int = Field(default=250_000, ge=0, description="the paper's, for both cohorts")
+    steps: Annotated[int, BUDGET] = Field(default=250_000, ge=0, description="the paper's, for both cohorts")
     lr_g: float = Field(default=3e-5, gt=0)
     lr_d: float = Field(default=1e-4, gt=0)
     lr_decay: float = Field(default=1.0, gt=0, le=1, description="factor on both learning rates after every step")

@@ -23,7 +23,8 @@ def weights(job: Job, items: Sequence[str]) -> None:
     generator = job.plugin("generators")
     detail = step.detail
     choice = None if detail["choice"] is None else Choice(**detail["choice"])
-    stage = Stage(detail["stage"], detail["stage_config"], detail["steps"], tuple(detail["needs"]), choice=choice)
+    (described,) = (stage for stage in generator.stages() if stage.name == detail["stage"])
+    stage = replace(described, steps=detail["steps"], choice=choice)
     inputs = {need: job.input(need).items / "weights" for need in stage.needs}
     folder = _training_folder(job.store, detail["lineage"], stage.steps, detail["seconds"])
     run = replace(job.run, train_seconds=detail["seconds"])

@@ -20,6 +20,7 @@ from medlord_bench.errors import UserError
 from medlord_bench.generators.medlord.configs import MedLoRDConfig
 from medlord_bench.generators.medlord.plugin import MedLoRD
 from medlord_bench.generators.medlord.presets import PRESETS, VARIANTS
+from medlord_bench.keys import decides
 from medlord_bench.progress import SilentProgress
 from medlord_bench.states import load_state
 
@@ -49,12 +50,12 @@ def test_stages_and_what_is_read_fit_together_in_every_preset(preset: str, varia
     assert names == ["autoencoder", "latents", "diffusion", "controlnet"]
     for place, stage in enumerate(stages):
         assert set(stage.needs) <= set(names[:place]), f"{stage.name} needs what is trained after it"
-        assert "steps" not in stage.config, "a longer training would start again"
-        json.dumps(stage.config)  # it is hashed
+        assert not [path for path in decides(generator.config, stage) if path.endswith(".steps")], "training restarts"
+        json.dumps(decides(generator.config, stage))  # it is hashed
     for purpose in PURPOSES:
         reads = generator.reads(purpose)
         assert set(reads.stages) <= set(names) and "latents" not in reads.stages
-        json.dumps(reads.config)
+        json.dumps(decides(generator.config, reads))
     assert "controlnet" in generator.reads("sample-conditional").stages
     assert "controlnet" not in generator.reads("sample").stages
     assert generator.reads("reconstruct").stages == ("autoencoder",)
@@ -123,7 +124,13 @@ def test_the_grids_of_the_paper_fit_the_networks_of_its_presets() -> None:
 
 # ---------------------------------------------------------------------------------------------------------------- keys
 def _stage_configs(*over: Mapping[str, Any]) -> dict[str, Any]:
-    return {stage.name: dict(stage.config) for stage in _plugin("smoke", *over).stages()}
+    generator = _plugin("smoke", *over)
+    return {stage.name: decides(generator.config, stage) for stage in generator.stages()}
+
+
+def _reads(purpose: Purpose, **over: Any) -> dict[str, Any]:
+    generator = _plugin("smoke", over)
+    return decides(generator.config, generator.reads(purpose))
 
 
 @pytest.mark.parametrize(
@@ -147,10 +154,10 @@ def test_a_setting_changes_the_stages_that_it_decides_and_no_other(
 
 
 def test_samples_depend_on_sampling_settings_but_not_on_tiles() -> None:
-    plain = _plugin("smoke").reads("sample").config
-    assert _plugin("smoke", {"sampling": {"tile": (16, 16, 16)}}).reads("sample").config == plain
-    assert _plugin("smoke", {"sampling": {"steps": 2}}).reads("sample").config != plain
-    assert _plugin("smoke", {"sampling": {"precision": "bf16"}}).reads("reconstruct").config != {"precision": "fp32"}
+    plain = _reads("sample")
+    assert _reads("sample", sampling={"tile": (16, 16, 16)}) == plain
+    assert _reads("sample", sampling={"steps": 2}) != plain
+    assert _reads("reconstruct", sampling={"precision": "bf16"}) != _reads("reconstruct")
 
 
 # ------------------------------------------------------------------------------------------------------------ training

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from medlord_bench import seeds
 from medlord_bench.contracts import (
+    BUDGET,
     Capability,
     Cohort,
     DataProtocol,
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 class ToyConfig(Frozen):
     """Every setting of the toy. A field here is an option on the command line: `--set noise_hu=20`."""
 
-    steps: int = Field(8, ge=1, description="cases that the mean is taken over, drawn with replacement")
+    steps: Annotated[int, BUDGET] = Field(
+        8, ge=1, description="cases that the mean is taken over, drawn with replacement"
+    )
     noise_hu: float = Field(30.0, ge=0, description="standard deviation of the noise of a sample, HU")
     code_hu: int = Field(50, ge=1, description="what the autoencoder rounds the difference from the mean to, HU")
 
@@ -63,12 +66,12 @@ class Toy:
         return None
 
     def stages(self) -> Sequence[Stage]:
-        return (Stage("mean", config={}, steps=self.config.steps),)
+        return (Stage("mean", steps=self.config.steps),)
 
     def reads(self, purpose: Purpose) -> Reads:
         if purpose == "reconstruct":
-            return Reads(("mean",), {"code_hu": self.config.code_hu})
-        return Reads(("mean",), {"noise_hu": self.config.noise_hu})
+            return Reads(("mean",), ("code_hu",))
+        return Reads(("mean",), ("noise_hu",))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         """Add one training case per step to a sum; which one is a function of (seed, step), so a resumed training
