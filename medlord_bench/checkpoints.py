@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.store import publish, write_json
+from medlord_bench.util.files import publish, write_json
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,8 @@ from medlord_bench.calibration import finding
 from medlord_bench.cohort import HU
 from medlord_bench.plan import Plan, Step
 from medlord_bench.results import CaseRow, Replicates, ResultsFile, Score, write_results
-from medlord_bench.store import Store, write_json
+from medlord_bench.store import Store
+from medlord_bench.util.files import write_json
 from medlord_bench.worker import output
 
 SHOWN = 3  # volumes per row of the montage

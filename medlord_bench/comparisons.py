@@ -7,7 +7,6 @@ name a patient). "Better" and "tie" come from these tests, never from overlappin
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from medlord_bench import stats
 from medlord_bench.config import read_json
 from medlord_bench.contracts import Frozen
 from medlord_bench.results import CaseRow, Replicates, Score
+from medlord_bench.util.files import write_text
 
 ALPHA = 0.05
 LEAST_PATIENTS = 6  # of fewer pairs no signed-rank test reaches 5 %
@@ -213,9 +213,7 @@ def _needed(raw: _Raw) -> int | None:
 
 def write(folder: Path, found: ComparisonsFile) -> None:
     """Write `comparisons.json` into `folder`, atomically."""
-    temporary = folder / f".comparisons.{os.getpid()}"
-    temporary.write_text(found.model_dump_json(indent=1))
-    os.replace(temporary, folder / FILE)
+    write_text(folder / FILE, found.model_dump_json(indent=1))
 
 
 def read(folder: Path) -> ComparisonsFile:

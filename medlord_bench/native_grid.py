@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Cohort, Grid, How, LabelMap, Shape, Split, Volume
 from medlord_bench.states import read_hu
-from medlord_bench.store import publish
+from medlord_bench.util.files import publish
 from medlord_bench.volume_fit import fit, fit_labels, place, restore
 
 

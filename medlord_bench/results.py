@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from medlord_bench.contracts import Frozen
 from medlord_bench.errors import UserError
+from medlord_bench.util.files import write_text
 
 SCHEMA_VERSION = 1
 
@@ -98,16 +99,12 @@ CASE_COLUMNS = tuple(CaseRow.model_fields)
 
 def write_results(folder: Path, results: ResultsFile, rows: Iterable[CaseRow]) -> None:
     """Write `scores.json` and `cases.csv` into `folder`, each atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".cases.{os.getpid()}"
-    with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, CASE_COLUMNS)
-        writer.writeheader()
-        writer.writerows(row.model_dump() for row in rows)
-    os.replace(temporary, folder / "cases.csv")
-    temporary = folder / f".scores.{os.getpid()}"
-    temporary.write_text(results.model_dump_json(indent=1))
-    os.replace(temporary, folder / "scores.json")
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, CASE_COLUMNS)
+    writer.writeheader()
+    writer.writerows(row.model_dump() for row in rows)
+    write_text(folder / "cases.csv", table.getvalue())
+    write_text(folder / "scores.json", results.model_dump_json(indent=1))
 
 
 def read_results(folder: Path) -> tuple[ResultsFile, list[CaseRow]]:

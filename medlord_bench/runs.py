@@ -16,7 +16,8 @@ from medlord_bench import config, provenance
 from medlord_bench.config import RunFile
 from medlord_bench.errors import UserError
 from medlord_bench.plan import Plan, Step, read_plan
-from medlord_bench.store import Store, publish, write_json
+from medlord_bench.store import Store
+from medlord_bench.util.files import write_json, write_text
 from medlord_bench.worker import Settings, missing, output
 
 LINKED = ("weights", "select", "samples", "conditional", "reconstructions", "features", "labels", "images")
@@ -31,9 +32,9 @@ def open_run(store: Store, plan: Plan, file: RunFile, settings: Settings) -> Pat
         folder = store.root / "runs" / f"{name[:110]}_{plan.run_key[:8]}"
     for part in ("results", "report", "logs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    publish(folder / "run.yaml", lambda path: _write(path, _run_file(file, plan)))
+    write_text(folder / "run.yaml", _run_file(file, plan))
     write_json(folder / "settings.json", settings.model_dump(mode="json"))
-    publish(folder / "plan.json", lambda path: _write(path, plan.model_dump_json(indent=1)))
+    write_text(folder / "plan.json", plan.model_dump_json(indent=1))
     _link(store, plan, folder)
     return folder
 
@@ -44,10 +45,6 @@ def _run_file(file: RunFile, plan: Plan) -> str:
     if plan.dataset.config.get("data_root"):
         fields["set"] |= {"dataset.data_root": plan.dataset.config["data_root"]}
     return yaml.safe_dump(fields, sort_keys=False)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
 
 
 def record_provenance(folder: Path, device: str) -> None:
@@ -122,4 +119,4 @@ def _link(store: Store, plan: Plan, folder: Path) -> None:
                 link.symlink_to(wanted)
         except OSError:  # a file system without links: the listing serves
             continue
-    publish(folder / "objects.tsv", lambda path: _write(path, "\n".join(listing) + "\n"))
+    write_text(folder / "objects.tsv", "\n".join(listing) + "\n")

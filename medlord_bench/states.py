@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from medlord_bench.contracts import State
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.store import publish
+from medlord_bench.util.files import publish
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,6 @@ fsync, rename. Resuming is listing what is there and doing what is missing. Ther
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -18,47 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medlord_bench.hashing import digest, file_sha256
-
-Write = Callable[[Path], None]
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_BYTES = 2**18  # with less than this left, a write that failed did so for want of room
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically and durably."""
-    publish(path, lambda temporary: _dump(temporary, value))
-
-
-def _dump(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-
-
-def publish(path: Path, write: Write) -> None:
-    """Let `write` make a file beside `path`, bring it to disk, and rename it into place.
-
-    The temporary keeps the suffix, since writers choose the format by it. Raises `OSError` naming `path` where the
-    disk is full: NumPy, torch and safetensors each have an error of their own for it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except Exception as error:
-        raise _named(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _named(error: Exception, path: Path) -> Exception:
-    """The `OSError` that says that there is no room for `path`, where that is the cause; else the error itself."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number in DISK_FULL or shutil.disk_usage(path.parent).free < FULL_BYTES:
-        number = number if number in DISK_FULL else errno.ENOSPC
-        return OSError(number, os.strerror(number), str(path))
-    return error
+from medlord_bench.util.files import Write, publish_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -96,27 +55,20 @@ class StoredObject:
         return self.items / f"{item}{suffix}"
 
     def put(self, item: str, writers: Mapping[str, Write], facts: Mapping[str, Any]) -> None:
-        """Publish an item: one file per suffix, then the sidecar."""
+        """Publish an item: one file per suffix, then the sidecar. Each writer publishes the path that it is given."""
         for suffix, write in writers.items():
-            publish(self.file(item, suffix), write)
+            write(self.file(item, suffix))
         files = {suffix: file_sha256(self.file(item, suffix)) for suffix in writers}
         self._put_sidecar(item, Sidecar(files, None, facts))
 
     def put_folder(self, item: str, source: Path, facts: Mapping[str, Any]) -> None:
         """Publish a folder as an item, by hard links where the file system has them."""
-        target = self.items / item
-        temporary = self.items / f".tmp-{os.getpid()}-{item}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        self.items.mkdir(parents=True, exist_ok=True)
-        try:
-            # Without hidden files: what a killed writer left is no part of the item.
-            shutil.copytree(source, temporary, copy_function=_link_or_copy, ignore=shutil.ignore_patterns(".*"))
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(temporary, target)
-        except Exception as error:
-            raise _named(error, target) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        # Without hidden files: what a killed writer left is no part of the item.
+        hidden = shutil.ignore_patterns(".*")
+        publish_folder(
+            self.items / item,
+            lambda folder: shutil.copytree(source, folder, copy_function=_link_or_copy, ignore=hidden),
+        )
         self._put_sidecar(item, Sidecar({}, None, facts))
 
     def put_failure(self, item: str, reason: str, facts: Mapping[str, Any]) -> None:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +26,7 @@ from medlord_bench.checkpoints import read_torch
 from medlord_bench.contracts import Choice, Precision, Run, Selection, candidate_name
 from medlord_bench.errors import StepError, Stopped
 from medlord_bench.memory.rehearsal import is_rehearsed
-from medlord_bench.store import publish, write_json
+from medlord_bench.util.files import publish, publish_folder, write_json, write_text
 
 PATIENCE_NOT_FINITE = 20  # consecutive steps without a finite gradient before training is given up
 CHECKPOINT_SECONDS = 300.0  # never lose more than this to a kill
@@ -172,7 +170,7 @@ class Curves:
         kept = []
         if self.path.exists():
             kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= start]
-        self.path.write_text("".join(line + "\n" for line in kept))
+        write_text(self.path, "".join(line + "\n" for line in kept))
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start)
 
     def add(self, step: int, figures: Mapping[str, float], split: str = "train") -> None:
@@ -232,15 +230,7 @@ class _Checkpoint:
 
 def _export(recipe: Recipe, folder: Path) -> Path:
     """Export into `folder`, replacing what is there only once the new one is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        recipe.export(fresh)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    publish_folder(folder, recipe.export)
     return folder
 
 

@@ -8,7 +8,6 @@ R, A, S and the affine keeps the tilt, so that no voxel value changes.
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import LabelMap, Volume
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.util.files import publish
 from medlord_bench.volume_names import NIFTI, SUFFIXES, suffix_of
 
 _MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
@@ -228,16 +228,14 @@ def _write(path: Path, values: NDArray[Any], affine: NDArray[np.float64]) -> Non
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     square = np.allclose(directions.T @ directions, np.eye(3), atol=1e-5)
     image.set_qform(affine if square else None, code=1 if square else 0)  # a qform cannot hold shear
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            if path.name.endswith(".gz"):
-                with gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as packed:
-                    packed.write(image.to_bytes())
-            else:
-                file.write(image.to_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    publish(path, lambda temporary: _write_bytes(temporary, image.to_bytes()))
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    """Gzip without a name and a time where the file name asks for it: equal volumes give equal bytes."""
+    with open(path, "wb") as file:
+        if path.name.endswith(".gz"):
+            with gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as packed:
+                packed.write(content)
+        else:
+            file.write(content)

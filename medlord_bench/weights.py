@@ -7,9 +7,7 @@ FOLDER/OWNER/NAME` fills, so an air-gapped machine needs nothing but a copied fo
 
 from __future__ import annotations
 
-import json
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 from medlord_bench.contracts import Frozen
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.hashing import file_sha256
+from medlord_bench.util.files import write_json
 
 ENVIRONMENT = "MEDLORD_BENCH_WEIGHTS"
 OFFLINE = "MEDLORD_BENCH_OFFLINE"
@@ -158,13 +157,9 @@ def _write_lock(lock_path: Path, spec: WeightsFile, path: Path, sha256: str, com
         bytes=path.stat().st_size,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    temporary = lock_path.with_name(f".{lock_path.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(lock.model_dump(), indent=1))
-        os.replace(temporary, lock_path)
+        write_json(lock_path, lock.model_dump())
     except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         return False
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import locale
 import logging
 import os
 import sys
@@ -32,6 +33,14 @@ def data_dir() -> Path:
     if not place or not Path(place).is_dir():
         pytest.skip("real CT is not at hand: set MEDLORD_BENCH_TEST_DATA to its folder")
     return Path(place)
+
+
+@pytest.fixture(autouse=True)
+def keep_locale() -> Iterator[None]:
+    """SimpleITK's DICOM writer sets the locale to "C"; Python would read every later text file as ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
 
 
 def _helpers(name: str) -> ModuleType:

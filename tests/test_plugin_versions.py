@@ -30,7 +30,7 @@ KINDS = ("generators", "datasets", "metrics", "segmenters", "extractors")
 # What a plugin imports of these decides how it is called, checked, shown and stored, not what it computes.
 NOT_OUTPUT = (
     *("config", "contracts", "errors", "hashing", "plan", "progress", "provenance", "registry", "results", "runs"),
-    *("stopping", "store", "values", "worker", "memory"),
+    *("stopping", "store", "util", "values", "worker", "memory"),
 )
 
 

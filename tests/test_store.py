@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 
 from medlord_bench.hashing import file_sha256
-from medlord_bench.store import Store, publish, write_json
+from medlord_bench.store import Store
+from medlord_bench.util.files import publish, write_json, write_text
 
 
 def writer(text: str):
-    return lambda path: path.write_text(text)
+    return lambda path: write_text(path, text)
 
 
 def test_an_item_exists_exactly_when_its_sidecar_does(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from medlord_bench.checkpoints import load_model, load_strict, read_torch, store
 from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.hashing import file_sha256
-from medlord_bench.store import write_json
+from medlord_bench.util.files import write_json
 from medlord_bench.weights import WeightsFile, find
 
 from .autoencoder import Autoencoder, load_autoencoder, save_autoencoder

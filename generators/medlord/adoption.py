@@ -21,7 +21,7 @@ from medlord_bench.nn.intensity import Window
 from medlord_bench.nn.vqgan import VQGAN, VQGANConfig
 from medlord_bench.nn.vqgan_training import load_autoencoder, save_autoencoder
 from medlord_bench.states import load_state
-from medlord_bench.store import write_json
+from medlord_bench.util.files import write_json
 
 from .conditioning import load_controlnet, save_controlnet
 from .configs import MedLoRDConfig, UNetConfig

@@ -19,8 +19,8 @@ from medlord_bench.nn.intensity import scale_hu
 from medlord_bench.nn.vqgan import VQGAN
 from medlord_bench.nn.vqgan_training import hu_window, load_autoencoder
 from medlord_bench.states import load_state, save_state
-from medlord_bench.store import write_json
 from medlord_bench.training import autocast
+from medlord_bench.util.files import write_json
 
 from .configs import VQTransConfig
 

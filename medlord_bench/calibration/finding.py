@@ -10,7 +10,7 @@ from medlord_bench import registry
 from medlord_bench.config import read_json
 from medlord_bench.contracts import Frozen
 from medlord_bench.results import ResultsFile, Score
-from medlord_bench.store import publish
+from medlord_bench.util.files import write_text
 
 FILE = "calibration.json"
 Status = Literal["ok", "failed", "not_checked"]
@@ -50,11 +50,7 @@ def versions() -> dict[str, int]:
 
 def write(record: Record, folder: Path) -> None:
     """Write `calibration.json` into `folder`, atomically."""
-    publish(folder / FILE, lambda path: _write(path, record))
-
-
-def _write(path: Path, record: Record) -> None:
-    path.write_text(record.model_dump_json(indent=1))
+    write_text(folder / FILE, record.model_dump_json(indent=1))
 
 
 def latest(store: Path) -> Record | None:

@@ -11,7 +11,7 @@ import click
 
 from medlord_bench import __version__, registry
 from medlord_bench.errors import ExitCode, UserError
-from medlord_bench.store import DISK_FULL
+from medlord_bench.util.files import DISK_FULL
 
 VERBS = {
     "run": "Train or load a generator, sample, measure, report.",

@@ -17,6 +17,7 @@ from typing import Any
 
 from medlord_bench.contracts import Case
 from medlord_bench.hashing import digest, file_sha256
+from medlord_bench.util.files import write_json
 
 from .cohort_files import Found
 
@@ -88,12 +89,5 @@ def _read() -> dict[str, Any]:
 
 
 def _write(known: Mapping[str, Any]) -> None:
-    path = cache_path()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(_read() | dict(known)))
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
+    with suppress(OSError):  # a read-only cache folder: files are hashed again the next time
+        write_json(cache_path(), _read() | dict(known))

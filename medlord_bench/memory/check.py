@@ -13,7 +13,7 @@ from medlord_bench.memory.budget import usable_gib
 from medlord_bench.memory.forecast import ANY, Forecast, forecast
 from medlord_bench.memory.measured import FORECAST
 from medlord_bench.plan import Plan, Step
-from medlord_bench.store import write_json
+from medlord_bench.util.files import write_json
 
 log = logging.getLogger("medlord_bench")
 

@@ -27,6 +27,7 @@ from typing import Any
 from medlord_bench.contracts import Failure, LabelMap, Run, Volume
 from medlord_bench.errors import ExitCode, StepError, Stopped, UserError
 from medlord_bench.memory.children import Watch
+from medlord_bench.util.files import write_json
 
 START_SECONDS = 900.0  # imports and weights from a cold network disk
 POLL_SECONDS = 0.1
@@ -228,10 +229,7 @@ def _answer(request: Mapping[str, Any], work: Callable[[], None]) -> None:
         traceback.print_exc()
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         answer["error"] = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:REASON_LENGTH]
-    path = Path(request["answer"])
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(answer))
-    os.replace(temporary, path)
+    write_json(Path(request["answer"]), answer)
 
 
 def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:

@@ -14,7 +14,8 @@ from medlord_bench.cohort import StoredCohort
 from medlord_bench.contracts import Run
 from medlord_bench.errors import Stopped
 from medlord_bench.plan import Plan, Step
-from medlord_bench.store import Store, StoredObject, Write
+from medlord_bench.store import Store, StoredObject
+from medlord_bench.util.files import Write, publish
 
 T = TypeVar("T")
 VOLUME, STATE, SCORES = ".nii.gz", ".safetensors", ".scores.json"
@@ -54,11 +55,8 @@ Handler = Callable[[Job, Sequence[str]], None]
 
 
 def npy(array: Any) -> Write:
-    def write(path: Path) -> None:
-        with open(path, "wb") as file:
-            np.save(file, array, allow_pickle=False)
-
-    return write
+    """A writer of `StoredObject.put`: an array as `.npy`."""
+    return lambda path: publish(path, lambda temporary: np.save(temporary, array, allow_pickle=False))
 
 
 def by(write: Callable[[Path, T], None], value: T) -> Write:

@@ -15,7 +15,8 @@ from medlord_bench.plan import generated_name
 from medlord_bench.results import CaseRow, Replicates, Score
 from medlord_bench.states import save_state
 from medlord_bench.steps.job import SCORES, STATE, VOLUME, Job, by
-from medlord_bench.store import StoredObject, write_json
+from medlord_bench.store import StoredObject
+from medlord_bench.util.files import write_json
 from medlord_bench.volumes import not_ct, write_labels
 
 

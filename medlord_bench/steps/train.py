@@ -13,8 +13,9 @@ from typing import Any
 from medlord_bench import lease
 from medlord_bench.contracts import Choice, Stage
 from medlord_bench.steps.job import Job
-from medlord_bench.store import Store, training_names, write_json
+from medlord_bench.store import Store, training_names
 from medlord_bench.training import TRAINED
+from medlord_bench.util.files import write_json
 
 
 def weights(job: Job, items: Sequence[str]) -> None:

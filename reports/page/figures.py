@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from medlord_bench.util.files import publish
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,4 @@ class FigureFolder:
 
 def write(path: Path, content: bytes) -> None:
     """Write a file in one step: a reader never meets half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    publish(path, lambda temporary: temporary.write_bytes(content))

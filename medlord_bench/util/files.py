@@ -1,0 +1,76 @@
+"""Write files and folders so that a reader meets the old content or the new one, and never half of either.
+
+Every file that the bench keeps is written by `publish`: a temporary beside it, fsync, rename.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Write = Callable[[Path], object]
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_BYTES = 2**18  # with less than this left, a write that failed did so for want of room
+
+
+def publish(path: Path, write: Write) -> None:
+    """Let `write` make a file beside `path`, bring it to disk, and rename it into place.
+
+    The temporary keeps the suffix, since writers choose the format by it. Raises `OSError` naming `path` where the
+    disk is full: NumPy, torch and safetensors each have an error of their own for it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except Exception as error:
+        raise _named(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def publish_folder(path: Path, fill: Write) -> None:
+    """Let `fill` make a folder beside `path` and put it in the place of `path`, whole. `OSError` as `publish`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        fill(temporary)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+    except Exception as error:
+        raise _named(error, path) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Publish a text file in UTF-8."""
+    publish(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Publish JSON, keys sorted."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def _temporary(path: Path) -> Path:
+    """Hidden, and apart for each process, so that two writers of one path do not meet."""
+    return path.with_name(f".tmp-{os.getpid()}-{path.name}")
+
+
+def _named(error: Exception, path: Path) -> Exception:
+    """The `OSError` that says that there is no room for `path`, where that is the cause; else the error itself."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in DISK_FULL or shutil.disk_usage(path.parent).free < FULL_BYTES:
+        number = number if number in DISK_FULL else errno.ENOSPC
+        return OSError(number, os.strerror(number), str(path))
+    return error
