@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medlord_bench.contracts import DataProtocol, LabelMap, Split, Volume
@@ -27,14 +28,23 @@ class StoredCohort:
     def ids(self, split: Split) -> Sequence[str]:
         return self.splits[split]
 
+    def hu_path(self, case_id: str) -> Path:
+        """The prepared image: int16 `.npy`, HU."""
+        return self.images.file(case_id, HU)
+
+    def mask_path(self, case_id: str) -> Path | None:
+        """The prepared mask: uint8 `.npy`; None where the case has none."""
+        path = self.images.file(case_id, LABELS)
+        return path if path.exists() else None
+
     def hu(self, case_id: str) -> NDArray[np.int16]:
-        return read_hu(self.images.file(case_id, HU))
+        return read_hu(self.hu_path(case_id))
 
     def labels(self, case_id: str) -> NDArray[np.uint8] | None:
         import numpy as np
 
-        path = self.images.file(case_id, LABELS)
-        return np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
+        path = self.mask_path(case_id)
+        return None if path is None else np.load(path, mmap_mode="r", allow_pickle=False)
 
     @cached_property
     def label_names(self) -> Mapping[int, str]:
@@ -49,6 +59,10 @@ class StoredCohort:
                             "one data set needs one label table"
                         )
         return names
+
+    def case_of(self, item: str) -> str:
+        """The data set's own id of the case that an item is."""
+        return str(self.images.sidecar(item).facts["case"])
 
     def affine(self, case_id: str) -> NDArray[np.float64]:
         import numpy as np

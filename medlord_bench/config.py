@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -244,6 +245,17 @@ def make(kind: str, spec: PluginSpec | Contestant) -> Any:
     return registry.load(kind, spec.plugin)(configuration(kind, spec))
 
 
+def dataset(spec: PluginSpec) -> Any:
+    """The data set that a resolved spec describes; one object for a process, since finding and hashing its files takes
+    long on a cohort of many cases."""
+    return _dataset(spec.plugin, spec.model_dump_json())
+
+
+@lru_cache(maxsize=1)
+def _dataset(plugin: str, spec: str) -> Any:
+    return make("datasets", PluginSpec.model_validate_json(spec))
+
+
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without the folders that models and label maps lie in: their content is in a fingerprint."""
     inner = {name: without_places(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
@@ -266,17 +278,17 @@ def resolve(file: RunFile) -> RunSpec:
     if not file.dataset:
         raise UserError("no data set: give --dataset NAME (see: medlord-bench list datasets)")
     _check_heads(file)
-    dataset = dataset_spec(file)
+    spec = dataset_spec(file)
     contestants = tuple(contestant(text, file.dataset, file.set, file.weights) for text in file.generators)
     repeated = {c.label for c in contestants if sum(c.label == other.label for other in contestants) > 1}
     if repeated:
         raise UserError(f"--generator {sorted(repeated)[0]}: given twice; each contestant stands in a table once")
-    made = make("datasets", dataset)
+    made = dataset(spec)
     samples = len(made.cases("test")) if file.samples is None else file.samples
     masks = made.protocol.masks
     return RunSpec(
         contestants=contestants + (_resampled(contestants, made.protocol) if file.resampled else ()),
-        dataset=dataset,
+        dataset=spec,
         masks=None if masks in WITHOUT_SEGMENTER else plugin_spec("segmenters", masks, nested(file.set, masks)),
         metrics=tuple(metric_spec(name, made.protocol, file.set) for name in file.metrics),
         samples=samples,

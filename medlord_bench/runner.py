@@ -10,9 +10,10 @@ from medlord_bench.collect import collect
 from medlord_bench.contracts import Executor
 from medlord_bench.errors import StepError, Stopped
 from medlord_bench.plan import Plan
+from medlord_bench.steps import KINDS
 from medlord_bench.stopping import Stopper
 from medlord_bench.store import Store
-from medlord_bench.worker import UNSHARDED, Settings, missing, pick_device
+from medlord_bench.worker import Settings, missing, pick_device
 
 log = logging.getLogger("medlord_bench")
 
@@ -30,7 +31,7 @@ def carry_out(plan: Plan, run_folder: Path, settings: Settings, stopper: Stopper
             log.info("%s: there already", where)
             continue
         log.info("%s: %d of %d to do", where, len(todo), len(step.items))
-        shards = 1 if step.kind in UNSHARDED else min(settings.workers, len(todo))
+        shards = min(settings.workers, len(todo)) if KINDS[step.kind].sharded else 1
         executor.map(run_folder, step.id, shards, stopper.stop)
         left = missing(store, step)
         if left:

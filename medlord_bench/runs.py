@@ -16,11 +16,10 @@ from medlord_bench import config, provenance
 from medlord_bench.config import RunFile
 from medlord_bench.errors import UserError
 from medlord_bench.plan import Plan, Step, read_plan
+from medlord_bench.steps import KINDS
 from medlord_bench.store import Store
 from medlord_bench.util.files import write_json, write_text
 from medlord_bench.worker import Settings, missing, output
-
-LINKED = ("weights", "select", "samples", "conditional", "reconstructions", "features", "labels", "images")
 
 
 def open_run(store: Store, plan: Plan, file: RunFile, settings: Settings) -> Path:
@@ -104,7 +103,7 @@ def _link(store: Store, plan: Plan, folder: Path) -> None:
     """Links such as ``samples/medlord@tiny`` into the store; a listing where links cannot be made."""
     listing = []
     for step in plan.steps:
-        if step.kind not in LINKED:
+        if not KINDS[step.kind].linked:
             continue
         name = step.id.removeprefix(f"{step.kind}:").removeprefix("train:").replace(":", "_").replace("/", "_")
         target = output(store, step).items

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -263,11 +264,48 @@ class Saving:
     cost: str
 
 
+class Source(StrEnum):
+    """Volumes that a metric reads: a contestant's, or the prepared real images of a split."""
+
+    SAMPLES = "samples"
+    CONDITIONAL = "conditional:test"
+    RECONSTRUCTIONS = "reconstructions"
+    REAL_TRAIN = "real:train"
+    REAL_VAL = "real:val"
+    REAL_TEST = "real:test"
+
+    @property
+    def kind(self) -> str:
+        """The kind of step that makes them."""
+        head = self.value.partition(":")[0]
+        return "images" if head == "real" else head
+
+    @property
+    def is_real(self) -> bool:
+        return self.kind == "images"
+
+    @property
+    def data_split(self) -> Split:
+        """Whose cases they are or are made from. Not for unconditional samples, which have none."""
+        found = "test" if self is Source.RECONSTRUCTIONS else self.value.partition(":")[2]
+        return next(split for split in SPLITS if split == found)
+
+    @property
+    def has_cases(self) -> bool:
+        """Whether each is, or is made from, a real case."""
+        return self is not Source.SAMPLES
+
+    def compared_with(self, labels: bool) -> Literal["mask", "image"] | None:
+        """What an item is compared with, case by case. labels: whether a label map is read in place of the volume."""
+        if self.has_cases and (labels or self is Source.CONDITIONAL):
+            return "mask"
+        return "image" if self is Source.RECONSTRUCTIONS else None
+
+
 @dataclass(frozen=True)
 class Item:
     """One published file that a metric reads.
 
-    source: "samples", "conditional:test", "reconstructions", "real:train", "real:val" or "real:test".
     path: the volume, label map, features or state of the item; None when the item failed (`failed` says why).
     reference: what it is compared with case by case: the real image of a reconstruction, the mask of a condition; for
         label maps always the case's own mask, where it has one.
@@ -276,7 +314,7 @@ class Item:
     """
 
     id: str
-    source: str
+    source: Source
     path: Path | None
     patient: str | None = None
     reference: Path | None = None
@@ -294,8 +332,11 @@ class Need:
         "states:labels:SEGMENTER" (the metric's own `extract` of that segmenter's label maps).
     """
 
-    source: str
+    source: Source
     by: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", Source(self.source))  # its name will do; another raises ValueError
 
 
 @dataclass(frozen=True)

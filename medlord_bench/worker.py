@@ -21,7 +21,6 @@ from medlord_bench.progress import Progress, make_progress
 from medlord_bench.store import Store, StoredObject
 
 log = logging.getLogger("medlord_bench")
-UNSHARDED = {"weights", "select", "scores"}
 
 
 class Settings(Frozen):
@@ -151,9 +150,9 @@ def _context(run_folder: Path, step: Step, settings: Settings, stop: Callable[[]
 
 
 def _handle(plan: Plan, step: Step, store: Store, run: Run, items: list[str], peak: PeakMemory) -> None:
-    from medlord_bench.steps import HANDLERS, Job
+    from medlord_bench.steps import KINDS, Job
 
-    HANDLERS[step.kind](Job(plan, step, store, run, lambda: {"memory": peak.facts()}), items)
+    KINDS[step.kind].run(Job(plan, step, store, run, lambda: {"memory": peak.facts()}), items)
     output(store, step).complete(item for item in step.items if output(store, step).has(item))
 
 
@@ -168,7 +167,10 @@ def _told(error: BaseException, step: Step, run: Run, peak: PeakMemory) -> BaseE
         return error
     why = str(error) or type(error).__name__
     if limit is not None:
-        return over_budget(step, run.device, limit, why, peak.forecast, peak.gib)
+        from medlord_bench.steps import KINDS
+
+        advice = KINDS[step.kind].less_memory
+        return over_budget(step.id, advice, run.device, limit, why, peak.forecast, peak.gib)
     if isinstance(error, UserError):
         return error
     return StepError(

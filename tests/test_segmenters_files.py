@@ -52,7 +52,7 @@ def test_masks_of_a_run_can_come_from_label_files(tmp_path: Path, run: Run) -> N
     """`dataset.masks=files` puts the segmenter's labels on the grid, and their content into the key."""
     from medlord_bench.config import RunFile, resolve
     from medlord_bench.planner import build
-    from medlord_bench.steps import HANDLERS, Job
+    from medlord_bench.steps import KINDS, Job
     from medlord_bench.store import Store
     from medlord_bench.volumes import write_volume
 
@@ -76,7 +76,7 @@ def test_masks_of_a_run_can_come_from_label_files(tmp_path: Path, run: Run) -> N
     file = RunFile(generators=("noise",), dataset="folder", metrics=(), set=sets)
     planned = build(resolve(file))
     job = Job(planned, planned.step("images"), Store(tmp_path / "store"), run)
-    HANDLERS["images"](job, job.step.items)
+    KINDS["images"].run(job, job.step.items)
     for item in job.step.items:
         found = job.cohort().labels(item)
         assert found is not None

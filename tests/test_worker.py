@@ -82,7 +82,7 @@ def dealt(bench: Bench, monkeypatch: pytest.MonkeyPatch, shards: int, batch: int
     """The sample indices that each shard is given."""
     given: list[list[int]] = []
     names = [sample_id(index) for index in range(100)]
-    monkeypatch.setitem(steps.HANDLERS, "samples", lambda job, items: given.append([names.index(i) for i in items]))
+    monkeypatch.setattr(steps.KINDS["samples"], "run", lambda job, items: given.append([names.index(i) for i in items]))
     for shard in range(shards):
         bench.execute(STEP, shard, shards, batch=batch)
     return given
@@ -206,7 +206,7 @@ def test_running_out_of_memory_is_one_line_with_advice(
     def handler(job: Job, items: Any) -> None:
         raise kind(f"{message}\nand a long story")
 
-    monkeypatch.setitem(steps.HANDLERS, "samples", handler)
+    monkeypatch.setattr(steps.KINDS["samples"], "run", handler)
     with pytest.raises(StepError, match="out of memory on cpu .*use a smaller --batch") as error:
         ready.execute(STEP)
     assert "\n" not in str(error.value)
@@ -220,7 +220,7 @@ def test_under_a_limit_running_out_of_memory_is_exit_4_with_cap_and_peak_and_is_
         assert job.run.memory_limit == 64
         raise error
 
-    monkeypatch.setitem(steps.HANDLERS, "samples", handler)
+    monkeypatch.setattr(steps.KINDS["samples"], "run", handler)
     with pytest.raises(
         MemoryBudgetError, match=r"step samples:noise: out of memory on cpu, cap 64 GiB, peak so far"
     ) as it:
@@ -237,7 +237,7 @@ def test_a_forecasts_advice_is_given_where_there_is_one(ready: Bench, monkeypatc
     said = {"stage": "sample", "allocated_gib": 1.0, "workspace_gib": 0.0, "total_gib": 1.55, "advice": "set tiles=2"}
     forecast = {"budget_gib": 24.0, "steps": {STEP: said}}
     (ready.folder / "forecast.json").write_text(json.dumps(forecast))
-    monkeypatch.setitem(steps.HANDLERS, "samples", handler)
+    monkeypatch.setattr(steps.KINDS["samples"], "run", handler)
     with pytest.raises(MemoryBudgetError, match=r"step samples:noise \(sample\): .*; set tiles=2, or a larger"):
         ready.execute(STEP, memory_limit=64.0)
 
@@ -258,7 +258,7 @@ def test_an_unexpected_error_stays_what_it_is_and_is_recorded(ready: Bench, monk
     def handler(job: Job, items: Any) -> None:
         raise ZeroDivisionError("by nobody")
 
-    monkeypatch.setitem(steps.HANDLERS, "samples", handler)
+    monkeypatch.setattr(steps.KINDS["samples"], "run", handler)
     with pytest.raises(ZeroDivisionError):
         ready.execute(STEP)
     assert ready.events()[-1]["why"] == "by nobody"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Failure, Grid, Volume
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.steps.sample import problem_of
+from medlord_bench.steps.generated import problem_of
 from medlord_bench.volume_io import read_array
 from medlord_bench.volume_names import NIFTI, suffix_of
 from medlord_bench.volumes import fit

@@ -50,5 +50,5 @@ def experiment(file: RunFile) -> tuple[RunFile, dict[str, str]]:
 def _protocol(dataset: str, sets: Mapping[str, Any]) -> DataProtocol:
     own = {path: value for path, value in sets.items() if path.startswith("dataset.")}
     spec = config.resolve(RunFile(generators=("noise",), dataset=dataset, metrics=(), samples=1, set=own))
-    protocol: DataProtocol = config.make("datasets", spec.dataset).protocol
+    protocol: DataProtocol = config.dataset(spec.dataset).protocol
     return protocol

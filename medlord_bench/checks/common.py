@@ -15,7 +15,7 @@ from medlord_bench.config import RunSpec, plugin_spec, validate
 from medlord_bench.contracts import SPLITS, Case, Run, Split
 from medlord_bench.plan import Plan
 from medlord_bench.planner import Planner
-from medlord_bench.steps import HANDLERS, Job
+from medlord_bench.steps import KINDS, Job
 from medlord_bench.store import Store
 
 PHANTOM = {"shape": [32, 32, 16], "n_train": 4, "n_val": 3, "n_test": 3}
@@ -28,7 +28,7 @@ def phantom(run: Run, scratch: Path) -> tuple[StoredCohort, Plan]:
     planner = Planner(RunSpec(contestants=(), dataset=dataset, metrics=(), samples=0))
     plan = planner.plan()
     job = Job(plan, plan.step("images"), Store(scratch), run)
-    HANDLERS["images"](job, worker.missing(job.store, job.step))
+    KINDS["images"].run(job, worker.missing(job.store, job.step))
     return job.cohort(), plan
 
 

@@ -62,7 +62,7 @@ def evaluate(context: click.Context, /, real: Path, synthetic: tuple[str, ...], 
         sets.append(_shape_of(made[0]))
     if options["samples"] is None:
         data = config.nested(config.parse_sets(sets), "dataset") | {"data_root": str(real)}
-        protocol = config.make("datasets", config.plugin_spec("datasets", "folder", data)).protocol
+        protocol = config.dataset(config.plugin_spec("datasets", "folder", data)).protocol
         options["samples"] = max(one.available(protocol) for one in made)
     context.invoke(run, generators=generators, dataset="folder", data_root=real, sets=tuple(sets), **options)
 

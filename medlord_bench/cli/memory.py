@@ -64,7 +64,7 @@ def memory(grid: str | None, budget: str, batch: int, stages: Sequence[str], as_
 def _protocol(file: config.RunFile, grid: str | None) -> DataProtocol:
     """The data set's protocol, or one of the paper's size; `grid` over either."""
     if file.dataset:
-        data: DataProtocol = config.make("datasets", config.dataset_spec(file)).protocol
+        data: DataProtocol = config.dataset(config.dataset_spec(file)).protocol
     else:
         data = DataProtocol(
             name="any",

@@ -19,9 +19,6 @@ from medlord_bench.cli.options import (
 from medlord_bench.errors import MemoryBudgetError
 from medlord_bench.memory.budget import DEFAULT_GIB
 
-# images: int16 and an uint8 mask, uncompressed. The rest is gzipped int16: seen 1.3 on the phantom, 1.4 to 1.5 on CT.
-BYTES_PER_VOXEL = {"images": 3.0, "samples": 1.5, "conditional": 1.5, "reconstructions": 1.5}
-
 
 @click.command()
 @spec_options()
@@ -36,6 +33,7 @@ def plan(memory_check: bool, as_json: bool, **options: Any) -> None:
     file = run_file_of(options)
     settings = settings_of(options)
     from medlord_bench.planner import build
+    from medlord_bench.steps import KINDS
     from medlord_bench.store import Store
     from medlord_bench.worker import missing, pick_device
 
@@ -54,7 +52,8 @@ def plan(memory_check: bool, as_json: bool, **options: Any) -> None:
     rows: list[dict[str, Any]] = []
     for step in planned.steps:
         todo = len(missing(store, step))
-        per_item = BYTES_PER_VOXEL.get(step.kind) if todo else None
+        kind = KINDS[step.kind]
+        per_item = kind.bytes_per_voxel if todo else None
         disk = None if per_item is None else round(todo * per_item * x * y * z / 2**30, 3)
         row = {"step": step.id, "key": step.key, "to_do": todo, "of": len(step.items), "disk_gib": disk}
         if step.id in foreseen:
@@ -63,8 +62,8 @@ def plan(memory_check: bool, as_json: bool, **options: Any) -> None:
             row["memory"] = (
                 f"not predictable: {one.reason}" if one.need is None else "fits" if one.fits else refusal(one)
             )
-        if step.kind == "select":
-            row["volumes_to_sample"] = len(step.detail["candidates"]) * step.detail["samples"]
+        if (count := kind.volumes_to_sample(step)) is not None:
+            row["volumes_to_sample"] = count
         rows.append(row)
     if as_json:
         click.echo(json.dumps({"protocol": planned.protocol.id(), "steps": rows}))

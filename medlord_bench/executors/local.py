@@ -14,6 +14,7 @@ from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped
 from medlord_bench.memory.hold import over_budget, tells_exhausted
 from medlord_bench.memory.measured import forecast_of
 from medlord_bench.plan import read_plan
+from medlord_bench.steps import KINDS
 from medlord_bench.worker import Settings, pick_device
 
 POLL_SECONDS = 0.1
@@ -101,7 +102,8 @@ class LocalExecutor:
             why.append(f"its process died of {signal.Signals(-code).name}, see {run_folder / 'logs'}")
         if why:
             step = read_plan(run_folder).step(step_id)
-            raise over_budget(step, device, limit, why[-1], forecast_of(run_folder, step_id))
+            advice = KINDS[step.kind].less_memory
+            raise over_budget(step_id, advice, device, limit, why[-1], forecast_of(run_folder, step_id))
 
 
 def _error(code: ExitCode, message: str) -> UserError:

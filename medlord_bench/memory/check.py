@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from medlord_bench.contracts import Purpose
 from medlord_bench.errors import MemoryBudgetError
 from medlord_bench.memory.budget import usable_gib
 from medlord_bench.memory.forecast import ANY, Forecast, forecast
 from medlord_bench.memory.measured import FORECAST
 from medlord_bench.plan import Plan, Step
+from medlord_bench.steps import KINDS
 from medlord_bench.util.files import write_json
 
 log = logging.getLogger("medlord_bench")
-
-PURPOSES: Mapping[str, Purpose] = {
-    "samples": "sample",
-    "select": "sample",
-    "conditional": "sample-conditional",
-    "reconstructions": "reconstruct",
-}
 
 
 def foresee(plan: Plan, todo: Iterable[Step], budget: float, batch: int, device: str) -> dict[str, Forecast]:
@@ -33,7 +26,11 @@ def foresee(plan: Plan, todo: Iterable[Step], budget: float, batch: int, device:
     found: dict[str, Forecast] = {}
     steps = list(todo)
     for contestant in plan.contestants:
-        own = {step.id: during for step in steps if step.label == contestant.label and (during := _during(step))}
+        own = {
+            step.id: during
+            for step in steps
+            if step.label == contestant.label and (during := KINDS[step.kind].during(step))
+        }
         if not own or contestant.weights is not None:
             continue
         for one in forecast(contestant, plan.protocol, budget, batch, during=set(own.values()), device=device):
@@ -41,10 +38,6 @@ def foresee(plan: Plan, todo: Iterable[Step], budget: float, batch: int, device:
                 if one.during in (during, ANY) and _more(one, found.get(id)):
                     found[id] = one
     return found
-
-
-def _during(step: Step) -> str | None:
-    return step.detail["stage"] if step.kind == "weights" else PURPOSES.get(step.kind)
 
 
 def _more(one: Forecast, other: Forecast | None) -> bool:

@@ -15,25 +15,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from medlord_bench.errors import MemoryBudgetError, Stopped
 from medlord_bench.memory.budget import CONTEXT_GIB, DEFAULT_GIB, GIB, USABLE, usable_gib
-
-if TYPE_CHECKING:
-    from medlord_bench.plan import Step
 
 log = logging.getLogger("medlord_bench")
 
 FOREIGN_GIB = 0.5  # less than this in use on a card is the driver's and the desktop's, and no reason to refuse
 
 WHY_LENGTH = 160
-ADVICE = {  # by kind of step, where no forecast has better
-    "weights": "a smaller micro_batch or patch for this stage",
-    **dict.fromkeys(("select", "samples", "conditional", "reconstructions"), "--batch 1, or smaller tiles"),
-    **dict.fromkeys(("features", "labels", "states"), "--batch 1"),
-}
-
 # How running out of memory is told, by whoever is the first to ask for too much.
 _EXHAUSTED = re.compile(
     r"out of memory"  # CUDA, cuDNN, libgomp
@@ -114,7 +105,8 @@ def tells_exhausted(text: str, starved: bool) -> bool:
 
 
 def over_budget(
-    step: Step,
+    step_id: str,
+    less_memory: str,
     device: str,
     limit_gib: float,
     why: str,
@@ -123,15 +115,16 @@ def over_budget(
 ) -> MemoryBudgetError:
     """The one line for a step that went over: which, the cap, the peak, and what to change.
 
-    why: the first that asked for too much, in its own words. forecast: what `forecast.json` says about the step.
+    less_memory: what would make it take less, where the forecast has no advice. why: the first that asked for too much,
+    in its own words. forecast: what `forecast.json` says about the step.
     """
     known = forecast or {}
     stage = f" ({known['stage']})" if known.get("stage") else ""
     peak = "" if peak_gib is None else f", peak so far {peak_gib:.2f} GiB"
-    advice = known.get("advice") or f"use {ADVICE.get(step.kind, 'a smaller grid')}"
+    advice = known.get("advice") or f"use {less_memory}"
     first = (why.strip().splitlines() or ["no message"])[0][:WHY_LENGTH]
     return MemoryBudgetError(
-        f"step {step.id}{stage}: out of memory on {device}, cap {cap_gib(device, limit_gib):.4g} GiB{peak} ({first}); "
+        f"step {step_id}{stage}: out of memory on {device}, cap {cap_gib(device, limit_gib):.4g} GiB{peak} ({first}); "
         f"{advice}, or a larger --memory-limit than {limit_gib:.4g}; what was published is kept"
     )
 

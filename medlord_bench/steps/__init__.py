@@ -1,29 +1,27 @@
-"""What each kind of step does: read its inputs from the store, call the plugin, publish item by item.
+"""Every kind of step, one module each: its detail, how it is planned, how it is run, and what is true of it.
 
-A handler gets the items of its shard that are still missing. It publishes each as soon as it is made, so that a stop
-at any moment loses at most the item in hand.
+``KINDS`` is in the order of the work. `kind.Kind` says what a kind declares; a new one is a module and a line here.
 """
 
 from __future__ import annotations
 
-from medlord_bench.steps.job import Handler, Job
-from medlord_bench.steps.measure import features, labels, scores, states
-from medlord_bench.steps.prepare import images
-from medlord_bench.steps.sample import conditional, reconstructions, samples
-from medlord_bench.steps.select import select
-from medlord_bench.steps.train import weights
+from medlord_bench.steps.conditional import Conditional
+from medlord_bench.steps.features import Features
+from medlord_bench.steps.images import Images
+from medlord_bench.steps.job import Job
+from medlord_bench.steps.kind import Kind
+from medlord_bench.steps.labels import Labels
+from medlord_bench.steps.reconstructions import Reconstructions
+from medlord_bench.steps.samples import Samples
+from medlord_bench.steps.scores import Scores
+from medlord_bench.steps.select import Select
+from medlord_bench.steps.states import States
+from medlord_bench.steps.weights import Weights
 
-__all__ = ["HANDLERS", "Handler", "Job"]
+__all__ = ["KINDS", "Job", "Kind"]
 
-HANDLERS: dict[str, Handler] = {
-    "images": images,
-    "weights": weights,
-    "select": select,
-    "samples": samples,
-    "conditional": conditional,
-    "reconstructions": reconstructions,
-    "features": features,
-    "states": states,
-    "labels": labels,
-    "scores": scores,
-}
+_ALL: tuple[Kind, ...] = (
+    *(Images(), Weights(), Select(), Samples(), Conditional(), Reconstructions()),
+    *(Features(), Labels(), States(), Scores()),
+)
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}

@@ -1,8 +1,8 @@
-"""One (step, shard) with everything its handler needs, and how files are published."""
+"""One (step, shard) with everything that running it needs, and how files are published."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ VOLUME, STATE, SCORES = ".nii.gz", ".safetensors", ".scores.json"
 
 @dataclass(frozen=True)
 class Job:
-    """One (step, shard) with everything a handler needs. facts: what every sidecar of its output has besides its own."""
+    """One (step, shard) with everything that running it needs. facts: what every sidecar of its output has besides its own."""
 
     plan: Plan
     step: Step
@@ -35,9 +35,12 @@ class Job:
     def out(self) -> StoredObject:
         return StoredObject(self.store.object(self.step.kind, self.step.key).path, self.facts)
 
+    def object(self, step: Step) -> StoredObject:
+        """What a step published."""
+        return self.store.object(step.kind, step.key)
+
     def input(self, role: str) -> StoredObject:
-        source = self.plan.step(self.step.inputs[role])
-        return self.store.object(source.kind, source.key)
+        return self.object(self.plan.step(self.step.inputs[role]))
 
     def cohort(self) -> StoredCohort:
         images = self.plan.step("images")
@@ -49,9 +52,6 @@ class Job:
     def check_stop(self, done: str) -> None:
         if self.run.stop():
             raise Stopped(f"{self.step.id}: stopped after {done}, saved")
-
-
-Handler = Callable[[Job, Sequence[str]], None]
 
 
 def npy(array: Any) -> Write:

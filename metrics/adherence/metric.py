@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, State
+from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
 from medlord_bench.errors import UserError
 from medlord_bench.hashing import digest
 from medlord_bench.results import CaseRow, Score
 from medlord_bench.segmentation import Segmentation, SegmentationConfig
 
-SOURCES = ("conditional:test", "real:test", "reconstructions")
+SOURCES = (Source.CONDITIONAL, Source.REAL_TEST, Source.RECONSTRUCTIONS)
 RULES = {
     "reference": "the mask that the sample was asked to follow; for the ceilings, the case's own mask",
     "surface": "voxels with a face neighbour outside the region (beyond the grid is outside); distances between centres",
@@ -95,7 +95,7 @@ class Adherence:
         """`dsc`, `nsd`, `hd95` of each region and of all, the segmenter's ceilings, and every case."""
         from .scores import Sources
 
-        items = dict(zip(SOURCES, (inputs.items.get(need, ()) for need in self.needs()), strict=True))
+        items = {str(need.source): inputs.items.get(need, ()) for need in self.needs()}
         id, _ = self.protocol(inputs.protocol)
         common = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset, "reference": "test"}
         sources = Sources.of(items, self.segmentation.regions, self.segmentation.name, self.config.tolerance_mm)

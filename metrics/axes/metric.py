@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State
+from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
 from medlord_bench.errors import UserError
 from medlord_bench.hashing import digest
 from medlord_bench.results import Score
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .match import Match
 
-SAMPLES, REAL = Need("samples", "states"), Need("real:train", "states")
+SAMPLES, REAL = Need(Source.SAMPLES, "states"), Need(Source.REAL_TRAIN, "states")
 RULES = {
     "value": "Pearson correlation of the mean sample and the mean real training volume, over the cube's boxes",
     "cube": "the whole field of view, every axis cut into equal boxes, means of HU clipped to the window",

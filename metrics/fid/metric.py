@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, State
+from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
 from medlord_bench.hashing import digest
 from medlord_bench.results import Replicates, Score
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .sides import Sides
 
 SPLITS = ("train", "test")
+SOURCES = (Source.SAMPLES, Source.REAL_TRAIN, Source.REAL_TEST)
 
 
 class FID:
@@ -31,12 +32,12 @@ class FID:
     def __init__(self, config: FIDConfig) -> None:
         self.config = config
 
-    def _need(self, source: str) -> Need:
+    def _need(self, source: Source) -> Need:
         return Need(source, f"features:{self.config.extractor}")
 
     def needs(self) -> Sequence[Need]:
         """Features of the samples and of both real splits."""
-        return [self._need("samples"), *(self._need(f"real:{split}") for split in SPLITS)]
+        return [self._need(source) for source in SOURCES]
 
     def plugin_config(self) -> dict[str, Any]:
         """The extractor's configuration."""
@@ -75,7 +76,7 @@ class FID:
         from .sides import Sides
 
         sides = Sides.of(
-            {source: inputs.items.get(self._need(source), ()) for source in ("samples", "real:train", "real:test")},
+            {source: inputs.items.get(self._need(source), ()) for source in SOURCES},
             self.config.minimum,
             self.config.seed,
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State
+from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
 from medlord_bench.errors import UserError
 from medlord_bench.hashing import digest
 from medlord_bench.results import CaseRow, Score
@@ -21,8 +21,8 @@ from medlord_bench.results import CaseRow, Score
 if TYPE_CHECKING:
     from .scores import Audit
 
-SAMPLES, TRAIN = Need("samples", "states"), Need("real:train", "states")
-HELD_OUT = (Need("real:val", "states"), Need("real:test", "states"))
+SAMPLES, TRAIN = Need(Source.SAMPLES, "states"), Need(Source.REAL_TRAIN, "states")
+HELD_OUT = (Need(Source.REAL_VAL, "states"), Need(Source.REAL_TEST, "states"))
 BETTER = {"copy_rate": "lower", "memorised_share": "lower", "nearest_correlation": ""}
 RULES = {
     "picture": "voxels clipped to the window and averaged in boxes, about 40 along the longest axis",
@@ -115,7 +115,7 @@ class Memorisation:
     def _audit(self, inputs: MetricInputs, run: Run) -> Audit | None:
         from .compare import compare
 
-        sides = {need.source: _usable(inputs, need) for need in self.needs()}
+        sides = {str(need.source): _usable(inputs, need) for need in self.needs()}
         with run.progress.task("memorisation", total=sum(map(len, sides.values()))) as task:
             return compare(sides, inputs.protocol.grid, self.config, task.advance)
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State
+from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
 from medlord_bench.hashing import digest
 from medlord_bench.results import CaseRow, Score
 
-NEED = Need("reconstructions", "states")
+NEED = Need(Source.RECONSTRUCTIONS, "states")
 Name = Literal["psnr", "ms_ssim"]
 NAMES: tuple[Name, ...] = ("psnr", "ms_ssim")
 

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, State
+from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
 from medlord_bench.hashing import digest
 from medlord_bench.results import CaseRow, Replicates, Score
 from medlord_bench.segmentation import Segmentation, SegmentationConfig
 
-SOURCES = ("samples", "real:train", "real:test")
+SOURCES = (Source.SAMPLES, Source.REAL_TRAIN, Source.REAL_TEST)
 RULES = {
     "rvr": "voxels in the region / all voxels of the grid, counted in the label map",
     "rvr_ml": "voxels times voxel size; not run where generated volumes have none",
@@ -100,7 +100,7 @@ class RVR:
         """
         from .scores import Measured
 
-        items = {source: inputs.items.get(need, ()) for source, need in zip(SOURCES, self.needs(), strict=True)}
+        items = {str(need.source): inputs.items.get(need, ()) for need in self.needs()}
         id, _ = self.protocol(inputs.protocol)
         common = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset}
         measured = Measured.of(items, self.segmentation.regions, self.segmentation.name, self.config)

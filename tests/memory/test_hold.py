@@ -222,15 +222,15 @@ def test_running_out_of_memory_is_told_from_other_errors(error: BaseException, a
 
 
 def test_the_line_names_step_stage_cap_peak_cause_and_change() -> None:
-    step = SimpleNamespace(id="train:m:diffusion", kind="weights")
+    step = "train:m:diffusion", "a smaller micro_batch or patch for this stage"
     forecast = {"stage": "train diffusion", "advice": "set diffusion.micro_batch=1 (18.2 GiB)"}
-    known = str(over_budget(step, "cuda:0", 24, "CUDA out of memory. Tried\nlong", forecast, 22.25))  # type: ignore[arg-type]
+    known = str(over_budget(*step, "cuda:0", 24, "CUDA out of memory. Tried\nlong", forecast, 22.25))
     assert known == (
         "step train:m:diffusion (train diffusion): out of memory on cuda:0, cap 22.5 GiB, peak so far 22.25 GiB (CUDA out "
         "of memory. Tried); set diffusion.micro_batch=1 (18.2 GiB), or a larger --memory-limit than 24; "
         "what was published is kept"
     )
-    unknown = str(over_budget(step, "cpu", 3, ""))  # type: ignore[arg-type]
+    unknown = str(over_budget(*step, "cpu", 3, ""))
     assert unknown == (
         "step train:m:diffusion: out of memory on cpu, cap 3 GiB (no message); use a smaller micro_batch or patch for "
         "this stage, or a larger --memory-limit than 3; what was published is kept"

@@ -28,7 +28,7 @@ from medlord_bench.generators.controls.noise import Noise
 from medlord_bench.plan import Plan
 from medlord_bench.planner import build
 from medlord_bench.results import CaseRow, Replicates, Score
-from medlord_bench.steps import HANDLERS, Job
+from medlord_bench.steps import KINDS, Job
 from medlord_bench.store import Store
 from medlord_bench.volumes import item_labels, item_reference
 
@@ -128,7 +128,7 @@ def carried_out(plan: Plan, tmp_path: Path, run: Run) -> Store:
     store = Store(tmp_path / "store")
     for step in plan.steps:
         job = Job(plan, step, store, run)
-        HANDLERS[step.kind](job, step.items)
+        KINDS[step.kind].run(job, step.items)
     return store
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medlord_bench.steps.train import _training_folder
+from medlord_bench.steps.weights import _training_folder
 from medlord_bench.store import Store
 
 

@@ -1,40 +1,49 @@
-"""Sample and reconstruct, and publish what came out, failures included."""
+"""What steps share in which a generator makes volumes: planning them, batches, publishing, failures."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from medlord_bench import seeds
-from medlord_bench.contracts import Failure, Request, Volume
+from medlord_bench.contracts import Failure, Purpose, Request, Volume
 from medlord_bench.errors import StepError
+from medlord_bench.plan import Step
+from medlord_bench.planning import Entrant, Planning
 from medlord_bench.steps.job import VOLUME, Job, by
 from medlord_bench.volumes import write_volume
 
-
-def samples(job: Job, items: Sequence[str]) -> None:
-    """Unconditional samples, by index."""
-    grid = job.plan.protocol.grid
-    items, requests = _whole_batches(job, items), []
-    for item in items:
-        index = int(item.removeprefix("sample-"))
-        requests.append(Request(index, seeds.derive(job.step.seed, "sample", index), grid))
-    _sample(job, items, requests)
+BYTES_PER_VOXEL = 1.5  # gzipped int16: seen 1.3 on the phantom, 1.4 to 1.5 on CT
 
 
-def conditional(job: Job, items: Sequence[str]) -> None:
-    """One sample per mask of the test split."""
-    cohort, protocol = job.cohort(), job.plan.protocol
-    items, requests = _whole_batches(job, items), []
-    for item in items:
-        seed = seeds.derive(job.step.seed, "mask", item)
-        case = str(cohort.images.sidecar(item).facts["case"])
-        requests.append(Request(job.step.items.index(item), seed, protocol.grid, cohort.label_map(item), case))
-    _sample(job, items, requests)
+def plan(
+    planning: Planning,
+    entrant: Entrant,
+    kind: str,
+    purpose: Purpose,
+    items: Sequence[str],
+    identity: Mapping[str, Any] | None = None,
+) -> Step:
+    """Volumes that a contestant makes for a purpose. identity: what is in the key besides what every purpose has."""
+    reads = entrant.generator.reads(purpose)
+    inputs = {stage: entrant.weights(stage) for stage in reads.stages}
+    inputs |= {"images": "images"} if purpose != "sample" else {}
+    whole = {"version": entrant.generator.version, "config": entrant.decides(reads), "purpose": purpose}
+    whole |= {"grid": planning.protocol.grid.model_dump(mode="json")} | dict(identity or {})
+    seed = seeds.derive(planning.spec.seed, purpose)
+    id = f"{kind}:{entrant.label}"
+    return planning.add(id, kind, entrant.label, entrant.plugin, whole, items, inputs, seed=seed)
 
 
-def _whole_batches(job: Job, items: Sequence[str]) -> list[str]:
+def sample(job: Job, purpose: Purpose, items: Sequence[str], requests: Sequence[Request]) -> None:
+    """Draw and publish one volume per request. items: the names of the requests' volumes."""
+    generator = job.plugin("generators")
+    paths = {stage: job.input(stage).items / "weights" for stage in generator.reads(purpose).stages}
+    publish_volumes(job, items, requests, generator.sample(paths, requests, job.run), purpose)
+
+
+def whole_batches(job: Job, items: Sequence[str]) -> list[str]:
     """Every item of the batches that `items` are in. Who shares a batch may change the last bit of a sum, so it must
     not depend on what is there already: samples that were made before a stop are drawn again and not published."""
     size, wanted = job.run.batch, set(items)
@@ -42,23 +51,7 @@ def _whole_batches(job: Job, items: Sequence[str]) -> list[str]:
     return [item for batch in batches if wanted.intersection(batch) for item in batch]
 
 
-def _sample(job: Job, items: Sequence[str], requests: Sequence[Request]) -> None:
-    generator = job.plugin("generators")
-    purpose = "sample-conditional" if job.step.kind == "conditional" else "sample"
-    paths = {stage: job.input(stage).items / "weights" for stage in generator.reads(purpose).stages}
-    _publish_volumes(job, items, requests, generator.sample(paths, requests, job.run), purpose)
-
-
-def reconstructions(job: Job, items: Sequence[str]) -> None:
-    """The test images through the autoencoder."""
-    generator, cohort = job.plugin("generators"), job.cohort()
-    paths = {stage: job.input(stage).items / "weights" for stage in generator.reads("reconstruct").stages}
-    named = ((str(cohort.images.sidecar(item).facts["case"]), cohort.volume(item)) for item in items)
-    made = generator.reconstruct(paths, named, job.run)
-    _publish_volumes(job, items, [None] * len(items), made, "reconstruct")
-
-
-def _publish_volumes(
+def publish_volumes(
     job: Job,
     items: Sequence[str],
     requests: Sequence[Request | None],
