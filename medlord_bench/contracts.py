@@ -17,7 +17,6 @@ from pydantic import BaseModel
 from medlord_bench.values import (
     BUDGET,
     SPLITS,
-    Act,
     AttentionBackend,
     Case,
     Choice,
@@ -34,7 +33,6 @@ from medlord_bench.values import (
     Precision,
     Purpose,
     Reads,
-    Rehearsal,
     Request,
     Saving,
     Selection,
@@ -141,6 +139,27 @@ class Cohort(Protocol):
     def labels(self, case_id: str) -> NDArray[np.uint8] | None:
         """uint8 (X, Y, Z); None where the data set has no masks."""
         ...
+
+
+class Act(Protocol):
+    """Builds networks and made-up inputs on `run.device` and does a piece of work `times` times: a training step, a
+    denoising step, a volume. At the second training step the optimiser has its state. It reads no file.
+    """
+
+    def __call__(self, run: Run, times: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A stretch of a generator's work that can be acted out: on fake tensors, to see before any work what memory it
+    takes (`memory.rehearsal`), or on a card, to measure it (`benchmarks/gpu_24gb.py`).
+
+    name: what a person calls it, e.g. "train diffusion". during: the training stage or the purpose it happens in.
+    """
+
+    name: str
+    during: str
+    act: Act
 
 
 # --------------------------------------------------------------------------------------------------------- plugins

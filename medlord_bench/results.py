@@ -13,9 +13,9 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from medlord_bench.contracts import Frozen
 from medlord_bench.errors import UserError
 from medlord_bench.util.files import write_text
+from medlord_bench.values import Frozen
 
 SCHEMA_VERSION = 1
 

@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from medlord_bench.contracts import Run
 
 Shape = tuple[int, int, int]
 Split = Literal["train", "val", "test"]
@@ -229,27 +227,6 @@ class Reads:
     stages: tuple[str, ...]
     fields: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Act(Protocol):
-    """Builds networks and made-up inputs on `run.device` and does a piece of work `times` times: a training step, a
-    denoising step, a volume. At the second training step the optimiser has its state. It reads no file.
-    """
-
-    def __call__(self, run: Run, times: int) -> None: ...
-
-
-@dataclass(frozen=True)
-class Rehearsal:
-    """A stretch of a generator's work that can be acted out: on fake tensors, to see before any work what memory it
-    takes (`memory.rehearsal`), or on a card, to measure it (`benchmarks/gpu_24gb.py`).
-
-    name: what a person calls it, e.g. "train diffusion". during: the training stage or the purpose it happens in.
-    """
-
-    name: str
-    during: str
-    act: Act
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,19 @@ KINDS = ("generators", "datasets", "metrics", "segmenters", "extractors")
 
 # What a plugin imports of these decides how it is called, checked, shown and stored, not what it computes.
 NOT_OUTPUT = (
-    *("config", "contracts", "errors", "hashing", "plan", "planning", "progress", "provenance", "registry", "results", "runs"),
+    *(
+        "config",
+        "contracts",
+        "errors",
+        "hashing",
+        "plan",
+        "planning",
+        "progress",
+        "provenance",
+        "registry",
+        "results",
+        "runs",
+    ),
     *("stopping", "store", "util", "values", "worker", "memory"),
 )
 

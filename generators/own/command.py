@@ -151,8 +151,7 @@ class Command:
 
     def reads(self, purpose: Purpose) -> Reads:
         """The command, its declared revision and mapping, and the content of the files that it names."""
-        from medlord_bench.datasets.cohort_files import Found
-        from medlord_bench.datasets.fingerprints import fingerprint
+        from medlord_bench.datasets.fingerprints import Found, fingerprint
 
         files = files_in(self._words(purpose), self.folder)
         cases = fingerprint((Found(path.name, "", path) for path in files), {})

@@ -8,15 +8,16 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from medlord_bench.contracts import Frozen, LabelMap, Split, Volume
+from medlord_bench.contracts import Frozen, LabelMap, Volume
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.volume_names import SUFFIXES, stem_of, suffix_of
 
+from .fingerprints import Found
 from .splits import SplitConfig
 
 MASK_WORD = "masks?|labels?|seg|segmentations?"
@@ -46,17 +47,6 @@ class FilesConfig(Frozen):
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
-
-
-@dataclass(frozen=True)
-class Found:
-    """An image on disk. mask: a label map, or a folder with one binary file for each region."""
-
-    id: str
-    patient: str
-    image: Path
-    mask: Path | None = None
-    split: Split | None = None
 
 
 def root_of(config: FilesConfig, name: str, advice: str) -> Path:

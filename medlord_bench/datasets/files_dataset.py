@@ -9,8 +9,8 @@ from typing import Any
 
 from medlord_bench.contracts import SPLITS, Case, LabelMap, Split, Volume
 
-from .cohort_files import FilesConfig, Found, find, load, masks_of, region_names, root_of
-from .fingerprints import fingerprint
+from .cohort_files import FilesConfig, find, load, masks_of, region_names, root_of
+from .fingerprints import Found, fingerprint
 from .splits import SplitConfig, Splits, divide, split_sha256
 
 

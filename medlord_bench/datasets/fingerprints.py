@@ -12,14 +12,13 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medlord_bench.contracts import Case
+from medlord_bench.contracts import Case, Split
 from medlord_bench.hashing import digest, file_sha256
 from medlord_bench.util.files import write_json
-
-from .cohort_files import Found
 
 log = logging.getLogger("medlord_bench")
 SAVE_SECONDS = 10.0  # how often a long first reading says where it is, and is saved
@@ -29,6 +28,17 @@ def cache_path() -> Path:
     """Where hashes are remembered."""
     given = os.environ.get("MEDLORD_BENCH_CACHE")
     return Path(given) if given else Path.home() / ".cache" / "medlord-bench" / "fingerprints.json"
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image on disk. mask: a label map, or a folder with one binary file for each region."""
+
+    id: str
+    patient: str
+    image: Path
+    mask: Path | None = None
+    split: Split | None = None
 
 
 def fingerprint(found: Iterable[Found], facts: Mapping[str, Any]) -> list[Case]:

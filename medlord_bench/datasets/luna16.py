@@ -13,8 +13,8 @@ from medlord_bench.contracts import SPLITS, Case, DataProtocol, Grid, LabelMap, 
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.seeds import derive
 
-from .cohort_files import FilesConfig, Found, excluded, load, root_of
-from .fingerprints import fingerprint
+from .cohort_files import FilesConfig, excluded, load, root_of
+from .fingerprints import Found, fingerprint
 from .splits import SplitConfig, Splits, check_disjoint, divide, split_sha256
 
 ADVICE = "subset0..subset9 and seg-lungs-LUNA16 of LUNA16 (docs/datasets.md)"

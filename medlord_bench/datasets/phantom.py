@@ -80,7 +80,8 @@ class PhantomDataset:
     def load(self, case: Case) -> tuple[Volume, LabelMap | None]:
         import numpy as np
 
-        from .phantom_anatomy import LABELS, draw, render
+        from .phantom_anatomy import render
+        from .phantom_patient import LABELS, draw
 
         patient = draw(self.config.seed, int(case.id.removeprefix("phantom-")))
         hu, labels = render(patient, self.config.shape, self.spacing, self.config.noise)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .phantom_shapes import Canvas, Distance, Point, beyond, both, ellipsoid, frame, spline, without
 
 if TYPE_CHECKING:
-    from .phantom_anatomy import Patient
+    from .phantom_patient import Patient
 
 REACH = 95.0  # mm around the heart's centre that its chambers can take
 

@@ -16,7 +16,7 @@ from medlord_bench.hashing import digest
 from medlord_bench.seeds import derive
 
 if TYPE_CHECKING:
-    from .cohort_files import Found
+    from .fingerprints import Found
 
 Splits = Mapping[Split, Sequence["Found"]]
 

@@ -12,7 +12,8 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from medlord_bench.contracts import Shape
 from medlord_bench.datasets.phantom import FIELD_OF_VIEW
-from medlord_bench.datasets.phantom_anatomy import LABELS, draw, render
+from medlord_bench.datasets.phantom_anatomy import render
+from medlord_bench.datasets.phantom_patient import LABELS, draw
 
 GRID: Shape = (64, 64, 48)  # the prior is smooth: other grids take it resampled
 BINS = np.arange(-1100.0, 1500.0, 20.0)  # HU

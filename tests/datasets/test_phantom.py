@@ -10,7 +10,7 @@ from scipy.ndimage import label as connected
 
 from medlord_bench.contracts import Dataset, LabelMap, Volume
 from medlord_bench.datasets.phantom import PhantomConfig, PhantomDataset
-from medlord_bench.datasets.phantom_anatomy import LABELS
+from medlord_bench.datasets.phantom_patient import LABELS
 from medlord_bench.volumes import not_ct
 
 HU = {  # plausible medians of a contrast-enhanced scan
