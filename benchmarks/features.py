@@ -31,14 +31,19 @@ from quantiser import check, interleaved, resident_mib
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medlord_bench import weights
-from medlord_bench.checkpoints import load_strict, read_torch
 from medlord_bench.contracts import Run
-from medlord_bench.extractors.radimagenet import MEAN, WEIGHTS, RadImageNetConfig, RadImageNetExtractor
-from medlord_bench.extractors.resnet50_keras import ResNet50
-from medlord_bench.extractors.slices import PLANES, slice_indices
-from medlord_bench.progress import SilentProgress
-from medlord_bench.volumes import read_volume
+from medlord_bench.nn import pretrained
+from medlord_bench.nn.checkpoints import load_strict, read_torch
+from medlord_bench.plugins.extractors.radimagenet.extractor import (
+    MEAN,
+    WEIGHTS,
+    RadImageNetConfig,
+    RadImageNetExtractor,
+)
+from medlord_bench.plugins.extractors.radimagenet.network import ResNet50
+from medlord_bench.plugins.extractors.slices import PLANES, slice_indices
+from medlord_bench.util.progress import SilentProgress
+from medlord_bench.volumes.io import read_volume
 
 IMAGES = ("chest_lung1/ct.nii.gz", "thorax_cta/ct.nii.gz", "abdomen/ct.nii.gz")
 BATCH = 16  # the peer's; with 32 it is slower
@@ -112,7 +117,7 @@ def images(folder: Path) -> list[Path]:
 def speed(folder: Path, quick: bool) -> list[dict[str, Any]]:
     paths, count = images(folder)[: 1 if quick else None], 8 if quick else 32
     network = ResNet50()
-    file = weights.find(WEIGHTS).path
+    file = pretrained.find(WEIGHTS).path
     load_strict(network, read_torch(file), str(file))
     network.eval()
     mine: Callable[[], Any] = lambda: ours(paths, {"slices": count}, folder)  # noqa: E731
@@ -167,7 +172,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         random_weights(folder / WEIGHTS.repo / WEIGHTS.file)
-        os.environ |= {weights.ENVIRONMENT: str(folder), weights.OFFLINE: "1"}
+        os.environ |= {pretrained.ENVIRONMENT: str(folder), pretrained.OFFLINE: "1"}
         checks = [*speed(folder, arguments.quick), *memory(folder, arguments.quick)]
     if arguments.json:
         print(json.dumps({"checks": checks}))

@@ -35,15 +35,15 @@ from typing import Any
 import torch
 from quantiser import check
 
-from medlord_bench import config, registry
-from medlord_bench.contracts import DataProtocol, Grid, Rehearsable, Rehearsal, Run
+from medlord_bench.contracts import DataProtocol, Grid, Rehearsable, Rehearsal, Run, registry, specs
+from medlord_bench.contracts.regions import CARDIAC
+from medlord_bench.engine import resolve
+from medlord_bench.engine.memory_forecast import forecast
+from medlord_bench.engine.plan import read_plan
 from medlord_bench.memory.budget import GIB, usable_gib
-from medlord_bench.memory.forecast import forecast
 from medlord_bench.memory.hold import held
 from medlord_bench.memory.measured import PeakMemory
-from medlord_bench.plan import read_plan
-from medlord_bench.progress import SilentProgress
-from medlord_bench.regions import CARDIAC
+from medlord_bench.util.progress import SilentProgress
 
 BUDGET = 24.0  # GiB
 FULL, TINY = (512, 512, 256), (64, 64, 48)
@@ -74,7 +74,7 @@ def contestants(tiny: bool) -> list[str]:
 
 
 def rehearsals(text: str, data: DataProtocol) -> Sequence[Rehearsal]:
-    generator = config.make("generators", config.contestant(text, "", {}))
+    generator = specs.make("generators", resolve.contestant(text, "", {}))
     assert isinstance(generator, Rehearsable)
     return generator.rehearsals(data)
 
@@ -83,7 +83,7 @@ def predicted(text: str, device: str, tiny: bool) -> dict[str, dict[str, float]]
     """stretch -> GiB by `medlord-bench memory`'s rule, in all and of tensors."""
     return {
         one.name: {"predicted": one.need.total, "predicted_allocated": one.need.allocated} if one.need else {}
-        for one in forecast(config.contestant(text, "", {}), protocol(tiny), BUDGET, device=device)
+        for one in forecast(resolve.contestant(text, "", {}), protocol(tiny), BUDGET, device=device)
     }
 
 

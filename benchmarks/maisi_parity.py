@@ -35,10 +35,11 @@ from features import ours, random_weights
 from quantiser import check
 from torch import Tensor, nn
 
-from medlord_bench import stats, weights
-from medlord_bench.checkpoints import load_strict, read_torch
-from medlord_bench.extractors.radimagenet import WEIGHTS, RadImageNetExtractor
-from medlord_bench.extractors.resnet50_keras import ResNet50
+from medlord_bench import stats
+from medlord_bench.nn import pretrained
+from medlord_bench.nn.checkpoints import load_strict, read_torch
+from medlord_bench.plugins.extractors.radimagenet.extractor import WEIGHTS, RadImageNetExtractor
+from medlord_bench.plugins.extractors.radimagenet.network import ResNet50
 
 PLANES = {"XY": "axial", "YZ": "sagittal", "ZX": "coronal"}  # their names, ours
 PATIENTS = {"real": "thorax_cta/ct.nii.gz", "synth": "chest_lung1/ct.nii.gz"}
@@ -173,7 +174,7 @@ def theirs(
 
 def compare(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     file = random_weights(folder / WEIGHTS.repo / WEIGHTS.file)
-    os.environ |= {weights.ENVIRONMENT: str(folder), weights.OFFLINE: "1"}
+    os.environ |= {pretrained.ENVIRONMENT: str(folder), pretrained.OFFLINE: "1"}
     paths = cut(folder, arguments.size)
     expected, their_features = theirs(arguments.script, arguments.hub, file, paths, arguments.ratio, folder)
     settings = {**RadImageNetExtractor.variants["maisi-compat"], "centre_ratio": arguments.ratio or 1.0}

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medlord_bench.nn.quantiser import code_statistics, nearest_codes
+from medlord_bench.nn.vqgan.quantiser import code_statistics, nearest_codes
 
 K, D = 16_384, 8
 MIB = 2**20

@@ -20,8 +20,13 @@ from typing import Any
 
 HEAVY = (
     *("torch", "torch.utils.tensorboard", "monai.losses", "nibabel", "SimpleITK", "scipy.stats", "matplotlib.figure"),
-    *("medlord_bench.cli.run", "medlord_bench.runner", "medlord_bench.steps", "medlord_bench.executors.inline"),
-    *("medlord_bench.datasets.phantom_anatomy", "medlord_bench.extractors.efficientnet_lite"),
+    *(
+        "medlord_bench.cli.run",
+        "medlord_bench.engine.runner",
+        "medlord_bench.engine.steps",
+        "medlord_bench.engine.executors.inline",
+    ),
+    *("medlord_bench.plugins.phantom.anatomy", "medlord_bench.plugins.extractors.imagenet.network"),
     *("medlord_bench.generators.medlord.training", "medlord_bench.generators.medlord.sampling"),
     *("medlord_bench.generators.medlord.plugin", "medlord_bench.generators.controls.noise"),
     *("medlord_bench.metrics.fid.metric", "medlord_bench.metrics.reconstruction.metric"),

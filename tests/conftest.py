@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from medlord_bench.contracts import Run
-from medlord_bench.progress import SilentProgress
+from medlord_bench.util.progress import SilentProgress
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The two rules that carry the architecture, the size of its parts, and that every plugin can be reached."""
+"""The layers of the architecture, the size of its parts, and that every plugin can be reached."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -16,7 +18,22 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CORE, SHELVES = ROOT / "medlord_bench", ("generators", "metrics", "reports")
 PREFIX = "medlord_bench."
-MODULE_LINES, FUNCTION_LINES = 400, 60
+MODULE_LINES, FUNCTION_LINES, LOOSE_FILES = 400, 60, 8
+# The layers, lowest first: a file imports from its own and the ones above it in this table. What lies below the shelves is
+# a plugin, and so are the small plugins in the core's own folder of that name.
+LAYERS = {
+    "errors": "what ends a command, with its exit code",
+    "util": "files, hashes, seeds, progress, signals, provenance: nothing of CT",
+    "contracts": "what plugins fulfil and exchange; finding, configuring and describing them",
+    "stats": "distances, intervals and tests",
+    "volumes": "CT volumes and label maps: read, check, fit to a grid, write",
+    "memory": "the 24 GB guard of one process",
+    "nn": "network parts and training loops that generators share",
+    "engine": "run file to plan to published items to results",
+    "plugins": "generators, metrics, reports, data sets, segmenters, extractors",
+    "checks": "whether a plugin keeps its contract, and the bench its promises",
+    "cli": "one file per verb",
+}
 HEAVY = ("torch", "monai", "scipy", "matplotlib", "pandas", "nibabel")
 
 
@@ -85,7 +102,7 @@ def test_a_plugin_imports_the_core_absolutely_and_only_its_own_folder_relatively
 
 def test_the_rules_catch_what_they_are_for() -> None:
     """A checker that sees nothing would pass everything."""
-    here = CORE / "nn" / "vqgan.py"
+    here = CORE / "nn" / "ema.py"
     for text in (
         "import medlord_bench.generators.medlord",
         "from medlord_bench import metrics",
@@ -98,6 +115,66 @@ def test_the_rules_catch_what_they_are_for() -> None:
         assert any(map(on_a_shelf, named)), text
     for text in ("from torchmetrics import image", "from medlord_bench.stats import frechet", "import metricsx.y"):
         assert not any(on_a_shelf(absolute(here, level, name)) for level, name in imports(ast.parse(text))), text
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "medlord_bench" else ("medlord_bench", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """Module -> the modules of this package that it imports, anywhere: in functions and for type checkers too."""
+    files = {module_name(path): path for path in (*core_modules(), *plugin_modules())}
+    found: dict[str, set[str]] = {}
+    for module, path in files.items():
+        found[module] = set()
+        package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+        for level, name in imports(tree_of(path)):
+            full = name if level == 0 else ".".join((*package[: len(package) - level + 1], name))
+            target = full if full in files else full.rpartition(".")[0]  # a module, or a name in one
+            if target in files and target != module:
+                found[module].add(target)
+    return found
+
+
+def layer(module: str) -> str | None:
+    """None for the package itself and `__main__`, which start the command line."""
+    parts = module.split(".")
+    if len(parts) == 1 or parts[1] == "__main__":
+        return None
+    return "plugins" if parts[1] in SHELVES else parts[1]
+
+
+@pytest.mark.parametrize("module", sorted(graph()))
+def test_a_module_imports_its_own_layer_and_lower_ones(module: str) -> None:
+    own, order = layer(module), list(LAYERS)
+    if own is None:
+        return
+    assert own in LAYERS, f"{module}: a new folder of the core needs a place in LAYERS"
+    known = {target: order.index(place) for target in graph()[module] if (place := layer(target)) is not None}
+    assert [target for target, place in known.items() if place > order.index(own)] == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    sorter = TopologicalSorter(graph())
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
+
+
+def test_few_files_lie_loose_in_the_core() -> None:
+    assert len([path for path in CORE.iterdir() if path.is_file()]) <= LOOSE_FILES
+
+
+def test_the_layers_see_what_they_are_for() -> None:
+    """A graph without edges would pass everything."""
+    assert "medlord_bench.engine.steps.samples" in graph()["medlord_bench.engine.planner"]
+    assert "medlord_bench.generators.medlord.configs" in graph()["medlord_bench.generators.medlord.plugin"]
+    assert "medlord_bench.contracts.results" in graph()["medlord_bench.contracts.plugins"], "for type checkers only"
+    assert sum(map(len, graph().values())) > 1000
 
 
 @pytest.mark.parametrize("path", [*core_modules(), *plugin_modules()], ids=lambda path: str(path.relative_to(ROOT)))

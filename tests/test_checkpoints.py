@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from medlord_bench.checkpoints import load_model, load_strict, read_torch, save_model
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.nn.checkpoints import load_model, load_strict, read_torch, save_model
 
 
 def test_weights_come_back_bit_equal_with_their_config(tmp_path: Path) -> None:

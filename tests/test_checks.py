@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medlord_bench import registry
-from medlord_bench.checks import Check, check
-from medlord_bench.contracts import Failure, LabelMap, Rehearsal, Run, Saving, Volume
-from medlord_bench.datasets.phantom import PhantomDataset
+from medlord_bench.checks.contract import Check, check
+from medlord_bench.contracts import Failure, LabelMap, Rehearsal, Run, Saving, Volume, registry
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.extractors.imagenet import ImageNetExtractor
 from medlord_bench.metrics.reconstruction.metric import Reconstruction
+from medlord_bench.plugins.datasets.phantom.dataset import PhantomDataset
+from medlord_bench.plugins.extractors.imagenet.extractor import ImageNetExtractor
 
 
 def failed(found: Iterator[Check]) -> list[str]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import t, wilcoxon
 
-from medlord_bench.comparisons import Comparison, ComparisonsFile, compare, read, write
-from medlord_bench.results import CaseRow, Replicates, Score
+from medlord_bench.contracts.results import CaseRow, Replicates, Score
+from medlord_bench.engine.comparisons import Comparison, ComparisonsFile, compare, read, write
 
 N = 12
 

@@ -2,31 +2,31 @@ from pathlib import Path
 
 import pytest
 
-from medlord_bench import config
-from medlord_bench.config import RunFile
+from medlord_bench.engine import resolve, run_file
+from medlord_bench.engine.run_file import RunFile
 from medlord_bench.errors import UserError
 
 
 def test_set_values_are_yaml_and_commas_make_lists() -> None:
-    found = config.parse_sets(["a.b=1", "a.c=64,64,48", "a.d=1e-4", "a.e=[1, 2]", "a.f=null", "a.g=x"])
+    found = run_file.parse_sets(["a.b=1", "a.c=64,64,48", "a.d=1e-4", "a.e=[1, 2]", "a.f=null", "a.g=x"])
     assert found == {"a.b": 1, "a.c": [64, 64, 48], "a.d": "1e-4", "a.e": [1, 2], "a.f": None, "a.g": "x"}
 
 
 def test_a_learning_rate_written_1e_4_is_a_number_in_the_end() -> None:
-    made = config.contestant("medlord@smoke", "phantom", {"generator.diffusion.lr": "1e-4"})
+    made = resolve.contestant("medlord@smoke", "phantom", {"generator.diffusion.lr": "1e-4"})
     assert made.config["diffusion"]["lr"] == 1e-4
 
 
 @pytest.mark.parametrize("option", ["steps", "=3", "a.b"])
 def test_a_set_without_path_or_value_is_refused(option: str) -> None:
     with pytest.raises(UserError, match="expected PATH=VALUE"):
-        config.parse_sets([option])
+        run_file.parse_sets([option])
 
 
 def test_overrides_lie_on_top_of_variant_on_top_of_preset() -> None:
-    plain = config.contestant("medlord@tiny", "phantom", {}).config
-    untrained = config.contestant("medlord:untrained@tiny", "phantom", {}).config
-    own = config.contestant("medlord:untrained@tiny", "phantom", {"medlord.diffusion.steps": 7}).config
+    plain = resolve.contestant("medlord@tiny", "phantom", {}).config
+    untrained = resolve.contestant("medlord:untrained@tiny", "phantom", {}).config
+    own = resolve.contestant("medlord:untrained@tiny", "phantom", {"medlord.diffusion.steps": 7}).config
     assert plain["diffusion"]["steps"] > 0
     assert untrained["diffusion"]["steps"] == 0
     assert own["diffusion"]["steps"] == 7
@@ -34,9 +34,9 @@ def test_overrides_lie_on_top_of_variant_on_top_of_preset() -> None:
 
 
 def test_the_preset_is_tiny_on_the_phantom_and_24gb_on_real_data() -> None:
-    assert config.contestant("medlord", "phantom", {}).label == "medlord@tiny"
-    assert config.contestant("medlord", "pccta", {}).label == "medlord@24gb"
-    assert config.contestant("noise", "pccta", {}).label == "noise"
+    assert resolve.contestant("medlord", "phantom", {}).label == "medlord@tiny"
+    assert resolve.contestant("medlord", "pccta", {}).label == "medlord@24gb"
+    assert resolve.contestant("noise", "pccta", {}).label == "noise"
 
 
 @pytest.mark.parametrize(
@@ -56,18 +56,18 @@ def test_the_preset_is_tiny_on_the_phantom_and_24gb_on_real_data() -> None:
 )
 def test_a_mistake_in_a_contestant_names_the_field_and_the_near_miss(text: str, sets: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        config.contestant(text, "phantom", sets)
+        resolve.contestant(text, "phantom", sets)
 
 
 def test_a_set_path_that_leads_nowhere_is_refused() -> None:
     file = RunFile(generators=("noise",), dataset="phantom", set={"datset.seed": 1})
     with pytest.raises(UserError, match="unknown start of a path 'datset'; did you mean 'dataset'"):
-        config.resolve(file)
+        resolve.resolve(file)
 
 
 def test_the_same_contestant_twice_is_refused() -> None:
     with pytest.raises(UserError, match="noise: given twice"):
-        config.resolve(RunFile(generators=("noise", "noise"), dataset="phantom"))
+        resolve.resolve(RunFile(generators=("noise", "noise"), dataset="phantom"))
 
 
 @pytest.mark.parametrize(
@@ -83,16 +83,16 @@ def test_a_mistake_in_a_run_file_names_file_and_field(tmp_path: Path, text: str,
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=f"run.yaml.*{message}"):
-        config.read_run_file(path)
+        run_file.read_run_file(path)
 
 
 def test_a_run_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing.yaml: not found"):
-        config.read_run_file(tmp_path / "nothing.yaml")
+        run_file.read_run_file(tmp_path / "nothing.yaml")
 
 
 def test_nothing_to_run_says_what_to_give() -> None:
     with pytest.raises(UserError, match="--generator NAME"):
-        config.resolve(RunFile(dataset="phantom"))
+        resolve.resolve(RunFile(dataset="phantom"))
     with pytest.raises(UserError, match="--dataset NAME"):
-        config.resolve(RunFile(generators=("noise",)))
+        resolve.resolve(RunFile(generators=("noise",)))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from medlord_bench.hashing import canonical, digest, file_sha256
+from medlord_bench.util.hashing import canonical, digest, file_sha256
 
 
 def test_the_order_of_fields_does_not_change_a_key() -> None:

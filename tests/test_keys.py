@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from medlord_bench import keys as key_parts
-from medlord_bench import planner, registry
-from medlord_bench.config import Contestant, PluginSpec, RunSpec, merged, plugin_spec
-from medlord_bench.contracts import Frozen, NotInKey
+from medlord_bench.contracts import Frozen, NotInKey, registry
+from medlord_bench.contracts.specs import Contestant, PluginSpec, plugin_spec
+from medlord_bench.contracts.validation import merged
+from medlord_bench.engine import keys as key_parts
+from medlord_bench.engine import planner
+from medlord_bench.engine.resolve import RunSpec
 from medlord_bench.errors import UserError
 from medlord_bench.generators.controls.noise import Noise
 

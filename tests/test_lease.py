@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medlord_bench import lease
+from medlord_bench.engine import lease
 from medlord_bench.errors import UserError
 
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from medlord_bench.contracts import DataProtocol, Grid, How, Shape, Split, Volume
-from medlord_bench.native_grid import (
+from medlord_bench.volumes.native_grid import (
     NativeCohort,
     from_native,
     labels_to_native,

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from medlord_bench import config, registry
-from medlord_bench.config import RunFile
-from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State
+from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State, registry
+from medlord_bench.contracts.results import Score
+from medlord_bench.engine import resolve
+from medlord_bench.engine.plan import Plan, read_plan
+from medlord_bench.engine.planner import build
+from medlord_bench.engine.run_file import RunFile
+from medlord_bench.engine.store import Store
+from medlord_bench.engine.worker import Settings, missing
 from medlord_bench.errors import UserError
-from medlord_bench.plan import Plan, read_plan
-from medlord_bench.planner import build
-from medlord_bench.results import Score
-from medlord_bench.store import Store
-from medlord_bench.worker import Settings, missing
 
 BASE = {"dataset.shape": (32, 32, 16), "dataset.n_train": 4, "dataset.n_val": 1, "dataset.n_test": 3}
 MEASURES = {"scores"}
@@ -26,7 +26,7 @@ SAMPLING = {"samples", "conditional"}
 def plan(generators: Sequence[str] = ("medlord@smoke",), **fields: Any) -> Plan:
     sets = {**BASE, **fields.pop("set", {})}
     fields = {"metrics": ("fid", "reconstruction")} | fields
-    return build(config.resolve(RunFile(generators=tuple(generators), dataset="phantom", set=sets, **fields)))
+    return build(resolve.resolve(RunFile(generators=tuple(generators), dataset="phantom", set=sets, **fields)))
 
 
 def keys(made: Plan) -> dict[str, str]:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from medlord_bench import registry
-from medlord_bench.hashing import file_sha256
+from medlord_bench.contracts import registry
+from medlord_bench.util.hashing import file_sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "medlord_bench"
@@ -29,20 +29,10 @@ KINDS = ("generators", "datasets", "metrics", "segmenters", "extractors")
 
 # What a plugin imports of these decides how it is called, checked, shown and stored, not what it computes.
 NOT_OUTPUT = (
-    *(
-        "config",
-        "contracts",
-        "errors",
-        "hashing",
-        "plan",
-        "planning",
-        "progress",
-        "provenance",
-        "registry",
-        "results",
-        "runs",
-    ),
-    *("stopping", "store", "util", "values", "worker", "memory"),
+    *("errors.py", "engine/", "memory/", "checks/", "cli/"),
+    *(f"util/{name}.py" for name in ("files", "hashing", "progress", "provenance", "stopping")),
+    *(f"contracts/{name}.py" for name in ("__init__", "calibration", "plugins", "registry", "results", "specs")),
+    *("contracts/validation.py", "contracts/values.py"),
 )
 
 
@@ -71,17 +61,17 @@ def imported(path: Path) -> frozenset[Path]:
             package = ".".join(module_name(path).split(".")[: -node.level]) + "." if node.level else ""
             module = (package + (node.module or "")).rstrip(".")
             names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-    skipped = tuple(f"{PACKAGE}.{name}" for name in NOT_OUTPUT)
-    kept = [name for name in names if not any(name == skip or name.startswith(f"{skip}.") for skip in skipped)]
-    return frozenset(file for name in kept if (file := module_file(name)) is not None and file.stat().st_size)
+    skipped = tuple(f"{ROOT}/{PACKAGE}/{name}" for name in NOT_OUTPUT)
+    files = {file for name in names if (file := module_file(name)) is not None and file.stat().st_size}
+    return frozenset(file for file in files if not str(file).startswith(skipped))
 
 
 def sources(target: str) -> list[Path]:
-    """Every file that what an entry point names is computed by: its module, the modules it starts as programs, which are
-    called MODULE_child, and whatever these import."""
+    """Every file that what an entry point names is computed by: its module, `child.py` beside it, which is started as a
+    program, and whatever these import."""
     module = module_file(target.partition(":")[0])
     assert module is not None, target
-    todo, found = {module, *module.parent.glob(f"{module.stem}_child.py")}, set()
+    todo, found = {module, *module.parent.glob("child.py")}, set()
     while todo:
         file = todo.pop()
         found.add(file)
@@ -137,13 +127,13 @@ def test_no_plugin_changed_without_a_look_at_its_version() -> None:
     [
         ("medlord_bench/nn/attention.py", "generators/medlord"),
         ("medlord_bench/nn/attention.py", "generators/maisi"),
-        ("medlord_bench/nn/vqgan.py", "generators/vqtrans"),
-        ("medlord_bench/training.py", "generators/hagan"),
-        ("medlord_bench/extractors/efficientnet_lite.py", "extractors/imagenet"),
-        ("medlord_bench/extractors/slices.py", "extractors/radimagenet"),
+        ("medlord_bench/nn/vqgan/network.py", "generators/vqtrans"),
+        ("medlord_bench/nn/training.py", "generators/hagan"),
+        ("medlord_bench/plugins/extractors/imagenet/network.py", "extractors/imagenet"),
+        ("medlord_bench/plugins/extractors/slices.py", "extractors/radimagenet"),
         ("medlord_bench/stats/frechet.py", "metrics/fid"),
-        ("medlord_bench/segmenters/totalsegmentator_child.py", "segmenters/totalsegmentator"),
-        ("medlord_bench/datasets/phantom_anatomy.py", "datasets/phantom"),
+        ("medlord_bench/plugins/segmenters/totalsegmentator/child.py", "segmenters/totalsegmentator"),
+        ("medlord_bench/plugins/phantom/anatomy.py", "datasets/phantom"),
     ],
 )
 def test_a_change_below_a_plugin_asks_for_a_look(file: str, plugin: str) -> None:

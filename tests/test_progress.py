@@ -1,6 +1,6 @@
 import io
 
-from medlord_bench.progress import PlainProgress
+from medlord_bench.util.progress import PlainProgress
 
 
 def test_plain_progress_ends_with_the_total_and_the_latest_figures() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medlord_bench import provenance
+from medlord_bench.util import provenance
 
 LISTED = "NVIDIA GeForce RTX 4090, 550.54.14, 24564\nNVIDIA GB10, 580.95.05, [N/A]\n"
 HEADER = "| NVIDIA-SMI 550.54.14    Driver Version: 550.54.14    CUDA Version: 12.4     |"
@@ -100,7 +100,7 @@ def test_no_driver_is_none_not_an_empty_list() -> None:
 
 def test_the_cuda_build_is_read_without_importing_torch() -> None:
     code = (
-        "import sys, json; from medlord_bench.provenance import torch_cuda_build; found = torch_cuda_build();"
+        "import sys, json; from medlord_bench.util.provenance import torch_cuda_build; found = torch_cuda_build();"
         "assert 'torch' not in sys.modules; import torch; print(json.dumps([found, torch.version.cuda]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,6 +1,6 @@
 import pytest
 
-from medlord_bench import registry
+from medlord_bench.contracts import registry
 from medlord_bench.errors import MissingError, UserError
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, read_results, write_results
 from medlord_bench.errors import UserError
-from medlord_bench.results import CaseRow, ResultsFile, Score, read_results, write_results
 
 SCORE = Score(metric="fid", protocol="fid-1", generator="noise", dataset="phantom", value=1.25, low=1.0, high=1.5, n=8)
 ROW = CaseRow(metric="psnr", generator="m", case="a", value=30.5)

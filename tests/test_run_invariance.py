@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from medlord_bench import seeds
+from medlord_bench.engine.plan import Plan, read_plan
+from medlord_bench.engine.run_folder import locate
+from medlord_bench.engine.store import Store
 from medlord_bench.generators.medlord.diffusion import load_diffusion, sample_latents
-from medlord_bench.plan import Plan, read_plan
-from medlord_bench.runs import locate
-from medlord_bench.store import Store
-from medlord_bench.volumes import read_volume
+from medlord_bench.util import seeds
+from medlord_bench.volumes.io import read_volume
 
 SAMPLES = 6
 WORDS = ("run", "--generator", "medlord@smoke", "--no-report", "--samples", str(SAMPLES))

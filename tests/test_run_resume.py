@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from medlord_bench.plan import Plan, read_plan
-from medlord_bench.runs import locate
-from medlord_bench.store import Store
+from medlord_bench.engine.plan import Plan, read_plan
+from medlord_bench.engine.run_folder import locate
+from medlord_bench.engine.store import Store
 
 RUN = ("run", "--generator", "medlord@smoke", "--no-report", "--set", "generator.controlnet.steps=6")
 

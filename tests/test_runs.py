@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from medlord_bench import config
-from medlord_bench.config import RunFile, read_run_file
-from medlord_bench.errors import UserError
-from medlord_bench.plan import Plan, read_plan
-from medlord_bench.planner import build
-from medlord_bench.runs import (
+from medlord_bench.engine import resolve
+from medlord_bench.engine.plan import Plan, read_plan
+from medlord_bench.engine.planner import build
+from medlord_bench.engine.run_file import RunFile, read_run_file
+from medlord_bench.engine.run_folder import (
     find,
     locate,
     newest_finished,
@@ -24,8 +23,9 @@ from medlord_bench.runs import (
     record_provenance,
     settings_of,
 )
-from medlord_bench.store import Store
-from medlord_bench.worker import Settings, output
+from medlord_bench.engine.store import Store
+from medlord_bench.engine.worker import Settings, output
+from medlord_bench.errors import UserError
 
 SET = {"dataset.shape": (16, 16, 16), "dataset.n_train": 2, "dataset.n_val": 1, "dataset.n_test": 2}
 
@@ -41,7 +41,7 @@ def opened(tmp_path: Path) -> Callable[..., tuple[Plan, Path]]:
 
     def make(**fields: Any) -> tuple[Plan, Path]:
         file = spec(**fields)
-        plan = build(config.resolve(file))
+        plan = build(resolve.resolve(file))
         settings = Settings(store=tmp_path, device="cpu")
         return plan, open_run(Store(tmp_path), plan, file, settings)
 
@@ -82,7 +82,7 @@ def test_a_long_name_is_cut_before_the_key_that_tells_runs_apart(opened: Any) ->
 
 def test_the_run_file_in_the_folder_gives_the_same_plan(opened: Any) -> None:
     plan, folder = opened(seed=3, samples=4, conditional=False)
-    assert build(config.resolve(read_run_file(folder / "run.yaml"))) == plan
+    assert build(resolve.resolve(read_run_file(folder / "run.yaml"))) == plan
     assert read_plan(folder) == plan
 
 

@@ -2,7 +2,7 @@ import hashlib
 
 import torch
 
-from medlord_bench import seeds
+from medlord_bench.util import seeds
 
 
 def test_derived_seeds_stay_what_they_were_so_that_old_runs_can_be_repeated() -> None:

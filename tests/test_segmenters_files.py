@@ -9,8 +9,8 @@ import pytest
 
 from medlord_bench.contracts import LabelMap, Run, Segmenter, Volume
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.segmenters.files import FilesConfig, FilesSegmenter
-from medlord_bench.volumes import write_labels
+from medlord_bench.plugins.segmenters.files.segmenter import FilesConfig, FilesSegmenter
+from medlord_bench.volumes.io import write_labels
 
 NAMES = {1: "aorta", 2: "heart"}
 
@@ -50,11 +50,12 @@ def test_a_missing_map_another_grid_and_no_folder_are_errors(tmp_path: Path, run
 
 def test_masks_of_a_run_can_come_from_label_files(tmp_path: Path, run: Run) -> None:
     """`dataset.masks=files` puts the segmenter's labels on the grid, and their content into the key."""
-    from medlord_bench.config import RunFile, resolve
-    from medlord_bench.planner import build
-    from medlord_bench.steps import KINDS, Job
-    from medlord_bench.store import Store
-    from medlord_bench.volumes import write_volume
+    from medlord_bench.engine.planner import build
+    from medlord_bench.engine.resolve import resolve
+    from medlord_bench.engine.run_file import RunFile
+    from medlord_bench.engine.steps import KINDS, Job
+    from medlord_bench.engine.store import Store
+    from medlord_bench.volumes.io import write_volume
 
     rng = np.random.default_rng(0)
     affine, folder = np.diag([2.0, 2.0, 2.0, 1.0]), tmp_path / "labels"

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from medlord_bench.hashing import file_sha256
-from medlord_bench.store import Store
+from medlord_bench.engine.store import Store
 from medlord_bench.util.files import publish, write_json, write_text
+from medlord_bench.util.hashing import file_sha256
 
 
 def writer(text: str):

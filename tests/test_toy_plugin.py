@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medlord_bench.volumes import read_volume
+from medlord_bench.volumes.io import read_volume
 
 SOURCE = Path(__file__).with_name("contract") / "toy_generator"
 

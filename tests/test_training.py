@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from medlord_bench import seeds
-from medlord_bench.checkpoints import load_model, save_model
 from medlord_bench.contracts import Choice, Run
 from medlord_bench.errors import StepError, Stopped
-from medlord_bench.training import TRAINED, Horizon, Optimiser, fit
+from medlord_bench.nn.checkpoints import load_model, save_model
+from medlord_bench.nn.training import TRAINED, Horizon, Optimiser, fit
+from medlord_bench.util import seeds
 
 HORIZON = Horizon(steps=20, validate_every=5, checkpoint_every=4)
 
@@ -158,7 +158,7 @@ class Slow(Line):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seconds = [1000.0]
-    monkeypatch.setattr("medlord_bench.training.time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    monkeypatch.setattr("medlord_bench.nn.training.time", SimpleNamespace(monotonic=lambda: seconds[0]))
     return seconds
 
 

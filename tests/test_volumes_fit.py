@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medlord_bench.contracts import Grid, LabelMap, Volume
-from medlord_bench.volumes import fit, fit_labels, resample, resample_labels, restore, restore_labels
+from medlord_bench.volumes.grid import fit, fit_labels, resample, resample_labels, restore, restore_labels
 
 shapes = st.tuples(*[st.integers(1, 12)] * 3)
 

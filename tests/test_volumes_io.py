@@ -13,15 +13,8 @@ import SimpleITK as sitk
 
 from medlord_bench.contracts import LabelMap, Volume
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.volumes import (
-    check_ct,
-    check_same_grid,
-    missing_regions,
-    read_labels,
-    read_volume,
-    write_labels,
-    write_volume,
-)
+from medlord_bench.volumes.checks import check_ct, check_same_grid, missing_regions
+from medlord_bench.volumes.io import read_labels, read_volume, write_labels, write_volume
 
 SPACING = (0.8, 1.1, 2.5)
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

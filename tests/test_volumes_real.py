@@ -10,7 +10,9 @@ import pytest
 
 from medlord_bench.contracts import Grid
 from medlord_bench.errors import UserError
-from medlord_bench.volumes import check_ct, check_same_grid, fit, fit_labels, read_labels, read_volume
+from medlord_bench.volumes.checks import check_ct, check_same_grid
+from medlord_bench.volumes.grid import fit, fit_labels
+from medlord_bench.volumes.io import read_labels, read_volume
 
 IMAGES = (
     "thorax_cta/ct.nii.gz",

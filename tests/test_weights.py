@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from medlord_bench import weights
 from medlord_bench.errors import ExitCode, MissingError, UserError
-from medlord_bench.weights import WeightsFile, find
+from medlord_bench.nn import pretrained
+from medlord_bench.nn.pretrained import WeightsFile, find
 
 SPEC = WeightsFile(repo="somebody/model", file="sub/net.safetensors")
 CONTENT = b"tensors"
@@ -33,7 +33,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(weights, "download", refuse)
+    monkeypatch.setattr(pretrained, "download", refuse)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         path.write_bytes(CONTENT)
         return "c0ffee" * 6 + "abcd"
 
-    monkeypatch.setattr(weights, "download", download)
+    monkeypatch.setattr(pretrained, "download", download)
     return fetched
 
 
@@ -73,7 +73,7 @@ def test_weights_whose_lock_cannot_be_written_are_unlocked_every_time(
     def read_only(*_: object) -> None:
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(weights.os, "replace", read_only)
+    monkeypatch.setattr(pretrained.os, "replace", read_only)
     assert [find(SPEC, tmp_path, offline=True).locked for _ in range(2)] == [False, False]
     assert [file.name for file in (tmp_path / SPEC.repo / SPEC.file).parent.iterdir()] == ["net.safetensors"]
     assert find(SPEC.model_copy(update={"sha256": SHA256}), tmp_path, offline=True).locked
@@ -156,11 +156,11 @@ def test_the_hub_switched_off_is_exit_3_with_its_own_reason(tmp_path: Path, monk
 
 def test_the_folder_comes_from_the_flag_then_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDLORD_BENCH_WEIGHTS", str(tmp_path / "environment"))
-    assert weights.weights_folder(tmp_path / "flag") == tmp_path / "flag"
-    assert weights.weights_folder() == tmp_path / "environment"
+    assert pretrained.weights_folder(tmp_path / "flag") == tmp_path / "flag"
+    assert pretrained.weights_folder() == tmp_path / "environment"
     monkeypatch.delenv("MEDLORD_BENCH_WEIGHTS")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert weights.weights_folder() == tmp_path / "medlord-bench" / "weights"
+    assert pretrained.weights_folder() == tmp_path / "medlord-bench" / "weights"
 
 
 @pytest.mark.parametrize("file", ["../net.pt", "/etc/passwd", "a/../../b", ""])

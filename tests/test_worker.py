@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medlord_bench import config, steps
-from medlord_bench.config import RunFile
 from medlord_bench.contracts import Volume
+from medlord_bench.engine import resolve, steps
+from medlord_bench.engine.executors.local import LocalExecutor
+from medlord_bench.engine.plan import Plan, sample_id
+from medlord_bench.engine.planner import build
+from medlord_bench.engine.run_file import RunFile
+from medlord_bench.engine.run_folder import open_run, settings_of
+from medlord_bench.engine.runner import carry_out
+from medlord_bench.engine.steps import Job
+from medlord_bench.engine.store import Store
+from medlord_bench.engine.worker import Settings, execute, missing, output, pick_device
 from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped, UserError
-from medlord_bench.executors.local import LocalExecutor
 from medlord_bench.generators.controls.noise import Noise
-from medlord_bench.plan import Plan, sample_id
-from medlord_bench.planner import build
-from medlord_bench.progress import SilentProgress
-from medlord_bench.runner import carry_out
-from medlord_bench.runs import open_run, settings_of
-from medlord_bench.steps import Job
-from medlord_bench.stopping import Stopper
-from medlord_bench.store import Store
-from medlord_bench.worker import Settings, execute, missing, output, pick_device
+from medlord_bench.util.progress import SilentProgress
+from medlord_bench.util.stopping import Stopper
 
 SET = {"dataset.shape": (16, 16, 16), "dataset.n_train": 2, "dataset.n_val": 1, "dataset.n_test": 2}
 STEP = "samples:noise"
@@ -62,7 +62,7 @@ class Bench:
 def bench_of(tmp_path: Path) -> Callable[..., Bench]:
     def make(samples: int = 10) -> Bench:
         file = RunFile(generators=("noise",), dataset="phantom", metrics=("reconstruction",), samples=samples, set=SET)
-        plan = build(config.resolve(file))
+        plan = build(resolve.resolve(file))
         settings = Settings(store=tmp_path / "store", device="cpu")
         return Bench(plan, open_run(Store(settings.store), plan, file, settings), settings)
 
@@ -362,7 +362,7 @@ def test_under_a_limit_on_a_cpu_steps_work_in_processes_of_their_own(
     def load(kind: str, wanted: str) -> Any:
         raise Noted(wanted)
 
-    monkeypatch.setattr("medlord_bench.runner.registry.load", load)
+    monkeypatch.setattr("medlord_bench.engine.runner.registry.load", load)
     with pytest.raises(Noted, match=name):
         carry_out(ready.plan, ready.folder, ready.settings.model_copy(update={"memory_limit": limit}), Stopper())
 

@@ -21,8 +21,8 @@ from medlord_bench.contracts import (
     Stage,
     Volume,
 )
+from medlord_bench.contracts.regions import CARDIAC
 from medlord_bench.errors import UserError
-from medlord_bench.regions import CARDIAC
 
 from .base import VOLUMES, Control, ControlConfig
 from .oracle import TISSUE, Oracle

@@ -38,7 +38,7 @@ class Holdout(Control):
         if self.config.through is None:
             return hu
         from medlord_bench.contracts import Volume
-        from medlord_bench.native_grid import from_native, to_native
+        from medlord_bench.volumes.native_grid import from_native, to_native
 
         window = self.config.window or kept.hu_window
         volume = Volume(hu.clip(*window), request.grid.affine())

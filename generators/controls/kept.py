@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Cohort, Grid, LabelMap, Run, Volume
 from medlord_bench.errors import Stopped, UserError
-from medlord_bench.states import read_hu
 from medlord_bench.util.files import publish, write_json
+from medlord_bench.volumes.arrays import read_hu
 
 INDEX = "index.json"
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from medlord_bench import seeds
 from medlord_bench.contracts import DataProtocol, Failure, Request
+from medlord_bench.util import seeds
 
 from .base import Control, ControlConfig
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from medlord_bench import seeds
 from medlord_bench.contracts import (
     Capability,
     Cohort,
@@ -21,7 +20,8 @@ from medlord_bench.contracts import (
     Volume,
 )
 from medlord_bench.errors import UserError
-from medlord_bench.states import load_state, save_state
+from medlord_bench.util import seeds
+from medlord_bench.volumes.arrays import load_state, save_state
 
 
 class NoiseConfig(Frozen):

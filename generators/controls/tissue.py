@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medlord_bench import seeds
 from medlord_bench.contracts import Cohort, LabelMap, Run, Shape
 from medlord_bench.errors import Stopped, UserError
-from medlord_bench.states import load_state, save_state
+from medlord_bench.util import seeds
+from medlord_bench.volumes.arrays import load_state, save_state
 
 BODY = "body"  # the label of what is inside the skin and nothing else; then label 0 is what lies outside
 FILE = "tissue.safetensors"

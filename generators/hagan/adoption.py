@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from medlord_bench.checkpoints import load_strict, stored_models
 from medlord_bench.contracts import Run, Stage
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.hashing import file_sha256
+from medlord_bench.nn.checkpoints import load_strict, stored_models
 from medlord_bench.nn.intensity import Window
+from medlord_bench.util.hashing import file_sha256
 
 from .configs import HAGANConfig, NetConfig, Part
 from .convert import FILES, convert

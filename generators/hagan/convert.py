@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from medlord_bench.checkpoints import read_torch
 from medlord_bench.errors import UserError
+from medlord_bench.nn.checkpoints import read_torch
 
 from .configs import Part
 

@@ -50,7 +50,7 @@ class HAGAN:
 
     def native(self, grid: Grid) -> tuple[Grid, How]:
         """The cube, resized to and from."""
-        from medlord_bench.native_grid import native_grid
+        from medlord_bench.volumes.native_grid import native_grid
 
         return native_grid(grid, self.config.net.shape, "resize"), "resize"
 

@@ -9,7 +9,7 @@ import torch
 
 from medlord_bench.contracts import DataProtocol, Rehearsal, Run, Saving
 from medlord_bench.memory.rehearsal import on_host
-from medlord_bench.nn.vqgan_rehearsals import UnreadCohort, smaller_micro_batches
+from medlord_bench.nn.vqgan.rehearsals import UnreadCohort, smaller_micro_batches
 
 from .configs import STAGE, HAGANConfig
 from .networks import Generator, LatentEncoder, SlabEncoder

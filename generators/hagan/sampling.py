@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from medlord_bench.contracts import Failure, Precision, Request, Run, Shape, Volume
-from medlord_bench.native_grid import from_native, to_native
-from medlord_bench.seeds import noise
-from medlord_bench.training import autocast
+from medlord_bench.nn.training import autocast
+from medlord_bench.util.seeds import noise
+from medlord_bench.volumes.native_grid import from_native, to_native
 
 from .configs import STAGE, SamplingConfig
 from .images import from_cube, to_cube

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, softplus
 
-from medlord_bench import seeds
 from medlord_bench.contracts import Cohort, Run, Split, Stage
 from medlord_bench.errors import MissingError
-from medlord_bench.native_grid import native_grid, on_native_grid
 from medlord_bench.nn.ema import EMA
-from medlord_bench.training import Horizon, Optimiser, Stateful, autocast, fit
+from medlord_bench.nn.training import Horizon, Optimiser, Stateful, autocast, fit
+from medlord_bench.util import seeds
+from medlord_bench.volumes.native_grid import native_grid, on_native_grid
 
 from .configs import STAGE, HAGANConfig, Part
 from .images import small, to_cube

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from medlord_bench.checkpoints import load_model, load_strict, save_model
 from medlord_bench.errors import UserError
+from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
 from medlord_bench.nn.intensity import Window
 
 from .configs import NetConfig, Part

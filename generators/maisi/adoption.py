@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from medlord_bench.checkpoints import load_model, load_strict, read_torch, stored_models
 from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.hashing import file_sha256
+from medlord_bench.nn.checkpoints import load_model, load_strict, read_torch, stored_models
+from medlord_bench.nn.pretrained import WeightsFile, find
 from medlord_bench.util.files import write_json
-from medlord_bench.weights import WeightsFile, find
+from medlord_bench.util.hashing import file_sha256
 
 from .autoencoder import Autoencoder, load_autoencoder, save_autoencoder
 from .configs import Foundation, MAISIConfig

@@ -13,15 +13,15 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medlord_bench import seeds
-from medlord_bench.checkpoints import load_model, load_strict, save_model
 from medlord_bench.contracts import Cohort, Precision, Run, Shape, Split
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.memory.rehearsal import is_rehearsed
+from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
 from medlord_bench.nn.intensity import Window, scale_hu
 from medlord_bench.nn.losses import Adversary, Perceptual, check_perceptual_weights
-from medlord_bench.training import Optimiser, Stateful, autocast
-from medlord_bench.weights import weights_folder
+from medlord_bench.nn.pretrained import weights_folder
+from medlord_bench.nn.training import Optimiser, Stateful, autocast
+from medlord_bench.util import seeds
 
 from .configs import AutoencoderConfig, NetConfig
 from .unet import run_checkpointed

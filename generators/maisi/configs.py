@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from medlord_bench.contracts import BUDGET, AttentionBackend, Choice, Frozen, Precision, Selection, Shape
 from medlord_bench.errors import UserError
-from medlord_bench.nn.vqgan_config import adversary_fits
+from medlord_bench.nn.vqgan.config import adversary_fits
 
 Positive = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]

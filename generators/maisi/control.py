@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medlord_bench.checkpoints import load_model, load_strict, save_model
 from medlord_bench.contracts import AttentionBackend, Cohort, Run, Shape
+from medlord_bench.contracts.regions import members
 from medlord_bench.errors import UserError
-from medlord_bench.native_grid import labels_to_native
-from medlord_bench.regions import members
+from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
+from medlord_bench.volumes.native_grid import labels_to_native
 
 from .configs import ControlNetConfig, DiffusionConfig, Levels
 from .diffusion import ARCHITECTURE, Diffusion, read_config

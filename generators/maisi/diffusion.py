@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medlord_bench import seeds
-from medlord_bench.checkpoints import load_model, load_strict, save_model
 from medlord_bench.contracts import AttentionBackend, Precision, Run, Shape
 from medlord_bench.errors import Stopped, UserError
-from medlord_bench.seeds import noise as draw
-from medlord_bench.training import autocast
+from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
+from medlord_bench.nn.training import autocast
+from medlord_bench.util import seeds
+from medlord_bench.util.seeds import noise as draw
 
 from .configs import DiffusionConfig
 from .latent_training import LatentRecipe, Latents

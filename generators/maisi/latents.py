@@ -16,10 +16,10 @@ import torch
 
 from medlord_bench.contracts import Cohort, Run, Shape, Split, Volume
 from medlord_bench.errors import MissingError, StepError, Stopped
-from medlord_bench.native_grid import to_native
-from medlord_bench.states import load_state, save_state
-from medlord_bench.training import autocast
+from medlord_bench.nn.training import autocast
 from medlord_bench.util.files import write_json
+from medlord_bench.volumes.arrays import load_state, save_state
+from medlord_bench.volumes.native_grid import to_native
 
 from .autoencoder import Autoencoder, load_autoencoder, to_unit
 from .configs import LatentsConfig, TilingConfig

@@ -63,7 +63,7 @@ class MAISI:
 
     def native(self, grid: Grid) -> tuple[Grid, How]:
         """`MAISIConfig.grid`, resized to and from, and its HU window."""
-        from medlord_bench.native_grid import native_grid
+        from medlord_bench.volumes.native_grid import native_grid
 
         windowed = grid.model_copy(update={"hu_window": self.config.hu_window})
         return native_grid(windowed, self.config.native(grid.shape), "resize"), "resize"

@@ -11,7 +11,7 @@ import torch
 from medlord_bench.contracts import DataProtocol, Rehearsal, Run, Saving, Shape, Split
 from medlord_bench.memory.rehearsal import on_host
 from medlord_bench.nn.losses import Perceptual
-from medlord_bench.nn.vqgan_rehearsals import CASE, UnreadCohort, recomputed, smaller_micro_batches
+from medlord_bench.nn.vqgan.rehearsals import CASE, UnreadCohort, recomputed, smaller_micro_batches
 
 from .autoencoder import Autoencoder, AutoencoderRecipe, for_precision
 from .configs import DiffusionConfig, MAISIConfig, TilingConfig

@@ -12,9 +12,9 @@ from torch import nn
 
 from medlord_bench.contracts import Failure, Request, Run, Shape, Volume
 from medlord_bench.errors import UserError
-from medlord_bench.native_grid import from_native, labels_to_native, to_native
 from medlord_bench.nn.intensity import Window, unscale_hu
 from medlord_bench.nn.offload import on_device
+from medlord_bench.volumes.native_grid import from_native, labels_to_native, to_native
 
 from .autoencoder import for_precision, load_autoencoder, to_unit
 from .configs import MAISIConfig, check_grid

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medlord_bench.contracts import Cohort, Run, Stage
-from medlord_bench.native_grid import native_grid, on_native_grid
-from medlord_bench.training import Horizon, fit
+from medlord_bench.nn.training import Horizon, fit
+from medlord_bench.volumes.native_grid import native_grid, on_native_grid
 
 from .autoencoder import AutoencoderRecipe
 from .configs import AutoencoderConfig, ControlNetConfig, DiffusionConfig, MAISIConfig

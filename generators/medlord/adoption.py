@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medlord_bench.checkpoints import stored_models
 from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.hashing import file_sha256
+from medlord_bench.nn.checkpoints import stored_models
 from medlord_bench.nn.intensity import Window
-from medlord_bench.nn.vqgan import VQGAN, VQGANConfig
-from medlord_bench.nn.vqgan_training import load_autoencoder, save_autoencoder
-from medlord_bench.states import load_state
+from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
+from medlord_bench.nn.vqgan.training import load_autoencoder, save_autoencoder
 from medlord_bench.util.files import write_json
+from medlord_bench.util.hashing import file_sha256
+from medlord_bench.volumes.arrays import load_state
 
 from .conditioning import load_controlnet, save_controlnet
 from .configs import MedLoRDConfig, UNetConfig
@@ -90,7 +90,7 @@ def adopt_pretrained(
     config: MedLoRDConfig, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run
 ) -> Path:
     """The stage's published weights, from the offline folder or the hub (exit 3 where they cannot be had)."""
-    from medlord_bench.weights import WeightsFile, find
+    from medlord_bench.nn.pretrained import WeightsFile, find
 
     published = config.pretrained
     assert published is not None

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from medlord_bench.checkpoints import load_model, load_strict, save_model
 from medlord_bench.contracts import AttentionBackend, Cohort, Run
+from medlord_bench.contracts.regions import members
 from medlord_bench.errors import UserError
-from medlord_bench.regions import members
+from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
 
 from .configs import ControlNetConfig, ControlUNetConfig, UNetConfig
 from .controlnet import ControlNet, build_controlnet

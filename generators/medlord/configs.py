@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from medlord_bench.contracts import BUDGET, AttentionBackend, Choice, Frozen, NotInKey, Precision, Selection, Shape
-from medlord_bench.nn.vqgan_config import AutoencoderConfig
+from medlord_bench.nn.vqgan.config import AutoencoderConfig
 
 Positive = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]

@@ -16,10 +16,10 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from medlord_bench.checkpoints import read_torch
 from medlord_bench.errors import UserError
-from medlord_bench.nn.vqgan import VQGAN, VQGANConfig
-from medlord_bench.nn.vqgan import config_from_state as vqgan_from_state
+from medlord_bench.nn.checkpoints import read_torch
+from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
+from medlord_bench.nn.vqgan.network import config_from_state as vqgan_from_state
 
 from .configs import ControlUNetConfig, UNetConfig
 from .controlnet import build_controlnet

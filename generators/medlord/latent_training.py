@@ -14,8 +14,8 @@ from torch.nn import functional
 from medlord_bench.contracts import Run, Split
 from medlord_bench.errors import UserError
 from medlord_bench.nn.ema import EMA
-from medlord_bench.seeds import torch_rng
-from medlord_bench.training import Optimiser, Stateful, autocast
+from medlord_bench.nn.training import Optimiser, Stateful, autocast
+from medlord_bench.util.seeds import torch_rng
 
 from .configs import OptimisationConfig
 from .schedule import CosineSchedule

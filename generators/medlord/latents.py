@@ -12,11 +12,11 @@ import torch
 from medlord_bench.contracts import Cohort, Precision, Run, Shape, Split
 from medlord_bench.errors import MissingError, StepError, Stopped
 from medlord_bench.nn.intensity import scale_hu
-from medlord_bench.nn.vqgan import VQGAN
-from medlord_bench.nn.vqgan_training import hu_window, load_autoencoder
-from medlord_bench.states import load_state, save_state
-from medlord_bench.training import autocast
+from medlord_bench.nn.training import autocast
+from medlord_bench.nn.vqgan.network import VQGAN
+from medlord_bench.nn.vqgan.training import hu_window, load_autoencoder
 from medlord_bench.util.files import write_json
+from medlord_bench.volumes.arrays import load_state, save_state
 
 from .configs import LatentsConfig
 

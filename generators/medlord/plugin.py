@@ -21,7 +21,7 @@ from medlord_bench.contracts import (
     Volume,
 )
 from medlord_bench.errors import UserError
-from medlord_bench.nn.vqgan_config import AutoencoderConfig
+from medlord_bench.nn.vqgan.config import AutoencoderConfig
 
 from .configs import ControlNetConfig, DiffusionConfig, MedLoRDConfig
 from .presets import PRESETS, VARIANTS

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medlord_bench.nn.vqgan_config import PRESETS as VQGANS
+from medlord_bench.nn.vqgan.config import PRESETS as VQGANS
 
 from .configs import UNETS
 

@@ -10,8 +10,8 @@ import torch
 
 from medlord_bench.contracts import DataProtocol, Rehearsal, Run, Saving, Shape, Split
 from medlord_bench.memory.rehearsal import on_host
-from medlord_bench.nn.vqgan import VQGAN
-from medlord_bench.nn.vqgan_rehearsals import (
+from medlord_bench.nn.vqgan.network import VQGAN
+from medlord_bench.nn.vqgan.rehearsals import (
     CASE,
     UnreadCohort,
     recomputed,

@@ -12,8 +12,8 @@ from medlord_bench.contracts import Failure, Request, Run, Shape, Volume
 from medlord_bench.errors import UserError
 from medlord_bench.nn.intensity import Window, scale_hu, unscale_hu
 from medlord_bench.nn.offload import on_device
-from medlord_bench.nn.vqgan import VQGAN
-from medlord_bench.nn.vqgan_training import hu_window, load_autoencoder
+from medlord_bench.nn.vqgan.network import VQGAN
+from medlord_bench.nn.vqgan.training import hu_window, load_autoencoder
 
 from .conditioning import Control, load_controlnet, region_masks
 from .configs import LatentsConfig, SamplingConfig

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medlord_bench.contracts import Cohort, Run, Stage
-from medlord_bench.nn.vqgan_config import AutoencoderConfig
-from medlord_bench.nn.vqgan_training import AutoencoderRecipe, load_autoencoder
-from medlord_bench.training import Horizon, fit
+from medlord_bench.nn.training import Horizon, fit
+from medlord_bench.nn.vqgan.config import AutoencoderConfig
+from medlord_bench.nn.vqgan.training import AutoencoderRecipe, load_autoencoder
 
 from .conditioning import ControlNetRecipe
 from .configs import ControlNetConfig, DiffusionConfig, MedLoRDConfig

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medlord_bench.contracts import Failure, Grid, LabelMap, Run, Volume
-from medlord_bench.hashing import digest
 from medlord_bench.util.files import write_json
-from medlord_bench.volumes import write_labels, write_volume
+from medlord_bench.util.hashing import digest
+from medlord_bench.volumes.io import write_labels, write_volume
 
 from . import process
 from .mapping import MappingConfig

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from medlord_bench import seeds
 from medlord_bench.contracts import (
     Capability,
     Cohort,
@@ -27,6 +26,7 @@ from medlord_bench.contracts import (
     Volume,
 )
 from medlord_bench.errors import MissingError, StepError, UserError
+from medlord_bench.util import seeds
 
 from .mapping import MappingConfig, check_window
 from .template import GRID, files_in, words_of
@@ -151,7 +151,7 @@ class Command:
 
     def reads(self, purpose: Purpose) -> Reads:
         """The command, its declared revision and mapping, and the content of the files that it names."""
-        from medlord_bench.datasets.fingerprints import Found, fingerprint
+        from medlord_bench.volumes.fingerprints import Found, fingerprint
 
         files = files_in(self._words(purpose), self.folder)
         cases = fingerprint((Found(path.name, "", path) for path in files), {})

@@ -114,7 +114,7 @@ class Files:
 
     def reads(self, purpose: Purpose) -> Reads:
         """The files' content, which is hashed once and remembered, and the declared mapping."""
-        from medlord_bench.datasets.fingerprints import Found, fingerprint
+        from medlord_bench.volumes.fingerprints import Found, fingerprint
 
         rows = self._of(purpose)
         cases = fingerprint((Found(str(i), "", row.path) for i, row in enumerate(rows)), {})

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medlord_bench import registry
-from medlord_bench.contracts import Purpose
-from medlord_bench.datasets.cohort_files import MASK_NAME
+from medlord_bench.contracts import Purpose, registry
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.volume_names import SUFFIXES, stem_of, suffix_of
+from medlord_bench.plugins.datasets.on_disk.find import MASK_NAME
+from medlord_bench.volumes.formats import SUFFIXES, stem_of, suffix_of
 
 from .mapping import ARRAYS
 

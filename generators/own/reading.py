@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Failure, Grid, Volume
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.steps.generated import problem_of
-from medlord_bench.volume_io import read_array
-from medlord_bench.volume_names import NIFTI, suffix_of
-from medlord_bench.volumes import fit
+from medlord_bench.volumes.checks import problem_of
+from medlord_bench.volumes.formats import NIFTI, suffix_of
+from medlord_bench.volumes.grid import fit
+from medlord_bench.volumes.io import read_array
 
 from .mapping import ARRAYS, MappingConfig
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from medlord_bench.checkpoints import load_model, load_strict, read_torch, stored_models
 from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.hashing import file_sha256
-from medlord_bench.nn.vqgan import VQGAN, config_from_state
-from medlord_bench.nn.vqgan_training import KIND as AUTOENCODER
-from medlord_bench.nn.vqgan_training import hu_window, load_autoencoder, save_autoencoder
+from medlord_bench.nn.checkpoints import load_model, load_strict, read_torch, stored_models
+from medlord_bench.nn.vqgan.network import VQGAN, config_from_state
+from medlord_bench.nn.vqgan.training import KIND as AUTOENCODER
+from medlord_bench.nn.vqgan.training import hu_window, load_autoencoder, save_autoencoder
+from medlord_bench.util.hashing import file_sha256
 
 from .configs import TransformerNetConfig, VQTransConfig
 from .tokens import TokensFacts, facts_of, read_facts

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from medlord_bench.contracts import BUDGET, AttentionBackend, Frozen, NotInKey, Precision, Selection, Shape
-from medlord_bench.nn.vqgan_config import AutoencoderConfig, VQGANConfig
+from medlord_bench.nn.vqgan.config import AutoencoderConfig, VQGANConfig
 
 Positive = Annotated[int, Field(gt=0)]
 

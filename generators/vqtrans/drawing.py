@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medlord_bench import seeds
 from medlord_bench.errors import Stopped
-from medlord_bench.states import load_state, save_state
+from medlord_bench.util import seeds
+from medlord_bench.volumes.arrays import load_state, save_state
 
 from .configs import SamplingConfig
 from .transformer import Cache, Transformer

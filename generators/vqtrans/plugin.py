@@ -65,7 +65,7 @@ class VQTrans:
 
     def native(self, grid: Grid) -> tuple[Grid, How]:
         """`VQTransConfig.grid`, and `fit`."""
-        from medlord_bench.native_grid import native_grid
+        from medlord_bench.volumes.native_grid import native_grid
 
         how = self.config.fit
         return native_grid(grid, self.config.native(grid.shape), how), how

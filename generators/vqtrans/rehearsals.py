@@ -11,15 +11,9 @@ from torch import Tensor
 
 from medlord_bench.contracts import DataProtocol, Rehearsal, Run, Saving, Shape, Split
 from medlord_bench.memory.rehearsal import on_host
-from medlord_bench.native_grid import native_grid
-from medlord_bench.nn.vqgan import VQGAN
-from medlord_bench.nn.vqgan_rehearsals import (
-    CASE,
-    recomputed,
-    smaller_micro_batches,
-    smaller_tiles,
-    train_autoencoder,
-)
+from medlord_bench.nn.vqgan.network import VQGAN
+from medlord_bench.nn.vqgan.rehearsals import CASE, recomputed, smaller_micro_batches, smaller_tiles, train_autoencoder
+from medlord_bench.volumes.native_grid import native_grid
 
 from .configs import VQTransConfig
 from .drawing import draw, in_precision

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Failure, Request, Run, Shape, Volume
 from medlord_bench.errors import UserError
-from medlord_bench.hashing import digest, file_sha256
-from medlord_bench.native_grid import from_native, to_native
 from medlord_bench.nn.intensity import Window, scale_hu, unscale_hu
 from medlord_bench.nn.offload import on_device
-from medlord_bench.nn.vqgan import VQGAN
-from medlord_bench.nn.vqgan_training import hu_window, load_autoencoder
+from medlord_bench.nn.vqgan.network import VQGAN
+from medlord_bench.nn.vqgan.training import hu_window, load_autoencoder
+from medlord_bench.util.hashing import digest, file_sha256
+from medlord_bench.volumes.native_grid import from_native, to_native
 
 from .configs import VQTransConfig
 from .drawing import TokenFile, draw_saved, in_precision

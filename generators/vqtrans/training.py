@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from medlord_bench import seeds
 from medlord_bench.contracts import Cohort, Run, Split, Stage
 from medlord_bench.errors import UserError
-from medlord_bench.native_grid import native_grid, on_native_grid
 from medlord_bench.nn.ema import EMA
-from medlord_bench.nn.vqgan_config import AutoencoderConfig
-from medlord_bench.nn.vqgan_training import AutoencoderRecipe
-from medlord_bench.training import Horizon, Optimiser, Stateful, autocast, fit
+from medlord_bench.nn.training import Horizon, Optimiser, Stateful, autocast, fit
+from medlord_bench.nn.vqgan.config import AutoencoderConfig
+from medlord_bench.nn.vqgan.training import AutoencoderRecipe
+from medlord_bench.util import seeds
+from medlord_bench.volumes.native_grid import native_grid, on_native_grid
 
 from .configs import TransformerConfig, VQTransConfig
 from .tokens import SPLITS, StoredTokens, TokensFacts, encode_cohort

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from medlord_bench.checkpoints import load_model, load_strict, save_model
 from medlord_bench.contracts import Shape
 from medlord_bench.errors import UserError
 from medlord_bench.nn.attention import attention, resolve
+from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
 
 from .configs import TransformerNetConfig
 

@@ -9,7 +9,8 @@ from importlib import import_module
 
 import click
 
-from medlord_bench import __version__, registry
+from medlord_bench import __version__
+from medlord_bench.contracts import registry
 from medlord_bench.errors import ExitCode, UserError
 from medlord_bench.util.files import DISK_FULL
 

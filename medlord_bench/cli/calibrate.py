@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from medlord_bench.calibration.finding import Finding, Record, Seen, Status, versions, write
 from medlord_bench.cli.options import json_option, run_file_of, settings_of, settings_options, spec_options
 from medlord_bench.cli.run import draw, work
+from medlord_bench.contracts.calibration import Finding, Record, Seen, Status, versions, write
 from medlord_bench.errors import ExitCode
 
 WIDEST = 42  # characters of a column; what is longer pushes its own row
@@ -34,9 +34,9 @@ def calibrate(as_json: bool, **options: Any) -> None:
     options["dataset"] = options["dataset"] or "phantom"
     chosen = bool(options["metrics"])
     file, settings = run_file_of(options), settings_of(options)
-    from medlord_bench.calibration.expectations import findings
-    from medlord_bench.calibration.experiment import experiment
-    from medlord_bench.results import read_results
+    from medlord_bench.checks.calibration.expectations import findings
+    from medlord_bench.checks.calibration.experiment import experiment
+    from medlord_bench.contracts.results import read_results
 
     file, left_out = experiment(file)
     folder = work(file, settings)
@@ -62,8 +62,8 @@ def calibrate(as_json: bool, **options: Any) -> None:
 
 def _simulated(seed: int) -> list[Finding]:
     """Null p-values and interval coverage on simulated features."""
-    from medlord_bench.calibration.simulated import simulate
-    from medlord_bench.progress import make_progress
+    from medlord_bench.checks.calibration.simulated import simulate
+    from medlord_bench.util.progress import make_progress
 
     done, shown = [], 0
     with make_progress().task("simulate, per cent", 100) as task:

@@ -21,15 +21,15 @@ from medlord_bench.errors import ExitCode
 @json_option
 def check(kind: str, name: str, as_json: bool) -> None:
     """Test the plugin NAME of a KIND (generator, dataset, metric, extractor, segmenter, report) against its contract."""
-    from medlord_bench import checks, registry
-    from medlord_bench.contracts import Run
-    from medlord_bench.progress import SilentProgress
+    from medlord_bench.checks import contract
+    from medlord_bench.contracts import Run, registry
+    from medlord_bench.util.progress import SilentProgress
 
     found = []
     with tempfile.TemporaryDirectory(prefix="medlord-bench-check-") as folder:
         log = logging.getLogger("medlord_bench")
         run = Run(device="cpu", seed=0, progress=SilentProgress(), log=log, scratch=Path(folder))
-        for finding in checks.check(registry.kind_of(kind), name, run):
+        for finding in contract.check(registry.kind_of(kind), name, run):
             found.append(finding)
             if not as_json:
                 detail = f"  ({finding.detail})" if finding.detail else ""

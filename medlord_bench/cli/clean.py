@@ -22,7 +22,7 @@ def clean(store: Path, yes: bool, as_json: bool) -> None:
 
     What a killed process left half-written more than a day ago goes too.
     """
-    from medlord_bench.store import Store
+    from medlord_bench.engine.store import Store
 
     place = Store(store.resolve())
     unused = unreferenced(place)
@@ -42,8 +42,8 @@ def clean(store: Path, yes: bool, as_json: bool) -> None:
 
 def unreferenced(store: object) -> list[Path]:
     """Objects that no run's plan names, neither as a step nor as the training behind one."""
-    from medlord_bench.plan import read_plan
-    from medlord_bench.store import Store, training_names
+    from medlord_bench.engine.plan import read_plan
+    from medlord_bench.engine.store import Store, training_names
 
     assert isinstance(store, Store)
     used: set[tuple[str, str]] = set()

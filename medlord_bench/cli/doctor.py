@@ -16,11 +16,11 @@ from typing import Literal
 
 import click
 
-from medlord_bench import provenance
 from medlord_bench.cli.options import json_option, store_option
 from medlord_bench.errors import ExitCode
-from medlord_bench.provenance import Driver
-from medlord_bench.weights import ENVIRONMENT, weights_folder
+from medlord_bench.nn.pretrained import ENVIRONMENT, weights_folder
+from medlord_bench.util import provenance
+from medlord_bench.util.provenance import Driver
 
 State = Literal["ok", "warn", "fail"]
 # A torch build runs on every driver that knows its CUDA major version (minor version compatibility), so one index

@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from medlord_bench import config
 from medlord_bench.cli.options import json_option, settings_options, spec_options
 from medlord_bench.cli.run import run
+from medlord_bench.contracts import specs, validation
+from medlord_bench.engine import resolve, run_file
 from medlord_bench.errors import UserError
 
 log = logging.getLogger("medlord_bench")
@@ -46,11 +47,11 @@ def evaluate(context: click.Context, /, real: Path, synthetic: tuple[str, ...], 
     folders = named(synthetic)
     sets = list(options.pop("sets"))
     sets += [f"files:{name}.folder={json.dumps(str(folder.absolute()))}" for name, folder in folders.items()]
-    given = config.parse_sets(sets)
+    given = run_file.parse_sets(sets)
     if not {"dataset.exclude", "dataset.manifest"} & set(given):
         check_apart(real, folders.values())
     generators = tuple(f"files:{name}" for name in folders)
-    made = [config.make("generators", config.contestant(text, "folder", given)) for text in generators]
+    made = [specs.make("generators", resolve.contestant(text, "folder", given)) for text in generators]
     if not any(path.startswith("dataset.split") for path in given):
         sets.append(f"dataset.split.fractions={HALVES}")  # a manifest's column goes before it
         if "dataset.manifest" not in given:
@@ -61,8 +62,8 @@ def evaluate(context: click.Context, /, real: Path, synthetic: tuple[str, ...], 
     if not any(path == "dataset.shape" or path.startswith("dataset.patches") for path in given):
         sets.append(_shape_of(made[0]))
     if options["samples"] is None:
-        data = config.nested(config.parse_sets(sets), "dataset") | {"data_root": str(real)}
-        protocol = config.dataset(config.plugin_spec("datasets", "folder", data)).protocol
+        data = validation.nested(run_file.parse_sets(sets), "dataset") | {"data_root": str(real)}
+        protocol = specs.dataset(specs.plugin_spec("datasets", "folder", data)).protocol
         options["samples"] = max(one.available(protocol) for one in made)
     context.invoke(run, generators=generators, dataset="folder", data_root=real, sets=tuple(sets), **options)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from medlord_bench import registry
 from medlord_bench.cli.options import json_option
+from medlord_bench.contracts import registry
 from medlord_bench.errors import UserError
 
 

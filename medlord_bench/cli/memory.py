@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medlord_bench import config
 from medlord_bench.cli.options import json_option, run_file_of, spec_options
-from medlord_bench.contracts import DataProtocol, Grid
+from medlord_bench.contracts import DataProtocol, Grid, specs
+from medlord_bench.contracts.regions import CARDIAC
+from medlord_bench.engine import resolve, run_file
 from medlord_bench.errors import ExitCode, UserError
 from medlord_bench.memory.budget import ALLOCATED_FACTOR, CONTEXT_GIB, parse_gib, usable_gib
-from medlord_bench.regions import CARDIAC
 
 if TYPE_CHECKING:
-    from medlord_bench.memory.forecast import Forecast
+    from medlord_bench.engine.memory_forecast import Forecast
 
 RULE = f"needs = {ALLOCATED_FACTOR} x allocated + workspace + {CONTEXT_GIB} GiB for the context"
 PAPER_REGIONS = CARDIAC[:6]  # what the paper's ControlNet is conditioned on
@@ -45,8 +45,8 @@ def memory(grid: str | None, budget: str, batch: int, stages: Sequence[str], as_
         raise UserError("no generator: give --generator NAME (see: medlord-bench list generators)")
     size = parse_gib(budget, "--budget")
     data = _protocol(file, grid)
-    contestants = [config.contestant(text, file.dataset, file.set) for text in file.generators]
-    from medlord_bench.memory.forecast import forecast
+    contestants = [resolve.contestant(text, file.dataset, file.set) for text in file.generators]
+    from medlord_bench.engine.memory_forecast import forecast
 
     found = []
     for contestant in contestants:
@@ -61,10 +61,10 @@ def memory(grid: str | None, budget: str, batch: int, stages: Sequence[str], as_
     return ExitCode.OK if all(one.fits for one in found) else ExitCode.MEMORY
 
 
-def _protocol(file: config.RunFile, grid: str | None) -> DataProtocol:
+def _protocol(file: run_file.RunFile, grid: str | None) -> DataProtocol:
     """The data set's protocol, or one of the paper's size; `grid` over either."""
     if file.dataset:
-        data: DataProtocol = config.dataset(config.dataset_spec(file)).protocol
+        data: DataProtocol = specs.dataset(resolve.dataset_spec(file)).protocol
     else:
         data = DataProtocol(
             name="any",

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 import click
 
-from medlord_bench import config, registry
-from medlord_bench.config import RunFile
+from medlord_bench.contracts import registry, validation
+from medlord_bench.engine import run_file
+from medlord_bench.engine.run_file import RunFile
+from medlord_bench.engine.worker import Settings
 from medlord_bench.memory.budget import parse_gib
-from medlord_bench.worker import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEFAULT_STORE = "medlord-bench-store"
@@ -127,7 +128,7 @@ def settings_options(command: Command) -> Command:
 def run_file_of(options: dict[str, Any]) -> RunFile:
     """The run file with the command line on top. Takes its own options out of `options`."""
     given = {name: options.pop(name, () if name == "sets" else None) for name in SPEC_OPTIONS}
-    file = config.read_run_file(given["run_file"]) if given["run_file"] else RunFile()
+    file = run_file.read_run_file(given["run_file"]) if given["run_file"] else RunFile()
     over: dict[str, Any] = {
         name: given[name]
         for name in (
@@ -146,11 +147,11 @@ def run_file_of(options: dict[str, Any]) -> RunFile:
     }
     if over.get("weights") is not None:
         over["weights"] = over["weights"].resolve()
-    sets = file.set | config.parse_sets(given["sets"])
+    sets = file.set | run_file.parse_sets(given["sets"])
     if given["data_root"] is not None:
         sets["dataset.data_root"] = str(given["data_root"].resolve())
     merged = file.model_dump() | over | {"set": sets}
-    return config.validate(RunFile, merged, "command line")
+    return validation.validate(RunFile, merged, "command line")
 
 
 def settings_of(options: dict[str, Any]) -> Settings:
@@ -165,7 +166,7 @@ def settings_of(options: dict[str, Any]) -> Settings:
     fields["memory_limit"] = limit if limit == "auto" else parse_gib(limit)
     store = options.pop("store").resolve()
     given = {"store": store, "workers": workers, "executor": executor, **fields}
-    settings = config.validate(Settings, given, "command line")
+    settings = validation.validate(Settings, given, "command line")
     settings.export()
     return settings
 

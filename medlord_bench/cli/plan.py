@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from medlord_bench import config
 from medlord_bench.cli.options import (
     json_option,
     memory_check_option,
@@ -16,6 +15,7 @@ from medlord_bench.cli.options import (
     settings_options,
     spec_options,
 )
+from medlord_bench.engine import resolve
 from medlord_bench.errors import MemoryBudgetError
 from medlord_bench.memory.budget import DEFAULT_GIB
 
@@ -32,19 +32,19 @@ def plan(memory_check: bool, as_json: bool, **options: Any) -> None:
     """
     file = run_file_of(options)
     settings = settings_of(options)
-    from medlord_bench.planner import build
-    from medlord_bench.steps import KINDS
-    from medlord_bench.store import Store
-    from medlord_bench.worker import missing, pick_device
+    from medlord_bench.engine.planner import build
+    from medlord_bench.engine.steps import KINDS
+    from medlord_bench.engine.store import Store
+    from medlord_bench.engine.worker import missing, pick_device
 
-    planned = build(config.resolve(file))
+    planned = build(resolve.resolve(file))
     store = Store(settings.store)
     x, y, z = planned.protocol.grid.shape
     on_card = settings.memory_limit == "auto"  # a plan for a GPU may be made where there is none
     budget = DEFAULT_GIB if settings.memory_limit == "auto" else settings.memory_limit
     foreseen = {}
     if memory_check and budget is not None:
-        from medlord_bench.memory.check import foresee, refusal
+        from medlord_bench.engine.memory_check import foresee, refusal
 
         todo_steps = [step for step in planned.steps if missing(store, step)]
         device = "cuda" if on_card else pick_device(settings.device)

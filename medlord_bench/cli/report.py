@@ -18,8 +18,8 @@ def report(runs: tuple[str, ...], store: click.Path, as_json: bool) -> None:
     """Draw the report of each RUN (a folder or its name); without one, of the newest finished run."""
     from pathlib import Path
 
-    from medlord_bench.runs import locate, newest_finished
-    from medlord_bench.store import Store
+    from medlord_bench.engine.run_folder import locate, newest_finished
+    from medlord_bench.engine.store import Store
 
     place = Store(Path(str(store)).resolve())
     folders = [locate(place, name) for name in runs] or [newest_finished(place)]

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from medlord_bench import config
 from medlord_bench.cli.options import (
     json_option,
     memory_check_option,
@@ -20,11 +19,12 @@ from medlord_bench.cli.options import (
     settings_options,
     spec_options,
 )
-from medlord_bench.config import RunFile
+from medlord_bench.engine import resolve
+from medlord_bench.engine.run_file import RunFile
+from medlord_bench.engine.worker import Settings
 from medlord_bench.errors import ExitCode, Stopped, UserError
 from medlord_bench.memory.hold import limit_on
-from medlord_bench.stopping import Stopper
-from medlord_bench.worker import Settings
+from medlord_bench.util.stopping import Stopper
 
 log = logging.getLogger("medlord_bench")
 
@@ -62,22 +62,22 @@ def work(file: RunFile, settings: Settings, memory_check: bool = True) -> Path:
     """
     stopper = Stopper(settings.max_time)
     stopper.install()
-    spec = config.resolve(file)
-    from medlord_bench import runs
-    from medlord_bench.planner import build
-    from medlord_bench.runner import carry_out
-    from medlord_bench.store import Store
-    from medlord_bench.worker import missing, pick_device
+    spec = resolve.resolve(file)
+    from medlord_bench.engine import run_folder
+    from medlord_bench.engine.planner import build
+    from medlord_bench.engine.runner import carry_out
+    from medlord_bench.engine.store import Store
+    from medlord_bench.engine.worker import missing, pick_device
 
     planned = build(spec)
     device = pick_device(settings.device)
     store = Store(settings.store)
-    folder = runs.open_run(store, planned, file, settings)
-    runs.record_provenance(folder, device)
+    folder = run_folder.open_run(store, planned, file, settings)
+    run_folder.record_provenance(folder, device)
     log.info("run folder: %s", folder)
     limit = limit_on(device, settings.memory_limit)
     if memory_check and limit is not None:
-        from medlord_bench.memory.check import check
+        from medlord_bench.engine.memory_check import check
 
         log.info("looking ahead at what memory the steps need (--no-memory-check leaves it out)")
         todo = [step for step in planned.steps if missing(store, step)]
@@ -93,7 +93,7 @@ def work(file: RunFile, settings: Settings, memory_check: bool = True) -> Path:
 
 def headlines(folder: Path) -> list[str]:
     """The whole-volume scores of a run, a line each: value, interval, n, floor; then what has none, and why."""
-    from medlord_bench.results import read_results
+    from medlord_bench.contracts.results import read_results
 
     lines = []
     not_run: dict[tuple[str, str], list[str]] = {}
@@ -124,7 +124,7 @@ def headlines(folder: Path) -> list[str]:
 
 def draw(folder: Path) -> list[Path]:
     """Draw every registered report of a run folder; the page first."""
-    from medlord_bench import registry
+    from medlord_bench.contracts import registry
 
     names = sorted((entry.name for entry in registry.entries("reports")), key=lambda name: name != "page")
     return [path for name in names for path in registry.load("reports", name)().render(folder, folder / "report")]

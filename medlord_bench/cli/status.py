@@ -16,9 +16,9 @@ from medlord_bench.cli.options import json_option, store_option
 @json_option
 def status(run: str | None, store: Path, as_json: bool) -> None:
     """How far RUN is, step by step; without RUN, of the newest one."""
-    from medlord_bench.plan import read_plan
-    from medlord_bench.runs import locate, progress_of, settings_of
-    from medlord_bench.store import Store
+    from medlord_bench.engine.plan import read_plan
+    from medlord_bench.engine.run_folder import locate, progress_of, settings_of
+    from medlord_bench.engine.store import Store
 
     folder = locate(Store(store.resolve()), run)
     place = Store(settings_of(folder).store)

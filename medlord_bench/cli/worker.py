@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from medlord_bench.stopping import Stopper
+from medlord_bench.util.stopping import Stopper
 
 
 @click.command(hidden=True)
@@ -18,9 +18,9 @@ from medlord_bench.stopping import Stopper
 @click.option("--shard", default="0/1", help="i/n: the i-th of n shards.")
 def worker(run_folder: Path, step: str, shard: str) -> None:
     """Execute STEP of RUN_FOLDER."""
-    from medlord_bench.progress import PlainProgress
-    from medlord_bench.runs import settings_of
-    from medlord_bench.worker import execute
+    from medlord_bench.engine.run_folder import settings_of
+    from medlord_bench.engine.worker import execute
+    from medlord_bench.util.progress import PlainProgress
 
     stopper = Stopper()
     stopper.install()

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from medlord_bench import provenance
 from medlord_bench.memory import children
 from medlord_bench.memory.budget import GIB
+from medlord_bench.util import provenance
 
 FORECAST = "forecast.json"  # in a run folder: what was predicted before work started, by step
 CARD_24_GIB = 25.0  # a card of at most this size is, or is smaller than, one that is sold as 24 GB

@@ -14,9 +14,9 @@ from monai.losses import JukeboxLoss, PatchAdversarialLoss, PerceptualLoss
 from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 
-from medlord_bench.checkpoints import load_strict, read_torch
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.hashing import file_sha256
+from medlord_bench.nn.checkpoints import load_strict, read_torch
+from medlord_bench.util.hashing import file_sha256
 
 BACKBONE = "squeezenet1_1-b8a52dc0.pth"  # torchvision's own name: the digits begin the file's sha256
 BACKBONE_URL = f"https://download.pytorch.org/models/{BACKBONE}"

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medlord_bench.errors import UserError
-from medlord_bench.seeds import numpy_rng
 from medlord_bench.stats.arrays import Matrix, Vector, same_features
 from medlord_bench.stats.pairwise import TwoSample, two_sample
+from medlord_bench.util.seeds import numpy_rng
 
 
 def energy_distance(x: ArrayLike, y: ArrayLike, seed: int, permutations: int = 2000) -> TwoSample:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medlord_bench.seeds import numpy_rng
 from medlord_bench.stats.arrays import Rows, Vector, finite_groups
 from medlord_bench.stats.frechet import frechet_distance
+from medlord_bench.util.seeds import numpy_rng
 
 LEAST_VOLUMES = 16  # a side: halves of fewer than 8 volumes are no longer straight in 1/N
 BLOCKS = (3, 2)  # leave out a third, then a half

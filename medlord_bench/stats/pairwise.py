@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medlord_bench.errors import UserError
-from medlord_bench.seeds import numpy_rng
 from medlord_bench.stats.arrays import Matrix, Vector
 from medlord_bench.stats.intervals import jackknife
+from medlord_bench.util.seeds import numpy_rng
 
 LEAST_UNITS = 3  # a side: with one left out there must still be a pair
 BATCH = 512  # permutations at a time: bounded memory

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from medlord_bench import stats
 from medlord_bench.contracts import Item
-from medlord_bench.seeds import numpy_rng
-from medlord_bench.states import load_state
-from medlord_bench.volumes import item_reference
+from medlord_bench.util.seeds import numpy_rng
+from medlord_bench.volumes.arrays import load_state
+from medlord_bench.volumes.checks import item_reference
 
 from .overlap import UNKNOWN, voxels_of
 

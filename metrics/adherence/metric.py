@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts.results import CaseRow, Score
+from medlord_bench.contracts.segmentation import Segmentation, SegmentationConfig
 from medlord_bench.errors import UserError
-from medlord_bench.hashing import digest
-from medlord_bench.results import CaseRow, Score
-from medlord_bench.segmentation import Segmentation, SegmentationConfig
+from medlord_bench.util.hashing import digest
 
 SOURCES = (Source.CONDITIONAL, Source.REAL_TEST, Source.RECONSTRUCTIONS)
 RULES = {
@@ -77,7 +77,7 @@ class Adherence:
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """Per region DSC, NSD, HD95 and voxels on both sides: see `overlap.compare`. A case may have no mask."""
-        from medlord_bench.volumes import item_labels, item_reference
+        from medlord_bench.volumes.checks import item_labels, item_reference
 
         from .overlap import compare
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medlord_bench.contracts import LabelMap, State
-from medlord_bench.regions import members
+from medlord_bench.contracts.regions import members
 
 PERCENTILE = 95.0
 Mask = NDArray[np.bool_]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medlord_bench.contracts import Item
-from medlord_bench.results import CaseRow, Score
+from medlord_bench.contracts.results import CaseRow, Score
 
 from .cases import NAMES, Name, Pooled, Summary, Table, masks_of, pool, summarise, tabulate
 

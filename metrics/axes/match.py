@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medlord_bench import stats
-from medlord_bench.seeds import numpy_rng
+from medlord_bench.util.seeds import numpy_rng
 
 Cube = NDArray[np.float32]  # (side, side, side)
 Rows = NDArray[np.float64]  # (n, side^3)

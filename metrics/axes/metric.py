@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, model_validator
 
 from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts.results import Score
 from medlord_bench.errors import UserError
-from medlord_bench.hashing import digest
-from medlord_bench.results import Score
+from medlord_bench.util.hashing import digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ class Axes:
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """Per volume {"cube": float32 (side, side, side), mean HU}."""
-        from medlord_bench.states import read_hu
+        from medlord_bench.volumes.arrays import read_hu
 
         from .match import shrink
 
@@ -153,7 +153,7 @@ def _cubes(items: Iterable[Item]) -> list[NDArray[np.float32]]:
     """Cubes (k, side, side, side) of each patient, or of each sample."""
     import numpy as np
 
-    from medlord_bench.states import load_state
+    from medlord_bench.volumes.arrays import load_state
 
     groups: dict[str, list[NDArray[np.float32]]] = {}
     for item in items:

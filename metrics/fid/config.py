@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench import registry
-from medlord_bench.contracts import Frozen
+from medlord_bench.contracts import Frozen, registry
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Arithmetic = Literal["fixed-window", "maisi-compat"]

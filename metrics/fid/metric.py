@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
-from medlord_bench.hashing import digest
-from medlord_bench.results import Replicates, Score
+from medlord_bench.contracts.results import Replicates, Score
+from medlord_bench.util.hashing import digest
 
 from .config import METRICS, RULES, SHARES, VARIANTS, FIDConfig, note
 
@@ -44,9 +44,9 @@ class FID:
         return self.config.of_extractor()
 
     def _extractor(self) -> Any:
-        from medlord_bench import config
+        from medlord_bench.contracts import specs
 
-        return config.make("extractors", config.plugin_spec("extractors", self.config.extractor, self.plugin_config()))
+        return specs.make("extractors", specs.plugin_spec("extractors", self.config.extractor, self.plugin_config()))
 
     def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
         """The protocol's id, e.g. ``fid-fixed-window-3fa2b1c0``, and its full text."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Item
 from medlord_bench.errors import UserError
-from medlord_bench.seeds import numpy_rng
-from medlord_bench.states import load_state
+from medlord_bench.util.seeds import numpy_rng
+from medlord_bench.volumes.arrays import load_state
 
 OTHER = {"train": "test", "test": "train"}
 Rows = NDArray[np.float32]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Grid, Item, Shape
 from medlord_bench.errors import UserError
-from medlord_bench.states import load_state
+from medlord_bench.volumes.arrays import load_state
 
 from .audit import SAME, Nearest, Threshold, merged, nearest
 from .matching import Found, Matcher
@@ -18,7 +18,7 @@ from .scores import Audit, Side
 from .thumbnails import thumbnail_shape
 
 if TYPE_CHECKING:
-    from .metric import MemorisationConfig
+    from .config import MemorisationConfig
 
 Picture = NDArray[np.float32]
 

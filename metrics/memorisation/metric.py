@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, model_validator
-
-from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
-from medlord_bench.hashing import digest
-from medlord_bench.results import CaseRow, Score
+from medlord_bench.util.hashing import digest
+
+from .config import MemorisationConfig
 
 if TYPE_CHECKING:
     from .scores import Audit
@@ -33,25 +33,6 @@ RULES = {
     "threshold": "conformal: of training volumes, each left out with its patient; never above the largest allowed",
     "failed": "counted in n of the rate; a failed sample is no copy",
 }
-
-
-class MemorisationConfig(Frozen):
-    """What is compared, and what counts as a copy."""
-
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU that real and synthetic are clipped to alike")
-    cells: int = Field(40, ge=16, description="boxes along the longest axis of the small picture that is compared")
-    neighbours: int = Field(5, ge=2, description="nearest patients: the first is compared with the others")
-    rate: float = Field(0.05, gt=0, lt=1, description="share of unseen patients that may be called copies")
-    largest: float = Field(
-        1 / 3, gt=0, lt=1, description="of the threshold: a copy is three times as near to one patient as to others"
-    )
-    minimum: int = Field(8, ge=4, description="training volumes below which it is not run; fewer patients are weak")
-
-    @model_validator(mode="after")
-    def _usable(self) -> MemorisationConfig:
-        if self.hu_window[0] >= self.hu_window[1]:
-            raise ValueError("hu_window: the first value must be below the second")
-        return self
 
 
 class Memorisation:
@@ -87,7 +68,7 @@ class Memorisation:
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """{"picture": float32 (x, y, z), mean HU of boxes} of each volume; see `thumbnails`."""
-        from medlord_bench.states import read_hu
+        from medlord_bench.volumes.arrays import read_hu
 
         from .thumbnails import thumbnail
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medlord_bench import stats
-from medlord_bench.results import CaseRow, Score
+from medlord_bench.contracts.results import CaseRow, Score
 
 from .audit import SAME, Nearest, Threshold
 

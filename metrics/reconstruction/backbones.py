@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from medlord_bench.errors import UserError
-from medlord_bench.hashing import file_sha256
-from medlord_bench.weights import ENVIRONMENT, weights_folder
+from medlord_bench.nn.pretrained import ENVIRONMENT, weights_folder
+from medlord_bench.util.hashing import file_sha256
 
 Net = Literal["alex", "vgg", "squeeze"]
 FILES: dict[Net, str] = {  # torchvision's names; the digits are the first of the file's sha256

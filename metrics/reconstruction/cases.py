@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medlord_bench.contracts import Item, State
+from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
-from medlord_bench.results import CaseRow, Score
-from medlord_bench.states import load_state, read_hu
 from medlord_bench.stats import MedianInterval, median_interval
+from medlord_bench.volumes.arrays import load_state, read_hu
 
 REGIONS = ("", "body")  # the order of the numbers in a state
 Values = Mapping[str, float | None]

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
-from medlord_bench.hashing import digest
-from medlord_bench.results import CaseRow, Score
+from medlord_bench.util.hashing import digest
 
 from .backbones import FILES, Net, missing, path_of, sha256_of
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
-from medlord_bench.hashing import digest
-from medlord_bench.results import CaseRow, Score
+from medlord_bench.contracts.results import CaseRow, Score
+from medlord_bench.util.hashing import digest
 
 NEED = Need(Source.RECONSTRUCTIONS, "states")
 Name = Literal["psnr", "ms_ssim"]

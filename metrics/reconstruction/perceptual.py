@@ -97,7 +97,7 @@ def _load(backbone: torch.nn.Module, path: Path) -> None:
 
     Raises `UserError` where a tensor of `features` is missing or of another shape. The classifier is not read.
     """
-    from medlord_bench.checkpoints import load_strict, read_torch
+    from medlord_bench.nn.checkpoints import load_strict, read_torch
 
     found = read_torch(path)
     names = {name: f"features.{name.partition('.')[2]}" for name in backbone.state_dict()}

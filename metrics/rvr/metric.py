@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from pydantic import Field
-
 from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
-from medlord_bench.hashing import digest
-from medlord_bench.results import CaseRow, Replicates, Score
-from medlord_bench.segmentation import Segmentation, SegmentationConfig
+from medlord_bench.contracts.results import CaseRow, Replicates, Score
+from medlord_bench.contracts.segmentation import Segmentation
+from medlord_bench.util.hashing import digest
+
+from .config import RVRConfig
 
 SOURCES = (Source.SAMPLES, Source.REAL_TRAIN, Source.REAL_TEST)
 RULES = {
@@ -26,23 +26,6 @@ RULES = {
     "permutation of volumes and patients, each region in standard deviations of both sets together, so that it is exact",
     "floor": "the other real split against the same reference",
 }
-
-
-class RVRConfig(SegmentationConfig):
-    """What segments the volumes, and which regions are measured.
-
-    minimum: volumes (samples) or patients (real) below which distributions are not compared: with 8 the standard error
-    of a variance is already half of it. Medians and missing rates are given at any n.
-    """
-
-    minimum: int = Field(8, ge=4, description="volumes on each side below which distributions are not compared")
-    permutations: int = Field(2000, ge=99, description="of the test of rvr_joint")
-    seed: int = Field(0, description="of permutations and subsets; one for all generators")
-
-    def for_data(self, data: DataProtocol) -> RVRConfig:
-        """What was left open, from the data set's protocol."""
-        regions = data.rvr_regions if self.regions is None else self.regions
-        return self.model_copy(update={"segmenter": self.segmenter or data.segmenter, "regions": regions})
 
 
 class RVR:
@@ -84,7 +67,7 @@ class RVR:
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """Voxels of each region, of the grid, and the size of one: see `volumes.count`."""
-        from medlord_bench.volumes import item_labels
+        from medlord_bench.volumes.checks import item_labels
 
         from .volumes import count
 

@@ -10,14 +10,14 @@ import numpy as np
 
 from medlord_bench import stats
 from medlord_bench.contracts import Item
-from medlord_bench.results import CaseRow, Replicates, Score
-from medlord_bench.seeds import numpy_rng
+from medlord_bench.contracts.results import CaseRow, Replicates, Score
+from medlord_bench.util.seeds import numpy_rng
 
 from .distances import joint, variance_ratio, wasserstein
 from .volumes import Vector, Volumes
 
 if TYPE_CHECKING:
-    from .metric import RVRConfig
+    from .config import RVRConfig
 
 Common = Mapping[str, Any]
 SPLITS = ("train", "test")

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medlord_bench.contracts import Item, LabelMap, State
-from medlord_bench.regions import members
-from medlord_bench.states import load_state
+from medlord_bench.contracts.regions import members
+from medlord_bench.volumes.arrays import load_state
 
 Vector = NDArray[np.float64]
 UNKNOWN = -1  # in place of a number of voxels: the label map has no label of that region

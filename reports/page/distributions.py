@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from medlord_bench.results import CaseRow
+from medlord_bench.contracts.results import CaseRow
 
 from .curves import DARK, LIGHT
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from medlord_bench.comparisons import Comparison
-from medlord_bench.results import Score
+from medlord_bench.contracts.results import Score
+from medlord_bench.engine.comparisons import Comparison
 
 REFERENCES = ("test", "train", "val")
 MISSING = "rvr_missing"  # shown as the regions that it is of

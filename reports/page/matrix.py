@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from medlord_bench.results import CaseRow, Score
+from medlord_bench.contracts.results import CaseRow, Score
 
 FIRST = ("rvr", "rvr_missing", "dsc")  # the quantities to read first; the others fold away
 PLANES = ("axial", "coronal", "sagittal")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medlord_bench.results import Score
+from medlord_bench.contracts.results import Score
 
 MEANINGS = {
     "fid": "Squared Fréchet distance between slice features of samples and real volumes: look and variety in one number.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .montage import MontageRow, draw_montage
 
 if TYPE_CHECKING:
-    from medlord_bench.results import CaseRow, Score
+    from medlord_bench.contracts.results import CaseRow, Score
 
     from .figures import FigureFolder
     from .run_folder import RunFolder

@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from medlord_bench import comparisons
-from medlord_bench.calibration.finding import FILE, Record
-from medlord_bench.comparisons import ComparisonsFile
-from medlord_bench.config import read_json
+from medlord_bench.contracts.calibration import FILE, Record
+from medlord_bench.contracts.results import CaseRow, ResultsFile, read_results
+from medlord_bench.contracts.validation import read_json
+from medlord_bench.engine import comparisons
+from medlord_bench.engine.comparisons import ComparisonsFile
 from medlord_bench.errors import UserError
-from medlord_bench.results import CaseRow, ResultsFile, read_results
 
 from .efforts import Effort, budget, efforts
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from medlord_bench.contracts.results import CaseRow, ResultsFile, Score
 from medlord_bench.errors import UserError
-from medlord_bench.results import CaseRow, ResultsFile, Score
 
 from .glance import Glance, order_of, overview
 from .matrix import PLANES, Matrix, is_regional, matrices

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medlord_bench.comparisons import Comparison, ComparisonsFile
+from medlord_bench.engine.comparisons import Comparison, ComparisonsFile
 
 SHOWN = 6  # comparisons that stand open; more fold away, quantity by quantity
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from medlord_bench.results import Score
+from medlord_bench.contracts.results import Score
 
 SHOWN = 8  # warnings that stand open
 LISTED = 6  # different texts of one contestant and quantity

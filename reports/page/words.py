@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medlord_bench.results import Score
+from medlord_bench.contracts.results import Score
 
 from .meanings import meaning
 

@@ -20,8 +20,8 @@ def swapped(labels, regions, spacing):
 volumes.count = swapped
 """
 SKIP_WINDOW = """
-from medlord_bench.extractors import slices
-from medlord_bench.extractors.imagenet import ImageNetExtractor
+from medlord_bench.plugins.extractors import slices
+from medlord_bench.plugins.extractors.imagenet.extractor import ImageNetExtractor
 ImageNetExtractor.version += 1
 import torch
 torch.Tensor.clamp_ = lambda self, low, high: self

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from medlord_bench import registry
-from medlord_bench.calibration.expectations import findings
-from medlord_bench.calibration.experiment import CONTROLS, REGIONS, experiment
-from medlord_bench.calibration.finding import Finding, Seen
-from medlord_bench.config import RunFile
-from medlord_bench.results import ResultsFile, Score
+from medlord_bench.checks.calibration.expectations import findings
+from medlord_bench.checks.calibration.experiment import CONTROLS, REGIONS, experiment
+from medlord_bench.contracts import registry
+from medlord_bench.contracts.calibration import Finding, Seen
+from medlord_bench.contracts.results import ResultsFile, Score
+from medlord_bench.engine.run_file import RunFile
 
 Key = tuple[str, str, str, str]
 FID = {"holdout": 20.0, "copycat": 21.0, "noise": 300.0, "mode-collapse": 90.0, "flip": 150.0}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from medlord_bench import stats
-from medlord_bench.calibration import simulated
-from medlord_bench.calibration.simulated import CHECKS, COVERAGE, DIFFERENT, Sets, Simulated, simulate
+from medlord_bench.checks.calibration import simulated
+from medlord_bench.checks.calibration.simulated import CHECKS, COVERAGE, DIFFERENT, Sets, Simulated, simulate
 
 FEW = 60
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from medlord_bench import provenance
 from medlord_bench.cli import doctor as module
-from medlord_bench.provenance import Driver, nvidia_driver
+from medlord_bench.util import provenance
+from medlord_bench.util.provenance import Driver, nvidia_driver
 
 HEADER = """
 +-----------------------------------------------------------------------------------------+

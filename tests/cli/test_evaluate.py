@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from medlord_bench.cli.evaluate import named
-from medlord_bench.datasets.phantom import PhantomConfig, PhantomDataset
 from medlord_bench.errors import UserError
-from medlord_bench.volumes import write_volume
+from medlord_bench.plugins.datasets.phantom.dataset import PhantomConfig, PhantomDataset
+from medlord_bench.volumes.io import write_volume
 
 PATIENTS, SAMPLES = 6, 5
 QUICK = ("--metric", "reconstruction", "--no-report")
@@ -83,7 +83,7 @@ def test_two_folders_are_measured_against_all_real_images(bench: Any, folders: P
 
 def test_the_samples_in_the_store_are_the_files(bench: Any, folders: Path, tmp_path: Path) -> None:
     """To the voxel: the real images' window is applied, and nothing else."""
-    from medlord_bench.volumes import read_volume
+    from medlord_bench.volumes.io import read_volume
 
     done = bench("evaluate", "--real", folders / "real", "--synthetic", folders / "ours", *QUICK, "--store", tmp_path)
     assert done.code == 0, done.err

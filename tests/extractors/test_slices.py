@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from medlord_bench.extractors import slices
-from medlord_bench.extractors.slices import View, ahead, chunks
+from medlord_bench.plugins.extractors import slices
+from medlord_bench.plugins.extractors.slices import View, ahead, chunks
 
 
 @pytest.mark.parametrize(("depth", "count"), [(10, 3), (64, 32), (48, 32), (5, 9), (1, 1)])

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medlord_bench import seeds
-from medlord_bench.config import contestant, make
 from medlord_bench.contracts import DataProtocol, Failure, Generator, Grid, LabelMap, Request, Run, Volume
+from medlord_bench.contracts.specs import make
+from medlord_bench.engine.keys import decides
+from medlord_bench.engine.resolve import contestant
 from medlord_bench.errors import MemoryBudgetError, MissingError, StepError, Stopped, UserError
 from medlord_bench.generators.own.command import Command
 from medlord_bench.generators.own.template import files_in, filled, words_of
-from medlord_bench.keys import decides
+from medlord_bench.util import seeds
 
 SHAPE = (12, 10, 8)
 GRID = Grid(shape=SHAPE, hu_window=(-1000, 1000))

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from medlord_bench import registry, seeds
-from medlord_bench.checks import Check, check
-from medlord_bench.checks.common import phantom
-from medlord_bench.cohort import StoredCohort
-from medlord_bench.config import contestant, make
-from medlord_bench.contracts import DataProtocol, Grid, LabelMap, Request, Run, Volume
+from medlord_bench.checks.contract import Check, check
+from medlord_bench.checks.contract.common import phantom
+from medlord_bench.contracts import DataProtocol, Grid, LabelMap, Request, Run, Volume, registry
+from medlord_bench.contracts.specs import make
+from medlord_bench.engine.prepared import StoredCohort
+from medlord_bench.engine.resolve import contestant
 from medlord_bench.errors import Stopped, UserError
 from medlord_bench.generators.controls.tissue import Tissue, measure, painted_over
 from medlord_bench.stats import frechet_distance
+from medlord_bench.util import seeds
 
 NAMES = ("copycat", "blur", "hu-shift", "drop-region", "mode-collapse", "oracle", "holdout", "implant")
 HOLDOUT = ("blur", "hu-shift", "drop-region", "holdout", "implant")
@@ -30,7 +31,7 @@ N_VAL = 3
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> StoredCohort:
     import logging
 
-    from medlord_bench.progress import SilentProgress
+    from medlord_bench.util.progress import SilentProgress
 
     scratch = tmp_path_factory.mktemp("controls")
     run = Run(device="cpu", seed=0, progress=SilentProgress(), log=logging.getLogger("test"), scratch=scratch)
@@ -71,7 +72,9 @@ def real(cohort: StoredCohort, split: Any) -> list[Any]:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_control_holds_its_contract(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     # What importing costs is tested for all plugins at once in test_architecture.py.
-    monkeypatch.setattr("medlord_bench.checks.generators.imports_nothing_heavy", lambda *_: Check("imports", True))
+    monkeypatch.setattr(
+        "medlord_bench.checks.contract.generators.imports_nothing_heavy", lambda *_: Check("imports", True)
+    )
     found = [one for one in check("generators", name, run) if not one.ok]
     assert found == []
 

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medlord_bench.config import Contestant, contestant, make
 from medlord_bench.contracts import DataProtocol, Failure, Generator, Grid, LabelMap, Purpose, Request, Run, Volume
+from medlord_bench.contracts.specs import Contestant, make
+from medlord_bench.engine.keys import decides
+from medlord_bench.engine.resolve import contestant
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.generators.own.files import Files
 from medlord_bench.generators.own.manifest import natural
 from medlord_bench.generators.own.reading import shape_of
-from medlord_bench.keys import decides
-from medlord_bench.volumes import read_volume, write_volume
+from medlord_bench.volumes.io import read_volume, write_volume
 
 SHAPE = (12, 10, 8)
 

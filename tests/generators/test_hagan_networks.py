@@ -204,7 +204,7 @@ def test_a_cube_is_the_array_that_simpleitk_reads(tmp_path: Path) -> None:
     import SimpleITK as sitk
 
     from medlord_bench.contracts import Volume
-    from medlord_bench.volumes import write_volume
+    from medlord_bench.volumes.io import write_volume
 
     hu = np.random.default_rng(0).integers(-1000, 600, (3, 4, 5)).astype(np.int16)
     write_volume(tmp_path / "x.nii.gz", Volume(hu, np.eye(4)))

@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from medlord_bench import config as configs
-from medlord_bench.checks.common import phantom
-from medlord_bench.cohort import StoredCohort
-from medlord_bench.config import merged
+from medlord_bench.checks.contract.common import phantom
 from medlord_bench.contracts import DataProtocol, Failure, Grid, Request, Run, Volume
+from medlord_bench.contracts.validation import merged
+from medlord_bench.engine import resolve
+from medlord_bench.engine.keys import decides
+from medlord_bench.engine.memory_forecast import forecast
+from medlord_bench.engine.prepared import StoredCohort
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.generators.hagan.configs import HAGANConfig
 from medlord_bench.generators.hagan.plugin import HAGAN
 from medlord_bench.generators.hagan.presets import PRESETS, VARIANTS
 from medlord_bench.generators.hagan.training import GANRecipe
 from medlord_bench.generators.hagan.weights import load_gan, save_gan
-from medlord_bench.keys import decides
 from medlord_bench.memory.budget import usable_gib
-from medlord_bench.memory.forecast import forecast
-from medlord_bench.native_grid import NativeCohort
-from medlord_bench.progress import SilentProgress
+from medlord_bench.util.progress import SilentProgress
+from medlord_bench.volumes.native_grid import NativeCohort
 
 
 def plugin(*over: Mapping[str, Any], preset: str = "smoke") -> HAGAN:
@@ -334,7 +334,7 @@ def test_every_stage_of_24gb_fits() -> None:
         counts={"train": 1, "val": 1, "test": 1},
         masks="none",
     )
-    told = list(forecast(configs.contestant("hagan@24gb", None, {}), data, 24.0))
+    told = list(forecast(resolve.contestant("hagan@24gb", None, {}), data, 24.0))
     assert [one.name for one in told] == ["train GAN", "sample", "reconstruct"]
     for one in told:
         assert one.need is not None, one.reason
@@ -353,7 +353,7 @@ def test_predicted_peaks_agree_with_the_prototypes() -> None:
         counts={"train": 1, "val": 1, "test": 1},
         masks="none",
     )
-    train, sample, _ = forecast(configs.contestant("hagan@24gb", None, {"hagan.training.ema_decay": 0.0}), data, None)
+    train, sample, _ = forecast(resolve.contestant("hagan@24gb", None, {"hagan.training.ema_decay": 0.0}), data, None)
     assert train.need is not None and sample.need is not None
     assert train.need.allocated == pytest.approx(5.9, rel=0.1)
     assert sample.need.allocated == pytest.approx(2.5, rel=0.02)

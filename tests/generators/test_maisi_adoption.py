@@ -12,8 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from medlord_bench.config import merged
 from medlord_bench.contracts import DataProtocol, Grid, Run, Split
+from medlord_bench.contracts.validation import merged
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.generators.maisi.adoption import LICENCE, UPSTREAM_LABELS, find_weights
 from medlord_bench.generators.maisi.autoencoder import Autoencoder

@@ -15,7 +15,6 @@ from monai.apps.generation.maisi.networks.autoencoderkl_maisi import Autoencoder
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from medlord_bench.checkpoints import load_model
 from medlord_bench.contracts import DataProtocol, Grid, Run, Split
 from medlord_bench.errors import MissingError, Stopped, UserError
 from medlord_bench.generators.maisi.autoencoder import (
@@ -28,8 +27,9 @@ from medlord_bench.generators.maisi.autoencoder import (
     to_unit,
 )
 from medlord_bench.generators.maisi.configs import AutoencoderConfig, NetConfig
-from medlord_bench.seeds import noise
-from medlord_bench.training import Horizon, fit
+from medlord_bench.nn.checkpoints import load_model
+from medlord_bench.nn.training import Horizon, fit
+from medlord_bench.util.seeds import noise
 
 SMALL = NetConfig(channels=(4, 8, 8), num_res_blocks=1, norm_num_groups=4)
 WINDOW = (-1000, 1000)

@@ -20,8 +20,8 @@ from medlord_bench.generators.maisi.control import ControlNetRecipe, load_contro
 from medlord_bench.generators.maisi.diffusion import Diffusion, DiffusionRecipe, load_diffusion, sample_latents
 from medlord_bench.generators.maisi.schedule import make_schedule
 from medlord_bench.generators.maisi.unet import bit_planes, build_unet
-from medlord_bench.seeds import noise
-from medlord_bench.training import Horizon, fit
+from medlord_bench.nn.training import Horizon, fit
+from medlord_bench.util.seeds import noise
 
 NET = UNetConfig(
     channels=(16, 16),

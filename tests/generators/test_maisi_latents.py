@@ -23,8 +23,8 @@ from medlord_bench.generators.maisi.configs import LatentsConfig, NetConfig, Til
 from medlord_bench.generators.maisi.latents import StoredLatents, decode, encode, encode_cohort, latent_facts
 from medlord_bench.generators.maisi.spacing import spacing_on
 from medlord_bench.generators.maisi.tiles import blended, importance, starts
-from medlord_bench.seeds import noise, numpy_rng
-from medlord_bench.states import load_state
+from medlord_bench.util.seeds import noise, numpy_rng
+from medlord_bench.volumes.arrays import load_state
 
 NET = NetConfig(channels=(4, 4, 8), num_res_blocks=1, norm_num_groups=4)
 WINDOW = (-1000, 1000)

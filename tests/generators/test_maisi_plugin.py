@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from medlord_bench.config import merged
 from medlord_bench.contracts import DataProtocol, Grid, Purpose, Run, Shape
+from medlord_bench.contracts.validation import merged
+from medlord_bench.engine.keys import decides
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.generators.maisi.adoption import LICENCE
 from medlord_bench.generators.maisi.autoencoder import Autoencoder, load_autoencoder
 from medlord_bench.generators.maisi.configs import Foundation, MAISIConfig
 from medlord_bench.generators.maisi.plugin import MAISI
 from medlord_bench.generators.maisi.presets import PRESETS, TINY_NET, VARIANTS
-from medlord_bench.hashing import file_sha256
-from medlord_bench.keys import decides
+from medlord_bench.util.hashing import file_sha256
 
 PURPOSES: tuple[Purpose, ...] = ("sample", "sample-conditional", "reconstruct")
 CONTESTANTS = [(preset, variant) for preset in PRESETS for variant in ("", *VARIANTS)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from medlord_bench import config
 from medlord_bench.contracts import DataProtocol, Grid
-from medlord_bench.memory.forecast import forecast
+from medlord_bench.engine import resolve
+from medlord_bench.engine.memory_forecast import forecast
 
 
 def test_every_stretch_of_the_ddpm_is_predictable() -> None:
@@ -14,7 +14,7 @@ def test_every_stretch_of_the_ddpm_is_predictable() -> None:
     )  # fmt: skip
     found = {
         one.name: one.need
-        for one in forecast(config.contestant("maisi:ddpm@smoke", "", {}), protocol, 24.0, device="cpu")
+        for one in forecast(resolve.contestant("maisi:ddpm@smoke", "", {}), protocol, 24.0, device="cpu")
     }
     assert set(found) == {
         "train autoencoder", "encode", "train diffusion", "sample", "decode", "train ControlNet", "sample to masks",

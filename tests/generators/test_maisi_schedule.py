@@ -11,7 +11,7 @@ from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, RFlowSchedul
 from medlord_bench.errors import UserError
 from medlord_bench.generators.maisi.configs import DiffusionConfig
 from medlord_bench.generators.maisi.schedule import NoiseSchedule, RectifiedFlow, ScaledLinear, make_schedule
-from medlord_bench.seeds import noise
+from medlord_bench.util.seeds import noise
 
 T = 1000
 PAPER_VOXELS = 128 * 128 * 32  # latents of 512 x 512 x 128

@@ -12,15 +12,8 @@ from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import Diff
 from pydantic import ValidationError
 
 from medlord_bench.generators.maisi.configs import ControlNetConfig, DiffusionConfig, UNetConfig
-from medlord_bench.generators.maisi.unet import (
-    ControlNet,
-    UNet,
-    bit_planes,
-    build_controlnet,
-    build_unet,
-    copy_encoder,
-)
-from medlord_bench.seeds import noise
+from medlord_bench.generators.maisi.unet import ControlNet, UNet, bit_planes, build_controlnet, build_unet, copy_encoder
+from medlord_bench.util.seeds import noise
 
 NET = UNetConfig(
     channels=(16, 32),

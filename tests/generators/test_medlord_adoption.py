@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 import torch
 
-from medlord_bench.checks.common import phantom
+from medlord_bench.checks.contract.common import phantom
 from medlord_bench.cli import main
-from medlord_bench.cohort import StoredCohort
 from medlord_bench.contracts import Request, Run
+from medlord_bench.contracts.regions import CARDIAC
+from medlord_bench.engine.prepared import StoredCohort
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.generators.medlord.adoption import UPSTREAM_REGIONS, find_weights
 from medlord_bench.generators.medlord.configs import MedLoRDConfig
 from medlord_bench.generators.medlord.plugin import MedLoRD
-from medlord_bench.regions import CARDIAC
-from medlord_bench.states import load_state
+from medlord_bench.volumes.arrays import load_state
 
 PHANTOM = ["--set", "dataset.shape=32,32,16", "--set", "dataset.n_train=2", "--set", "dataset.n_val=1"]
 PHANTOM += ["--set", "dataset.n_test=1", "--metric", "reconstruction", "--no-report", "--dataset", "phantom"]

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from medlord_bench.checkpoints import load_strict
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.generators.medlord.configs import UNETS, ControlUNetConfig, UNetConfig
 from medlord_bench.generators.medlord.controlnet import build_controlnet
 from medlord_bench.generators.medlord.convert import Unstored, convert_upstream
 from medlord_bench.generators.medlord.unet import build_unet
-from medlord_bench.nn.vqgan import VQGAN
+from medlord_bench.nn.checkpoints import load_strict
+from medlord_bench.nn.vqgan.network import VQGAN
 
 SMALL: dict[str, Any] = {"channels": (32, 64), "attends": (False, True), "res_blocks": 1}
 SMALL_UNSTORED = Unstored(head_channels=16, norm_num_groups=8)

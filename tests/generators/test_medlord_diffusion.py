@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from medlord_bench.checkpoints import load_model
 from medlord_bench.contracts import DataProtocol, Grid, Run, Split
 from medlord_bench.errors import MissingError, Stopped, UserError
 from medlord_bench.generators.medlord.conditioning import ControlNetRecipe, load_controlnet, region_masks
@@ -27,8 +26,9 @@ from medlord_bench.generators.medlord.diffusion import (
 )
 from medlord_bench.generators.medlord.schedule import CosineSchedule
 from medlord_bench.generators.medlord.unet import build_unet
-from medlord_bench.seeds import noise
-from medlord_bench.training import Horizon, fit
+from medlord_bench.nn.checkpoints import load_model
+from medlord_bench.nn.training import Horizon, fit
+from medlord_bench.util.seeds import noise
 
 NET = UNetConfig(**UNETS["tiny"])
 SHAPE = (4, 4, 2)

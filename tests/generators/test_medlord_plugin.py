@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from medlord_bench.checks.common import phantom
-from medlord_bench.cohort import StoredCohort
-from medlord_bench.config import merged
+from medlord_bench.checks.contract.common import phantom
 from medlord_bench.contracts import DataProtocol, Grid, Purpose, Request, Run, Volume
+from medlord_bench.contracts.validation import merged
+from medlord_bench.engine.keys import decides
+from medlord_bench.engine.prepared import StoredCohort
 from medlord_bench.errors import UserError
 from medlord_bench.generators.medlord.configs import MedLoRDConfig
 from medlord_bench.generators.medlord.plugin import MedLoRD
 from medlord_bench.generators.medlord.presets import PRESETS, VARIANTS
-from medlord_bench.keys import decides
-from medlord_bench.progress import SilentProgress
-from medlord_bench.states import load_state
+from medlord_bench.util.progress import SilentProgress
+from medlord_bench.volumes.arrays import load_state
 
 # Codes forgotten fast enough to be moved onto data within six steps: else one code serves all, and hides what is before.
 SPREAD = {"autoencoder": {"net": {"decay": 0.2}}}
@@ -200,7 +200,7 @@ def _sampled(generator: MedLoRD, weights: Mapping[str, Path], cohort: StoredCoho
 def test_latents_are_codes_only_after_quantisation_and_both_train_and_sample(
     trained: Trained, cohort: StoredCohort, context: Run
 ) -> None:
-    from medlord_bench.checkpoints import load_model
+    from medlord_bench.nn.checkpoints import load_model
 
     generator, weights = trained
     _, tensors = load_model(weights["autoencoder"], "medlord.autoencoder")

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from medlord_bench import config
-from medlord_bench.contracts import DataProtocol, Grid, Shape
+from medlord_bench.contracts import DataProtocol, Grid, Shape, specs, validation
+from medlord_bench.contracts.regions import CARDIAC
+from medlord_bench.engine import resolve
+from medlord_bench.engine.memory_forecast import Forecast, Need, forecast
 from medlord_bench.generators.medlord.configs import MedLoRDConfig
 from medlord_bench.generators.medlord.rehearsals import rehearsals, savings
 from medlord_bench.memory.budget import usable_gib
-from medlord_bench.memory.forecast import Forecast, Need, forecast
-from medlord_bench.regions import CARDIAC
 
 FULL = (512, 512, 256)
 WITHIN = 0.02
@@ -38,7 +38,7 @@ def protocol(shape: Shape = FULL, regions: tuple[str, ...] = CARDIAC[:6]) -> Dat
 def told(text: str, *stages: str, shape: Shape = FULL, budget: float | None = 24.0, **sets: Any) -> list[Forecast]:
     """sets: autoencoder__batch=1 is --set medlord.autoencoder.batch=1."""
     over = {f"medlord.{name.replace('__', '.')}": value for name, value in sets.items()}
-    return list(forecast(config.contestant(text, None, over), protocol(shape), budget, stages=stages))
+    return list(forecast(resolve.contestant(text, None, over), protocol(shape), budget, stages=stages))
 
 
 @cache
@@ -188,7 +188,7 @@ def test_a_grid_of_another_size_scales() -> None:
 
 
 def names(text: str, regions: tuple[str, ...] = CARDIAC[:6]) -> list[str]:
-    plugin = config.make("generators", config.contestant(text, None, {}))
+    plugin = specs.make("generators", resolve.contestant(text, None, {}))
     return [rehearsal.name for rehearsal in plugin.rehearsals(protocol(regions=regions))]
 
 
@@ -202,14 +202,14 @@ def test_only_what_will_be_done_is_rehearsed() -> None:
 def test_every_saving_is_a_setting_that_the_configuration_takes_and_that_changes_it() -> None:
     default = MedLoRDConfig().model_dump()
     explicit = MedLoRDConfig.model_validate(
-        config.merged(default, {"diffusion": {"net": {"attention": "math"}}, "sampling": {"attention": "math"}})
+        validation.merged(default, {"diffusion": {"net": {"attention": "math"}}, "sampling": {"attention": "math"}})
     )
     seen = 0
     for during in {rehearsal.during for rehearsal in rehearsals(explicit, protocol())}:
         for saving in savings(explicit, during):
-            changed = config.merged(
+            changed = validation.merged(
                 explicit.model_dump(),
-                config.nested({f"medlord.{path}": value for path, value in saving.sets.items()}, "medlord"),
+                validation.nested({f"medlord.{path}": value for path, value in saving.sets.items()}, "medlord"),
             )
             assert MedLoRDConfig.model_validate(changed) != explicit, saving
             seen += 1
@@ -217,7 +217,7 @@ def test_every_saving_is_a_setting_that_the_configuration_takes_and_that_changes
 
 
 def test_a_saving_that_is_in_force_already_is_not_offered_again() -> None:
-    at_the_end = config.make("generators", config.contestant("medlord@24gb", None, {})).config
+    at_the_end = specs.make("generators", resolve.contestant("medlord@24gb", None, {})).config
     for during in ("latents", "sample", "reconstruct"):
         assert (256, 256, 128) not in [
             value for saving in savings(at_the_end, during) for value in saving.sets.values()

@@ -10,7 +10,7 @@ from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 
 from medlord_bench.errors import UserError
 from medlord_bench.generators.medlord.schedule import CosineSchedule
-from medlord_bench.seeds import noise
+from medlord_bench.util.seeds import noise
 
 T = 300
 

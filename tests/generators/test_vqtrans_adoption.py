@@ -13,16 +13,16 @@ import pytest
 import torch
 from monai.networks.nets import VQVAE, DecoderOnlyTransformer
 
-from medlord_bench.checks.common import phantom
-from medlord_bench.cohort import StoredCohort
+from medlord_bench.checks.contract.common import phantom
 from medlord_bench.contracts import Request, Run, Volume
+from medlord_bench.engine.prepared import StoredCohort
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.generators.vqtrans.configs import VQTransConfig
 from medlord_bench.generators.vqtrans.plugin import VQTrans
 from medlord_bench.generators.vqtrans.presets import PRESETS
 from medlord_bench.generators.vqtrans.transformer import load_transformer
 from medlord_bench.nn.intensity import scale_hu
-from medlord_bench.progress import SilentProgress
+from medlord_bench.util.progress import SilentProgress
 
 CODES, LENGTH = 20, 4 * 4 * 2  # 8 times smaller a side
 

@@ -14,12 +14,12 @@ from monai.utils.ordering import Ordering
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medlord_bench import seeds
 from medlord_bench.errors import Stopped
 from medlord_bench.generators.vqtrans import drawing
 from medlord_bench.generators.vqtrans.configs import SamplingConfig, TransformerNetConfig
 from medlord_bench.generators.vqtrans.drawing import TokenFile, choose, draw, draw_saved, gumbel, in_precision
 from medlord_bench.generators.vqtrans.transformer import Transformer
+from medlord_bench.util import seeds
 
 CODES, LENGTH = 24, 60
 NOTHING = torch.zeros(1, 0, dtype=torch.int64)

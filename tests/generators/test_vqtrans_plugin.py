@@ -14,22 +14,22 @@ import numpy as np
 import pytest
 import torch
 
-from medlord_bench.checks.common import phantom
-from medlord_bench.cohort import StoredCohort
-from medlord_bench.config import merged
+from medlord_bench.checks.contract.common import phantom
 from medlord_bench.contracts import DataProtocol, Grid, Purpose, Request, Run, Volume
+from medlord_bench.contracts.validation import merged
+from medlord_bench.engine.keys import decides
+from medlord_bench.engine.prepared import StoredCohort
 from medlord_bench.errors import Stopped, UserError
 from medlord_bench.generators.vqtrans.configs import VQTransConfig
 from medlord_bench.generators.vqtrans.plugin import VQTrans
 from medlord_bench.generators.vqtrans.presets import PRESETS, VARIANTS
 from medlord_bench.generators.vqtrans.tokens import token_shape
-from medlord_bench.hashing import file_sha256
-from medlord_bench.keys import decides
-from medlord_bench.native_grid import NativeCohort, from_native, native_grid, to_native
 from medlord_bench.nn.intensity import scale_hu
-from medlord_bench.nn.vqgan_training import load_autoencoder
-from medlord_bench.progress import SilentProgress
-from medlord_bench.states import load_state
+from medlord_bench.nn.vqgan.training import load_autoencoder
+from medlord_bench.util.hashing import file_sha256
+from medlord_bench.util.progress import SilentProgress
+from medlord_bench.volumes.arrays import load_state
+from medlord_bench.volumes.native_grid import NativeCohort, from_native, native_grid, to_native
 
 PURPOSES: tuple[Purpose, ...] = ("sample", "reconstruct")
 CONTESTANTS = [(preset, variant) for preset in PRESETS for variant in ("", *VARIANTS)]

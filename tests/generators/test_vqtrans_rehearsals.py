@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from medlord_bench import config
-from medlord_bench.contracts import DataProtocol, Grid
+from medlord_bench.contracts import DataProtocol, Grid, specs, validation
+from medlord_bench.engine import resolve
+from medlord_bench.engine.memory_forecast import Need, forecast
 from medlord_bench.generators.vqtrans.configs import VQTransConfig
 from medlord_bench.generators.vqtrans.presets import PRESETS
 from medlord_bench.generators.vqtrans.rehearsals import rehearsals, savings
 from medlord_bench.memory.budget import usable_gib
-from medlord_bench.memory.forecast import Need, forecast
 
 GIB = 2**30
 TOKENS, DEPTH, DIM = 12_544, 22, 256
@@ -37,7 +37,7 @@ def protocol() -> DataProtocol:
 def need(stage: str, **sets: Any) -> Need:
     """sets: transformer__batch=1 is --set vqtrans.transformer.batch=1."""
     over = {f"vqtrans.{name.replace('__', '.')}": value for name, value in sets.items()}
-    (one,) = forecast(config.contestant("vqtrans@24gb", None, over), protocol(), None, stages=(stage,))
+    (one,) = forecast(resolve.contestant("vqtrans@24gb", None, over), protocol(), None, stages=(stage,))
     assert one.need is not None, one.reason
     return one.need
 
@@ -90,7 +90,7 @@ def test_logits_in_chunks_save_what_a_whole_batch_of_them_takes() -> None:
 
 def test_only_what_will_be_done_is_rehearsed() -> None:
     def names(text: str) -> list[str]:
-        plugin = config.make("generators", config.contestant(text, None, {}))
+        plugin = specs.make("generators", resolve.contestant(text, None, {}))
         return [rehearsal.name for rehearsal in plugin.rehearsals(protocol())]
 
     assert names("vqtrans@24gb") == STAGES
@@ -99,12 +99,12 @@ def test_only_what_will_be_done_is_rehearsed() -> None:
 
 def test_every_saving_is_a_setting_that_changes_the_configuration_and_is_not_in_force_already() -> None:
     over = {"transformer": {"net": {"attention": "math"}}, "autoencoder": {"net": {"checkpointing": False}}}
-    start = VQTransConfig.model_validate(config.merged(PRESETS["24gb"], over))
+    start = VQTransConfig.model_validate(validation.merged(PRESETS["24gb"], over))
     seen: set[str] = set()
     for during in {rehearsal.during for rehearsal in rehearsals(start, protocol())}:
         for saving in savings(start, during):
             sets = {f"vqtrans.{path}": value for path, value in saving.sets.items()}
-            changed = config.merged(start.model_dump(), config.nested(sets, "vqtrans"))
+            changed = validation.merged(start.model_dump(), validation.nested(sets, "vqtrans"))
             assert VQTransConfig.model_validate(changed) != start, saving
             seen |= set(saving.sets)
     assert seen == {

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from medlord_bench import config
-from medlord_bench.config import RunFile
+from medlord_bench.engine import resolve, run_file
+from medlord_bench.engine.memory_check import check, foresee
+from medlord_bench.engine.plan import Plan
+from medlord_bench.engine.planner import build
+from medlord_bench.engine.run_file import RunFile
 from medlord_bench.errors import MemoryBudgetError
-from medlord_bench.memory.check import check, foresee
-from medlord_bench.plan import Plan
-from medlord_bench.planner import build
 from tests.commands import SETTINGS
 
 
 def planned(*generators: str, **sets: Any) -> Plan:
-    settings = config.parse_sets([s for s in SETTINGS if s.startswith("dataset")]) | sets
+    settings = run_file.parse_sets([s for s in SETTINGS if s.startswith("dataset")]) | sets
     file = RunFile(generators=generators, dataset="phantom", metrics=("fid",), set=settings)
-    return build(config.resolve(file))
+    return build(resolve.resolve(file))
 
 
 BIG = {"medlord.diffusion.batch": 64, "medlord.diffusion.micro_batch": 64}

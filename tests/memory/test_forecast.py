@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from medlord_bench import config, registry
-from medlord_bench.config import Contestant
-from medlord_bench.contracts import DataProtocol, Frozen, Grid, Rehearsable, Rehearsal, Run, Saving
+from medlord_bench.contracts import DataProtocol, Frozen, Grid, Rehearsable, Rehearsal, Run, Saving, registry
+from medlord_bench.contracts.specs import Contestant
+from medlord_bench.engine import resolve, run_file
+from medlord_bench.engine.memory_forecast import Forecast, forecast
 from medlord_bench.errors import UserError
 from medlord_bench.memory.budget import GIB, total_gib
-from medlord_bench.memory.forecast import Forecast, forecast
 from medlord_bench.memory.rehearsal import NotPredictable, on_host, rehearse
 
 DATA = DataProtocol(
@@ -69,7 +69,7 @@ def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contestant(text: str = "fake", **sets: Any) -> Contestant:
-    return config.contestant(text, "", sets)
+    return resolve.contestant(text, "", sets)
 
 
 def told(budget: float | None, *stages: str, text: str = "fake", **sets: Any) -> list[Forecast]:
@@ -99,7 +99,7 @@ def test_advice_reads_as_it_is_typed_and_typing_it_gives_the_need_it_promised() 
     (one,) = told(total_gib(4, 0) * 24 / 22.5, "train")
     assert str(one.advice) == "--set fake.batch=2 brings it to 4.70 GiB (slower)"
     assert one.advice is not None
-    (again,) = told(24, "train", **config.parse_sets(["fake.batch=2"]))
+    (again,) = told(24, "train", **run_file.parse_sets(["fake.batch=2"]))
     assert again.need == one.advice.need
 
 

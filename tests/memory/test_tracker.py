@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from medlord_bench.memory.tracker import ROUNDING, MemoryTracker, Peak
 from medlord_bench.nn.attention import Kernel, attention
 from medlord_bench.nn.losses import Adversary
-from medlord_bench.nn.quantiser import VectorQuantiser
-from medlord_bench.nn.vqgan import VQGAN, VQGANConfig
+from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
+from medlord_bench.nn.vqgan.quantiser import VectorQuantiser
 
 MIB = 2**20
 

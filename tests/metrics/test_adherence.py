@@ -12,11 +12,11 @@ import pytest
 from pydantic import ValidationError
 
 from medlord_bench.contracts import DataProtocol, Grid, Item, LabelMap, MetricInputs, Need, Run
+from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, read_results, write_results
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.adherence.metric import Adherence, AdherenceConfig
-from medlord_bench.results import CaseRow, ResultsFile, Score, read_results, write_results
-from medlord_bench.states import save_state
-from medlord_bench.volumes import write_labels
+from medlord_bench.volumes.arrays import save_state
+from medlord_bench.volumes.io import write_labels
 
 NAMES = {1: "aorta", 2: "left_atrium"}
 SIDE = 12

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Run
-from medlord_bench.datasets.phantom import PhantomConfig, PhantomDataset
+from medlord_bench.contracts.results import Score
 from medlord_bench.metrics.axes.match import ORIENTATIONS, match, shrink
 from medlord_bench.metrics.axes.metric import REAL, SAMPLES, Axes, AxesConfig
-from medlord_bench.results import Score
-from medlord_bench.states import save_state
+from medlord_bench.plugins.datasets.phantom.dataset import PhantomConfig, PhantomDataset
+from medlord_bench.volumes.arrays import save_state
 
 SIDE, WINDOW = 16, (-1000, 1000)
 PHANTOM = PhantomDataset(PhantomConfig(shape=(32, 32, 24), n_train=28, n_val=0, n_test=0))

@@ -10,10 +10,10 @@ import pytest
 
 from medlord_bench import stats
 from medlord_bench.contracts import DataProtocol, Grid, Item, MetricInputs, Need, Run
+from medlord_bench.contracts.results import Score
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.fid.metric import FID, FIDConfig
-from medlord_bench.results import Score
-from medlord_bench.states import load_state, save_state
+from medlord_bench.volumes.arrays import load_state, save_state
 
 PLANES = ("axial", "coronal", "sagittal")
 D = 6

@@ -7,8 +7,8 @@ from typing import ClassVar
 import pytest
 from pydantic import ValidationError
 
-from medlord_bench import config
 from medlord_bench.contracts import DataProtocol, Grid
+from medlord_bench.engine import resolve
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.fid.config import note
 from medlord_bench.metrics.fid.metric import FID, FIDConfig
@@ -85,6 +85,6 @@ def test_the_note_names_the_backbone_and_what_a_value_compares_with() -> None:
 
 
 def test_variants_are_found_by_name() -> None:
-    assert config.metric_spec("fid:maisi-compat", DATA, {}).config["arithmetic"] == "maisi-compat"
+    assert resolve.metric_spec("fid:maisi-compat", DATA, {}).config["arithmetic"] == "maisi-compat"
     with pytest.raises(UserError, match="maisi-compat"):
-        config.metric_spec("fid:maisicompat", DATA, {})
+        resolve.metric_spec("fid:maisicompat", DATA, {})

@@ -13,10 +13,10 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from medlord_bench.contracts import DataProtocol, Grid, Item, MetricInputs, Need, Run
+from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.memorisation.metric import HELD_OUT, SAMPLES, TRAIN, Memorisation, MemorisationConfig
-from medlord_bench.results import CaseRow, Score
-from medlord_bench.states import save_state
+from medlord_bench.volumes.arrays import save_state
 
 VAL, TEST = HELD_OUT
 SIDE = 24
@@ -116,7 +116,7 @@ def bench(run: Run) -> Bench:
 
 
 def phantoms(shape: tuple[int, int, int], n: tuple[int, int, int], seed: int = 0) -> tuple[list[np.ndarray], ...]:
-    from medlord_bench.datasets.phantom import PhantomConfig, PhantomDataset
+    from medlord_bench.plugins.datasets.phantom.dataset import PhantomConfig, PhantomDataset
 
     dataset = PhantomDataset(PhantomConfig(shape=shape, n_train=n[0], n_val=n[1], n_test=n[2], seed=seed))
     return tuple(
@@ -293,7 +293,7 @@ def test_full_size_phantoms_copies_at_95_percent_and_unseen_patients_at_the_nomi
 def test_patches_of_real_ct_copies_at_95_percent_and_an_unseen_patient_s_at_the_nominal_rate(
     run: Run, data_dir: Path
 ) -> None:
-    from medlord_bench.datasets.folder import FolderConfig, FolderDataset
+    from medlord_bench.plugins.datasets.folder.dataset import FolderConfig, FolderDataset
 
     settings = {"data_root": data_dir, "exclude": ("odd/*", "odd/*/*", "small/heart*"), "masks": "none"}
     dataset = FolderDataset(FolderConfig.model_validate({**settings, "patches": {"shape": (64, 64, 64)}}))

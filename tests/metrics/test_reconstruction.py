@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from scipy import ndimage
 
 from medlord_bench.contracts import DataProtocol, Grid, Item, MetricInputs, Run
+from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.reconstruction import similarity
 from medlord_bench.metrics.reconstruction.metric import NEED, Reconstruction, ReconstructionConfig
 from medlord_bench.metrics.reconstruction.scales import SCALE_WEIGHTS, scale_weights
-from medlord_bench.results import CaseRow, Score
-from medlord_bench.states import save_state
+from medlord_bench.volumes.arrays import save_state
 
 DATA = DataProtocol(
     name="toy",

@@ -17,14 +17,14 @@ from scipy import ndimage
 from torchvision import models
 
 from medlord_bench.contracts import DataProtocol, Grid, Item, MetricInputs, Run
+from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
-from medlord_bench.hashing import file_sha256
 from medlord_bench.metrics.reconstruction import backbones, perceptual
 from medlord_bench.metrics.reconstruction.lpips_metric import LPIPS, NEED, LPIPSConfig
 from medlord_bench.metrics.reconstruction.similarity import body_mask
-from medlord_bench.results import CaseRow, Score
-from medlord_bench.states import save_state
-from medlord_bench.weights import ENVIRONMENT
+from medlord_bench.nn.pretrained import ENVIRONMENT
+from medlord_bench.util.hashing import file_sha256
+from medlord_bench.volumes.arrays import save_state
 
 SHAPE = (44, 40, 36)
 DATA = DataProtocol(

@@ -13,14 +13,14 @@ from safetensors.numpy import save_file
 from scipy import stats as scipy_stats
 
 from medlord_bench.contracts import DataProtocol, Grid, Item, LabelMap, MetricInputs, Run
-from medlord_bench.datasets.phantom import PhantomConfig, PhantomDataset
+from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.rvr import distances, volumes
 from medlord_bench.metrics.rvr.metric import RVR, RVRConfig
-from medlord_bench.results import CaseRow, Replicates, Score
-from medlord_bench.segmenters.files import FilesConfig, FilesSegmenter
-from medlord_bench.states import save_state
-from medlord_bench.volumes import write_labels
+from medlord_bench.plugins.datasets.phantom.dataset import PhantomConfig, PhantomDataset
+from medlord_bench.plugins.segmenters.files.segmenter import FilesConfig, FilesSegmenter
+from medlord_bench.volumes.arrays import save_state
+from medlord_bench.volumes.io import write_labels
 
 NAMES = {1: "aorta", 2: "left_atrium"}
 TOTAL = 1000

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.states import load_state, read_hu, save_state
+from medlord_bench.volumes.arrays import load_state, read_hu, save_state
 
 
 def test_a_state_comes_back_as_it_was_and_in_equal_bytes(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import torchvision
 from monai.losses import JukeboxLoss
 
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.hashing import file_sha256
 from medlord_bench.nn import losses
 from medlord_bench.nn.losses import Adversary, Perceptual, Spectral, check_perceptual_weights
-from medlord_bench.nn.vqgan_config import adversary_fits
+from medlord_bench.nn.vqgan.config import adversary_fits
+from medlord_bench.util.hashing import file_sha256
 
 
 def images(seed: int, side: int = 32) -> torch.Tensor:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from monai.networks.layers.vector_quantizer import EMAQuantizer
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from medlord_bench import seeds
-from medlord_bench.nn.quantiser import Statistics, VectorQuantiser, code_statistics, flatten, nearest_codes, usage
+from medlord_bench.nn.vqgan.quantiser import Statistics, VectorQuantiser, code_statistics, flatten, nearest_codes, usage
+from medlord_bench.util import seeds
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from medlord_bench.nn.tiling import Layer, apply_tiled, axis_layers, output_size, spans
-from medlord_bench.nn.vqgan import VQGAN, VQGANConfig
+from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
 
 
 def network(levels: int) -> VQGAN:

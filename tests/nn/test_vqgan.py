@@ -7,9 +7,9 @@ import torch
 from monai.networks.nets import VQVAE
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from medlord_bench.checkpoints import load_strict
 from medlord_bench.errors import UserError
-from medlord_bench.nn.vqgan import PRESETS, VQGAN, VQGANConfig, config_from_state
+from medlord_bench.nn.checkpoints import load_strict
+from medlord_bench.nn.vqgan.network import PRESETS, VQGAN, VQGANConfig, config_from_state
 
 SHAPES = {"ds4": (8, 16), "ds8": (4, 8, 16)}
 

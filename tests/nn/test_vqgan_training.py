@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from medlord_bench.contracts import DataProtocol, Grid, Run, Split
 from medlord_bench.errors import MissingError, Stopped, UserError
 from medlord_bench.nn.intensity import unscale_hu
-from medlord_bench.nn.vqgan import VQGANConfig
-from medlord_bench.nn.vqgan_config import AutoencoderConfig
-from medlord_bench.nn.vqgan_training import AutoencoderRecipe, hu_window, load_autoencoder
-from medlord_bench.training import Horizon, fit
+from medlord_bench.nn.training import Horizon, fit
+from medlord_bench.nn.vqgan.config import AutoencoderConfig
+from medlord_bench.nn.vqgan.network import VQGANConfig
+from medlord_bench.nn.vqgan.training import AutoencoderRecipe, hu_window, load_autoencoder
 
 TINY: dict[str, Any] = {
     "net": {"channels": (8, 12), "res_layers": 1, "codes": 64, "dim": 4},

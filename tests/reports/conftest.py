@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medlord_bench.results import CaseRow, ResultsFile, Score, write_results
+from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, write_results
 
 FID, PSNR = "fid-imagenet-0a1b2c3d", "psnr-4e5f6a7b"
 PROTOCOLS: dict[str, dict[str, object]] = {

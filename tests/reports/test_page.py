@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medlord_bench.contracts.results import ResultsFile, Score, write_results
 from medlord_bench.errors import UserError
 from medlord_bench.reports.page.page import Page
-from medlord_bench.results import ResultsFile, Score, write_results
 
 
 class Tags(HTMLParser):

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medlord_bench import comparisons
-from medlord_bench.calibration.finding import FILE, Finding, Record
-from medlord_bench.comparisons import Comparison, ComparisonsFile
+from medlord_bench.contracts.calibration import FILE, Finding, Record
+from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, write_results
+from medlord_bench.engine import comparisons
+from medlord_bench.engine.comparisons import Comparison, ComparisonsFile
 from medlord_bench.reports.page.distributions import draw_distributions
 from medlord_bench.reports.page.figures import FigureFolder
 from medlord_bench.reports.page.glance import Place, glance, overview
@@ -21,7 +22,6 @@ from medlord_bench.reports.page.meanings import watched
 from medlord_bench.reports.page.page import Page
 from medlord_bench.reports.page.verdicts import verdicts, words
 from medlord_bench.reports.page.warned import LISTED, warnings
-from medlord_bench.results import CaseRow, ResultsFile, Score, write_results
 
 PROTOCOL = "fid-imagenet-0a1b2c3d"
 

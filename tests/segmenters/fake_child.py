@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medlord_bench.errors import MissingError
-from medlord_bench.segmenters.child import Segment, serve
+from medlord_bench.plugins.segmenters.subprocess.child import Segment, serve
 
 LABEL, FAIL, DIE, HANG, EXIT, NETWORK, SHORT, GREEDY, STARVED = range(9)
 

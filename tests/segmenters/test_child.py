@@ -17,7 +17,7 @@ import pytest
 
 from medlord_bench.contracts import Failure, LabelMap, Run, Volume
 from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped, UserError
-from medlord_bench.segmenters.child import Launch, segment
+from medlord_bench.plugins.segmenters.subprocess.child import Launch, segment
 
 NAMES = {1: "aorta"}
 AFFINE = np.array([[1.5, 0.2, 0, -40], [-0.2, 1.5, 0, 7], [0, 0, 3, 12], [0, 0, 0, 1]])
@@ -103,8 +103,8 @@ def test_a_bench_that_is_killed_takes_the_process_and_its_folder_along(fake_chil
     pid = run.scratch / "pid"
     code = (
         "import logging, sys, numpy as np\nfrom pathlib import Path\n"
-        "from medlord_bench.contracts import Run, Volume\nfrom medlord_bench.progress import SilentProgress\n"
-        "from medlord_bench.segmenters.child import Launch, segment\n"
+        "from medlord_bench.contracts import Run, Volume\nfrom medlord_bench.util.progress import SilentProgress\n"
+        "from medlord_bench.plugins.segmenters.subprocess.child import Launch, segment\n"
         "script, scratch, task = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])\n"
         "run = Run('cpu', 0, SilentProgress(), logging.getLogger('x'), scratch)\n"
         "launch = Launch('fake', [sys.executable, '-P', script], {'pid': str(scratch / 'pid')}, 600)\n"

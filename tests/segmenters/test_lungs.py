@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medlord_bench import registry
-from medlord_bench.contracts import Grid, LabelMap, Run, Segmenter, Volume
-from medlord_bench.segmenters.lungs import LungsConfig, LungsSegmenter
-from medlord_bench.volumes import fit, fit_labels, read_labels, read_volume
+from medlord_bench.contracts import Grid, LabelMap, Run, Segmenter, Volume, registry
+from medlord_bench.plugins.segmenters.lungs.segmenter import LungsConfig, LungsSegmenter
+from medlord_bench.volumes.grid import fit, fit_labels
+from medlord_bench.volumes.io import read_labels, read_volume
 
 SIDES = ("lung_left", "lung_right")
 EXPERT = {1: "tumour", 2: "spinal_cord", 3: "lung_left", 4: "lung_right"}

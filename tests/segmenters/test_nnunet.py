@@ -15,8 +15,8 @@ import pytest
 
 from medlord_bench.contracts import LabelMap, Run, Segmenter, Volume
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.segmenters.child import Segment
-from medlord_bench.segmenters.nnunet import NnUNetConfig, NnUNetSegmenter
+from medlord_bench.plugins.segmenters.nnunet.segmenter import NnUNetConfig, NnUNetSegmenter
+from medlord_bench.plugins.segmenters.subprocess.child import Segment
 
 pytest.importorskip("nnunetv2", reason="pip install 'medlord-bench[nnunet]'")
 
@@ -84,7 +84,7 @@ class MarkingPredictor:
 @pytest.fixture
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Segment]:
     """`nnunet_child.prepare` with that predictor: nnU-Net itself takes long to import."""
-    from medlord_bench.segmenters.nnunet_child import prepare
+    from medlord_bench.plugins.segmenters.nnunet.child import prepare
 
     module = ModuleType("predict_from_raw_data")
     module.__dict__["nnUNetPredictor"] = MarkingPredictor

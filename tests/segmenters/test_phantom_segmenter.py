@@ -10,9 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medlord_bench import registry
-from medlord_bench.contracts import LabelMap, Run, Segmenter, Volume
-from medlord_bench.regions import CARDIAC
+from medlord_bench.contracts import LabelMap, Run, Segmenter, Volume, registry
+from medlord_bench.contracts.regions import CARDIAC
 
 PATIENTS = 4
 CEILING = {  # median DSC that it must reach on real phantoms at 64 x 64 x 48

@@ -19,11 +19,14 @@ from medlord_bench.errors import ExitCode, MissingError, UserError
 
 pytest.importorskip("totalsegmentator", reason="pip install 'medlord-bench[totalsegmentator]'")
 
-from medlord_bench.segmenters import totalsegmentator_tasks as tasks_of
-from medlord_bench.segmenters import totalsegmentator_weights as weights
-from medlord_bench.segmenters.totalsegmentator import TotalSegmentatorConfig, TotalSegmentatorSegmenter
-from medlord_bench.segmenters.totalsegmentator_child import write_home
-from medlord_bench.volumes import write_volume
+from medlord_bench.plugins.segmenters.totalsegmentator import tasks as tasks_of
+from medlord_bench.plugins.segmenters.totalsegmentator import weights
+from medlord_bench.plugins.segmenters.totalsegmentator.child import write_home
+from medlord_bench.plugins.segmenters.totalsegmentator.segmenter import (
+    TotalSegmentatorConfig,
+    TotalSegmentatorSegmenter,
+)
+from medlord_bench.volumes.io import write_volume
 
 HU = {0: -1000.0, 10: -700.0, 51: 50.0, 52: 400.0}  # background, a lung lobe, heart, aorta: the planted model's answer
 NUMBER = "no licence"  # TotalSegmentator refuses it, and would refuse to run with it

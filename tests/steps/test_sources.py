@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from medlord_bench import config, registry
-from medlord_bench.config import RunFile
 from medlord_bench.contracts import (
     DataProtocol,
     Failure,
@@ -22,15 +20,18 @@ from medlord_bench.contracts import (
     Run,
     State,
     Volume,
+    registry,
 )
+from medlord_bench.contracts.results import CaseRow, Replicates, Score
+from medlord_bench.engine import resolve
+from medlord_bench.engine.plan import Plan
+from medlord_bench.engine.planner import build
+from medlord_bench.engine.run_file import RunFile
+from medlord_bench.engine.steps import KINDS, Job
+from medlord_bench.engine.store import Store
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.generators.controls.noise import Noise
-from medlord_bench.plan import Plan
-from medlord_bench.planner import build
-from medlord_bench.results import CaseRow, Replicates, Score
-from medlord_bench.steps import KINDS, Job
-from medlord_bench.store import Store
-from medlord_bench.volumes import item_labels, item_reference
+from medlord_bench.volumes.checks import item_labels, item_reference
 
 SETS = {"dataset.shape": [32, 32, 16], "dataset.n_train": 3, "dataset.n_val": 1, "dataset.n_test": 3}
 NEEDS = [Need(source, "states:labels:halves") for source in ("samples", "real:test")]
@@ -121,7 +122,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def planned(**fields: Any) -> Plan:
     sets = SETS | fields.pop("set", {})
     given = {"generators": ("noise",), "dataset": "phantom", "metrics": ("count",), "samples": 3} | fields
-    return build(config.resolve(RunFile(set=sets, **given)))
+    return build(resolve.resolve(RunFile(set=sets, **given)))
 
 
 def carried_out(plan: Plan, tmp_path: Path, run: Run) -> Store:
@@ -183,7 +184,7 @@ def test_a_missing_licence_is_said_before_any_work() -> None:
 
 
 def test_what_a_metric_leaves_open_comes_from_the_protocol_and_the_segmenters_settings() -> None:
-    (spec,) = config.resolve(
+    (spec,) = resolve.resolve(
         RunFile(generators=("noise",), dataset="phantom", metrics=("count",), set={"halves.split": 4})
     ).metrics
     assert spec.config["segmenter"] == "halves" and spec.config["segmenter_settings"] == {"split": 4}

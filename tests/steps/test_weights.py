@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medlord_bench.steps.weights import _training_folder
-from medlord_bench.store import Store
+from medlord_bench.engine.steps.weights import _training_folder
+from medlord_bench.engine.store import Store
 
 
 def test_a_training_that_went_past_a_budget_is_left_alone(tmp_path: Path) -> None:

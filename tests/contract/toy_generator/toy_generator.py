@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from medlord_bench import seeds
 from medlord_bench.contracts import (
     BUDGET,
     Capability,
@@ -28,6 +27,7 @@ from medlord_bench.contracts import (
     Volume,
 )
 from medlord_bench.errors import MissingError, Stopped, UserError
+from medlord_bench.util import seeds
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,0 +1,37 @@
+"""The contract of a metric. Its numbers are held to known answers by tests; here it must be well-formed and honest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from medlord_bench.checks.contract import Check
+from medlord_bench.checks.contract.common import configures, imports_nothing_heavy, phantom, version_of
+from medlord_bench.contracts import Item, Metric, MetricInputs, Run, registry
+from medlord_bench.contracts.results import Score
+from medlord_bench.engine.resolve import metric_spec
+
+
+def check(name: str, run: Run) -> Iterator[Check]:
+    """Needs are well-formed; with nothing, or with nothing but failures, it says `not_run` and why."""
+    yield imports_nothing_heavy("metrics", name)
+    yield version_of(registry.load("metrics", name))
+    yield from configures("metrics", name)
+    cohort, _ = phantom(run, run.scratch / "store")
+    plugin = registry.load("metrics", name)
+    metric = plugin(plugin.Config.model_validate(metric_spec(name, cohort.protocol, {}).config))
+    yield Check("fulfils contracts.Metric", isinstance(metric, Metric))
+    for variant in plugin.variants:
+        yield Check(f"variant {variant} is valid", bool(metric_spec(f"{name}:{variant}", cohort.protocol, {}).config))
+    needs = list(metric.needs())
+    known = all(need.by.split(":")[0] in ("volumes", "features", "labels", "states") for need in needs)
+    yield Check("needs name a source and how it is read", bool(needs) and known, str(needs))
+    id, text = metric.protocol(cohort.protocol)
+    yield Check("its protocol has an id and a text", bool(id) and bool(text), id)
+    failed = {need: [Item(f"{need.source}-{i}", need.source, None, failed="NaN") for i in range(4)] for need in needs}
+    for title, items in (("nothing to measure", {}), ("nothing but failures", failed)):
+        inputs = MetricInputs("check", "phantom", cohort.protocol, items)
+        scores = [score for score in metric.reduce(inputs, run) if isinstance(score, Score)]
+        honest = all(score.status == "not_run" and score.value is None and score.reason for score in scores)
+        yield Check(
+            f"{title}: not_run with a reason", bool(scores) and honest, scores[0].reason if scores else "no score"
+        )

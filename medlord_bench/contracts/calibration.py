@@ -1,0 +1,125 @@
+"""What calibration expected and what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from medlord_bench.contracts import registry
+from medlord_bench.contracts.results import ResultsFile, Score
+from medlord_bench.contracts.validation import read_json
+from medlord_bench.contracts.values import Frozen
+from medlord_bench.util.files import write_text
+
+FILE = "calibration.json"
+Status = Literal["ok", "failed", "not_checked"]
+
+
+class Finding(Frozen):
+    """One expectation. fault: what was done to the volumes, or simulated. metric: what must notice, or must not."""
+
+    fault: str
+    metric: str
+    expected: str
+    seen: str
+    status: Status
+
+
+class Record(Frozen):
+    """`calibration.json` of a run and of the store: every finding, and the versions of the plugins it is about.
+
+    stale: in another run, the plugins whose version is not the one that was calibrated.
+    """
+
+    trusted: bool
+    findings: tuple[Finding, ...]
+    dataset: str
+    versions: dict[str, int]
+    date: str
+    run: str
+    stale: tuple[str, ...] = ()
+
+
+def versions() -> dict[str, int]:
+    """The versions of every plugin that takes part in measuring."""
+    kinds = ("metrics", "extractors", "segmenters")
+    names = [(kind, entry.name) for kind in kinds for entry in registry.entries(kind)]
+    return {f"{kind}/{name}": registry.load(kind, name).version for kind, name in names}
+
+
+def write(record: Record, folder: Path) -> None:
+    """Write `calibration.json` into `folder`, atomically."""
+    write_text(folder / FILE, record.model_dump_json(indent=1))
+
+
+def latest(store: Path) -> Record | None:
+    """The store's last calibration, with what has changed since; None where there was none."""
+    path = store / FILE
+    if not path.exists():
+        return None
+    record = read_json(Record, path)
+    now = versions()
+    stale = tuple(name for name, version in now.items() if record.versions.get(name) != version)
+    return record.model_copy(update={"stale": stale})
+
+
+class Ask(NamedTuple):
+    """One score. reference: needed where a metric is measured against several."""
+
+    metric: str
+    control: str
+    region: str = ""
+    reference: str | None = None
+
+
+class Seen:
+    """The scores of a calibration run, looked up by what they are of."""
+
+    def __init__(self, results: ResultsFile) -> None:
+        self.scores = results.scores
+
+    def _matching(self, ask: Ask) -> list[Score]:
+        named = (one for one in self.scores if one.metric == ask.metric and one.generator == ask.control)
+        return [one for one in named if ask.reference in (None, one.reference)]
+
+    def score(self, ask: Ask) -> Score | None:
+        """The score if it has a value."""
+        found = (one for one in self._matching(ask) if one.region == ask.region and one.value is not None)
+        return next(found, None)
+
+    def why_not(self, ask: Ask) -> str:
+        """Why there is no value."""
+        found = (one.reason for one in self._matching(ask) if one.status == "not_run")
+        return next(found, f"{ask.control} has no {ask.metric} {ask.region}".rstrip())
+
+    def regions(self, metric: str, control: str) -> list[str]:
+        found = (one.region for one in self.scores if one.metric == metric and one.generator == control)
+        return [region for region in dict.fromkeys(found) if region]
+
+    def expect(
+        self, fault: str, metric: str, expected: str, asks: Sequence[Ask], holds: Callable[..., bool]
+    ) -> Finding:
+        """Hold an expectation against scores; `not_checked`, with the reason, where one of them has no value.
+
+        metric: as it is shown. holds: called with the scores, in order.
+        """
+        found = [self.score(ask) for ask in asks]
+        scores = [score for score in found if score is not None]
+        if len(scores) < len(asks):
+            why = next(self.why_not(ask) for ask, score in zip(asks, found, strict=True) if score is None)
+            return Finding(fault=fault, metric=metric, expected=expected, seen=why, status="not_checked")
+        status: Status = "ok" if holds(*scores) else "failed"
+        seen = ", ".join(map(shown, scores))
+        return Finding(fault=fault, metric=metric, expected=expected, seen=seen, status=status)
+
+
+def shown(score: Score) -> str:
+    """A score in a few words."""
+    parts = [f"{score.value:.4g}"]
+    if score.low is not None and score.high is not None:
+        parts.append(f"[{score.low:.4g}, {score.high:.4g}]")
+    for name, value in (("floor", score.floor), ("ceiling", score.ceiling), ("p", score.p)):
+        if value is not None:
+            parts.append(f"{name} {value:.3g}")
+    return " ".join(parts) + (" warned" if score.warning else "")

@@ -1,0 +1,122 @@
+"""The typed results file: the only thing that reports read.
+
+`scores.json` holds a `ResultsFile`; `cases.csv` holds the per-case rows. Everything derived can be derived again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from medlord_bench.contracts.values import Frozen
+from medlord_bench.errors import UserError
+from medlord_bench.util.files import write_text
+
+SCHEMA_VERSION = 1
+
+
+class Score(Frozen):
+    """One number with everything it must carry (docs/architecture.md, "What a number carries")."""
+
+    metric: str = Field(description="e.g. fid, psnr")
+    protocol: str = Field(description="id of the protocol that the number was measured under")
+    generator: str = Field(description="the contestant, name[:variant]@preset")
+    dataset: str
+    region: str = Field("", description="anatomical region, or the plane of a planar metric; empty for the whole")
+    reference: str = Field("", description="the real split it is measured against: train, val or test")
+    value: float | None = None
+    unit: str = ""
+    better: Literal["lower", "higher", ""] = Field("", description="which direction is better; empty where neither is")
+    low: float | None = Field(None, description="lower end of the interval")
+    high: float | None = Field(None, description="upper end of the interval")
+    interval: str = Field("", description="how the interval was made, e.g. '95 % delete-one-volume jackknife'")
+    quartiles: tuple[float, float] | None = Field(None, description="of the cases, where the value is their median")
+    p: float | None = Field(None, ge=0, le=1, description="p-value against 'no difference from the reference'")
+    p_of: str = Field("", description="which test p is of")
+    n: int = Field(0, description="volumes (or patients) behind the value")
+    n_reference: int | None = Field(None, description="real volumes compared with, where there is such a set")
+    failed: int = Field(0, description="samples that failed and are counted in n")
+    floor: float | None = Field(None, description="real against real, on disjoint halves")
+    floor_n: int | None = Field(None, description="volumes on each side of the floor")
+    floor_note: str = ""
+    ceiling: float | None = Field(None, description="the best that the measuring tool itself reaches, on real images")
+    ceiling_note: str = ""
+    status: Literal["ok", "not_run"] = "ok"
+    reason: str = Field("", description="why a value was not computed")
+    note: str = Field("", description="what a reader must know, e.g. a fallback that was asked for")
+    warning: str = Field("", description="what a reader must not miss, e.g. samples that lie upside down")
+
+
+class CaseRow(Frozen):
+    """One value of one case. patient: whose case it is, where cases are compared in pairs."""
+
+    metric: str
+    generator: str
+    case: str
+    region: str = ""
+    value: float
+    patient: str = ""
+
+
+class Replicates(Frozen):
+    """A score with each unit left out in turn, so that the difference of two generators gets an interval.
+
+    samples: sample -> the value without it. real: real patient -> the value without it; the same patients stand
+    behind every generator, so these are paired.
+    """
+
+    metric: str
+    protocol: str
+    generator: str
+    dataset: str
+    region: str = ""
+    reference: str = ""
+    value: float
+    better: Literal["lower", "higher"] = "lower"
+    samples: dict[str, float]
+    real: dict[str, float]
+
+
+class ResultsFile(Frozen):
+    """`results/scores.json` of a run. protocols: id -> its full text, so that an id can always be read back.
+
+    controls: the contestants that are there to read the others' numbers by, and are not ranked with them.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    scores: tuple[Score, ...]
+    protocols: dict[str, dict[str, object]]
+    controls: tuple[str, ...] = ()
+
+
+CASE_COLUMNS = tuple(CaseRow.model_fields)
+
+
+def write_results(folder: Path, results: ResultsFile, rows: Iterable[CaseRow]) -> None:
+    """Write `scores.json` and `cases.csv` into `folder`, each atomically."""
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, CASE_COLUMNS)
+    writer.writeheader()
+    writer.writerows(row.model_dump() for row in rows)
+    write_text(folder / "cases.csv", table.getvalue())
+    write_text(folder / "scores.json", results.model_dump_json(indent=1))
+
+
+def read_results(folder: Path) -> tuple[ResultsFile, list[CaseRow]]:
+    """Read what `write_results` wrote. Raises `UserError` where a file is missing or of another schema."""
+    path = folder / "scores.json"
+    try:
+        results = ResultsFile.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; the run has no results yet: run it again to finish it") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: field {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    with open(folder / "cases.csv", newline="") as file:
+        rows = [CaseRow.model_validate(row) for row in csv.DictReader(file)]
+    return results, rows

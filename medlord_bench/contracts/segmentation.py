@@ -1,0 +1,62 @@
+"""What metrics of label maps have in common: which segmenter, which regions, and its description for a protocol."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from pydantic import Field
+
+from medlord_bench.contracts.specs import PluginSpec, make, plugin_spec, without_places
+from medlord_bench.contracts.values import Frozen
+from medlord_bench.errors import UserError
+
+
+class SegmentationConfig(Frozen):
+    """What segments the volumes, and which regions are measured; what is left open is the data set's to say."""
+
+    segmenter: str | None = Field(None, description="what finds the regions; unset: the data set's")
+    segmenter_settings: dict[str, Any] = Field(default_factory=dict, description="settings of the segmenter")
+    regions: tuple[str, ...] | None = Field(
+        None, description="regions to measure; unset: the data set's; none: all that the segmenter knows"
+    )
+
+
+class Segmentation:
+    """The segmenter of a metric's configuration, made when it is first asked for. metric: for messages."""
+
+    def __init__(self, config: SegmentationConfig, metric: str) -> None:
+        self.config, self.metric = config, metric
+
+    @property
+    def name(self) -> str:
+        """Raises `UserError` where neither the user nor the data set named one."""
+        if self.config.segmenter is None:
+            raise UserError(
+                f"metric {self.metric}: segmenter is not given; expected a name: set {self.metric}.segmenter=NAME"
+            )
+        return self.config.segmenter
+
+    @cached_property
+    def _spec(self) -> PluginSpec:
+        return plugin_spec("segmenters", self.name, self.config.segmenter_settings)
+
+    @cached_property
+    def segmenter(self) -> Any:
+        """The segmenter itself."""
+        return make("segmenters", self._spec)
+
+    @cached_property
+    def regions(self) -> tuple[str, ...]:
+        """The regions to measure; all that the segmenter knows where none is named."""
+        return self.config.regions or tuple(dict.fromkeys(self.segmenter.names.values()))
+
+    @cached_property
+    def described(self) -> dict[str, object]:
+        """The segmenter, as far as it decides the label maps of every volume."""
+        return {
+            "name": self.name,
+            "version": self.segmenter.version,
+            "config": without_places(self._spec.config),
+            "fingerprint": dict(self.segmenter.fingerprint([])),
+        }

@@ -1,0 +1,78 @@
+"""Data of people and files into typed, closed models; errors name the file, the field and the near miss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from medlord_bench.contracts import registry
+from medlord_bench.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(model: type[Model], data: Any, where: str) -> Model:
+    """`model.model_validate(data)`, or a `UserError` that names `where`, the field, and the near miss."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            holder = _holder(model, first["loc"][:-1])
+            raise UserError(
+                f"{where}: {registry.unknown('field', field, _fields(holder, first['loc'][:-1]))}"
+            ) from None
+        given = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise UserError(f"{where}: field {field!r}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+
+
+def read_json(model: type[Model], path: Path) -> Model:
+    """A JSON file that the bench wrote. Raises `UserError` naming a damaged one, `FileNotFoundError` where none is."""
+    try:
+        return validate(model, json.loads(path.read_text()), str(path))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); the file is damaged: restore it or run again") from None
+
+
+def _holder(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The model class that a dotted path inside `model` leads to, where it can be told."""
+    current: Any = model
+    for part in path:
+        field = getattr(current, "model_fields", {}).get(part)
+        if field is None:
+            return None
+        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        current = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+    return current if isinstance(current, type) else None
+
+
+def _fields(model: type[BaseModel] | None, path: tuple[int | str, ...]) -> list[str]:
+    prefix = "".join(f"{part}." for part in path)
+    return [prefix + name for name in model.model_fields] if model else []
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` laid on top; nested mappings are merged, everything else is replaced."""
+    result = dict(base)
+    for name, value in over.items():
+        old = result.get(name)
+        result[name] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def nested(paths: Mapping[str, Any], head: str) -> dict[str, Any]:
+    """The settings below ``head.``, as nested mappings."""
+    result: dict[str, Any] = {}
+    for path, value in paths.items():
+        first, _, rest = path.partition(".")
+        if first != head or not rest:
+            continue
+        for part in reversed(rest.split(".")):
+            value = {part: value}
+        result = merged(result, value)
+    return result

@@ -1,0 +1,326 @@
+"""The frozen values that pass between the core and its plugins; plugins import them from `contracts`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Shape = tuple[int, int, int]
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Precision = Literal["fp32", "bf16", "fp16"]
+Selection = Literal["best", "last"]  # which checkpoint of a training is published
+AttentionBackend = Literal["auto", "sdpa", "xformers", "math"]
+How = Literal["crop-pad", "resize"]  # about the centre, keeping voxels; or resampled, keeping the field of view
+State = Mapping[str, "NDArray[Any]"]  # what one case contributes to a metric: named arrays, stored without pickles
+
+
+class Frozen(BaseModel):
+    """Base of every configuration and result: immutable, and closed to fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+@dataclass(frozen=True)
+class NotInKey:
+    """Marks a configuration field that is in no key: ``tile: Annotated[Shape | None, NotInKey("same result")] = None``.
+
+    why: what makes that safe. It changes no result beyond rounding, or a key holds what it stands for.
+    """
+
+    why: str
+
+
+BUDGET = NotInKey("the key of a stage's weights has its steps; the training itself is continued by a larger budget")
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A CT volume. `hu`: int16 (X, Y, Z) in HU, axes towards R, A, S. `affine`: float64 (4, 4), voxel to mm in RAS+."""
+
+    hu: NDArray[np.int16]
+    affine: NDArray[np.float64]
+
+    @property
+    def shape(self) -> Shape:
+        x, y, z = self.hu.shape
+        return x, y, z
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along X, Y, Z."""
+        x, y, z = ((self.affine[:3, :3] ** 2).sum(axis=0) ** 0.5).tolist()
+        return x, y, z
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """A label map. `labels`: uint8 (X, Y, Z), 0 is background. `names`: label value to region name."""
+
+    labels: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+    names: Mapping[int, str]
+
+    @property
+    def shape(self) -> Shape:
+        x, y, z = self.labels.shape
+        return x, y, z
+
+    def region(self, name: str) -> NDArray[np.bool_]:
+        """The mask of a region, bool (X, Y, Z). Raises KeyError where the map does not know `name`.
+
+        A name may stand for several labels ("lungs" for "lung_left" and "lung_right"): see `regions.members`.
+        """
+        import numpy as np
+
+        from medlord_bench.contracts.regions import members
+
+        values = [value for value, known in self.names.items() if known in members(name)]
+        if not values:
+            raise KeyError(name)
+        mask: NDArray[np.bool_] = np.isin(self.labels, values)
+        return mask
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image of a cohort. `sha256` identifies its content (and its mask's); paths are None for generated cases."""
+
+    id: str
+    patient: str
+    sha256: str
+    image: Path | None = None
+    mask: Path | None = None
+
+
+class Grid(Frozen):
+    """The voxel grid that a protocol measures on.
+
+    spacing: nominal voxel size in mm, or None where cases keep their own (then mm and mL values are `not_run` for
+    samples). hu_window: lowest and highest HU kept.
+    """
+
+    shape: Shape
+    spacing: tuple[float, float, float] | None = None
+    hu_window: tuple[int, int] = (-1000, 2000)
+
+    def affine(self) -> NDArray[np.float64]:
+        """The affine of a volume that has no position of its own: nominal spacing (1 mm where there is none)."""
+        import numpy as np
+
+        return np.diag([*(self.spacing or (1.0, 1.0, 1.0)), 1.0])
+
+
+class DataProtocol(Frozen):
+    """How images of a data set get onto one grid, and which regions are measured there. Hashed into every number.
+
+    fit: "crop-pad" crops or pads about the centre, keeping voxels; "resize" resamples to the grid's shape.
+    split: how the train/val/test lists came about, in words; `split_sha256` pins the lists themselves.
+    masks: "dataset" for masks that came with the images, "none", or the name and version of a segmenter.
+    segmenter: what finds the regions in generated volumes, unless a metric is told otherwise.
+    """
+
+    name: str
+    grid: Grid
+    fit: How
+    split: str
+    split_sha256: str
+    counts: dict[str, int]
+    masks: str
+    segmenter: str = "totalsegmentator"
+    synthetic: bool = False
+    rvr_regions: tuple[str, ...] = ()
+    condition_regions: tuple[str, ...] = ()
+    adherence_regions: tuple[str, ...] = ()
+
+    def id(self) -> str:
+        """Name and the first eight digits of the hash, e.g. ``pccta-1f00ab42``: what is printed beside a number."""
+        from medlord_bench.util.hashing import digest
+
+        return f"{self.name}-{digest(self.model_dump(mode='json'))[:8]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One sample to draw. The volume may depend on nothing but this, the config and the weights.
+
+    condition: the label map that a conditional sample must follow, on `grid`; None for an unconditional sample.
+    case: the id of the case whose mask that is; empty for an unconditional sample.
+    """
+
+    index: int
+    seed: int
+    grid: Grid
+    condition: LabelMap | None = None
+    case: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample or case that could not be made (NaN, constant, not HU): counted as failed, never dropped."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Choosing a stage's checkpoint by what each one samples: the lowest FID on the validation split (paper, A.1).
+
+    every: training steps between candidates; the last step is one too. samples: how many volumes each candidate draws.
+    """
+
+    every: int
+    samples: int
+    extractor: str = "imagenet"
+
+    def candidates(self, steps: int) -> tuple[int, ...]:
+        """The training steps after which there is a candidate."""
+        return tuple(sorted({*range(self.every, steps + 1, self.every), steps}))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage of a generator, e.g. the autoencoder.
+
+    fields: the part of the configuration that decides its output, as dotted paths of fields or of the models that hold
+        them, e.g. ``("autoencoder", "hu_window")``; see `medlord_bench.engine.keys`.
+    steps: how far to train; a training that is short of it continues. None for a stage that does not iterate.
+    needs: earlier stages whose weights it reads.
+    conditional: whether it reads masks, so that the protocol's condition regions decide its output too.
+    choice: where its checkpoint is to be chosen by what it samples; `train` then returns one folder of weights per
+        candidate, `candidate_name(step)`, and the bench chooses.
+    """
+
+    name: str
+    fields: tuple[str, ...] = ()
+    steps: int | None = None
+    needs: tuple[str, ...] = ()
+    conditional: bool = False
+    choice: Choice | None = None
+
+
+def candidate_name(step: int) -> str:
+    """The folder of a candidate's weights."""
+    return f"step-{step:08d}"
+
+
+Purpose = Literal["sample", "sample-conditional", "reconstruct"]
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What the output of a purpose depends on.
+
+    stages: whose weights it reads. fields: the part of the configuration that decides it besides weights, as `Stage` has
+    it. facts: what decides it and lies outside the configuration, such as the sha256 of a file.
+    """
+
+    stages: tuple[str, ...]
+    fields: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A change of configuration that makes a stretch of work take less memory, with the same result up to rounding
+    unless `cost` says otherwise.
+
+    sets: dotted path below the generator's configuration -> value. cost: what it costs, in a few words.
+    """
+
+    sets: Mapping[str, Any]
+    cost: str
+
+
+class Source(StrEnum):
+    """Volumes that a metric reads: a contestant's, or the prepared real images of a split."""
+
+    SAMPLES = "samples"
+    CONDITIONAL = "conditional:test"
+    RECONSTRUCTIONS = "reconstructions"
+    REAL_TRAIN = "real:train"
+    REAL_VAL = "real:val"
+    REAL_TEST = "real:test"
+
+    @property
+    def kind(self) -> str:
+        """The kind of step that makes them."""
+        head = self.value.partition(":")[0]
+        return "images" if head == "real" else head
+
+    @property
+    def is_real(self) -> bool:
+        return self.kind == "images"
+
+    @property
+    def data_split(self) -> Split:
+        """Whose cases they are or are made from. Not for unconditional samples, which have none."""
+        found = "test" if self is Source.RECONSTRUCTIONS else self.value.partition(":")[2]
+        return next(split for split in SPLITS if split == found)
+
+    @property
+    def has_cases(self) -> bool:
+        """Whether each is, or is made from, a real case."""
+        return self is not Source.SAMPLES
+
+    def compared_with(self, labels: bool) -> Literal["mask", "image"] | None:
+        """What an item is compared with, case by case. labels: whether a label map is read in place of the volume."""
+        if self.has_cases and (labels or self is Source.CONDITIONAL):
+            return "mask"
+        return "image" if self is Source.RECONSTRUCTIONS else None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One published file that a metric reads.
+
+    path: the volume, label map, features or state of the item; None when the item failed (`failed` says why).
+    reference: what it is compared with case by case: the real image of a reconstruction, the mask of a condition; for
+        label maps always the case's own mask, where it has one.
+    spacing: voxel size in mm: the case's own, or the protocol's nominal one; None where none is known.
+    names, reference_names: label value to region name, where `path` or `reference` is a label map.
+    """
+
+    id: str
+    source: Source
+    path: Path | None
+    patient: str | None = None
+    reference: Path | None = None
+    failed: str | None = None
+    spacing: tuple[float, float, float] | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
+    reference_names: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a metric reads: items of `source`, as made by `by`.
+
+    by: "volumes", "features:EXTRACTOR", "labels:SEGMENTER", "states" (the metric's own `extract`, case by case) or
+        "states:labels:SEGMENTER" (the metric's own `extract` of that segmenter's label maps).
+    """
+
+    source: Source
+    by: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", Source(self.source))  # its name will do; another raises ValueError
+
+
+@dataclass(frozen=True)
+class MetricInputs:
+    """Everything a metric's `reduce` may look at. `items[need]` is in the order of the item ids."""
+
+    generator: str
+    dataset: str
+    protocol: DataProtocol
+    items: Mapping[Need, Sequence[Item]]

@@ -1,0 +1,91 @@
+"""Gather what the steps published into the run folder's `results/`: all that a report reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from medlord_bench.contracts import calibration, registry
+from medlord_bench.contracts.results import CaseRow, Replicates, ResultsFile, Score, write_results
+from medlord_bench.engine import comparisons
+from medlord_bench.engine.plan import Plan, Step
+from medlord_bench.engine.prepared import HU
+from medlord_bench.engine.store import Store
+from medlord_bench.engine.worker import output
+from medlord_bench.util.files import write_json
+
+SHOWN = 3  # volumes per row of the montage
+VOLUME, SCORES = ".nii.gz", ".scores.json"
+
+
+def collect(store: Store, plan: Plan, folder: Path) -> None:
+    """Write scores, comparisons, case rows, montage and curves of every step that is complete."""
+    results = folder / "results"
+    scores: list[Score] = []
+    rows: list[CaseRow] = []
+    replicates: list[Replicates] = []
+    protocols: dict[str, Any] = {}
+    for step in plan.steps:
+        if step.kind == "scores" and output(store, step).has("scores"):
+            found = json.loads(output(store, step).file("scores", SCORES).read_text())
+            scores += [Score.model_validate(score) for score in found["scores"]]
+            rows += [CaseRow.model_validate(row) for row in found["rows"]]
+            replicates += [Replicates.model_validate(one) for one in found["replicates"]]
+            protocols |= found["protocols"]
+    rows = list(dict.fromkeys(rows))  # each contestant's reduction repeats the rows of the real volumes
+    classes = {one.label: registry.load("generators", one.plugin) for one in plan.contestants}
+    controls = tuple(label for label, plugin in classes.items() if getattr(plugin, "control", False))
+    write_results(results, ResultsFile(scores=tuple(scores), protocols=protocols, controls=controls), rows)
+    comparisons.write(results, comparisons.compare(scores, rows, replicates))
+    calibrated = calibration.latest(store.root)
+    if calibrated is not None:
+        calibration.write(calibrated, results)
+    write_json(results / "montage.json", _montage(store, plan, folder))
+    _curves(store, plan, results / "curves")
+
+
+def _montage(store: Store, plan: Plan, folder: Path) -> dict[str, Any]:
+    """Real test volumes, then everybody's samples, then what else they made: the first few by index, never chosen."""
+    grid = plan.protocol.grid
+    window = [max(grid.hu_window[0], -1000), min(grid.hu_window[1], 1000)]
+    images = next(step for step in plan.steps if step.kind == "images")
+    test = list(plan.splits["test"])
+    rows = [_row(store, folder, f"real {plan.dataset.plugin} (test)", images, test[:SHOWN], HU)]
+    titles = {
+        "samples": "{}: samples",
+        "conditional": "{}: samples conditioned on the masks of the real test volumes above",
+        "reconstructions": "{}: reconstructions of the real test volumes above",
+    }
+    for kind, title in titles.items():
+        steps = [step for step in plan.steps if step.kind == kind]
+        rows += [_row(store, folder, title.format(step.label), step, step.items[:SHOWN], VOLUME) for step in steps]
+    return {"window": window, "spacing": grid.spacing, "rows": [row for row in rows if row["items"]]}
+
+
+def _row(store: Store, folder: Path, title: str, step: Step, items: Iterable[str], suffix: str) -> dict[str, Any]:
+    """Items that failed stay in the row, with the reason in place of a picture."""
+    made = output(store, step)
+    shown: list[dict[str, Any]] = []
+    for item in items:
+        if made.has(item):
+            failed = made.sidecar(item).failed
+            path = None if failed else os.path.relpath(made.file(item, suffix), folder)
+            shown.append({"id": item, "path": path, "failed": failed})
+    return {"title": title, "items": shown}
+
+
+def _curves(store: Store, plan: Plan, out: Path) -> None:
+    """Copy each training's curves, cut at the steps this run asked for."""
+    for step in plan.steps:
+        if step.kind != "weights" or not output(store, step).has("weights"):
+            continue
+        training = output(store, step).sidecar("weights").facts["training"]
+        source = store.object("trainings", training).path / "curves.jsonl"
+        if source.exists():
+            folder = out / step.label.replace(":", "_")
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, folder / f"{step.detail['stage']}.jsonl")

@@ -1,0 +1,80 @@
+"""`plan.json`: the ordered steps of a run with their keys and dependencies, and what items are called.
+
+`planner.py` makes it from a run spec.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from medlord_bench.contracts import Case, DataProtocol, Frozen, Grid, How, Split, validation
+from medlord_bench.contracts.specs import Contestant, PluginSpec
+from medlord_bench.errors import UserError
+
+
+class Step(Frozen):
+    """One step. `inputs`: role -> step id. `items`: what it must publish. `detail`: what its handler needs to know."""
+
+    id: str
+    kind: str
+    key: str
+    plugin: PluginSpec
+    label: str
+    items: tuple[str, ...]
+    inputs: dict[str, str] = {}
+    detail: dict[str, Any] = {}
+    seed: int = 0
+    identity: dict[str, Any] = {}
+
+
+class Native(Frozen):
+    """The grid and window that a contestant works on where they are not the protocol's, and how volumes get there."""
+
+    grid: Grid
+    fit: How
+
+
+class Plan(Frozen):
+    """`plan.json`: everything a worker needs, in order. splits: split -> item ids of its cases.
+
+    native: contestant -> its own grid, of those that have one. train_steps, train_hours: the budget of each contestant.
+    """
+
+    run_key: str
+    dataset: PluginSpec
+    protocol: DataProtocol
+    splits: dict[Split, tuple[str, ...]]
+    patients: dict[str, str]
+    contestants: tuple[Contestant, ...]
+    native: dict[str, Native] = {}
+    train_steps: int | None = None
+    train_hours: float | None = None
+    steps: tuple[Step, ...]
+
+    def step(self, id: str) -> Step:
+        return next(step for step in self.steps if step.id == id)
+
+
+def item_id(case: Case) -> str:
+    """A case's item: its id and the first digits of its content's hash, so that changed content is another item."""
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in case.id)
+    return f"{safe}-{case.sha256[:10]}"
+
+
+def sample_id(index: int) -> str:
+    return f"sample-{index:05d}"
+
+
+def generated_name(step: Step, item: str) -> str:
+    """What a segmenter is told a generated volume is called: CONTESTANT/KIND/ITEM."""
+    return f"{step.label}/{step.kind}/{item}"
+
+
+def read_plan(run_folder: Path) -> Plan:
+    """The plan of a run folder. Raises `UserError` where there is none."""
+    path = run_folder / "plan.json"
+    try:
+        return validation.read_json(Plan, path)
+    except FileNotFoundError:
+        raise UserError(f"{run_folder}: not a run folder (no plan.json); see medlord-bench status") from None

@@ -1,0 +1,128 @@
+"""A run spec to ordered steps with keys and dependencies; each kind of step plans its own (`steps`).
+
+Each step's key is the sha256 of everything that changes its output and of nothing else (docs/architecture.md, "Keys").
+Steps that address items by index or case leave the list of items out of their key, so asking for more adds to what is
+there; only `scores` hold the list. A training's `lineage` leaves its budget out, so asking for more continues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from medlord_bench.contracts import OnItsOwnGrid, Purpose, Reads, Stage, specs
+from medlord_bench.contracts.specs import Contestant
+from medlord_bench.engine import keys
+from medlord_bench.engine.plan import Native, Plan, item_id
+from medlord_bench.engine.planning import Entrant, Planning
+from medlord_bench.engine.resolve import RunSpec
+from medlord_bench.engine.steps import conditional, images, reconstructions, samples, scores, select, weights
+from medlord_bench.errors import UserError
+from medlord_bench.util.hashing import digest
+
+OUTPUTS = {"sample": samples, "sample-conditional": conditional, "reconstruct": reconstructions}
+
+
+class Planner:
+    """Builds the steps of one run, in order, sharing what contestants share."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec, self.planning = spec, Planning(spec)
+        self.native: dict[str, Native] = {}
+
+    def plan(self) -> Plan:
+        planning = self.planning
+        images.plan(planning)
+        for contestant in self.spec.contestants:
+            self._contestant(contestant)
+        steps = tuple(planning.steps.values())
+        return Plan(
+            run_key=digest([[step.id, step.key, list(step.items)] for step in steps]),
+            dataset=self.spec.dataset,
+            protocol=planning.protocol,
+            splits=planning.splits,
+            patients={item_id(case): case.patient for cases in planning.cases.values() for case in cases},
+            contestants=self.spec.contestants,
+            native=self.native,
+            train_steps=self.spec.train_steps,
+            train_hours=self.spec.train_hours,
+            steps=steps,
+        )
+
+    def _contestant(self, contestant: Contestant) -> None:
+        protocol, generator = self.planning.protocol, specs.make("generators", contestant)
+        if contestant.weights is None:  # given weights bring their own architecture, and are checked as they load
+            generator.check(protocol)
+            if isinstance(generator, OnItsOwnGrid):
+                grid, fit = generator.native(protocol.grid)
+                self.native[contestant.label] = Native(grid=grid, fit=fit)
+        purposes = self._purposes(contestant, generator)
+        reads = [generator.reads(purpose) for purpose in purposes]
+        entrant = _entrant(contestant, generator, [*generator.stages(), *reads])
+        self._stages(entrant, _with_needs(generator.stages(), {name for one in reads for name in one.stages}))
+        for purpose in purposes:
+            OUTPUTS[purpose].plan(self.planning, entrant)
+        for metric in self.spec.metrics:
+            scores.plan(self.planning, entrant, metric)
+
+    def _stages(self, entrant: Entrant, stages: list[Stage]) -> None:
+        """The trainings, each with its part of the budget, and the choice of a checkpoint where there is one."""
+        if entrant.contestant.weights is not None:  # given weights are the choice
+            stages = [replace(stage, choice=None) for stage in stages]
+        share = self._shares(stages, set(entrant.generator.reads("sample").stages))
+        if self.spec.train_steps is not None:
+            steps = {name: round(part * self.spec.train_steps) for name, part in share.items()}
+            stages = [replace(stage, steps=steps.get(stage.name, stage.steps)) for stage in stages]
+        entrant.chosen |= {stage.name for stage in stages if stage.choice is not None}
+        for stage in stages:
+            hours = self.spec.train_hours if stage.name in share else None
+            weights.plan(self.planning, entrant, stage, None if hours is None else share[stage.name] * 3600 * hours)
+            if stage.choice is not None:
+                select.plan(self.planning, entrant, stage, stage.choice)
+
+    def _shares(self, stages: list[Stage], sampling: set[str]) -> dict[str, float]:
+        """The part of a budget that each stage that iterates gets: as the preset divides its steps.
+
+        A stage that only conditional samples read is not paid for by the others: its part is in proportion, on top.
+        """
+        needed = {stage.name for stage in _with_needs(stages, sampling & {stage.name for stage in stages})}
+        preset = sum(stage.steps or 0 for stage in stages if stage.name in needed)
+        return {stage.name: stage.steps / preset for stage in stages if stage.steps is not None and preset}
+
+    def _purposes(self, contestant: Contestant, generator: Any) -> list[Purpose]:
+        capabilities = generator.capabilities
+        purposes: list[Purpose] = []
+        if "unconditional" in capabilities and self.spec.samples:
+            purposes.append("sample")
+        if "conditional" in capabilities and self.spec.conditional and self.planning.protocol.condition_regions:
+            purposes.append("sample-conditional")
+        if "reconstructs" in capabilities:
+            purposes.append("reconstruct")
+        if not purposes:
+            raise UserError(
+                f"generator {contestant.label}: nothing to do; it can {sorted(capabilities)}, give --samples"
+            )
+        return purposes
+
+
+def _entrant(contestant: Contestant, generator: Any, named: Sequence[Stage | Reads]) -> Entrant:
+    every = keys.settings(specs.configuration("generators", contestant))
+    return Entrant(contestant, generator, keys.unnamed(every, (field for one in named for field in one.fields)))
+
+
+def _with_needs(stages: Sequence[Stage], wanted: set[str]) -> list[Stage]:
+    """The wanted stages and everything they need, in order."""
+    by_name = {stage.name: stage for stage in stages}
+    todo, found = list(wanted), set()
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += by_name[name].needs
+    return [stage for stage in stages if stage.name in found]
+
+
+def build(spec: RunSpec) -> Plan:
+    """The plan of a run. Finds the data set's cases (raises `MissingError` where they are not there)."""
+    return Planner(spec).plan()

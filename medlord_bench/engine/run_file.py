@@ -1,0 +1,64 @@
+"""What a run is asked to do: a YAML run file, or command-line options and ``--set a.b=c`` in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from medlord_bench.contracts import Frozen
+from medlord_bench.contracts.validation import validate
+from medlord_bench.errors import UserError
+
+DEFAULT_METRICS = ("axes", "fid", "rvr", "adherence", "memorisation", "reconstruction", "lpips")
+
+
+class RunFile(Frozen):
+    """A YAML run file. Every field can be given on the command line instead; the command line wins."""
+
+    generators: tuple[str, ...] = ()
+    dataset: str = ""
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    samples: int | None = Field(None, ge=0)
+    conditional: bool = True
+    resampled: bool = Field(True, description="real volumes through each generator's own grid, as rows of their own")
+    seed: int = 0
+    train_steps: int | None = Field(None, ge=0, description="optimiser steps of each contestant, in all its stages")
+    train_hours: float | None = Field(
+        None, gt=0, description="hours that each contestant may train, all stages together"
+    )
+    weights: Path | None = None
+    set: dict[str, Any] = Field(default_factory=dict, description="dotted path -> value, as with --set")
+
+
+def read_run_file(path: Path) -> RunFile:
+    """Read and validate a YAML run file."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; expected a YAML run file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected fields such as 'generators' and 'dataset', got {type(data).__name__}")
+    return validate(RunFile, data, str(path))
+
+
+def parse_sets(options: Iterable[str]) -> dict[str, Any]:
+    """``["dataset.n_test=8", "dataset.patches.shape=64,64,64"]`` to {path: value}; values are YAML, commas a list."""
+    found: dict[str, Any] = {}
+    for option in options:
+        path, equals, text = option.partition("=")
+        if not equals or not path:
+            raise UserError(f"--set {option}: expected PATH=VALUE, e.g. --set generator.diffusion.steps=100")
+        try:
+            value = yaml.safe_load(
+                f"[{text}]" if "," in text and not text.lstrip().startswith(("[", "{", '"')) else text
+            )
+        except yaml.YAMLError:
+            raise UserError(f"--set {option}: the value is not YAML") from None
+        found[path.strip()] = value
+    return found

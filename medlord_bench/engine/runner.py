@@ -1,0 +1,45 @@
+"""Carry a plan through: the missing steps in order, then the results. Also what is left to do, for `plan` and `status`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from medlord_bench.contracts import Executor, registry
+from medlord_bench.engine.collect import collect
+from medlord_bench.engine.plan import Plan
+from medlord_bench.engine.steps import KINDS
+from medlord_bench.engine.store import Store
+from medlord_bench.engine.worker import Settings, missing, pick_device
+from medlord_bench.errors import StepError, Stopped
+from medlord_bench.util.stopping import Stopper
+
+log = logging.getLogger("medlord_bench")
+
+
+def carry_out(plan: Plan, run_folder: Path, settings: Settings, stopper: Stopper) -> None:
+    """Do every step that is not complete, in order, and collect the results. Raises `Stopped` between steps too."""
+    store = Store(settings.store)
+    executor: Executor = registry.load("executors", _executor(settings))(settings)
+    for number, step in enumerate(plan.steps, 1):
+        if stopper.stop():
+            raise Stopped(f"stopped before step {step.id}, everything so far is saved")
+        todo = missing(store, step)
+        where = f"[{number}/{len(plan.steps)}] {step.id}"
+        if not todo:
+            log.info("%s: there already", where)
+            continue
+        log.info("%s: %d of %d to do", where, len(todo), len(step.items))
+        shards = min(settings.workers, len(todo)) if KINDS[step.kind].sharded else 1
+        executor.map(run_folder, step.id, shards, stopper.stop)
+        left = missing(store, step)
+        if left:
+            raise StepError(f"step {step.id}: {len(left)} of {len(step.items)} items were not made ({left[0]}, ...)")
+    collect(store, plan, run_folder)
+
+
+def _executor(settings: Settings) -> str:
+    """The executor's name. Under a limit on a CPU, steps work in processes of their own: there a library may end the
+    whole process where it gets no memory, which then is one step's end and not the run's."""
+    limited = isinstance(settings.memory_limit, float) and pick_device(settings.device) == "cpu"
+    return "local" if limited and settings.executor == "inline" else settings.executor

@@ -1,0 +1,63 @@
+"""`labels`: a segmenter's label maps of volumes whose values are HU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from medlord_bench.contracts import LabelMap
+from medlord_bench.contracts.specs import PluginSpec
+from medlord_bench.engine.plan import Step, generated_name, item_id
+from medlord_bench.engine.planning import REAL, Planning
+from medlord_bench.engine.steps.job import VOLUME, Job, by
+from medlord_bench.engine.steps.kind import Kind
+from medlord_bench.engine.steps.sources import Volumes, usable, volumes
+from medlord_bench.util.hashing import digest
+
+
+def plan(planning: Planning, spec: PluginSpec, of: Step, items: Iterable[str]) -> Step:
+    """Label maps of the volumes of a step; one step however many metrics want them."""
+    items = list(items)
+    if of.label == REAL:
+        by_item = {item_id(case): case.id for cases in planning.cases.values() for case in cases}
+        names = [by_item[item] for item in items]
+    else:
+        names = [generated_name(of, item) for item in items]
+    identity = planning.segmenter_identity(spec, names)
+    # Two metrics may want two configurations, and a fingerprint may depend on the list of cases.
+    id = f"labels:{of.id}:{spec.plugin}-{digest(identity)[:6]}"
+    return planning.add(id, "labels", of.label, spec, identity, items, {"volumes": of.id})
+
+
+class Labels(Kind):
+    name: ClassVar[str] = "labels"
+    less_memory: ClassVar[str] = "--batch 1"
+
+    def run(self, job: Job, items: Sequence[str]) -> None:
+        from medlord_bench.volumes.io import write_labels
+
+        source = volumes(job)
+        good = [item for item in usable(job, items, source.object) if _is_ct(job, source, item)]
+        named = ((source.name(item), source.open(item)) for item in good)
+        made = job.plugin("segmenters").segment(named, job.run)
+        with job.run.progress.task(f"labels of {source.step.id}", len(good)) as task:
+            for item, label_map in zip(good, made, strict=True):
+                if isinstance(label_map, LabelMap):
+                    facts = {"names": {str(value): name for value, name in label_map.names.items()}}
+                    job.out.put(item, {VOLUME: by(write_labels, label_map)}, facts)
+                else:
+                    job.run.log.warning("%s: %s: no label map: %s", job.step.id, item, label_map.reason)
+                    job.out.put_failure(item, label_map.reason, {})
+                task.advance()
+                job.check_stop(item)
+
+
+def _is_ct(job: Job, source: Volumes, item: str) -> bool:
+    """Whether the values are HU. A segmenter given [0, 1] or windowed values returns empty masks, which would read as
+    anatomy."""
+    from medlord_bench.volumes.checks import not_ct
+
+    problem = not_ct(source.open(item))
+    if problem is not None:
+        job.out.put_failure(item, f"not segmented, since not CT in HU: {problem}", {})
+    return problem is None

@@ -1,0 +1,111 @@
+"""`scores`: a metric reduced over everything it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from medlord_bench.contracts import Frozen, Item, MetricInputs, Need, Source, specs
+from medlord_bench.contracts.results import CaseRow, Replicates, Score
+from medlord_bench.contracts.specs import PluginSpec
+from medlord_bench.engine.plan import Step
+from medlord_bench.engine.planning import Entrant, Planning
+from medlord_bench.engine.steps import features, labels, states
+from medlord_bench.engine.steps.job import SCORES, STATE, VOLUME, Job, by
+from medlord_bench.engine.steps.kind import Kind
+from medlord_bench.engine.steps.sources import Derived, Volumes, items_of
+from medlord_bench.util import seeds
+from medlord_bench.util.files import write_json
+
+
+class Needed(Frozen):
+    """One need of a metric. items: what it reads; None where the contestant makes no such volumes."""
+
+    source: Source
+    by: str
+    items: tuple[str, ...] | None
+
+
+class Detail(Frozen):
+    needs: tuple[Needed, ...]
+
+
+def plan(planning: Planning, entrant: Entrant, spec: PluginSpec) -> Step:
+    """A metric of a contestant, and the steps that make what it needs."""
+    metric = specs.make("metrics", spec)
+    inputs: dict[str, str] = {}
+    needs: list[Needed] = []
+    wanted = metric.needs()
+    measurable = _source(planning, entrant, wanted[0].source) is not None  # else the others need not be made
+    for need in wanted:
+        found = _source(planning, entrant, need.source) if measurable else None
+        if found is None:
+            needs.append(Needed(source=need.source, by=need.by, items=None))
+            continue
+        of, items = found
+        inputs[f"{need.source}|{need.by}"] = _made(planning, spec, metric, need, of, items).id
+        inputs[f"{need.source}|volumes"] = of.id
+        needs.append(Needed(source=need.source, by=need.by, items=items))
+    identity = {
+        "version": metric.version,
+        "config": specs.without_places(spec.config),
+        "needs": [one.model_dump(mode="json") for one in needs],
+        "protocol": planning.protocol.model_dump(mode="json"),
+        "contestant": entrant.label,
+    }
+    seed = seeds.derive(planning.spec.seed, "metric", spec.plugin)
+    id = f"scores:{entrant.label}:{spec.label}"
+    return planning.add(
+        id, "scores", entrant.label, spec, identity, ["scores"], inputs, Detail(needs=tuple(needs)), seed
+    )
+
+
+def _source(planning: Planning, entrant: Entrant, source: Source) -> tuple[Step, tuple[str, ...]] | None:
+    """The step that makes a source's volumes and the items of it, or None where the contestant has no such thing."""
+    if source.is_real:
+        return planning.steps["images"], planning.splits[source.data_split]
+    step = planning.steps.get(f"{source.kind}:{entrant.label}")
+    return None if step is None else (step, step.items)
+
+
+def _made(planning: Planning, spec: PluginSpec, metric: Any, need: Need, of: Step, items: Sequence[str]) -> Step:
+    """The step that turns a source's volumes into what the metric reads."""
+    by, _, name = need.by.partition(":")
+    if by == "volumes":
+        return of
+    if by == "features":
+        return features.plan(planning, specs.plugin_spec("extractors", name, metric.plugin_config()), of, items)
+    if by == "labels":
+        return labels.plan(planning, specs.plugin_spec("segmenters", name, metric.plugin_config()), of, items)
+    read = _made(planning, spec, metric, Need(need.source, name), of, items) if name else None
+    return states.plan(planning, spec, metric, need.source, of, items, read)
+
+
+class Scores(Kind):
+    name: ClassVar[str] = "scores"
+    sharded: ClassVar[bool] = False
+    linked: ClassVar[bool] = False
+
+    def run(self, job: Job, items: Sequence[str]) -> None:
+        """Publish the metric's scores, case rows and replicates."""
+        metric, detail = job.plugin("metrics"), Detail.model_validate(job.step.detail)
+        found = {
+            Need(need.source, need.by): list(_needed(job, need, need.items))
+            for need in detail.needs
+            if need.items is not None
+        }
+        inputs = MetricInputs(job.step.label, job.plan.dataset.plugin, job.plan.protocol, found)
+        results = list(metric.reduce(inputs, job.run))
+        id, text = metric.protocol(job.plan.protocol)
+        value: dict[str, Any] = {"protocols": {id: text}}
+        for name, kind in (("scores", Score), ("rows", CaseRow), ("replicates", Replicates)):
+            value[name] = [result.model_dump(mode="json") for result in results if isinstance(result, kind)]
+        job.out.put("scores", {SCORES: by(write_json, value)}, {})
+
+
+def _needed(job: Job, need: Needed, items: Sequence[str]) -> Iterator[Item]:
+    """The items of one need of a metric."""
+    made = job.plan.step(job.step.inputs[f"{need.source}|{need.by}"])
+    read = Volumes(job, job.plan.step(job.step.inputs[f"{need.source}|volumes"]))
+    derived = None if made.id == read.step.id else Derived(job.object(made), VOLUME if made.kind == "labels" else STATE)
+    return items_of(need.source, read, derived, items)

@@ -1,0 +1,116 @@
+"""The volumes that measuring steps read: which they are, how they are opened, and what each is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medlord_bench.contracts import Item, Source, Volume
+from medlord_bench.engine.plan import Step, generated_name
+from medlord_bench.engine.prepared import StoredCohort
+from medlord_bench.engine.steps.job import STATE, VOLUME, Job, by
+from medlord_bench.engine.store import StoredObject
+from medlord_bench.volumes.arrays import save_state
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """The volumes that a step made: prepared images, or what a contestant generated."""
+
+    job: Job
+    step: Step
+
+    @property
+    def are_real(self) -> bool:
+        return self.step.kind == "images"
+
+    @cached_property
+    def object(self) -> StoredObject:
+        return self.job.object(self.step)
+
+    @cached_property
+    def cohort(self) -> StoredCohort:
+        return self.job.cohort()
+
+    def path(self, item: str) -> Path:
+        return self.cohort.hu_path(item) if self.are_real else self.object.file(item, VOLUME)
+
+    def open(self, item: str) -> Volume:
+        from medlord_bench.volumes.io import read_volume
+
+        return self.cohort.volume(item) if self.are_real else read_volume(self.path(item))
+
+    def name(self, item: str) -> str:
+        """What a segmenter calls it: as in `Segmenter.fingerprint`."""
+        return self.cohort.case_of(item) if self.are_real else generated_name(self.step, item)
+
+
+def volumes(job: Job) -> Volumes:
+    """The volumes that the job's step reads."""
+    return Volumes(job, job.plan.step(job.step.inputs["volumes"]))
+
+
+def usable(job: Job, items: Sequence[str], made: StoredObject) -> list[str]:
+    """The items that were made; those that failed there are published as failed here too."""
+    good = []
+    for item in items:
+        failed = made.sidecar(item).failed
+        if failed is None:
+            good.append(item)
+        else:
+            job.out.put_failure(item, failed, {})
+    return good
+
+
+def publish_states(job: Job, items: Sequence[str], made: Iterator[Mapping[str, Any]], title: str) -> None:
+    """Publish named arrays, one state per item."""
+    with job.run.progress.task(title, len(items)) as task:
+        for item, state in zip(items, made, strict=True):
+            job.out.put(item, {STATE: by(save_state, state)}, {})
+            task.advance()
+            job.check_stop(item)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What a step made of volumes, one file per volume: label maps (`VOLUME`), or features or states (`STATE`)."""
+
+    object: StoredObject
+    suffix: str
+
+    @property
+    def are_labels(self) -> bool:
+        return self.suffix == VOLUME
+
+
+def items_of(source: Source, read: Volumes, derived: Derived | None, items: Iterable[str]) -> Iterator[Item]:
+    """The items of a source as a metric sees them, with what each is compared with.
+
+    derived: what the metric reads in place of the volumes; None for the volumes themselves.
+    """
+    cohort, plan = read.cohort, read.job.plan
+    for item in items:
+        failed, names, path = read.object.sidecar(item).failed, {}, read.path(item)
+        if derived is not None:
+            path = derived.object.file(item, derived.suffix)
+            if failed is None:
+                sidecar = derived.object.sidecar(item)
+                failed = sidecar.failed
+                names = {int(value): name for value, name in sidecar.facts.get("names", {}).items()}
+        compared = source.compared_with(labels=derived is not None and derived.are_labels)
+        mask = cohort.mask_path(item) if compared == "mask" else None
+        image = cohort.hu_path(item) if compared == "image" else None
+        yield Item(
+            id=item,
+            source=source,
+            path=None if failed else path,
+            patient=plan.patients.get(item),
+            reference=mask or image,
+            failed=failed,
+            spacing=cohort.spacing(item) if source.has_cases else plan.protocol.grid.spacing,
+            names=names,
+            reference_names={} if mask is None else cohort.label_names,
+        )

@@ -1,0 +1,129 @@
+"""The content-addressed store: everything computed, by what it was computed from.
+
+``<root>/objects/<kind>/<key>/items/`` holds one published file (or a few) per item and a sidecar ``<item>.json``,
+which is written last: an item exists exactly when its sidecar does. Publishing is a temporary file in the same folder,
+fsync, rename. Resuming is listing what is there and doing what is missing. There is no database and no lock server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medlord_bench.util.files import Write, publish_folder, write_json
+from medlord_bench.util.hashing import digest, file_sha256
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What is known about a published item. files: suffix -> sha256. failed: why there is no file."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    failed: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of the store: the items of one step. common: facts of every sidecar that is written through it."""
+
+    path: Path
+    common: Callable[[], Mapping[str, Any]] = field(default=dict, compare=False)
+
+    @property
+    def items(self) -> Path:
+        return self.path / "items"
+
+    def declare(self, step: Mapping[str, Any]) -> None:
+        """Write `step.json`: what the key was made from, so that a person can read it."""
+        if not (self.path / "step.json").exists():
+            write_json(self.path / "step.json", step)
+
+    def has(self, item: str) -> bool:
+        return (self.items / f"{item}.json").exists()
+
+    def missing(self, items: Iterable[str]) -> list[str]:
+        return [item for item in items if not self.has(item)]
+
+    def file(self, item: str, suffix: str) -> Path:
+        return self.items / f"{item}{suffix}"
+
+    def put(self, item: str, writers: Mapping[str, Write], facts: Mapping[str, Any]) -> None:
+        """Publish an item: one file per suffix, then the sidecar. Each writer publishes the path that it is given."""
+        for suffix, write in writers.items():
+            write(self.file(item, suffix))
+        files = {suffix: file_sha256(self.file(item, suffix)) for suffix in writers}
+        self._put_sidecar(item, Sidecar(files, None, facts))
+
+    def put_folder(self, item: str, source: Path, facts: Mapping[str, Any]) -> None:
+        """Publish a folder as an item, by hard links where the file system has them."""
+        # Without hidden files: what a killed writer left is no part of the item.
+        hidden = shutil.ignore_patterns(".*")
+        publish_folder(
+            self.items / item,
+            lambda folder: shutil.copytree(source, folder, copy_function=_link_or_copy, ignore=hidden),
+        )
+        self._put_sidecar(item, Sidecar({}, None, facts))
+
+    def put_failure(self, item: str, reason: str, facts: Mapping[str, Any]) -> None:
+        """Publish that an item could not be made: it is counted, and not tried again."""
+        self._put_sidecar(item, Sidecar({}, reason, facts))
+
+    def _put_sidecar(self, item: str, known: Sidecar) -> None:
+        facts = {**self.common(), **known.facts}
+        write_json(self.items / f"{item}.json", {"files": known.files, "failed": known.failed, "facts": facts})
+
+    def sidecar(self, item: str) -> Sidecar:
+        return Sidecar(**json.loads((self.items / f"{item}.json").read_text()))
+
+    def complete(self, items: Iterable[str]) -> None:
+        """Write `manifest.json`: every item asked for so far, with its hashes."""
+        manifest = self.path / "manifest.json"
+        known: dict[str, Any] = json.loads(manifest.read_text()) if manifest.exists() else {}
+        fresh = {item: dict(self.sidecar(item).files) for item in items}
+        if any(known.get(item) != files for item, files in fresh.items()):
+            write_json(manifest, known | fresh)
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+    return target
+
+
+def training_names(lineage: str, steps: int | None, seconds: float | None) -> tuple[str, str]:
+    """The folders that a training may lie in: its lineage's, or its own where the lineage went past its budget."""
+    return lineage, digest([lineage, steps, seconds])
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder that holds objects and runs."""
+
+    root: Path
+
+    def object(self, kind: str, key: str) -> StoredObject:
+        return StoredObject(self.root / "objects" / kind / key)
+
+    def objects(self) -> list[Path]:
+        """Every object folder, sorted."""
+        return sorted(path for path in (self.root / "objects").glob("*/*") if path.is_dir())
+
+    def leftovers(self, age: float) -> list[Path]:
+        """Temporaries below `objects`, files and folders, untouched for `age` seconds: a killed process left them."""
+        oldest = time.time() - age
+        found = (self.root / "objects").glob("*/*/**/.*")
+        return sorted(path for path in found if path.lstat().st_mtime < oldest)
+
+    def runs(self) -> list[Path]:
+        """Every run folder, the oldest first."""
+        found = (path.parent for path in (self.root / "runs").glob("*/plan.json"))
+        return sorted(found, key=lambda path: (path / "plan.json").stat().st_mtime)

@@ -1,0 +1,179 @@
+"""Execute one (step, shard) of a run: find what is missing, let the step's handler publish it, record what it took."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from medlord_bench.contracts import Frozen, Run
+from medlord_bench.engine.plan import Plan, Step, read_plan
+from medlord_bench.engine.store import Store, StoredObject
+from medlord_bench.errors import MemoryBudgetError, StepError, Stopped, UserError
+from medlord_bench.memory.hold import held, is_exhausted, limit_on, over_budget
+from medlord_bench.memory.measured import PeakMemory, forecast_of
+from medlord_bench.util.progress import Progress, make_progress
+
+log = logging.getLogger("medlord_bench")
+
+
+class Settings(Frozen):
+    """Where and how fast a run works: nothing in here changes a result beyond rounding (docs/architecture.md)."""
+
+    store: Path
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    batch: int = Field(1, ge=1, description="items that a sampling or feature step holds at once")
+    threads: int | None = Field(None, ge=1, description="CPU threads of each worker; None leaves torch's choice")
+    workers: int = Field(1, ge=1, description="processes (executor local)")
+    executor: str = "inline"
+    offline: bool = False
+    weights_dir: Path | None = Field(None, description="offline folder of pretrained weights")
+    max_time: float | None = Field(None, gt=0, description="seconds after which to save and stop with exit 75")
+    memory_limit: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
+        "auto",
+        description="GiB that each process may take; auto: 24 on a CUDA device, no limit on a CPU; None: no limit",
+    )
+
+    def export(self) -> None:
+        """Put where weights are, and whether the network may be used, where plugins look: also while planning."""
+        if self.offline:
+            os.environ["MEDLORD_BENCH_OFFLINE"] = "1"
+        if self.weights_dir is not None:
+            os.environ["MEDLORD_BENCH_WEIGHTS"] = str(self.weights_dir)
+
+
+def pick_device(wanted: str) -> str:
+    """ "auto" to a CUDA device where there is one. Raises `UserError` for a device that is not there."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if wanted == "cpu":
+        return wanted
+    kind, _, number = wanted.partition(":")
+    if kind != "cuda" or not (number or "0").isdigit():
+        raise UserError(f"--device {wanted}: expected auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available() or int(number or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {wanted}: torch sees {torch.cuda.device_count()} CUDA devices; see medlord-bench doctor"
+        )
+    return f"cuda:{number or 0}"
+
+
+def output(store: Store, step: Step) -> StoredObject:
+    return store.object(step.kind, step.key)
+
+
+def missing(store: Store, step: Step) -> list[str]:
+    """The items of a step that are not published yet."""
+    return output(store, step).missing(step.items)
+
+
+def record(run_folder: Path, **event: object) -> None:
+    """Append one line to the run's `events.jsonl`; short lines appended at once stay whole between processes."""
+    line = json.dumps({"time": round(time.time(), 3), **event}) + "\n"
+    with open(run_folder / "events.jsonl", "a") as file:
+        file.write(line)
+
+
+def execute(
+    run_folder: Path,
+    step_id: str,
+    settings: Settings,
+    stop: Callable[[], bool],
+    shard: int = 0,
+    shards: int = 1,
+    progress: Progress | None = None,
+) -> None:
+    """Do shard `shard` of `shards` of one step. Raises `UserError` (and its kinds) with the step named.
+
+    Items are dealt by position, batch b to shard b mod `shards`, so that the same items share a batch whatever the
+    number of workers; a step that is complete costs nothing.
+    """
+    settings.export()
+    plan = read_plan(run_folder)
+    step = plan.step(step_id)
+    store = Store(settings.store)
+    todo = set(missing(store, step))
+    items = [
+        item
+        for position, item in enumerate(step.items)
+        if position // settings.batch % shards == shard and item in todo
+    ]
+    if not items:
+        return
+    output(store, step).declare(step.identity)
+    run = _context(run_folder, step, settings, stop, progress or make_progress())
+    record(run_folder, step=step.id, event="start", device=run.device, pid=os.getpid(), items=len(items))
+    start = time.monotonic()
+    peak = PeakMemory(run.device, run.memory_limit is not None, forecast_of(run_folder, step.id))
+    try:
+        with peak, held(run.device, run.memory_limit, step.id):
+            _handle(plan, step, store, run, items, peak)
+    except BaseException as error:
+        told = _told(error, step, run, peak)
+        record(run_folder, step=step.id, event="stopped", why=str(told) or type(told).__name__)
+        if told is error:
+            raise
+        raise told from error
+    seconds = round(time.monotonic() - start, 2)
+    done = {"seconds": seconds, "peak_gib": peak.gib, "memory": peak.facts()}
+    record(run_folder, step=step.id, event="done", **done, device=run.device, items=len(items))
+
+
+def _context(run_folder: Path, step: Step, settings: Settings, stop: Callable[[], bool], progress: Progress) -> Run:
+    if settings.threads is not None:
+        import torch
+
+        torch.set_num_threads(settings.threads)
+    scratch = run_folder / "scratch"
+    scratch.mkdir(exist_ok=True)
+    device = pick_device(settings.device)
+    return Run(
+        device=device,
+        seed=step.seed,
+        progress=progress,
+        log=log,
+        scratch=scratch,
+        stop=stop,
+        offline=settings.offline,
+        batch=settings.batch,
+        weights_dir=settings.weights_dir,
+        memory_limit=limit_on(device, settings.memory_limit),
+    )
+
+
+def _handle(plan: Plan, step: Step, store: Store, run: Run, items: list[str], peak: PeakMemory) -> None:
+    from medlord_bench.engine.steps import KINDS, Job
+
+    KINDS[step.kind].run(Job(plan, step, store, run, lambda: {"memory": peak.facts()}), items)
+    output(store, step).complete(item for item in step.items if output(store, step).has(item))
+
+
+def _told(error: BaseException, step: Step, run: Run, peak: PeakMemory) -> BaseException:
+    """The error as a person should read it: running out of memory is one line; every other stays what it is."""
+    if isinstance(error, MemoryBudgetError) and step.id not in str(error):  # of a program that a plugin started
+        return MemoryBudgetError(f"step {step.id}: {error}; what was published is kept")
+    limit = run.memory_limit
+    if not isinstance(error, Exception | SystemExit) or isinstance(error, MemoryBudgetError | Stopped):
+        return error
+    if not is_exhausted(error, starved=limit is not None and run.device == "cpu"):
+        return error
+    why = str(error) or type(error).__name__
+    if limit is not None:
+        from medlord_bench.engine.steps import KINDS
+
+        advice = KINDS[step.kind].less_memory
+        return over_budget(step.id, advice, run.device, limit, why, peak.forecast, peak.gib)
+    if isinstance(error, UserError):
+        return error
+    return StepError(
+        f"step {step.id}: out of memory on {run.device} ({why.splitlines()[0]}); "
+        "use a smaller --batch, a preset for a smaller card, or another device"
+    )

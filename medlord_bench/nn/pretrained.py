@@ -1,0 +1,173 @@
+"""Pretrained weights: found in a folder first, fetched from the Hugging Face hub where allowed, locked by sha256.
+
+The weights folder holds `OWNER/NAME/FILE`, the same place that `hf download OWNER/NAME FILE --local-dir
+FOLDER/OWNER/NAME` fills, so an air-gapped machine needs nothing but a copied folder. Beside each file lies
+`FILE.lock.json`, written the first time the file is seen and compared ever after.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import Field, ValidationError, field_validator
+
+from medlord_bench.contracts import Frozen
+from medlord_bench.errors import MissingError, UserError
+from medlord_bench.util.files import write_json
+from medlord_bench.util.hashing import file_sha256
+
+ENVIRONMENT = "MEDLORD_BENCH_WEIGHTS"
+OFFLINE = "MEDLORD_BENCH_OFFLINE"
+
+
+class WeightsFile(Frozen):
+    """One file of a hub repository.
+
+    revision: a branch, tag or commit. sha256: the content that is expected, where its author or we know it.
+    """
+
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="OWNER/NAME on the hub")
+    file: str
+    revision: str = "main"
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("file", "repo")
+    @classmethod
+    def _stays_below(cls, value: str) -> str:
+        if value.startswith("/") or {"", ".", ".."} & set(value.split("/")):
+            raise ValueError("must be a relative path without '..'")
+        return value
+
+
+class Lock(Frozen):
+    """`FILE.lock.json`. revision: the commit that was fetched, or None for a file that somebody put there."""
+
+    repo: str
+    file: str
+    revision: str | None
+    sha256: str
+    bytes: int
+    date: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """Weights on disk. locked: the sha256 is on record (pinned, or in the lock file) and agrees with it.
+
+    False only where the lock could not be written, so a second look gives the same answer as the first.
+    """
+
+    path: Path
+    sha256: str
+    locked: bool
+
+
+def weights_folder(folder: Path | None = None) -> Path:
+    """Where weights live: `folder`, else MEDLORD_BENCH_WEIGHTS, else the user's cache."""
+    if folder is not None:
+        return folder
+    if place := os.environ.get(ENVIRONMENT):
+        return Path(place)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "medlord-bench" / "weights"
+
+
+def is_offline() -> bool:
+    """Whether MEDLORD_BENCH_OFFLINE forbids the network. A value that means neither yes nor no forbids it too."""
+    return os.environ.get(OFFLINE, "").strip().lower() not in ("", "0", "false", "f", "no", "n", "off")
+
+
+def find(spec: WeightsFile, folder: Path | None = None, offline: bool | None = None) -> Found:
+    """The file on disk, fetched first if it is not there and the network may be used; its sha256 checked and locked.
+
+    folder: the weights folder, or None for the usual place (`weights_folder`). offline: None for what the environment
+    says (`is_offline`).
+    Raises `MissingError` where the file cannot be had and `UserError` where its content is not what it was.
+    """
+    root = weights_folder(folder)
+    path = root / spec.repo / spec.file
+    commit = None
+    if not path.is_file():
+        if is_offline() if offline is None else offline:
+            raise _missing(spec, path, f"no network call is made with --offline or {OFFLINE}")
+        commit = _fetch(spec, root / spec.repo, path)
+    return _verify(spec, path, commit)
+
+
+def download(spec: WeightsFile, folder: Path) -> str:
+    """Fetch the file to `folder / spec.file`, continuing a partial one; returns the commit it came from.
+
+    The only function here that uses the network.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+
+    commit = HfApi().model_info(spec.repo, revision=spec.revision).sha or spec.revision
+    hf_hub_download(spec.repo, spec.file, revision=commit, local_dir=folder)
+    return commit
+
+
+def _fetch(spec: WeightsFile, folder: Path, path: Path) -> str:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        commit = download(spec, folder)
+    except Exception as error:  # the hub's errors share no base: no connection, gated, unknown file, full disk
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise _missing(spec, path, f"fetching it failed: {reason}") from error
+    if not path.is_file():
+        raise _missing(spec, path, "it was fetched but did not arrive there")
+    return commit
+
+
+def _verify(spec: WeightsFile, path: Path, commit: str | None) -> Found:
+    sha256 = file_sha256(path)
+    lock_path = path.with_name(path.name + ".lock.json")
+    lock = _read_lock(lock_path)
+    for expected, source in ((spec.sha256, "the configuration"), (lock and lock.sha256, str(lock_path))):
+        if expected and expected != sha256:
+            raise UserError(
+                f"{path}: sha256 is {sha256}, but {source} says {expected}; the file is damaged or another version: "
+                "delete it to fetch it again"
+                + (", or delete the lock to accept it" if source == str(lock_path) else "")
+            )
+    written = lock is None and _write_lock(lock_path, spec, path, sha256, commit)
+    return Found(path, sha256, locked=bool(spec.sha256 or lock or written))
+
+
+def _read_lock(path: Path) -> Lock | None:
+    if not path.exists():
+        return None
+    try:
+        return Lock.model_validate_json(path.read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path}: {where}: {first['msg']}; restore the lock, or delete it to lock anew") from None
+
+
+def _write_lock(lock_path: Path, spec: WeightsFile, path: Path, sha256: str, commit: str | None) -> bool:
+    """Whether it could be written: a read-only folder shared by a group stays usable."""
+    lock = Lock(
+        repo=spec.repo,
+        file=spec.file,
+        revision=commit,
+        sha256=sha256,
+        bytes=path.stat().st_size,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    try:
+        write_json(lock_path, lock.model_dump())
+    except OSError:
+        return False
+    return True
+
+
+def _missing(spec: WeightsFile, path: Path, why: str) -> MissingError:
+    return MissingError(
+        f"weights {spec.file!r} of the Hugging Face repository {spec.repo!r} (revision {spec.revision}) are not at "
+        f"{path}: {why}; where there is a network, fetch it with "
+        f"`hf download {spec.repo} {spec.file} --local-dir {path.parents[spec.file.count('/')]}` and copy it there, "
+        f"or name the folder that holds {spec.repo}/{spec.file} with --weights-dir or {ENVIRONMENT}"
+    )

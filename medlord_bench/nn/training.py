@@ -1,0 +1,311 @@
+"""One resumable training loop for every generator.
+
+A `Recipe` says what one stage optimises; `fit` runs it: prefetching, checkpoints, validation, selection, curves,
+TensorBoard, stopping on a signal. Training is exact under interruption: batches are pure functions of the step, the
+global random state is set anew from (seed, stage, step) before each step, and everything else that a step reads is in
+the checkpoint. So a killed run that continues ends in the same weights (bit-equal on a CPU with the same threads). Only
+where a budget of time ends a training (`Run.train_seconds`) does the machine's speed decide how far it goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from medlord_bench.contracts import Choice, Precision, Run, Selection, candidate_name
+from medlord_bench.errors import StepError, Stopped
+from medlord_bench.memory.rehearsal import is_rehearsed
+from medlord_bench.nn.checkpoints import read_torch
+from medlord_bench.util import seeds
+from medlord_bench.util.files import publish, publish_folder, write_json, write_text
+
+PATIENCE_NOT_FINITE = 20  # consecutive steps without a finite gradient before training is given up
+CHECKPOINT_SECONDS = 300.0  # never lose more than this to a kill
+TRAINED = "trained.json"  # in a training's folder: the steps done and the seconds they took, validation included
+
+
+class Stateful(Protocol):
+    """Anything whose state belongs in a checkpoint: a module, an `Optimiser`, an EMA."""
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+class Recipe(Protocol):
+    """What one training stage optimises."""
+
+    def stateful(self) -> Mapping[str, Stateful]:
+        """Everything a checkpoint must hold, by name: networks, optimisers, EMA."""
+        ...
+
+    def batch(self, step: int) -> Any:
+        """The whole (effective) batch of a step, on the CPU. A pure function of the step: it is called ahead."""
+        ...
+
+    def step(self, step: int, batch: Any) -> Mapping[str, torch.Tensor | float]:
+        """One optimiser step (micro-batches inside). Returns scalars to plot; tensors may stay on the device."""
+        ...
+
+    def validate(self, step: int) -> Mapping[str, float]:
+        """Scalars on the validation split; ``"loss"`` decides which checkpoint is best (lower is better)."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write what later stages and sampling read (`checkpoints.save_model`)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How far to train and how often to look.
+
+    selection: which weights are published. choice: the candidates to publish instead, where the bench is to choose.
+    """
+
+    steps: int
+    validate_every: int
+    checkpoint_every: int
+    selection: Selection = "best"
+    choice: Choice | None = None
+
+
+def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[Any]:
+    """Mixed precision for a forward pass; does nothing for "fp32"."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(torch.device(device).type, dtype=dtype)
+
+
+class Optimiser:
+    """AdamW with loss scaling (fp16), gradient clipping, a learning rate that is a function of the step, and a
+    finite check: a step whose gradient is not finite is skipped and counted, and too many in a row end the training.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        *,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.01,
+        precision: Precision = "fp32",
+        clip: float | None = None,
+        lr_factor: Callable[[int], float] = lambda step: 1.0,
+    ) -> None:
+        self.parameters = list(parameters)
+        self.rehearsed = is_rehearsed(self.parameters[0])  # then as on CUDA: many tensors at once, no values to look at
+        many = True if self.rehearsed else None
+        self.adam = torch.optim.AdamW(self.parameters, lr=lr, betas=betas, weight_decay=weight_decay, foreach=many)
+        self.scaler = torch.amp.GradScaler(enabled=precision == "fp16" and not self.rehearsed)
+        self.lr, self.lr_factor = lr, lr_factor
+        self.clip = clip if clip is not None else math.inf
+        self.skipped = 0  # in a row
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Accumulate gradients. Divide the loss by the number of micro-batches first."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, step: int) -> bool:
+        """Apply the accumulated gradient and clear it. False where it was not finite and was skipped."""
+        for group in self.adam.param_groups:
+            group["lr"] = self.lr * self.lr_factor(step)
+        self.scaler.unscale_(self.adam)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        finite = self.rehearsed or bool(torch.isfinite(norm))
+        if finite or self.scaler.is_enabled():  # the scaler skips by itself and lowers its scale
+            self.scaler.step(self.adam)
+        self.scaler.update()
+        self.adam.zero_grad(set_to_none=True)
+        self.skipped = 0 if finite else self.skipped + 1
+        if self.skipped >= PATIENCE_NOT_FINITE:
+            raise StepError(
+                f"the gradient was not finite for {self.skipped} steps in a row (step {step}); "
+                "lower the learning rate or use precision bf16 or fp32; the last checkpoint is intact"
+            )
+        return finite
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adam": self.adam.state_dict(), "scaler": self.scaler.state_dict(), "skipped": self.skipped}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.adam.load_state_dict(state["adam"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.skipped = state["skipped"]
+
+
+def _prefetched(recipe: Recipe, start: int, stop: int, ahead: int = 2) -> Iterator[tuple[int, Any]]:
+    """(step, batch) with batches made in a background thread, a few steps ahead."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
+        waiting = [pool.submit(recipe.batch, step) for step in range(start, min(start + ahead, stop))]
+        try:
+            for step in range(start, stop):
+                batch = waiting.pop(0).result()
+                if step + ahead < stop:
+                    waiting.append(pool.submit(recipe.batch, step + ahead))
+                yield step, batch
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class Curves:
+    """`curves.jsonl` (for the report) and TensorBoard events (for watching). Lines after `start` are cut off."""
+
+    def __init__(self, out: Path, start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = out / "curves.jsonl"
+        kept = []
+        if self.path.exists():
+            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= start]
+        write_text(self.path, "".join(line + "\n" for line in kept))
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start)
+
+    def add(self, step: int, figures: Mapping[str, float], split: str = "train") -> None:
+        with open(self.path, "a") as file:
+            file.write(json.dumps({"step": step, "split": split, **figures}) + "\n")
+        for name, value in figures.items():
+            self.board.add_scalar(f"{name}/{split}", value, step)
+
+    def close(self) -> None:
+        self.board.close()
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):  # a line cut short by a kill
+        return 2**63
+
+
+def _floats(figures: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
+    return {name: float(value) for name, value in figures.items()}
+
+
+class _Checkpoint:
+    """`checkpoints/last.pt`: the step reached, the best validation loss so far, the seconds spent, and every state."""
+
+    def __init__(self, out: Path, recipe: Recipe) -> None:
+        self.path, self.recipe = out / "checkpoints" / "last.pt", recipe
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.saved_at = self.began = time.monotonic()
+        self.earlier = 0.0  # seconds of the sittings before this one
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this training, earlier sittings included; what a kill undid is not."""
+        return self.earlier + time.monotonic() - self.began
+
+    def load(self, device: str) -> tuple[int, float]:
+        """Restore every state; returns (steps done, best loss). (0, inf) where nothing was saved."""
+        if not self.path.exists():
+            return 0, math.inf
+        saved = read_torch(self.path)
+        for name, part in self.recipe.stateful().items():
+            part.load_state_dict(saved["state"][name])
+        self.earlier, self.began = float(saved["seconds"]), time.monotonic()
+        return int(saved["step"]), float(saved["best"])
+
+    def save(self, step: int, best: float) -> None:
+        state = {name: part.state_dict() for name, part in self.recipe.stateful().items()}
+        saved = {"step": step, "best": best, "seconds": self.seconds, "state": state}
+        publish(self.path, lambda path: torch.save(saved, path))
+        self.saved_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+
+
+def _export(recipe: Recipe, folder: Path) -> Path:
+    """Export into `folder`, replacing what is there only once the new one is whole."""
+    publish_folder(folder, recipe.export)
+    return folder
+
+
+def _validate(recipe: Recipe, step: int, curves: Curves) -> float:
+    figures = recipe.validate(step)
+    curves.add(step, figures, split="val")
+    loss = figures["loss"]
+    return loss if math.isfinite(loss) else math.inf
+
+
+def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Path:
+    """Train `recipe` in the folder `out` up to `horizon.steps`, continuing where an earlier call stopped; less far where
+    `run.train_seconds` are spent before, all calls taken together, but one step at least.
+
+    Returns the folder below `out` with the selected weights. Raises `Stopped`, with everything saved, when
+    `run.stop()` turns true, and `StepError` where gradients stay non-finite. On `selection="best"` candidates are
+    looked at every `validate_every` steps and at the last one; ties go to the earlier. With a `choice`, the folder
+    returned holds one folder of weights per candidate. `TRAINED` records how far it went and how long it took.
+    """
+    candidates = horizon.choice.candidates(horizon.steps) if horizon.choice else ()
+    checkpoint = _Checkpoint(out, recipe)
+    start, best = checkpoint.load(run.device)
+    done, budget = start, math.inf if run.train_seconds is None else run.train_seconds
+    if start > horizon.steps:
+        raise StepError(
+            f"{title}: this training already went to step {start}, {horizon.steps} were asked for; "
+            "give at least as many steps, or another seed for a training of its own"
+        )
+    curves = Curves(out, start)
+    log_every = max(1, min(horizon.validate_every, horizon.steps // 200))
+    shown_at = start
+    try:
+        with run.progress.task(title, horizon.steps, start) as task:
+            stop = horizon.steps if start == 0 or checkpoint.seconds < budget else start
+            for step, batch in _prefetched(recipe, start, stop):
+                torch.manual_seed(seeds.derive(run.seed, title, step))
+                figures = recipe.step(step, batch)
+                done = step + 1
+                last = done == horizon.steps or checkpoint.seconds >= budget
+                if done % log_every == 0 or last:
+                    shown = _floats(figures)
+                    curves.add(done, shown)
+                    task.advance(done - shown_at, **shown)
+                    shown_at = done
+                if done % horizon.validate_every == 0:
+                    loss = _validate(recipe, done, curves)
+                    if loss < best:
+                        best = loss
+                        _export(recipe, out / "best")
+                if done in candidates:
+                    _export(recipe, out / "candidates" / candidate_name(done))
+                if done % horizon.checkpoint_every == 0 or last or checkpoint.is_due():
+                    checkpoint.save(done, best)
+                if last:
+                    break
+                if run.stop():
+                    checkpoint.save(done, best)
+                    raise Stopped(f"{title}: stopped at step {done} of {horizon.steps}, saved")
+        published = _publishable(recipe, replace(horizon, steps=done), out, best, curves)
+        write_json(out / TRAINED, {"steps": done, "seconds": round(checkpoint.seconds, 1)})
+        return published
+    finally:
+        curves.close()
+
+
+def _publishable(recipe: Recipe, horizon: Horizon, out: Path, best: float, curves: Curves) -> Path:
+    """The selected weights. The last step is a candidate too, but does not count for a longer training later."""
+    if horizon.choice is not None:
+        if not (out / "candidates" / candidate_name(horizon.steps)).exists():
+            _export(recipe, out / "candidates" / candidate_name(horizon.steps))
+        return out / "candidates"
+    if horizon.selection == "last" or horizon.steps == 0:
+        return _export(recipe, out / "last")
+    if horizon.steps % horizon.validate_every and _validate(recipe, horizon.steps, curves) < best:
+        return _export(recipe, out / "final")
+    if not (out / "best" / "model.json").exists():
+        raise StepError(f"{out}: no checkpoint had a finite validation loss; lower the learning rate")
+    return out / "best"

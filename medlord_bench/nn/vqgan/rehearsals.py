@@ -1,0 +1,76 @@
+"""The VQ-GAN's training, acted out to see what memory it takes, and what makes such work take less.
+
+A generator's own `rehearsals` are made of these; see `contracts.Rehearsable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+
+from medlord_bench.contracts import DataProtocol, Run, Saving, Shape, Split
+from medlord_bench.memory.rehearsal import on_host
+from medlord_bench.nn.losses import Perceptual
+from medlord_bench.nn.vqgan.config import AutoencoderConfig
+from medlord_bench.nn.vqgan.training import AutoencoderRecipe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CASE = "rehearsal"
+
+
+class UnreadCohort:
+    """Names and shapes of a cohort, and no image."""
+
+    def __init__(self, data: DataProtocol) -> None:
+        self.protocol = data
+        self.label_names: Mapping[int, str] = {}
+
+    def ids(self, split: Split) -> Sequence[str]:
+        return [CASE]
+
+    def hu(self, case_id: str) -> NDArray[np.int16]:
+        raise AssertionError("nothing is read in a rehearsal")
+
+    def labels(self, case_id: str) -> NDArray[np.uint8] | None:
+        raise AssertionError("nothing is read in a rehearsal")
+
+
+class _Recipe(AutoencoderRecipe):
+    def _perceptual(self) -> Perceptual:
+        loss = Perceptual(None, self.config.perceptual_slices)  # its weights change neither memory nor time
+        loss.to(self.device)
+        return loss
+
+
+def train_autoencoder(config: AutoencoderConfig, data: DataProtocol, run: Run, times: int) -> None:
+    """`times` training steps on made-up patches. data: on the grid that the patches are cut from."""
+    recipe = _Recipe(config, UnreadCohort(data), run)
+    with on_host():
+        batch = torch.rand(config.batch, 1, *config.patch)
+    for step in range(times):
+        recipe.step(step, batch)
+
+
+# ------------------------------------------------------------------------------------------------------------- savings
+def smaller_micro_batches(part: str, batch: int, now: int) -> list[Saving]:
+    """part: the dotted path of the settings that hold `micro_batch`."""
+    smaller = [size for size in range(now - 1, 0, -1) if batch % size == 0]
+    return [Saving({f"{part}.micro_batch": size}, "smaller kernels, a little slower") for size in smaller]
+
+
+def recomputed(part: str) -> Saving:
+    """part: the dotted path of the settings that hold `checkpointing`."""
+    return Saving({f"{part}.checkpointing": True}, "activations are computed twice: about a third slower")
+
+
+def smaller_tiles(part: str, tile: Shape | None) -> list[Saving]:
+    """part: the dotted path of the settings that hold `tile`."""
+    sizes = [(256, 256, 128), (128, 128, 128), (128, 128, 64)]
+    smaller = [size for size in sizes if tile is None or prod(size) < prod(tile)]
+    return [Saving({f"{part}.tile": size}, "borders of tiles are computed twice") for size in smaller]

@@ -1,0 +1,250 @@
+"""Training the VQ-GAN on random patches, and its weights on disk: the first stage of every generator that has one.
+
+Losses and schedule are those of MedLoRD (section 2.1 of its paper; `configs/stage1/vqgan_ds4_new.yaml` of its repository
+where the paper states nothing).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from medlord_bench.contracts import Cohort, Run, Split
+from medlord_bench.errors import MissingError, UserError
+from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
+from medlord_bench.nn.intensity import Window, scale_hu
+from medlord_bench.nn.losses import Adversary, Perceptual, Spectral, check_perceptual_weights
+from medlord_bench.nn.pretrained import weights_folder
+from medlord_bench.nn.training import Optimiser, Stateful, autocast
+from medlord_bench.nn.vqgan.config import AutoencoderConfig
+from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
+from medlord_bench.nn.vqgan.quantiser import Quantised, Statistics, usage
+from medlord_bench.util import seeds
+
+KIND = "medlord.autoencoder"  # of every VQ-GAN, whoever trained it: one generator's weights serve another
+
+
+class Patches:
+    """Random patches of one split. A patch is a pure function of the parts that it is asked for."""
+
+    def __init__(self, data: Cohort, split: Split, config: AutoencoderConfig) -> None:
+        self.data, self.config = data, config
+        self.ids: Sequence[str] = data.ids(split)
+        self.window = data.protocol.grid.hu_window
+        grid = data.protocol.grid.shape
+        if not self.ids:
+            raise MissingError(f"{data.protocol.name}: no {split} case; give the split at least one")
+        if any(side > full for side, full in zip(config.patch, grid, strict=True)):
+            raise UserError(f"autoencoder.patch: {config.patch} is larger than the grid {grid}; choose a smaller patch")
+
+    def draw(self, *parts: str | int) -> Tensor:
+        """One patch, float32 (1, X, Y, Z) in [-1, 1], from `seeds.numpy_rng(*parts)`."""
+        rng = seeds.numpy_rng(*parts)
+        hu = self.data.hu(self.ids[int(rng.integers(len(self.ids)))])
+        corner = [int(rng.integers(n - side + 1)) for n, side in zip(hu.shape, self.config.patch, strict=True)]
+        box = tuple(slice(start, start + side) for start, side in zip(corner, self.config.patch, strict=True))
+        return scale_hu(np.ascontiguousarray(self._augmented(hu[box], rng)), self.window)[None]
+
+    def _augmented(self, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        config = self.config
+        flips, turns, angle = rng.random(), rng.random(), rng.uniform(-config.rotate_degrees, config.rotate_degrees)
+        if flips < config.flip:
+            patch = patch[:, ::-1]
+        if turns < config.rotate:
+            from scipy.ndimage import rotate
+
+            patch = rotate(patch, angle, axes=(0, 1), reshape=False, order=1, mode="nearest")
+        return patch
+
+
+class CodeWindow:
+    """How often each code was chosen in training since the last validation."""
+
+    def __init__(self, codes: int, device: str) -> None:
+        self.counts = torch.zeros(codes, device=device)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"counts": self.counts}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.counts.copy_(state["counts"])
+
+
+class AutoencoderRecipe:
+    """What the first stage optimises: a `training.Recipe`."""
+
+    def __init__(self, config: AutoencoderConfig, data: Cohort, run: Run) -> None:
+        self.config, self.seed, self.device = config, run.seed, run.device
+        self.weights_dir = weights_folder(run.weights_dir)
+        self.train, self.val = Patches(data, "train", config), Patches(data, "val", config)
+        self.perceptual = self._perceptual() if config.perceptual else None  # first: it may be missing
+        self.spectral = Spectral()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds.derive(run.seed, "autoencoder", "initial weights"))
+            self.net = VQGAN(config.net).to(run.device)
+            self.adversary = self._adversary() if config.adversarial else None
+        self.optimiser = self._optimiser(self.net, config.lr_g)
+        self.critic = self._optimiser(self.adversary, config.lr_d) if self.adversary else None
+        self.window = CodeWindow(config.net.codes, run.device)
+
+    def _perceptual(self) -> Perceptual:
+        backbone = check_perceptual_weights(self.weights_dir)
+        loss = Perceptual(backbone, self.config.perceptual_slices)
+        loss.to(self.device)
+        return loss
+
+    def _adversary(self) -> Adversary:
+        return Adversary(self.config.discriminator_channels, self.config.discriminator_layers).to(self.device)
+
+    def _optimiser(self, module: torch.nn.Module, lr: float) -> Optimiser:
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        config = self.config
+        return Optimiser(
+            parameters,
+            lr=lr,
+            betas=config.betas,
+            precision=config.precision,
+            lr_factor=lambda step: config.lr_decay**step,
+        )
+
+    def stateful(self) -> Mapping[str, Stateful]:
+        parts: dict[str, Stateful] = {"net": self.net, "optimiser": self.optimiser, "window": self.window}
+        if self.adversary and self.critic:
+            parts |= {"adversary": self.adversary, "critic": self.critic}
+        return parts
+
+    def batch(self, step: int) -> Tensor:
+        """Patches of a step, float32 (batch, 1, X, Y, Z) in [-1, 1], on the CPU."""
+        return torch.stack([self.train.draw(self.seed, "autoencoder", step, i) for i in range(self.config.batch)])
+
+    def step(self, step: int, batch: Tensor) -> Mapping[str, Tensor | float]:
+        """One step of the generator, of the discriminator and of the codebook, on one batch."""
+        self.net.train()
+        gathered = self.net.quantiser.no_statistics()
+        share = self.config.micro_batch / len(batch)
+        figures: dict[str, Tensor] = {}
+        for images in torch.split(batch, self.config.micro_batch):
+            terms, z = self._accumulate(images.to(self.device, non_blocking=True), step, share, gathered)
+            figures = {name: figures.get(name, 0) + share * term.detach() for name, term in terms.items()}
+        self.optimiser.step(step)
+        if self.critic:
+            self.critic.step(step)
+        self.net.quantiser.update(gathered)
+        if self.config.net.restart_below:
+            figures["codes_restarted"] = self.net.quantiser.restart(z, seeds.torch_rng(self.seed, "restart", step))
+        self.window.counts.add_(gathered.counts)
+        return {**figures, "perplexity": usage(gathered.counts).perplexity}
+
+    def _accumulate(
+        self, images: Tensor, step: int, share: float, gathered: Statistics
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Gradients of one micro-batch. Returns its loss terms, unweighted, and its latents."""
+        with autocast(self.config.precision, self.device):
+            z = self.net.encode(images)
+            quantised = self.net.quantise(z, gathered)
+            fake = self.net.decode(quantised.codes)
+        fake = fake.float()
+        terms = self._terms(images, fake, quantised)
+        self.optimiser.backward(share * self._total(terms, step))
+        if self.adversary and self.critic:
+            self.adversary.requires_grad_(True)
+            with autocast(self.config.precision, self.device):
+                terms["discriminator"] = self.adversary.discriminator_loss(fake, images)
+            self.critic.backward(share * terms["discriminator"])
+        return terms, z.detach()
+
+    def _terms(self, images: Tensor, fake: Tensor, quantised: Quantised) -> dict[str, Tensor]:
+        terms = {"l1": torch.nn.functional.l1_loss(fake, images), "commitment": quantised.loss}
+        if self.config.spectral:
+            terms["spectral"] = self.spectral(fake, images)
+        if self.perceptual:
+            terms["perceptual"] = self.perceptual(fake, images)
+        if self.adversary:
+            self.adversary.requires_grad_(False)  # the generator's loss must not move the discriminator
+            with autocast(self.config.precision, self.device):
+                terms["adversarial"] = self.adversary.generator_loss(fake)
+        return terms
+
+    def _total(self, terms: Mapping[str, Tensor], step: int) -> Tensor:
+        config = self.config
+        warm = min(1.0, step / config.adversarial_warmup) if config.adversarial_warmup else 1.0
+        weights = {
+            "l1": config.l1,
+            "commitment": 1.0,  # weighted by the quantiser
+            "spectral": config.spectral,
+            "perceptual": config.perceptual,
+            "adversarial": config.adversarial * warm,
+        }
+        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+    @torch.no_grad()
+    def validate(self, step: int) -> Mapping[str, float]:
+        """Mean L1 ("loss") and PSNR on the same validation patches every time, and how much of the codebook is used,
+        in training since the last validation and on these patches."""
+        self.net.eval()
+        losses, errors, chosen = [], [], self.net.quantiser.no_statistics().counts
+        for i in range(self.config.validation_patches):
+            images = self.val.draw(self.seed, "autoencoder", "val", i)[None].to(self.device)
+            with autocast(self.config.precision, self.device):
+                fake, quantised = self.net(images)
+            fake = fake.float().clamp(-1, 1)
+            losses.append(torch.nn.functional.l1_loss(fake, images))
+            errors.append(torch.nn.functional.mse_loss(fake, images))
+            indices = quantised.indices.flatten()
+            chosen.index_add_(0, indices, torch.ones_like(indices, dtype=chosen.dtype))
+        trained, seen = usage(self.window.counts), usage(chosen)
+        self.window.counts.zero_()
+        psnr = 10 * torch.log10(4 / torch.stack(errors).clamp(min=1e-12))
+        return {
+            "loss": float(torch.stack(losses).mean()),
+            "psnr": float(psnr.mean()),
+            "codes_used": float(seen.share),
+            "perplexity": float(seen.perplexity),
+            "codes_used_in_training": float(trained.share),
+            "perplexity_in_training": float(trained.perplexity),
+        }
+
+    def export(self, folder: Path) -> None:
+        """The network without its discriminator: what latents and sampling need."""
+        facts = self.config.model_dump(mode="json", exclude={"net"})
+        save_autoencoder(folder, self.net, self.train.window, facts)
+
+
+def save_autoencoder(folder: Path, net: VQGAN, window: Window, training: Mapping[str, Any]) -> None:
+    """Write weights, architecture and HU window into `folder`. training: how they came about, for the record."""
+    config = {"net": net.config.model_dump(mode="json"), "hu_window": list(window), "training": dict(training)}
+    save_model(folder, KIND, config, net.state_dict())
+
+
+def load_autoencoder(folder: Path, device: str) -> VQGAN:
+    """The network that `save_autoencoder` wrote, in evaluation mode. Raises `MissingError` or `UserError`."""
+    config, tensors = load_model(folder, KIND)
+    try:
+        net = VQGAN(VQGANConfig.model_validate(config["net"]))
+    except KeyError:
+        raise UserError(f"{folder / 'model.json'}: no field net; restore the file or train again") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, ("net", *first["loc"])))
+        raise UserError(f"{folder / 'model.json'}: field {field}: {first['msg']}; restore it or train again") from None
+    load_strict(net, tensors, str(folder / "model.safetensors"))
+    return net.to(device).eval().requires_grad_(False)
+
+
+def hu_window(folder: Path) -> Window:
+    """The HU window that [-1, 1] of a saved autoencoder stands for."""
+    path = folder / "model.json"
+    try:
+        low, high = json.loads(path.read_text())["config"]["hu_window"]
+    except FileNotFoundError:
+        raise MissingError(f"{path}: not found; expected the weights of {KIND}: train them or give --weights") from None
+    except (KeyError, ValueError, TypeError):
+        raise UserError(f"{path}: field hu_window: expected two numbers; restore the file or train again") from None
+    return int(low), int(high)

@@ -1,0 +1,139 @@
+"""The atlas: phantoms drawn from a seed of their own, what their labels look like, and which of them a volume is like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, zoom
+
+from medlord_bench.contracts import Shape
+from medlord_bench.plugins.datasets.phantom.dataset import FIELD_OF_VIEW
+from medlord_bench.plugins.phantom.anatomy import render
+from medlord_bench.plugins.phantom.patient import LABELS, draw
+
+GRID: Shape = (64, 64, 48)  # the prior is smooth: other grids take it resampled
+BINS = np.arange(-1100.0, 1500.0, 20.0)  # HU
+LIKEST = 48  # phantoms that vote
+NEAR = 2.5  # voxels around a voxel that are compared there
+SHARP = 4.0  # how much more the liker phantom counts
+NOISE = 25.0  # HU that say nothing
+BLUR = 0.6  # cells
+
+
+@dataclass(frozen=True)
+class View:
+    """A part of the grid in one HU window. coarse: voxels in a cell. reach: cells that a phantom may be shifted by."""
+
+    part: tuple[slice, slice, slice]
+    window: tuple[float, float]
+    coarse: int
+    reach: int
+
+
+TRUNK = View((slice(None), slice(None), slice(None)), (-1000.0, 500.0), 2, 3)
+HEART = View((slice(10, 54), slice(12, 58), slice(4, 44)), (-150.0, 300.0), 1, 5)
+VIEWS = (TRUNK, HEART)
+
+Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Phantoms on `GRID`.
+
+    labels: uint8 (n, X, Y, Z). pictures: view -> (n, x, y, z), what is compared. likelihood: (labels, bins), of HU.
+    residual: (labels, bins), of HU less the region's own level in the phantom.
+    """
+
+    labels: NDArray[np.uint8]
+    pictures: tuple[Image, ...]
+    likelihood: NDArray[np.float64]
+    residual: NDArray[np.float64]
+
+    @staticmethod
+    @lru_cache(maxsize=2)
+    def make(count: int, seed: int) -> Atlas:
+        """Draw the phantoms: some seconds, once in a process."""
+        x, y, z = (side / n for side, n in zip(FIELD_OF_VIEW, GRID, strict=True))
+        labels, volumes = [], []
+        counts, residuals = np.ones((2, max(LABELS) + 1, len(BINS) - 1))
+        for index in range(count):
+            hu, label = render(draw(seed, index), GRID, (x, y, z))
+            for value in range(len(counts)):
+                inside = hu[label == value]
+                counts[value] += np.histogram(inside, BINS)[0]
+                residuals[value] += np.histogram(inside - np.median(inside), BINS)[0]
+            labels.append(label)
+            volumes.append(hu)
+        pictures = tuple(np.stack([seen(hu, view) for hu in volumes]) for view in VIEWS)
+        counts, residuals = (table / table.sum(1, keepdims=True) for table in (counts, residuals))
+        return Atlas(np.stack(labels), pictures, counts, residuals)
+
+    def prior(self, hu: Image) -> Image:
+        """How likely each label is at each voxel of `GRID`, (labels, X, Y, Z), given a volume on `GRID`.
+
+        The phantoms most like it vote, each shifted to where it fits best, the liker the more: by the trunk for all,
+        and inside the heart's box by the heart.
+        """
+        prior = np.stack(
+            [zoom(vote, VIEWS[0].coarse, order=1, grid_mode=True, mode="nearest") for vote in self._votes(hu, 0)]
+        )
+        prior[(slice(None), *HEART.part)] = self._votes(hu, 1)
+        return prior
+
+    def _votes(self, hu: Image, place: int) -> Image:
+        """Votes of the phantoms in the view's own part, each weighed voxel by voxel by how alike it looks there."""
+        view, picture = VIEWS[place], seen(hu, VIEWS[place])
+        fits = [_best_shift(picture, other, view.reach) for other in self.pictures[place]]
+        votes = np.zeros((max(LABELS) + 1, *picture.shape), np.float32)
+        for index in np.argsort([apart for apart, _ in fits])[:LIKEST]:
+            shift = fits[index][1]
+            apart = gaussian_filter(
+                (picture - _moved(self.pictures[place][index], list(shift))) ** 2, NEAR / view.coarse
+            )
+            weight = (apart + NOISE**2) ** -SHARP
+            labels = _moved(self.labels[index], [view.coarse * step for step in shift])[view.part]
+            labels = labels[:: view.coarse, :: view.coarse, :: view.coarse]
+            for value in range(len(votes)):
+                votes[value] += weight * (labels == value)
+        votes /= votes.sum(0)
+        smooth = np.stack([gaussian_filter(vote, BLUR) for vote in votes]) + 1e-4
+        result: Image = smooth / smooth.sum(0)
+        return result
+
+
+def seen(hu: NDArray[np.float32], view: View) -> Image:
+    """The part of a volume on `GRID` that a view shows: HU clipped to its window, averaged in its cells."""
+    part = np.clip(hu[view.part], *view.window)
+    x, y, z = (n // view.coarse for n in part.shape)
+    c = view.coarse
+    picture: Image = part[: x * c, : y * c, : z * c].reshape(x, c, y, c, z, c).mean((1, 3, 5)).astype(np.float32)
+    return picture
+
+
+def _best_shift(picture: Image, other: Image, reach: int) -> tuple[float, tuple[int, ...]]:
+    """(mean squared difference, shift in cells) of `other` laid onto `picture`; coordinate-wise descent."""
+    best = (float(np.mean((picture - other) ** 2)), (0, 0, 0))
+    for _ in range(2):
+        for axis in range(3):
+            for step in (-1, 1):
+                shift = list(best[1])
+                while abs(shift[axis] + step) <= reach:
+                    shift[axis] += step
+                    apart = float(np.mean((picture - _moved(other, shift)) ** 2))
+                    if apart >= best[0]:
+                        break
+                    best = (apart, (shift[0], shift[1], shift[2]))
+    return best
+
+
+def _moved(values: NDArray[Any], shift: list[int]) -> NDArray[Any]:
+    """The array shifted by whole cells, its border repeated."""
+    for axis, step in enumerate(shift):
+        if step:
+            values = np.take(values, np.clip(np.arange(values.shape[axis]) - step, 0, values.shape[axis] - 1), axis)
+    return values

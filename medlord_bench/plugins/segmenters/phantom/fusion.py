@@ -1,0 +1,87 @@
+"""Prior times likelihood: the atlas says where a region may be, the volume's own HU say whether it is there."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medlord_bench.plugins.segmenters.phantom.atlas import BINS, GRID, Atlas, Image
+
+# What contrast medium makes of each region: the least and most its level may be in HU, and how far voxels stray.
+LEVELS = {
+    6: (60.0, 170.0),  # lv_myocardium
+    7: (270.0, 500.0),  # left_ventricle
+    8: (125.0, 330.0),  # right_ventricle
+    9: (270.0, 500.0),  # left_atrium
+    10: (125.0, 350.0),  # right_atrium
+    11: (270.0, 500.0),  # aorta
+    12: (125.0, 340.0),  # pulmonary_artery
+}
+FILLED = ((7, 9, 11), (8, 10, 12), (6,))  # regions that hold the same blood, or the muscle: one level each
+LUNGS = (4, 5)
+LUNG_MOST = -500.0  # HU; denser is no lung
+CORE = 0.6  # prior above which a voxel tells a region's level
+GRAIN = 120.0  # HU that neighbours inside a region may differ by; more is no tissue but noise
+LEAST = 0.15  # of what the prior expects: with fewer voxels a region is missing
+FLOOR = -12.0  # of a score: no voxel may outvote its neighbours
+
+Labels = NDArray[np.uint8]
+
+
+def segment(hu: NDArray[np.int16], atlas: Atlas) -> Labels:
+    """Labels uint8 (X, Y, Z) of a volume in HU that shows the phantom's field of view."""
+    values = hu.astype(np.float32)
+    prior = atlas.prior(_resampled(values, GRID))
+    if hu.shape != GRID:
+        prior = np.stack([_resampled(one, hu.shape) for one in prior])
+    levels = _levels(values, prior)
+    score = np.log(prior)
+    for label in range(len(score)):
+        table, offset = (atlas.residual, levels[label]) if label in LEVELS else (atlas.likelihood, 0.0)
+        place = np.clip(np.digitize(values - offset, BINS) - 1, 0, len(BINS) - 2)
+        score[label] += np.log(table[label]).astype(np.float32)[place]
+    score = np.stack([ndimage.gaussian_filter(np.maximum(one, FLOOR), 0.5) for one in score])
+    labels: Labels = score.argmax(0).astype(np.uint8)
+    for label in (*LEVELS, *LUNGS):
+        _keep_if_there(labels, label, prior[label], values)
+    return labels
+
+
+def _resampled(values: Image, shape: tuple[int, ...]) -> Image:
+    if values.shape == tuple(shape):
+        return values
+    zoom = [n / m for n, m in zip(shape, values.shape, strict=True)]
+    result: Image = ndimage.zoom(values, zoom, order=1, grid_mode=True, mode="nearest")
+    return result
+
+
+def _levels(values: Image, prior: Image) -> dict[int, float]:
+    """The HU of each region in this volume: of what the atlas is sure of, as far as contrast medium explains it."""
+    levels: dict[int, float] = {}
+    for together in FILLED:
+        low, high = min(LEVELS[label][0] for label in together), max(LEVELS[label][1] for label in together)
+        core = np.concatenate([values[prior[label] > min(CORE, 0.9 * float(prior[label].max()))] for label in together])
+        fitting = core[(core > low) & (core < high)]
+        level = float(np.median(fitting)) if fitting.size else (low + high) / 2
+        levels |= dict.fromkeys(together, level)
+    return levels
+
+
+def _keep_if_there(labels: Labels, label: int, prior: Image, values: Image) -> None:
+    """Leave the largest part of a region, and nothing of one that lacks voxels, tissue or contrast."""
+    found, count = ndimage.label(labels == label, np.ones((3, 3, 3)))
+    if count == 0:
+        return
+    sizes = np.bincount(found.ravel())
+    sizes[0] = 0
+    part = found == sizes.argmax()
+    low, high = LEVELS.get(label, (-1100.0, LUNG_MOST))
+    there = part.sum() >= LEAST * float(prior.sum()) and low <= float(np.median(values[part])) <= high
+    labels[(labels == label) & ~part if there and _grain(part, values) <= GRAIN else labels == label] = 1
+
+
+def _grain(part: NDArray[np.bool_], values: Image) -> float:
+    """How much neighbours inside a region differ, HU: the median of the absolute differences along X."""
+    both = part[1:] & part[:-1]
+    return float(np.median(np.abs(values[1:] - values[:-1])[both])) if both.any() else np.inf

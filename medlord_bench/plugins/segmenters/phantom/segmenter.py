@@ -1,0 +1,60 @@
+"""`phantom`: finds the regions of the embedded phantom in phantom-like volumes, from HU and a procedural atlas alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from pydantic import Field
+
+from medlord_bench.contracts import Failure, Frozen, LabelMap, Run, Volume
+
+NAMES: Mapping[int, str] = {
+    1: "body",
+    2: "ribs",
+    3: "spine",
+    4: "lung_left",
+    5: "lung_right",
+    6: "lv_myocardium",
+    7: "left_ventricle",
+    8: "right_ventricle",
+    9: "left_atrium",
+    10: "right_atrium",
+    11: "aorta",
+    12: "pulmonary_artery",
+}
+
+
+class PhantomSegmenterConfig(Frozen):
+    """The atlas: phantoms of a seed that no cohort should use."""
+
+    atlases: int = Field(48, ge=8, description="phantoms drawn for the atlas")
+    seed: int = Field(918_273, description="seed of the atlas's phantoms; another than the cohort's")
+
+
+class PhantomSegmenter:
+    """Heart chambers, vessels, lungs and bone of generated phantoms; needs nothing, and means nothing on real CT.
+
+    A region whose own contrast is not where it should be is missing from the map, whatever the atlas expects."""
+
+    Config: ClassVar[type[PhantomSegmenterConfig]] = PhantomSegmenterConfig
+    version: ClassVar[int] = 1
+    names: ClassVar[Mapping[int, str]] = NAMES
+
+    def __init__(self, config: PhantomSegmenterConfig) -> None:
+        self.config = config
+
+    def fingerprint(self, case_ids: Sequence[str]) -> Mapping[str, str]:
+        """Nothing but the version of the phantoms that the atlas is made of."""
+        from medlord_bench.plugins.datasets.phantom.dataset import PhantomDataset
+
+        return {"phantom": str(PhantomDataset.version)}
+
+    def segment(self, volumes: Iterable[tuple[str, Volume]], run: Run) -> Iterator[LabelMap | Failure]:
+        """One label map per volume; a volume must show the phantom's whole field of view, on any grid."""
+        from medlord_bench.plugins.segmenters.phantom.atlas import Atlas
+        from medlord_bench.plugins.segmenters.phantom.fusion import segment
+
+        atlas = Atlas.make(self.config.atlases, self.config.seed)
+        for _, volume in volumes:
+            yield LabelMap(segment(volume.hu, atlas), volume.affine, self.names)

@@ -1,0 +1,19 @@
+"""The sha256 of model files, taken once for each state of a file while a process lives: many steps ask for them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from medlord_bench.util.hashing import file_sha256
+
+
+def sha256(path: Path) -> str:
+    """As `hashing.file_sha256`, remembered by path, size and time of change."""
+    facts = path.stat()
+    return _sha256(path.resolve(), facts.st_size, facts.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, size: int, changed: int) -> str:
+    return file_sha256(path)

@@ -1,0 +1,1 @@
+"""CT volumes and label maps: read, check, bring onto a grid, write. Axes (R, A, S), HU in int16, lengths in mm."""

@@ -1,0 +1,106 @@
+"""Whether a volume is CT in HU, whether two lie on one grid, which regions a mask lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from medlord_bench.contracts import Item, LabelMap, Volume
+from medlord_bench.errors import UserError
+from medlord_bench.volumes.io import read_labels
+
+FAT_OR_AIR = -100  # HU at and below which every CT of a body has voxels: fat, lung, gas, the air around it
+GRID_TOLERANCE = 0.1  # of a voxel: headers are rounded, images are not shifted by less
+
+
+def not_ct(volume: Volume) -> str | None:
+    """Why the values cannot be a CT in HU, or None. A necessary condition, not a proof.
+
+    A CT has fat, lung or air: at least 0.1 % of its voxels at or below -100 HU. An MR volume, an image scaled to
+    [0, 1] or [-1, 1], and raw detector values without the intercept do not.
+    """
+    low, high = int(volume.hu.min()), int(volume.hu.max())
+    if high - low <= 2:
+        return f"values lie in {low}..{high}: constant, or scaled to [0, 1] or [-1, 1]"
+    share = float((volume.hu <= FAT_OR_AIR).mean())
+    if share < 0.001:
+        return f"values lie in {low}..{high} with {100 * share:.2g} % at or below {FAT_OR_AIR}: no fat, lung or air"
+    return None
+
+
+def check_ct(volume: Volume, where: Path | str) -> None:
+    """Raise `UserError` where the values cannot be a CT in HU. where: the file, or whatever names the volume."""
+    problem = not_ct(volume)
+    if problem:
+        raise UserError(
+            f"{where}: not a CT in HU: {problem}; expected HU (air -1000, water 0): "
+            "convert it, or leave it out with dataset.exclude"
+        )
+
+
+def check_same_grid(volume: Volume, labels: LabelMap, image: Path | str, mask: Path | str) -> None:
+    """Raise `UserError` where a mask does not lie on its image's voxels, within a tenth of a voxel.
+
+    image, mask: the two files, for the message.
+    """
+    if volume.shape != labels.shape:
+        raise UserError(
+            f"{mask}: its grid is {labels.shape}, that of {image} is {volume.shape} (both in R, A, S); "
+            "expected one grid: resample the mask onto the image"
+        )
+    corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=np.float64)
+    corners[:, :3] *= np.array(volume.shape) - 1
+    apart = float(np.linalg.norm(corners @ (volume.affine - labels.affine).T, axis=1).max())
+    if apart > GRID_TOLERANCE * min(volume.spacing):
+        raise UserError(
+            f"{mask}: its affine differs from that of {image} by up to {apart:.3g} mm; "
+            "expected one grid: repair the wrong header, or resample the mask onto the image"
+        )
+
+
+def missing_regions(labels: LabelMap, regions: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Which of the regions a label map lacks, and which of them are cut off by the border of its grid."""
+    missing, cropped = [], []
+    for name in regions:
+        try:
+            mask = labels.region(name)
+        except KeyError:
+            missing.append(name)
+            continue
+        if not mask.any():
+            missing.append(name)
+        elif any(mask.take(at, axis=axis).any() for axis in range(3) for at in (0, -1)):
+            cropped.append(name)
+    return missing, cropped
+
+
+def item_labels(item: Item) -> LabelMap:
+    """The label map of an item that a segmenter made. Raises `UserError` where the item failed."""
+    return _labels_of(item.path, item.names, item.id)
+
+
+def item_reference(item: Item) -> LabelMap:
+    """The case's own mask, which an item is compared with. Raises `UserError` where it has none."""
+    return _labels_of(item.reference, item.reference_names, item.id)
+
+
+def _labels_of(path: Path | None, names: Mapping[int, str], case: str) -> LabelMap:
+    if path is None:
+        raise UserError(f"case {case}: no label map; expected one: give masks, or leave the metric out")
+    if path.suffix != ".npy":
+        return read_labels(path, names)
+    return LabelMap(np.load(path, allow_pickle=False), np.eye(4), names)
+
+
+def problem_of(volume: Volume, shape: tuple[int, int, int]) -> str | None:
+    """Why a generated volume counts as failed, or None."""
+    if volume.shape != shape:
+        return f"shape {volume.shape}, asked for {shape}"
+    low, high = int(volume.hu.min()), int(volume.hu.max())
+    if low == high:
+        return f"constant ({low} HU)"
+    if high - low <= 2:
+        return f"values lie in {low}..{high}: scaled to [0, 1] or [-1, 1], not HU"
+    return None

@@ -1,0 +1,103 @@
+"""sha256 of the files behind a case, remembered between runs by path, size and time of change.
+
+The memory is a JSON file: MEDLORD_BENCH_CACHE, else `~/.cache/medlord-bench/fingerprints.json`. Losing it costs
+time, nothing else: a damaged or unwritable one is ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medlord_bench.contracts import Case, Split
+from medlord_bench.util.files import write_json
+from medlord_bench.util.hashing import digest, file_sha256
+
+log = logging.getLogger("medlord_bench")
+SAVE_SECONDS = 10.0  # how often a long first reading says where it is, and is saved
+
+
+def cache_path() -> Path:
+    """Where hashes are remembered."""
+    given = os.environ.get("MEDLORD_BENCH_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "medlord-bench" / "fingerprints.json"
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image on disk. mask: a label map, or a folder with one binary file for each region."""
+
+    id: str
+    patient: str
+    image: Path
+    mask: Path | None = None
+    split: Split | None = None
+
+
+def fingerprint(found: Iterable[Found], facts: Mapping[str, Any]) -> list[Case]:
+    """Cases whose sha256 covers the image, its mask and `facts`: whatever else decides what loading gives."""
+    cache = _read()
+    known = dict(cache)
+    cases = []
+    saved = time.monotonic()
+    for case in found:
+        if time.monotonic() - saved > SAVE_SECONDS:
+            log.info("hashing images, once: %d files so far, now %s", len(known), case.image)
+            _write(known)
+            saved = time.monotonic()
+        image = _content(case.image, known)
+        mask = _content(case.mask, known) if case.mask is not None else None
+        content = digest({"image": image, "mask": mask, "facts": dict(facts)})
+        cases.append(Case(case.id, case.patient, content, case.image, case.mask))
+    if known != cache:
+        _write(known)
+    return cases
+
+
+def _content(path: Path, known: dict[str, Any]) -> list[str]:
+    return [_file(part, known) for part in _parts(path)]
+
+
+def _parts(path: Path) -> list[Path]:
+    """The files that make up an image: all of a folder, or a header with the data file it names."""
+    if path.is_dir():
+        return sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    if path.suffix.lower() not in (".mhd", ".nhdr"):
+        return [path]
+    keys = ("elementdatafile", "data file", "datafile")
+    for line in path.read_text(errors="replace").splitlines():
+        key, _, value = line.replace(":", "=", 1).partition("=")
+        data = path.parent / value.strip()
+        if key.strip().lower() in keys and data.is_file():
+            return [path, data]
+    return [path]
+
+
+def _file(path: Path, known: dict[str, Any]) -> str:
+    facts = path.stat()
+    key, state = str(path.resolve()), [facts.st_size, facts.st_mtime_ns]
+    entry = known.get(key)
+    if isinstance(entry, list) and len(entry) == 3 and entry[:2] == state and isinstance(entry[2], str):
+        return entry[2]
+    known[key] = [*state, file_sha256(path)]
+    return str(known[key][2])
+
+
+def _read() -> dict[str, Any]:
+    try:
+        found = json.loads(cache_path().read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(known: Mapping[str, Any]) -> None:
+    with suppress(OSError):  # a read-only cache folder: files are hashed again the next time
+        write_json(cache_path(), _read() | dict(known))
