@@ -1,4 +1,4 @@
-"""A third party's generator in a distribution of its own: it installs, is listed, passes its check, and runs."""
+"""A third party's generator and metric, each in a distribution of its own: they install, are listed, pass, and run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,14 @@ import pytest
 
 from medlord_bench.volumes.io import read_volume
 
-SOURCE = Path(__file__).with_name("contract") / "toy_generator"
+CONTRACT = Path(__file__).with_name("contract")
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy's wheel, built without a network and laid into a folder, as `pip install --target` does."""
-    copy, out, place = (tmp_path_factory.mktemp(name) for name in ("source", "wheel", "site"))
+def laid_out(name: str, folders: pytest.TempPathFactory) -> Path:
+    """A distribution's wheel, built without a network and laid into a folder, as `pip install --target` does."""
+    copy, out, place = (folders.mktemp(part) for part in ("source", "wheel", "site"))
     shutil.copytree(
-        SOURCE, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+        CONTRACT / name, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
     )
     code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     built = subprocess.run([sys.executable, "-c", code, str(out)], cwd=copy, capture_output=True, text=True)
@@ -32,6 +32,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = out.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(place)
     return place
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the toy generator is installed."""
+    return laid_out("toy_generator", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def with_metric(bench: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """``with_metric(...)`` runs `medlord-bench` where the toy metric is installed."""
+    place = laid_out("toy_metric", tmp_path_factory)
+    prelude = f"import sys; sys.path.insert(0, {str(place)!r})"
+    return lambda *words: bench(*words, env={"PYTHONPATH": str(place)}, prelude=prelude)
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +109,34 @@ def test_its_volumes_are_what_its_few_lines_say(bench: Any, toy: Any, tmp_path: 
     ]
     assert any(np.array_equal(first, image) for image in training), "the mean of one case, without noise, is that case"
     assert all(np.array_equal(first, other) for other in others)
+
+
+# ------------------------------------------------------------------------------------------------------------- a metric
+def test_a_metric_is_listed_and_passes_its_check(with_metric: Any) -> None:
+    listed = with_metric("list", "metrics", "--json")
+    assert listed.code == 0, listed.err
+    assert "toy-mae" in {row["name"] for row in json.loads(listed.out)}
+    done = with_metric("check", "metric", "toy-mae", "--json")
+    assert done.code == 0, done.out
+
+
+def test_a_metric_stands_in_the_overview_the_comparisons_and_the_results(with_metric: Any, tmp_path: Path) -> None:
+    """With nothing but its own module and entry point: no list of the bench names it."""
+    sizes = ("dataset.shape=32,32,16", "dataset.n_train=2", "dataset.n_val=2", "dataset.n_test=6")
+    words = ["--generator", "blur", "--generator", "hu-shift", "--dataset", "phantom", "--metric", "toy-mae"]
+    words += [word for size in sizes for word in ("--set", size)]
+    done = with_metric("run", *words, "--samples", "0", "--store", tmp_path)
+    assert done.code == 0, done.err
+    page = Path(done.out.strip())
+    results = page.parents[1] / "results"
+    found = json.loads((results / "scores.json").read_text())
+    (declared,) = found["quantities"]
+    assert (declared["name"], declared["margin"]) == ("toy_mae", 5.0)
+    scores = {score["generator"]: score for score in found["scores"]}
+    assert scores["hu-shift"]["value"] > 10 and scores["hu-shift"]["unit"] == "HU"
+    assert scores["blur"]["protocol"].startswith("toy-mae-") and scores["blur"]["protocol"] in found["protocols"]
+    (pair,) = json.loads((results / "comparisons.json").read_text())["comparisons"]
+    assert (pair["metric"], pair["margin"], pair["n"]) == ("toy_mae", 5.0, 6)
+    overview = page.read_text().split('<table class="glance">', 1)[1].split("</table>", 1)[0]
+    assert "toy_mae" in overview and declared["meaning"] in unescape(overview)
+    assert "hu-shift  toy_mae" in done.err

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from medlord_bench.contracts.metrics import MetricProtocol, Quantity
     from medlord_bench.contracts.results import CaseRow, Replicates, Score
     from medlord_bench.util.progress import Progress
 
@@ -278,6 +279,8 @@ class Metric(Protocol):
     """One family of numbers. `extract` works case by case (sharded, stored once); `reduce` sees all cases at once.
 
     variants: named protocols, name -> overrides of the config (`--metric fid:maisi-compat`).
+    quantities: the numbers that it gives. Whatever shows, ranks or compares numbers reads this and nothing else.
+    default: its place among the metrics that a run measures where none is named; None: only with `--metric`.
     A `Config` may have `for_data(data: DataProtocol) -> Self`, which fills what was left open from the data set's
     protocol, such as its segmenter and regions. A `Config` with a field `segmenter` has `segmenter_settings` too.
     """
@@ -285,6 +288,8 @@ class Metric(Protocol):
     Config: ClassVar[type[BaseModel]]
     version: ClassVar[int]
     variants: ClassVar[Mapping[str, Mapping[str, Any]]]
+    quantities: ClassVar[tuple[Quantity, ...]]
+    default: ClassVar[int | None]
 
     def __init__(self, config: Any) -> None: ...
 
@@ -300,8 +305,8 @@ class Metric(Protocol):
         """One state per item, in order; called only for needs whose `by` begins with "states"."""
         ...
 
-    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
-        """The id printed beside every number of this metric, and the full text behind it."""
+    def protocol(self, data: DataProtocol) -> MetricProtocol:
+        """What decides its numbers besides the data; the bench forms the id printed beside every number from it."""
         ...
 
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow | Replicates]:

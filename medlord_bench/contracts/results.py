@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from medlord_bench.contracts.metrics import Better, Quantity
 from medlord_bench.contracts.values import Frozen
 from medlord_bench.errors import UserError
 from medlord_bench.util.files import write_text
@@ -31,7 +32,7 @@ class Score(Frozen):
     reference: str = Field("", description="the real split it is measured against: train, val or test")
     value: float | None = None
     unit: str = ""
-    better: Literal["lower", "higher", ""] = Field("", description="which direction is better; empty where neither is")
+    better: Better = Field("", description="which direction is better; empty where neither is")
     low: float | None = Field(None, description="lower end of the interval")
     high: float | None = Field(None, description="upper end of the interval")
     interval: str = Field("", description="how the interval was made, e.g. '95 % delete-one-volume jackknife'")
@@ -77,7 +78,7 @@ class Replicates(Frozen):
     region: str = ""
     reference: str = ""
     value: float
-    better: Literal["lower", "higher"] = "lower"
+    better: Better = "lower"
     samples: dict[str, float]
     real: dict[str, float]
 
@@ -86,12 +87,18 @@ class ResultsFile(Frozen):
     """`results/scores.json` of a run. protocols: id -> its full text, so that an id can always be read back.
 
     controls: the contestants that are there to read the others' numbers by, and are not ranked with them.
+    quantities: what the numbers are, as the metrics of the run declare them.
     """
 
     schema_version: int = SCHEMA_VERSION
     scores: tuple[Score, ...]
     protocols: dict[str, dict[str, object]]
     controls: tuple[str, ...] = ()
+    quantities: tuple[Quantity, ...] = ()
+
+    def quantity(self, name: str) -> Quantity | None:
+        """The quantity of a score; None for one that no metric of the run declares."""
+        return next((one for one in self.quantities if one.name == name), None)
 
 
 CASE_COLUMNS = tuple(CaseRow.model_fields)

@@ -318,9 +318,13 @@ class Need:
 
 @dataclass(frozen=True)
 class MetricInputs:
-    """Everything a metric's `reduce` may look at. `items[need]` is in the order of the item ids."""
+    """Everything a metric's `reduce` may look at. `items[need]` is in the order of the item ids.
+
+    protocol: of the data. protocol_id: of the metric's numbers, for `Score.protocol` (`metrics.protocol_of`).
+    """
 
     generator: str
     dataset: str
     protocol: DataProtocol
     items: Mapping[Need, Sequence[Item]]
+    protocol_id: str = ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medlord_bench.contracts import calibration, registry
+from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, Replicates, ResultsFile, Score, write_results
 from medlord_bench.engine import comparisons
 from medlord_bench.engine.plan import Plan, Step
@@ -31,16 +32,21 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
     protocols: dict[str, Any] = {}
     for step in plan.steps:
         if step.kind == "scores" and output(store, step).has("scores"):
-            found = json.loads(output(store, step).file("scores", SCORES).read_text())
-            scores += [Score.model_validate(score) for score in found["scores"]]
-            rows += [CaseRow.model_validate(row) for row in found["rows"]]
-            replicates += [Replicates.model_validate(one) for one in found["replicates"]]
-            protocols |= found["protocols"]
+            made = json.loads(output(store, step).file("scores", SCORES).read_text())
+            scores += [Score.model_validate(score) for score in made["scores"]]
+            rows += [CaseRow.model_validate(row) for row in made["rows"]]
+            replicates += [Replicates.model_validate(one) for one in made["replicates"]]
+            protocols |= made["protocols"]
     rows = list(dict.fromkeys(rows))  # each contestant's reduction repeats the rows of the real volumes
     classes = {one.label: registry.load("generators", one.plugin) for one in plan.contestants}
     controls = tuple(label for label, plugin in classes.items() if getattr(plugin, "control", False))
-    write_results(results, ResultsFile(scores=tuple(scores), protocols=protocols, controls=controls), rows)
-    comparisons.write(results, comparisons.compare(scores, rows, replicates))
+    metrics = dict.fromkeys(step.plugin.plugin for step in plan.steps if step.kind == "scores")
+    quantities = quantities_of(registry.load("metrics", name) for name in metrics)
+    found = ResultsFile(
+        scores=tuple(scores), protocols=protocols, controls=controls, quantities=tuple(quantities.values())
+    )
+    write_results(results, found, rows)
+    comparisons.write(results, comparisons.compare(scores, rows, replicates, quantities))
     calibrated = calibration.latest(store.root)
     if calibrated is not None:
         calibration.write(calibrated, results)

@@ -8,7 +8,7 @@ name a patient). "Better" and "tie" come from these tests, never from overlappin
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -19,13 +19,13 @@ from pydantic import ConfigDict, Field
 
 from medlord_bench import stats
 from medlord_bench.contracts import Frozen
+from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.validation import read_json
 from medlord_bench.util.files import write_text
 
 ALPHA = 0.05
 LEAST_PATIENTS = 6  # of fewer pairs no signed-rank test reaches 5 %
-MARGINS = {"dsc": 0.05}  # differences that do not matter; DSC: the paper's own "within 0.05"
 FILE = "comparisons.json"
 Verdict = Literal["first", "second", "tie", "equivalent"]
 
@@ -63,11 +63,16 @@ class ComparisonsFile(Frozen):
     not_compared: tuple[str, ...] = ()
 
 
-def compare(scores: Sequence[Score], rows: Sequence[CaseRow], replicates: Sequence[Replicates]) -> ComparisonsFile:
-    """Every pair of contestants in everything that can be paired."""
+def compare(
+    scores: Sequence[Score],
+    rows: Sequence[CaseRow],
+    replicates: Sequence[Replicates],
+    quantities: Mapping[str, Quantity],
+) -> ComparisonsFile:
+    """Every pair of contestants in everything that can be paired. quantities: by name, for their margins."""
     found: list[_Raw] = []
     missed: list[str] = []
-    for pair in (*_distances(replicates), *_cases(scores, rows)):
+    for pair in (*_distances(replicates), *_cases(scores, rows, quantities)):
         (missed if isinstance(pair, str) else found).append(pair)  # type: ignore[arg-type]
     families: dict[tuple[str, str, str], list[_Raw]] = defaultdict(list)
     for raw in found:
@@ -132,7 +137,9 @@ def _left_out(of: Replicates, order: Replicates) -> _LeftOut:
     return _LeftOut(of.value, np.array(list(of.samples.values())), real)
 
 
-def _cases(scores: Sequence[Score], rows: Sequence[CaseRow]) -> Iterator[_Raw | str]:
+def _cases(
+    scores: Sequence[Score], rows: Sequence[CaseRow], quantities: Mapping[str, Quantity]
+) -> Iterator[_Raw | str]:
     """Numbers of real cases, a patient's being the median of the patient's cases."""
     by_patient: dict[tuple[str, str, str], dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
@@ -157,7 +164,7 @@ def _cases(scores: Sequence[Score], rows: Sequence[CaseRow]) -> Iterator[_Raw | 
             found = stats.wilcoxon_paired(known)
             how = "Hodges-Lehmann difference of paired patients, Wilcoxon signed-rank"
             where = (metric, protocol, dataset, region, reference, a.generator, b.generator, a.better == "lower")
-            margin = MARGINS.get(metric)
+            margin = quantities[metric].margin
             same = None if margin is None else stats.tost(known, margin)
             finite = known[np.isfinite(known)]
             error = float(finite.std(ddof=1) / np.sqrt(len(finite))) if len(finite) > 1 else None

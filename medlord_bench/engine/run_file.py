@@ -9,11 +9,16 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from medlord_bench.contracts import Frozen
+from medlord_bench.contracts import Frozen, registry
 from medlord_bench.contracts.validation import validate
 from medlord_bench.errors import UserError
 
-DEFAULT_METRICS = ("axes", "fid", "rvr", "adherence", "memorisation", "reconstruction", "lpips")
+
+def default_metrics() -> tuple[str, ...]:
+    """The metrics that a run measures where none is named, as they declare it, in their order."""
+    names = [entry.name for entry in registry.entries("metrics")]
+    ranks = {name: registry.load("metrics", name).default for name in names}
+    return tuple(sorted((name for name in names if ranks[name] is not None), key=lambda name: (ranks[name], name)))
 
 
 class RunFile(Frozen):
@@ -21,7 +26,9 @@ class RunFile(Frozen):
 
     generators: tuple[str, ...] = ()
     dataset: str = ""
-    metrics: tuple[str, ...] = DEFAULT_METRICS
+    metrics: tuple[str, ...] = Field(
+        default_factory=default_metrics, description="name[:variant], e.g. fid:maisi-compat"
+    )
     samples: int | None = Field(None, ge=0)
     conditional: bool = True
     resampled: bool = Field(True, description="real volumes through each generator's own grid, as rows of their own")

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.contracts.segmentation import Segmentation, SegmentationConfig
 from medlord_bench.errors import UserError
-from medlord_bench.util.hashing import digest
+
+from .quantities import QUANTITIES
 
 SOURCES = (Source.CONDITIONAL, Source.REAL_TEST, Source.RECONSTRUCTIONS)
 RULES = {
@@ -46,6 +48,8 @@ class Adherence:
 
     Config: ClassVar[type[AdherenceConfig]] = AdherenceConfig
     version: ClassVar[int] = 1
+    default: ClassVar[int | None] = 3
+    quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, config: AdherenceConfig) -> None:
@@ -59,21 +63,18 @@ class Adherence:
     def plugin_config(self) -> Mapping[str, Any]:
         return self.config.segmenter_settings
 
-    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
-        """The protocol's id, e.g. ``adherence-phantom-3fa2b1c0``, and its full text."""
+    def protocol(self, data: DataProtocol) -> MetricProtocol:
+        """Everything that decides its numbers besides the data."""
         from .cases import POLICY
 
-        text: dict[str, object] = {
-            "metric": "adherence",
-            "version": self.version,
+        text: dict[str, Any] = {
             "segmenter": self.segmentation.described,
             "regions": list(self.segmentation.regions),
             "tolerance_mm": self.config.tolerance_mm,
             "rules": RULES,
             "policy": POLICY,
-            "data": data.model_dump(mode="json"),
         }
-        return f"adherence-{self.segmentation.name}-{digest(text)[:8]}", text
+        return MetricProtocol(label=self.segmentation.name, text=text)
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """Per region DSC, NSD, HD95 and voxels on both sides: see `overlap.compare`. A case may have no mask."""
@@ -96,8 +97,12 @@ class Adherence:
         from .scores import Sources
 
         items = {str(need.source): inputs.items.get(need, ()) for need in self.needs()}
-        id, _ = self.protocol(inputs.protocol)
-        common = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset, "reference": "test"}
+        common = {
+            "protocol": inputs.protocol_id,
+            "generator": inputs.generator,
+            "dataset": inputs.dataset,
+            "reference": "test",
+        }
         sources = Sources.of(items, self.segmentation.regions, self.segmentation.name, self.config.tolerance_mm)
         reason = sources.reason()
         if reason:

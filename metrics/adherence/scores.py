@@ -11,9 +11,9 @@ from medlord_bench.contracts import Item
 from medlord_bench.contracts.results import CaseRow, Score
 
 from .cases import NAMES, Name, Pooled, Summary, Table, masks_of, pool, summarise, tabulate
+from .quantities import BY_NAME
 
 Common = Mapping[str, Any]
-UNITS: dict[Name, str] = {"dsc": "", "nsd": "", "hd95": "mm"}
 CEILINGS = {"dsc_ceiling_real": "real test images", "dsc_ceiling_reconstruction": "autoencoder reconstructions"}
 
 
@@ -50,7 +50,9 @@ class Sources:
 
     def not_run(self, reason: str, common: Common) -> list[Score]:
         counts = {"n": len(self.samples.items), "failed": self.samples.failed(), **common}
-        return [Score(metric=name, status="not_run", reason=reason, better=_better(name), **counts) for name in NAMES]
+        return [
+            Score(metric=name, status="not_run", reason=reason, better=BY_NAME[name].better, **counts) for name in NAMES
+        ]
 
     # ------------------------------------------------------------------------------------------------- what there is
     def _kinds(self, place: int) -> set[str]:
@@ -88,7 +90,13 @@ class Sources:
 
     def _region(self, name: Name, place: int, common: Common, note: str) -> Score:
         counts = self.samples.counts(place)
-        shared = {**common, "metric": name, "region": self.regions[place], "unit": UNITS[name], "better": _better(name)}
+        shared = {
+            **common,
+            "metric": name,
+            "region": self.regions[place],
+            "unit": BY_NAME[name].unit,
+            "better": BY_NAME[name].better,
+        }
         found = summarise(self.samples, place, name)
         shared["failed"] = counts["failed"]
         if found is None:
@@ -125,7 +133,7 @@ class Sources:
         return f"{missed} of {cases} samples lack this region of their mask" if missed else ""
 
     def _pooled(self, name: Name, common: Common, note: str) -> Score:
-        shared = {**common, "metric": name, "unit": UNITS[name], "better": _better(name)}
+        shared = {**common, "metric": name, "unit": BY_NAME[name].unit, "better": BY_NAME[name].better}
         shared |= {"n": len(self.samples.items), "failed": self.samples.failed()}
         found = pool(self.samples, self._measured(), name)
         if found is None:
@@ -187,10 +195,6 @@ class Sources:
                     if not math.isnan(value):
                         where = {"case": item.id, "region": self.regions[place], "patient": item.patient or ""}
                         yield CaseRow(metric=name, generator=generator, value=value, **where)
-
-
-def _better(name: Name) -> str:
-    return "lower" if name == "hd95" else "higher"
 
 
 def _finite(value: float | None) -> float | None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, model_validator
 
 from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import Score
 from medlord_bench.errors import UserError
-from medlord_bench.util.hashing import digest
+
+from .quantities import QUANTITIES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +57,8 @@ class Axes:
 
     Config: ClassVar[type[AxesConfig]] = AxesConfig
     version: ClassVar[int] = 1
+    default: ClassVar[int | None] = 0
+    quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, config: AxesConfig) -> None:
@@ -67,16 +71,13 @@ class Axes:
     def plugin_config(self) -> Mapping[str, Any]:
         return {}
 
-    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
-        """The protocol's id, e.g. ``axes-cube32-1f00ab42``, and its full text."""
-        text: dict[str, object] = {
-            "metric": "axes",
-            "version": self.version,
+    def protocol(self, data: DataProtocol) -> MetricProtocol:
+        """Everything that decides its numbers besides the data."""
+        text: dict[str, Any] = {
             "config": self.config.model_dump(mode="json"),
             "rules": RULES,
-            "data": data.model_dump(mode="json"),
         }
-        return f"axes-cube{self.config.side}-{digest(text)[:8]}", text
+        return MetricProtocol(label=f"cube{self.config.side}", text=text)
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """Per volume {"cube": float32 (side, side, side), mean HU}."""
@@ -95,8 +96,7 @@ class Axes:
 
         items = inputs.items.get(SAMPLES, ())
         samples, real = _cubes(items), _cubes(inputs.items.get(REAL, ()))
-        id, _ = self.protocol(inputs.protocol)
-        shared: dict[str, Any] = {"metric": "axes", "protocol": id, "generator": inputs.generator}
+        shared: dict[str, Any] = {"metric": "axes", "protocol": inputs.protocol_id, "generator": inputs.generator}
         shared |= {"dataset": inputs.dataset, "reference": "train", "better": "higher", "n": len(items)}
         shared |= {"failed": len(items) - len(samples), "n_reference": sum(map(len, real))}
         reason = self._reason(items, samples, real)

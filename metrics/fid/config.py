@@ -12,7 +12,6 @@ from medlord_bench.contracts import Frozen, registry
 Plane = Literal["axial", "coronal", "sagittal"]
 Arithmetic = Literal["fixed-window", "maisi-compat"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
-METRICS = ("fid", "fid_debiased", "kid", "fid_infinity", "precision", "recall", "density", "coverage")
 SHARES = ("precision", "recall", "density", "coverage")
 
 MAISI_WINDOW = (-1000, 1000)  # what the MAISI script clips to

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from medlord_bench import stats
+from medlord_bench.contracts.metrics import Better
 
 from .sides import Features
 
@@ -24,7 +24,7 @@ class Measured:
     region: str = ""
     value: float | None = None
     reason: str = ""
-    better: Literal["lower", "higher"] = "lower"
+    better: Better = "lower"
     low: float | None = None
     high: float | None = None
     interval: str = ""

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import Replicates, Score
-from medlord_bench.util.hashing import digest
 
-from .config import METRICS, RULES, SHARES, VARIANTS, FIDConfig, note
+from .config import RULES, VARIANTS, FIDConfig, note
+from .quantities import QUANTITIES
 
 if TYPE_CHECKING:
     from .measured import Measured
@@ -27,6 +28,8 @@ class FID:
 
     Config: ClassVar[type[FIDConfig]] = FIDConfig
     version: ClassVar[int] = 2
+    default: ClassVar[int | None] = 1
+    quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
 
     def __init__(self, config: FIDConfig) -> None:
@@ -48,31 +51,29 @@ class FID:
 
         return specs.make("extractors", specs.plugin_spec("extractors", self.config.extractor, self.plugin_config()))
 
-    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
-        """The protocol's id, e.g. ``fid-fixed-window-3fa2b1c0``, and its full text."""
+    def protocol(self, data: DataProtocol) -> MetricProtocol:
+        """Everything that decides its numbers besides the data, the extractor's preprocessing and weights included."""
         extractor = self._extractor()
-        text: dict[str, object] = {
-            "metric": "fid",
-            "version": self.version,
+        preprocessing = dict(extractor.preprocessing)
+        text = {
             "config": self.config.model_dump(mode="json"),
             "rules": RULES,
             "extractor": {
                 "name": self.config.extractor,
                 "version": extractor.version,
-                "preprocessing": dict(extractor.preprocessing),
+                "preprocessing": preprocessing,
             },
-            "data": data.model_dump(mode="json"),
         }
         # A weights file whose hash nobody has written down yet may be another one elsewhere.
-        unlocked = "" if extractor.preprocessing.get("weights_locked", True) else "-unlocked"
-        return f"fid-{self.config.arithmetic}-{digest(text)[:8]}{unlocked}", text
+        locked = bool(preprocessing.get("weights_locked", True))
+        return MetricProtocol(label=self.config.arithmetic, text=text, locked=locked)
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """Nothing: features come from the extractor."""
         return iter(())
 
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | Replicates]:
-        """Per reference: each of `METRICS`, in planes where it has them, or one `not_run` that says why."""
+        """Per reference: each quantity, in planes where it has them, or one `not_run` that says why."""
         from .sides import Sides
 
         sides = Sides.of(
@@ -80,10 +81,12 @@ class FID:
             self.config.minimum,
             self.config.seed,
         )
-        id, text = self.protocol(inputs.protocol)
-        common = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset}
+        common = {"protocol": inputs.protocol_id, "generator": inputs.generator, "dataset": inputs.dataset}
         counts = {"n": sides.n, "failed": sides.failed}
-        about = note(self.config, str(_preprocessing(text).get("backbone", self.config.extractor))) + sides.failures
+        about = (
+            note(self.config, str(self._extractor().preprocessing.get("backbone", self.config.extractor)))
+            + sides.failures
+        )
         with run.progress.task("fid", total=len(SPLITS)) as task:
             for split, found in self._measured(sides):
                 for one in found:
@@ -115,16 +118,11 @@ class FID:
             if reason:
                 yield (
                     split,
-                    [Measured(name, reason=reason, better="higher" if name in SHARES else "lower") for name in METRICS],
+                    [Measured(one.name, reason=reason, better=one.better) for one in QUANTITIES],
                 )
                 continue
             comparisons = comparisons or Comparisons(sides, self.config)
             yield split, comparisons.against(split)
-
-
-def _preprocessing(text: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = text["extractor"]["preprocessing"]
-    return found
 
 
 def _score(one: Measured, shared: Mapping[str, Any], about: str) -> Score:

@@ -12,18 +12,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
-from medlord_bench.util.hashing import digest
 
 from .config import MemorisationConfig
+from .quantities import QUANTITIES
 
 if TYPE_CHECKING:
     from .scores import Audit
 
 SAMPLES, TRAIN = Need(Source.SAMPLES, "states"), Need(Source.REAL_TRAIN, "states")
 HELD_OUT = (Need(Source.REAL_VAL, "states"), Need(Source.REAL_TEST, "states"))
-BETTER = {"copy_rate": "lower", "memorised_share": "lower", "nearest_correlation": ""}
 RULES = {
     "picture": "voxels clipped to the window and averaged in boxes, about 40 along the longest axis",
     "registration": "rigid, in every flip, onto the training volumes that are likeliest by tangent distance",
@@ -43,6 +43,8 @@ class Memorisation:
 
     Config: ClassVar[type[MemorisationConfig]] = MemorisationConfig
     version: ClassVar[int] = 1
+    default: ClassVar[int | None] = 4
+    quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, config: MemorisationConfig) -> None:
@@ -55,16 +57,13 @@ class Memorisation:
     def plugin_config(self) -> Mapping[str, Any]:
         return {}
 
-    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
-        """The protocol's id, e.g. ``memorisation-1f00ab42``, and its full text."""
-        text: dict[str, object] = {
-            "metric": "memorisation",
-            "version": self.version,
+    def protocol(self, data: DataProtocol) -> MetricProtocol:
+        """Everything that decides its numbers besides the data."""
+        text: dict[str, Any] = {
             "config": self.config.model_dump(mode="json"),
             "rules": RULES,
-            "data": data.model_dump(mode="json"),
         }
-        return f"memorisation-{digest(text)[:8]}", text
+        return MetricProtocol(text=text)
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """{"picture": float32 (x, y, z), mean HU of boxes} of each volume; see `thumbnails`."""
@@ -79,16 +78,19 @@ class Memorisation:
 
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow]:
         """`copy_rate`, `memorised_share` and `nearest_correlation`, and the rows of the module's docstring."""
-        id, _ = self.protocol(inputs.protocol)
         samples = inputs.items.get(SAMPLES, ())
-        common: dict[str, Any] = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset}
+        common: dict[str, Any] = {
+            "protocol": inputs.protocol_id,
+            "generator": inputs.generator,
+            "dataset": inputs.dataset,
+        }
         common |= {"reference": "train", "n": len(samples), "failed": sum(item.path is None for item in samples)}
         reason = self._reason(inputs)
         audit = None if reason else self._audit(inputs, run)
         if audit is None:
             reason = reason or "all training volumes are (nearly) the same; expected different patients"
-            for name, better in BETTER.items():
-                yield Score(metric=name, status="not_run", reason=reason, better=better, **common)
+            for one in QUANTITIES:
+                yield Score(metric=one.name, status="not_run", reason=reason, better=one.better, **common)
             return
         yield from audit.scores(common)
         yield from audit.rows(inputs.generator)

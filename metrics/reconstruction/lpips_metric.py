@@ -13,11 +13,12 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
-from medlord_bench.util.hashing import digest
 
 from .backbones import FILES, Net, missing, path_of, sha256_of
+from .quantities import LPIPS_QUANTITIES
 
 NEED = Need(Source.RECONSTRUCTIONS, "states")
 
@@ -61,6 +62,8 @@ class LPIPS:
 
     Config: ClassVar[type[LPIPSConfig]] = LPIPSConfig
     version: ClassVar[int] = 1
+    default: ClassVar[int | None] = 6
+    quantities: ClassVar[tuple[Quantity, ...]] = LPIPS_QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, config: LPIPSConfig) -> None:
@@ -73,14 +76,12 @@ class LPIPS:
     def plugin_config(self) -> Mapping[str, Any]:
         return {}
 
-    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
-        """The protocol's id, e.g. ``lpips-alex-1f00ab42``, and its full text."""
+    def protocol(self, data: DataProtocol) -> MetricProtocol:
+        """Everything that decides its numbers besides the data."""
         from importlib.metadata import version
 
         low, high = self.config.hu_window
-        text: dict[str, object] = {
-            "metric": "lpips",
-            "version": self.version,
+        text: dict[str, Any] = {
             "config": self.config.model_dump(mode="json"),
             "backbone": {"file": FILES[self.config.net], "sha256": self.config.backbone_sha256 or "absent"},
             "heads": f"linear, v0.1, of the package lpips {version('lpips')}",
@@ -89,9 +90,8 @@ class LPIPS:
             "body": f"of the real image: above {self.config.body_threshold} HU, largest component, "
             "holes filled in each axial slice",
             "summary": "median over patients of each one's median; a failed case ranks last",
-            "data": data.model_dump(mode="json"),
         }
-        return f"lpips-{self.config.net}-{digest(text)[:8]}", text
+        return MetricProtocol(label=self.config.net, text=text)
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """Per case {"lpips"}, float64 (2,): whole volume, body. NaN where there is none, or no backbone."""
@@ -130,8 +130,12 @@ class LPIPS:
         from .cases import REGIONS, load_states, not_reconstructed, summarise
 
         items = inputs.items.get(NEED, ())
-        id, _ = self.protocol(inputs.protocol)
-        common = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset, "better": "lower"}
+        common = {
+            "protocol": inputs.protocol_id,
+            "generator": inputs.generator,
+            "dataset": inputs.dataset,
+            "better": "lower",
+        }
         if not items:
             yield not_reconstructed("lpips", common)
             return

@@ -9,8 +9,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
-from medlord_bench.util.hashing import digest
+
+from .quantities import QUANTITIES
 
 NEED = Need(Source.RECONSTRUCTIONS, "states")
 Name = Literal["psnr", "ms_ssim"]
@@ -42,6 +44,8 @@ class Reconstruction:
 
     Config: ClassVar[type[ReconstructionConfig]] = ReconstructionConfig
     version: ClassVar[int] = 1
+    default: ClassVar[int | None] = 5
+    quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, config: ReconstructionConfig) -> None:
@@ -54,23 +58,20 @@ class Reconstruction:
     def plugin_config(self) -> Mapping[str, Any]:
         return {}
 
-    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
-        """The protocol's id, e.g. ``reconstruction-hu-1000..2000-1f00ab42``, and its full text."""
+    def protocol(self, data: DataProtocol) -> MetricProtocol:
+        """Everything that decides its numbers besides the data."""
         from .scales import scale_weights
 
         low, high = self.config.hu_window
-        text: dict[str, object] = {
-            "metric": "reconstruction",
-            "version": self.version,
+        text: dict[str, Any] = {
             "config": self.config.model_dump(mode="json"),
             "psnr": f"10 log10({high - low}^2 / mean squared error in HU), clipped to {low}..{high}",
             "ms_ssim_scale_weights": list(scale_weights(min(data.grid.shape), self.config.kernel_size)),
             "body": f"of the real image: above {self.config.body_threshold} HU, largest component, "
             "holes filled in each axial slice",
             "summary": "median over patients of each one's median; a failed case ranks last",
-            "data": data.model_dump(mode="json"),
         }
-        return f"reconstruction-hu{low}..{high}-{digest(text)[:8]}", text
+        return MetricProtocol(label=f"hu{low}..{high}", text=text)
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """Per case {"mse": HU^2, "ms_ssim"}, each float64 (2,): whole volume, body. NaN where there is none."""
@@ -94,14 +95,19 @@ class Reconstruction:
         from .cases import REGIONS, load_states, not_reconstructed, summarise
 
         items = inputs.items.get(NEED, ())
-        id, _ = self.protocol(inputs.protocol)
-        common = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset, "better": "higher"}
+        common = {
+            "protocol": inputs.protocol_id,
+            "generator": inputs.generator,
+            "dataset": inputs.dataset,
+            "better": "higher",
+        }
         if not items:
             yield from (not_reconstructed(name, common) for name in NAMES)
             return
         states = load_states(items)
+        units = {one.name: one.unit for one in QUANTITIES}
         for name in NAMES:
-            shared = {**common, "metric": name, "unit": "dB" if name == "psnr" else ""}
+            shared = {**common, "metric": name, "unit": units[name]}
             for place, region in enumerate(REGIONS):
                 yield from summarise(items, self._values(name, place, states), {**shared, "region": region})
 

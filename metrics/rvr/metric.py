@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.segmentation import Segmentation
-from medlord_bench.util.hashing import digest
 
 from .config import RVRConfig
+from .quantities import QUANTITIES
 
 SOURCES = (Source.SAMPLES, Source.REAL_TRAIN, Source.REAL_TEST)
 RULES = {
@@ -36,6 +37,8 @@ class RVR:
 
     Config: ClassVar[type[RVRConfig]] = RVRConfig
     version: ClassVar[int] = 1
+    default: ClassVar[int | None] = 2
+    quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, config: RVRConfig) -> None:
@@ -49,21 +52,18 @@ class RVR:
     def plugin_config(self) -> Mapping[str, Any]:
         return self.config.segmenter_settings
 
-    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
-        """The protocol's id, e.g. ``rvr-phantom-3fa2b1c0``, and its full text."""
+    def protocol(self, data: DataProtocol) -> MetricProtocol:
+        """Everything that decides its numbers besides the data."""
         config = self.config
-        text: dict[str, object] = {
-            "metric": "rvr",
-            "version": self.version,
+        text: dict[str, Any] = {
             "segmenter": self.segmentation.described,
             "regions": list(self.segmentation.regions),
             "minimum": config.minimum,
             "permutations": config.permutations,
             "seed": config.seed,
             "rules": RULES,
-            "data": data.model_dump(mode="json"),
         }
-        return f"rvr-{self.segmentation.name}-{digest(text)[:8]}", text
+        return MetricProtocol(label=self.segmentation.name, text=text)
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """Voxels of each region, of the grid, and the size of one: see `volumes.count`."""
@@ -84,7 +84,6 @@ class RVR:
         from .scores import Measured
 
         items = {str(need.source): inputs.items.get(need, ()) for need in self.needs()}
-        id, _ = self.protocol(inputs.protocol)
-        common = {"protocol": id, "generator": inputs.generator, "dataset": inputs.dataset}
+        common = {"protocol": inputs.protocol_id, "generator": inputs.generator, "dataset": inputs.dataset}
         measured = Measured.of(items, self.segmentation.regions, self.segmentation.name, self.config)
         return (*measured.scores(common), *measured.rows(inputs.generator))

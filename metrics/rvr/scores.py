@@ -14,6 +14,7 @@ from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.util.seeds import numpy_rng
 
 from .distances import joint, variance_ratio, wasserstein
+from .quantities import BY_NAME
 from .volumes import Vector, Volumes
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ SPLITS = ("train", "test")
 OTHER = {"train": "test", "test": "train"}
 OF_SAMPLES = ("rvr", "rvr_ml", "rvr_missing")  # given at any n
 AGAINST_REAL = ("rvr_w1", "rvr_ks", "rvr_variance_ratio", "rvr_joint")
-BETTER = {"rvr_missing": "lower", "rvr_w1": "lower", "rvr_ks": "lower", "rvr_joint": "lower"}
 HOW_MEDIAN = "95 % order statistics of the median of {} samples"
 HOW_JACKKNIFE = "95 % delete-one jackknife by sample and real patient"
 
@@ -72,7 +72,7 @@ class Measured:
 
     def _not_run(self, metric: str, reason: str, shared: Common) -> Score:
         counts = {"n": self.samples.n, "failed": self.samples.failed, **shared}
-        return Score(metric=metric, status="not_run", reason=reason, better=BETTER.get(metric, ""), **counts)
+        return Score(metric=metric, status="not_run", reason=reason, better=BY_NAME[metric].better, **counts)
 
     def _no_distribution(self, split: str, samples: int | None = None) -> str:
         """Why the samples cannot be compared with a split; empty where they can."""
@@ -107,7 +107,7 @@ class Measured:
             notes.append(f"no interval: {len(values)} samples, at least 6 are needed")
         return Score(
             metric=metric,
-            unit="mL" if metric == "rvr_ml" else "",
+            unit=BY_NAME[metric].unit,
             value=found.value,
             quartiles=(found.lower_quartile, found.upper_quartile),
             low=found.low,

@@ -7,25 +7,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import Score
 from medlord_bench.engine.comparisons import Comparison
 
 REFERENCES = ("test", "train", "val")
-MISSING = "rvr_missing"  # shown as the regions that it is of
-# What is read first, in this order: (metric, reference or None for whatever it has). FID against train and test stands
-# beside the copy rate, since closeness to the training set alone rewards copying.
-HEADLINES: tuple[tuple[str, str | None], ...] = (
-    *(("fid", "test"), ("fid", "train"), ("copy_rate", None), ("kid", "test"), ("precision", "test")),
-    *(("recall", "test"), ("rvr_joint", "train"), (MISSING, None), ("dsc", None), ("psnr", None), ("ms_ssim", None)),
-    ("lpips", None),
-)
+Quantities = Mapping[str, Quantity]  # by name
 
 
 @dataclass(frozen=True)
 class Column:
     """One quantity under one protocol. told: what tells it from another column of the same name; empty where none.
 
-    floor, ceiling: where one holds for all contestants.
+    floor, ceiling: where one holds for all contestants. by_region: its title where it lists the regions that it is of.
     """
 
     metric: str
@@ -38,6 +32,11 @@ class Column:
     told: str = ""
     floor: float | None = None
     ceiling: float | None = None
+    by_region: str = ""
+
+    @property
+    def title(self) -> str:
+        return self.by_region or self.metric
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -80,25 +79,42 @@ class Glance:
     lines: Sequence[Line]
 
 
-def glance(scores: Sequence[Score], comparisons: Sequence[Comparison], controls: Collection[str] = ()) -> Glance:
-    """The headline quantities that this run has; empty without any. controls: who has no place among the others."""
-    found = _columns([score for score in scores if not score.region or score.metric == MISSING])
+def glance(
+    scores: Sequence[Score],
+    comparisons: Sequence[Comparison],
+    quantities: Quantities,
+    controls: Collection[str] = (),
+) -> Glance:
+    """The headline quantities that this run has, in the order that they declare; empty without any.
+
+    controls: contestants without a place among the others.
+    """
+    listed = _by_region(quantities)
+    found = _columns([score for score in scores if not score.region or score.metric in listed], listed)
+    headlines = sorted(
+        (headline.rank, one.name, headline.reference) for one in quantities.values() for headline in one.headline
+    )
     order = [
         column
-        for metric, reference in HEADLINES
+        for _, metric, reference in headlines
         for column in found
-        if column.metric == metric and reference in (None, column.reference)
+        if column.metric == metric and reference in ("", column.reference)
     ]
     return _glance(order, scores, comparisons, controls)
 
 
-def overview(scores: Sequence[Score]) -> Glance:
+def overview(scores: Sequence[Score], quantities: Quantities) -> Glance:
     """Every quantity of the scores, contestants that have any down: what a long table says, its numbers alone."""
-    found = _columns(scores)
-    quantities = list(dict.fromkeys((column.metric, column.region) for column in found))
-    found.sort(key=lambda one: (quantities.index((one.metric, one.region)), order_of(one.reference)))
+    found = _columns(scores, _by_region(quantities))
+    names = list(dict.fromkeys((column.metric, column.region) for column in found))
+    found.sort(key=lambda one: (names.index((one.metric, one.region)), order_of(one.reference)))
     made = _glance(found, scores, [], ())
     return Glance(made.columns, [line for line in made.lines if any(map(_has_value, line.cells))])
+
+
+def _by_region(quantities: Quantities) -> dict[str, str]:
+    """Name -> title of the quantities that are shown as the regions that they are of."""
+    return {name: one.by_region for name, one in quantities.items() if one.by_region}
 
 
 def _has_value(cell: Standing) -> bool:
@@ -110,23 +126,25 @@ def order_of(reference: str) -> int:
     return REFERENCES.index(reference) if reference in REFERENCES else len(REFERENCES)
 
 
-def _columns(scores: Sequence[Score]) -> list[Column]:
-    """A column per quantity that has a value, in order of appearance. Missing regions are one column together."""
+def _columns(scores: Sequence[Score], listed: Mapping[str, str]) -> list[Column]:
+    """A column per quantity that has a value, in order of appearance; one for all regions of a `listed` quantity."""
     found: dict[tuple[str, ...], list[Score]] = defaultdict(list)
     for score in scores:
         if score.status == "ok":
-            region = "" if score.metric == MISSING else score.region
+            region = "" if score.metric in listed else score.region
             found[score.metric, region, score.reference, score.protocol, score.dataset].append(score)
-    return [_told_apart(key, members, found) for key, members in found.items()]
+    return [_told_apart(key, members, found, listed.get(key[0], "")) for key, members in found.items()]
 
 
-def _told_apart(key: tuple[str, ...], scores: Sequence[Score], every: Collection[tuple[str, ...]]) -> Column:
+def _told_apart(
+    key: tuple[str, ...], scores: Sequence[Score], every: Collection[tuple[str, ...]], by_region: str
+) -> Column:
     """A column; one that shares its name says its protocol, and its data set where there are several."""
     metric, region, reference, protocol, dataset = key
     told = [dataset] * (len({one[4] for one in every}) > 1)
     told += [protocol] * (len({one[3] for one in every if one[:3] == key[:3]}) > 1)
     limits = {name: {getattr(score, name) for score in scores} for name in ("floor", "ceiling")}
-    common = {name: values.pop() for name, values in limits.items() if len(values) == 1 and metric != MISSING}
+    common = {name: values.pop() for name, values in limits.items() if len(values) == 1 and not by_region}
     return Column(
         metric,
         region,
@@ -138,6 +156,7 @@ def _told_apart(key: tuple[str, ...], scores: Sequence[Score], every: Collection
         " · ".join(told),
         common.get("floor"),
         common.get("ceiling"),
+        by_region,
     )
 
 
@@ -158,9 +177,9 @@ def _cells(
 ) -> dict[str, Standing]:
     metric, region, *rest = column.key
     own = [s for s in scores if s.metric == metric and [s.reference, s.protocol, s.dataset] == rest]
-    absent = [s for s in own if s.status == "not_run" and (metric == MISSING or s.region in ("", region))]
+    absent = [s for s in own if s.status == "not_run" and (column.by_region or s.region in ("", region))]
     reasons = {score.generator: score.reason for score in absent}
-    if metric == MISSING:
+    if column.by_region:
         regions = {name: [s for s in own if s.generator == name and s.status == "ok"] for name in contestants}
         return {
             name: Standing(None, Place(), reasons.get(name, ""), _lacking(found) if found else None)

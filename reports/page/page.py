@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from medlord_bench.contracts.metrics import Quantity
+from medlord_bench.contracts.results import Score
 from medlord_bench.errors import UserError
 
 ROWS = 8  # of volumes that stand open
@@ -28,7 +30,6 @@ class Page:
         from .distributions import METRIC, draw_distributions
         from .figures import FigureFolder, write
         from .glance import glance
-        from .meanings import watched
         from .montage import draw_montage
         from .pairs import draw_pairs
         from .run_folder import read_run
@@ -40,24 +41,34 @@ class Page:
             raise UserError(f"{run_folder}: not a run folder; `medlord-bench run` makes one and prints where it is")
         run = read_run(run_folder)
         scores = run.results.scores if run.results else ()
+        quantities = {one.name: one for one in run.results.quantities} if run.results else {}
         figures = FigureFolder(out / "figures")
         context = {
             "run": run,
             "tables": tables(run.results, run.rows) if run.results else [],
             "warnings": warnings(scores),
-            "watched": watched(scores),
-            "glance": glance(scores, run.comparisons.comparisons, run.results.controls if run.results else ()),
+            "watched": _watched(scores, quantities),
+            "glance": glance(
+                scores, run.comparisons.comparisons, quantities, run.results.controls if run.results else ()
+            ),
             "verdicts": verdicts(run.comparisons),
             "anatomy": draw_distributions(rows_of(scores, run.rows, [METRIC]), figures),
             "pairs": draw_pairs(run, run_folder, figures),
             "montage": draw_montage(run.montage, run_folder, figures) if run.montage else None,
             "curves": draw_curves(run.curves, figures),
             "shown": {"warnings": SHOWN, "montage": ROWS, "steps": STEPS},
+            "meanings": {name: one.meaning for name, one in quantities.items()},
             "css": _text("page.css"),
         }
         page = out / "page.html"
         write(page, _render(context).encode())
         return [page, *figures.paths]
+
+
+def _watched(scores: Sequence[Score], quantities: Mapping[str, Quantity]) -> list[str]:
+    """What this run looked for; a metric that was not run looked for nothing."""
+    ran = {score.metric for score in scores if score.status == "ok"}
+    return [one.watches for name, one in quantities.items() if one.watches and name in ran]
 
 
 def _render(context: dict[str, Any]) -> str:
@@ -69,7 +80,7 @@ def _render(context: dict[str, Any]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader
     )
-    environment.filters.update(FILTERS)
+    environment.filters.update(FILTERS, meaning=lambda name: context["meanings"].get(name, ""))
     return environment.get_template("page.html.j2").render(context)
 
 

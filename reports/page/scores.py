@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import CaseRow, ResultsFile, Score
 from medlord_bench.errors import UserError
 
-from .glance import Glance, order_of, overview
+from .glance import Glance, Quantities, order_of, overview
 from .matrix import PLANES, Matrix, is_regional, matrices
-from .meanings import meaning
 
 SHORT = 40  # characters of a remark that may stand in its row
 FEW = 2  # regions of a metric that are named each with its metric
@@ -94,11 +94,12 @@ def tables(results: ResultsFile, rows: Sequence[CaseRow] = ()) -> list[Table]:
     Raises `UserError` where contestants were measured under different protocols, naming the first field that differs.
     """
     _refuse_mixed(results)
+    quantities = {one.name: one for one in results.quantities}
     found: dict[tuple[str, str], list[Score]] = defaultdict(list)
     for score in results.scores:
         found[score.dataset, score.protocol].append(score)
     return [
-        _table(dataset, protocol, scores, rows_of(results.scores, rows, {score.metric for score in scores}))
+        _table(dataset, protocol, scores, rows_of(results.scores, rows, {s.metric for s in scores}), quantities)
         for (dataset, protocol), scores in found.items()
     ]
 
@@ -112,7 +113,9 @@ def rows_of(scores: Sequence[Score], rows: Sequence[CaseRow], metrics: Collectio
     return [row for row in rows if row.metric in one]
 
 
-def _table(dataset: str, protocol: str, scores: Sequence[Score], rows: Sequence[CaseRow]) -> Table:
+def _table(
+    dataset: str, protocol: str, scores: Sequence[Score], rows: Sequence[CaseRow], quantities: Quantities
+) -> Table:
     first = [score for score in scores if not _is_further(score)]
     rest = [score for score in scores if _is_further(score)]
     regions = matrices(scores, rows)
@@ -120,10 +123,12 @@ def _table(dataset: str, protocol: str, scores: Sequence[Score], rows: Sequence[
         first, rest = list(scores), []
     told = ["plane by plane"] * any(map(_is_plane, rest)) + ["every region in full"] * any(map(is_regional, rest))
     told += ["with the estimated bias taken off"] * any(map(_is_debiased, rest))
-    main = _part(first)
+    main = _part(first, quantities)
     crowded = main.rows > MANY or len({score.generator for score in first if score.status == "ok"}) > CROWD
-    short = overview(first) if crowded else None
-    return Table(dataset, protocol, main, short, regions, _part(rest) if rest else None, ", and ".join(told))
+    short = overview(first, quantities) if crowded else None
+    return Table(
+        dataset, protocol, main, short, regions, _part(rest, quantities) if rest else None, ", and ".join(told)
+    )
 
 
 def _is_further(score: Score) -> bool:
@@ -139,7 +144,7 @@ def _is_debiased(score: Score) -> bool:
     return score.metric.endswith("_debiased")
 
 
-def _part(scores: Sequence[Score]) -> Part:
+def _part(scores: Sequence[Score], quantities: Quantities) -> Part:
     measured: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
         if score.status == "ok":
@@ -149,7 +154,7 @@ def _part(scores: Sequence[Score]) -> Part:
     counts = Counter(remark for row in remarks for remark in row)
     every = [remark for remark, count in counts.items() if count == len(remarks) > 1]
     notes = [r for r, count in counts.items() if r not in every and (count > 1 or len(r) > SHORT)]
-    groups = [_group(metric, rows, every, notes) for metric, rows in by_metric.items()]
+    groups = [_group(metric, quantities.get(metric), rows, every, notes) for metric, rows in by_metric.items()]
     return Part(groups, _not_run(scores), every, notes, len(remarks))
 
 
@@ -223,12 +228,14 @@ def _differences(a: Any, b: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
         yield name, a, b
 
 
-def _group(metric: str, ordered: Sequence[Score], every: Sequence[str], notes: Sequence[str]) -> Group:
+def _group(
+    metric: str, about: Quantity | None, ordered: Sequence[Score], every: Sequence[str], notes: Sequence[str]
+) -> Group:
     scale = _scale(ordered)
     intervals = {score.interval for score in ordered if score.low is not None}
     return Group(
         metric=metric,
-        meaning=meaning(metric),
+        meaning=about.meaning if about else "",
         unit=_common(score.unit for score in ordered),
         better=_common(score.better for score in ordered),
         interval=intervals.pop() if len(intervals) == 1 else "",

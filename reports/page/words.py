@@ -9,8 +9,6 @@ from typing import Any
 
 from medlord_bench.contracts.results import Score
 
-from .meanings import meaning
-
 FEW = 4  # contestants that a heading names
 
 
@@ -98,5 +96,5 @@ def _text(entry: Any) -> str:
 
 FILTERS = {
     **{"number": number, "duration": duration, "gib": gib, "listing": listing, "headline": headline, "span": span},
-    **{"carried": carried, "meaning": meaning, "tally": tally, "pretty": pretty, "facts": facts},
+    **{"carried": carried, "tally": tally, "pretty": pretty, "facts": facts},
 }

@@ -53,7 +53,7 @@ def test_an_unknown_kind_is_named_as_it_was_written(bench: Any) -> None:
 def test_a_plugin_that_cannot_be_loaded_is_listed_with_what_it_misses(bench: Any) -> None:
     broken = """
 from importlib.metadata import EntryPoint
-from medlord_bench import registry
+from medlord_bench.contracts import registry
 points = dict(registry._points("generators"))
 points["broken"] = EntryPoint("broken", "medlord_bench_of_nobody:X", "medlord_bench.generators")
 registry._points = lambda kind: points

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from medlord_bench.contracts import DataProtocol, Grid, Item, LabelMap, MetricInputs, Need, Run
+from medlord_bench.contracts.metrics import protocol_of
 from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, read_results, write_results
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.adherence.metric import Adherence, AdherenceConfig
@@ -284,16 +285,16 @@ def test_infinite_rows_survive_the_results_files(bench: Bench, tmp_path: Path) -
 
 
 def test_the_protocol_holds_what_changes_a_value_and_no_path(tmp_path: Path) -> None:
-    id, text = metric().protocol(DATA)
+    id, text = protocol_of("adherence", metric(), DATA)
     assert id.startswith("adherence-files-") and text["regions"] == ["aorta", "left_atrium"]
     settings = {"label_names": dict(NAMES), "folder": str(tmp_path)}
-    assert metric(segmenter_settings=settings).protocol(DATA)[0] == id
+    assert protocol_of("adherence", metric(segmenter_settings=settings), DATA)[0] == id
     others = [
         metric(tolerance_mm=2.0),
         metric(regions=("aorta",)),
         metric(names={**NAMES, 3: "lungs"}),
     ]
-    assert len({id, *(other.protocol(DATA)[0] for other in others)}) == 4
+    assert len({id, *(protocol_of("adherence", other, DATA)[0] for other in others)}) == 4
 
 
 def test_what_is_left_open_comes_from_the_data_set() -> None:
@@ -302,7 +303,9 @@ def test_what_is_left_open_comes_from_the_data_set() -> None:
     chosen = AdherenceConfig(segmenter="lungs", regions=("lungs",)).for_data(DATA)
     assert (chosen.segmenter, chosen.regions) == ("lungs", ("lungs",))
     nothing = metric(DATA.model_copy(update={"adherence_regions": ()}))
-    assert nothing.protocol(DATA)[1]["regions"] == list(NAMES.values()), "no regions: all that the segmenter knows"
+    assert protocol_of("adherence", nothing, DATA)[1]["regions"] == list(NAMES.values()), (
+        "no regions: all that the segmenter knows"
+    )
     with pytest.raises(UserError, match="segmenter is not given"):
         Adherence(AdherenceConfig()).needs()
 

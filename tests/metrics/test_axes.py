@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Run
+from medlord_bench.contracts.metrics import protocol_of
 from medlord_bench.contracts.results import Score
 from medlord_bench.metrics.axes.match import ORIENTATIONS, match, shrink
 from medlord_bench.metrics.axes.metric import REAL, SAMPLES, Axes, AxesConfig
@@ -160,5 +161,5 @@ def test_boxes_hold_the_mean_of_what_lies_in_them(shape: tuple[int, int, int]) -
 
 def test_protocol_id_changes_with_what_makes_values_incomparable() -> None:
     configs = [AxesConfig(), AxesConfig(side=16), AxesConfig(hu_window=(-160, 240)), AxesConfig(least_correlation=0.6)]
-    assert len({Axes(config).protocol(DATA)[0] for config in configs}) == 4
-    assert Axes(AxesConfig()).protocol(DATA)[0].startswith("axes-cube32-")
+    assert len({protocol_of("axes", Axes(config), DATA)[0] for config in configs}) == 4
+    assert protocol_of("axes", Axes(AxesConfig()), DATA)[0].startswith("axes-cube32-")

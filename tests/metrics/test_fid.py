@@ -10,6 +10,7 @@ import pytest
 
 from medlord_bench import stats
 from medlord_bench.contracts import DataProtocol, Grid, Item, MetricInputs, Need, Run
+from medlord_bench.contracts.metrics import protocol_of
 from medlord_bench.contracts.results import Score
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.fid.metric import FID, FIDConfig
@@ -193,7 +194,7 @@ def test_features_that_are_not_there_or_not_finite_are_named(run: Run, items: Ma
 
 def test_protocol_id_changes_with_everything_that_makes_values_incomparable() -> None:
     def id(data: DataProtocol = DATA, **settings: object) -> str:
-        return FID(FIDConfig.model_validate(settings)).protocol(data)[0]
+        return protocol_of("fid", FID(FIDConfig.model_validate(settings)), data)[0]
 
     ids = [
         id(),
@@ -207,7 +208,7 @@ def test_protocol_id_changes_with_everything_that_makes_values_incomparable() ->
 
 
 def test_the_window_reaches_the_extractor_and_the_note_names_the_backbone(run: Run, items: MakeItems) -> None:
-    text = FID(FIDConfig(hu_window=(-900, 900))).protocol(DATA)[1]
+    text = FID(FIDConfig(hu_window=(-900, 900))).protocol(DATA).text
     assert text["extractor"]["preprocessing"]["hu_window"] == [-900, 900]
     given = inputs(items("samples", 8), items("real:train", 8), items("real:test", 8))
     note = scores(run, given)["fid", "test", ""].note

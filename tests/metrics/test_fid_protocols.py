@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from medlord_bench.contracts import DataProtocol, Grid
+from medlord_bench.contracts.metrics import protocol_of
 from medlord_bench.engine import resolve
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.fid.config import note
@@ -34,8 +35,8 @@ class Fake:
 def test_named_protocols_say_so_in_their_id_and_keep_what_their_name_promises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FID, "_extractor", lambda self: Fake())
     metrics = {name: FID(FIDConfig.model_validate(FID.variants[name])) for name in ("radimagenet", "maisi-compat")}
-    assert metrics["radimagenet"].protocol(DATA)[0].startswith("fid-fixed-window-")
-    assert metrics["maisi-compat"].protocol(DATA)[0].startswith("fid-maisi-compat-")
+    assert protocol_of("fid", metrics["radimagenet"], DATA)[0].startswith("fid-fixed-window-")
+    assert protocol_of("fid", metrics["maisi-compat"], DATA)[0].startswith("fid-maisi-compat-")
     given = metrics["maisi-compat"].plugin_config()
     assert given["normalisation"] == "volume-min-max" and given["slices"] is None and given["size"] is None
     assert "normalisation" not in metrics["radimagenet"].plugin_config()
@@ -67,9 +68,9 @@ def test_maisi_compat_needs_an_extractor_that_has_it_and_lets_the_scripts_own_op
 def test_an_id_says_that_weights_are_not_locked(monkeypatch: pytest.MonkeyPatch) -> None:
     metric = FID(FIDConfig(extractor="radimagenet"))
     monkeypatch.setattr(FID, "_extractor", lambda self: Fake())
-    assert not metric.protocol(DATA)[0].endswith("-unlocked")
+    assert not protocol_of("fid", metric, DATA)[0].endswith("-unlocked")
     monkeypatch.setattr(Fake, "preprocessing", {**Fake.preprocessing, "weights_locked": False})
-    assert metric.protocol(DATA)[0].endswith("-unlocked")
+    assert protocol_of("fid", metric, DATA)[0].endswith("-unlocked")
 
 
 def test_the_note_names_the_backbone_and_what_a_value_compares_with() -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from scipy import ndimage
 
 from medlord_bench.contracts import DataProtocol, Grid, Item, MetricInputs, Run
+from medlord_bench.contracts.metrics import protocol_of
 from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.reconstruction import similarity
@@ -137,7 +138,10 @@ def test_scales_that_do_not_fit_are_left_out_and_the_rest_weigh_one() -> None:
     assert [len(scale_weights(side, 3)) for side in (48, 47, 24, 23, 12, 6, 5)] == [5, 4, 4, 3, 3, 2, 0]
     assert sum(scale_weights(30, 3)) == pytest.approx(1)
     small = Grid(shape=(64, 64, 32))
-    assert METRIC.protocol(DATA.model_copy(update={"grid": small}))[0] != METRIC.protocol(DATA)[0]
+    assert (
+        protocol_of("reconstruction", METRIC, DATA.model_copy(update={"grid": small}))[0]
+        != protocol_of("reconstruction", METRIC, DATA)[0]
+    )
 
 
 def test_body_is_the_largest_component_with_its_lungs() -> None:

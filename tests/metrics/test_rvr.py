@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from scipy import stats as scipy_stats
 
 from medlord_bench.contracts import DataProtocol, Grid, Item, LabelMap, MetricInputs, Run
+from medlord_bench.contracts.metrics import protocol_of
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.rvr import distances, volumes
@@ -417,12 +418,12 @@ def test_the_order_of_items_changes_nothing(bench: Bench) -> None:
 
 # --------------------------------------------------------------------------------------------------------- protocol
 def test_the_protocol_holds_what_changes_a_value_and_no_path(tmp_path: Path) -> None:
-    id, text = metric().protocol(DATA)
+    id, text = protocol_of("rvr", metric(), DATA)
     assert id.startswith("rvr-files-") and text["regions"] == ["aorta", "left_atrium"]
     settings = {"label_names": dict(NAMES), "folder": str(tmp_path)}
-    assert metric(segmenter_settings=settings).protocol(DATA)[0] == id
+    assert protocol_of("rvr", metric(segmenter_settings=settings), DATA)[0] == id
     others = [metric(minimum=9), metric(seed=1), metric(regions=("aorta",)), metric(names={**NAMES, 3: "lungs"})]
-    assert len({id, *(other.protocol(DATA)[0] for other in others)}) == 5
+    assert len({id, *(protocol_of("rvr", other, DATA)[0] for other in others)}) == 5
 
 
 def test_what_is_left_open_comes_from_the_data_set() -> None:
@@ -431,7 +432,9 @@ def test_what_is_left_open_comes_from_the_data_set() -> None:
     chosen = RVRConfig(segmenter="lungs", regions=("lungs",)).for_data(DATA)
     assert (chosen.segmenter, chosen.regions) == ("lungs", ("lungs",))
     nothing = metric(DATA.model_copy(update={"rvr_regions": ()}))
-    assert nothing.protocol(DATA)[1]["regions"] == list(NAMES.values()), "no regions: all that the segmenter knows"
+    assert protocol_of("rvr", nothing, DATA)[1]["regions"] == list(NAMES.values()), (
+        "no regions: all that the segmenter knows"
+    )
     with pytest.raises(UserError, match="segmenter is not given"):
         RVR(RVRConfig()).needs()
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medlord_bench.contracts import registry
+from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, write_results
 
+QUANTITIES = quantities_of(registry.load("metrics", entry.name) for entry in registry.entries("metrics"))
 FID, PSNR = "fid-imagenet-0a1b2c3d", "psnr-4e5f6a7b"
 PROTOCOLS: dict[str, dict[str, object]] = {
     FID: {"data": {"name": "phantom", "synthetic": True, "grid": {"shape": [16, 12, 10]}}, "extractor": "imagenet"},
@@ -73,7 +76,9 @@ def volume(seed: int) -> np.ndarray:
 
 def write_scores(folder: Path, scores: tuple[Score, ...], protocols: dict[str, dict[str, object]] = PROTOCOLS) -> None:
     rows = [CaseRow(metric="psnr", generator="medlord@tiny", case="p0", value=27.9)]
-    write_results(folder / "results", ResultsFile(scores=scores, protocols=protocols), rows)
+    write_results(
+        folder / "results", ResultsFile(scores=scores, protocols=protocols, quantities=tuple(QUANTITIES.values())), rows
+    )
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medlord_bench.contracts import registry
+from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import ResultsFile, Score, write_results
 from medlord_bench.errors import UserError
 from medlord_bench.reports.page.page import Page
@@ -35,6 +37,9 @@ class Tags(HTMLParser):
             self.words.append(data)
 
 
+QUANTITIES = quantities_of(registry.load("metrics", entry.name) for entry in registry.entries("metrics"))
+
+
 def render(folder: Path) -> tuple[str, Tags]:
     page = Page().render(folder, folder / "report")[0]
     html = page.read_text(encoding="utf-8")
@@ -47,7 +52,9 @@ def scores_of(folder: Path) -> ResultsFile:
 
 def put(folder: Path, *scores: Score, protocols: dict[str, dict[str, object]] | None = None) -> None:
     known = scores_of(folder).protocols if protocols is None else protocols
-    write_results(folder / "results", ResultsFile(scores=scores, protocols=known), [])
+    write_results(
+        folder / "results", ResultsFile(scores=scores, protocols=known, quantities=tuple(QUANTITIES.values())), []
+    )
 
 
 def test_the_page_and_every_figure_are_returned_and_written(run_folder: Path) -> None:
@@ -275,11 +282,9 @@ def test_few_contestants_are_read_row_by_row(bare_folder: Path, contestants: int
 
 
 def test_every_known_metric_has_its_sentence_and_an_unknown_one_none(bare_folder: Path) -> None:
-    from medlord_bench.reports.page.meanings import MEANINGS
-
     put(bare_folder, _fid(generator="a"), _fid(generator="a", metric="their_own"), protocols={"fid-1": {}})
     html, page = render(bare_folder)
-    assert MEANINGS["fid"] in page.text
+    assert QUANTITIES["fid"].meaning in page.text
     heading = html.split("their_own", 1)[1].split("</th>")[0]
     assert "meaning" not in heading
 

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection, Sequence
 from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from medlord_bench.contracts import registry
 from medlord_bench.contracts.calibration import FILE, Finding, Record
+from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, write_results
 from medlord_bench.engine import comparisons
 from medlord_bench.engine.comparisons import Comparison, ComparisonsFile
+from medlord_bench.reports.page import glance as table
 from medlord_bench.reports.page.distributions import draw_distributions
 from medlord_bench.reports.page.figures import FigureFolder
-from medlord_bench.reports.page.glance import Place, glance, overview
+from medlord_bench.reports.page.glance import Glance, Place
 from medlord_bench.reports.page.matrix import NO_SCORE, Matrix, matrices
-from medlord_bench.reports.page.meanings import watched
-from medlord_bench.reports.page.page import Page
+from medlord_bench.reports.page.page import Page, _watched
 from medlord_bench.reports.page.verdicts import verdicts, words
 from medlord_bench.reports.page.warned import LISTED, warnings
 
 PROTOCOL = "fid-imagenet-0a1b2c3d"
+QUANTITIES = quantities_of(registry.load("metrics", entry.name) for entry in registry.entries("metrics"))
+
+
+def glance(scores: list[Score], comparisons: Sequence[Comparison], controls: Collection[str] = ()) -> Glance:
+    return table.glance(scores, comparisons, QUANTITIES, controls)
+
+
+def overview(scores: list[Score]) -> Glance:
+    return table.overview(scores, QUANTITIES)
 
 
 def score(**changes: object) -> Score:
@@ -86,7 +98,9 @@ def test_without_warnings_the_page_says_what_was_looked_for(bare_folder: Path) -
     assert "No warnings, but none of the metrics of this run looks for" in render(bare_folder)[1]
     put(bare_folder, [fid("a", metric="axes"), fid("a", metric="copy_rate", status="not_run", value=None)])
     assert "No warnings. Looked for: samples that lie turned or mirrored." in render(bare_folder)[1]
-    assert watched([fid("a", metric="copy_rate", status="not_run")]) == []  # what did not run looked for nothing
+    assert (
+        _watched([fid("a", metric="copy_rate", status="not_run")], QUANTITIES) == []
+    )  # what did not run looked for nothing
 
 
 # ---------------------------------------------------------------------------------------------------------- at a glance
@@ -449,7 +463,11 @@ def test_a_run_without_facts_of_memory_has_no_table_of_them(run_folder: Path) ->
 
 # ------------------------------------------------------------------------------------------------------------- helpers
 def put(folder: Path, scores: list[Score], rows: list[CaseRow] | None = None) -> None:
-    write_results(folder / "results", ResultsFile(scores=tuple(scores), protocols={PROTOCOL: {}}), rows or [])
+    write_results(
+        folder / "results",
+        ResultsFile(scores=tuple(scores), protocols={PROTOCOL: {}}, quantities=tuple(QUANTITIES.values())),
+        rows or [],
+    )
 
 
 def write_comparisons(folder: Path, *found: Comparison) -> None:

@@ -37,7 +37,7 @@ def phantom(run: Run, scratch: Path) -> tuple[StoredCohort, Plan]:
 def imports_nothing_heavy(kind: str, name: str) -> Check:
     """Loading the plugin must not import what makes `list` and `--help` slow."""
     code = (
-        "import sys; from medlord_bench import registry; "
+        "import sys; from medlord_bench.contracts import registry; "
         f"registry.load({kind!r}, {name!r}); print(*[m for m in {HEAVY!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

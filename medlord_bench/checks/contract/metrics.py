@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from medlord_bench.checks.contract import Check
 from medlord_bench.checks.contract.common import configures, imports_nothing_heavy, phantom, version_of
 from medlord_bench.contracts import Item, Metric, MetricInputs, Run, registry
+from medlord_bench.contracts.metrics import protocol_of, quantities_of
 from medlord_bench.contracts.results import Score
 from medlord_bench.engine.resolve import metric_spec
 
@@ -22,15 +23,21 @@ def check(name: str, run: Run) -> Iterator[Check]:
     yield Check("fulfils contracts.Metric", isinstance(metric, Metric))
     for variant in plugin.variants:
         yield Check(f"variant {variant} is valid", bool(metric_spec(f"{name}:{variant}", cohort.protocol, {}).config))
+    declared = quantities_of([metric])
+    yield Check(
+        "declares its quantities, each with a meaning", bool(declared) and all(one.meaning for one in declared.values())
+    )
     needs = list(metric.needs())
     known = all(need.by.split(":")[0] in ("volumes", "features", "labels", "states") for need in needs)
     yield Check("needs name a source and how it is read", bool(needs) and known, str(needs))
-    id, text = metric.protocol(cohort.protocol)
+    id, text = protocol_of(name, metric, cohort.protocol)
     yield Check("its protocol has an id and a text", bool(id) and bool(text), id)
     failed = {need: [Item(f"{need.source}-{i}", need.source, None, failed="NaN") for i in range(4)] for need in needs}
     for title, items in (("nothing to measure", {}), ("nothing but failures", failed)):
-        inputs = MetricInputs("check", "phantom", cohort.protocol, items)
+        inputs = MetricInputs("check", "phantom", cohort.protocol, items, id)
         scores = [score for score in metric.reduce(inputs, run) if isinstance(score, Score)]
+        strange = sorted({score.metric for score in scores} - declared.keys())
+        yield Check(f"{title}: gives scores of its quantities only", not strange, ", ".join(strange))
         honest = all(score.status == "not_run" and score.value is None and score.reason for score in scores)
         yield Check(
             f"{title}: not_run with a reason", bool(scores) and honest, scores[0].reason if scores else "no score"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from medlord_bench.contracts import Frozen, Item, MetricInputs, Need, Source, specs
+from medlord_bench.contracts.metrics import protocol_of, quantities_of, undeclared
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.specs import PluginSpec
 from medlord_bench.engine.plan import Step
@@ -94,9 +95,14 @@ class Scores(Kind):
             for need in detail.needs
             if need.items is not None
         }
-        inputs = MetricInputs(job.step.label, job.plan.dataset.plugin, job.plan.protocol, found)
+        name = job.step.plugin.plugin
+        id, text = protocol_of(name, metric, job.plan.protocol)
+        inputs = MetricInputs(job.step.label, job.plan.dataset.plugin, job.plan.protocol, found, id)
         results = list(metric.reduce(inputs, job.run))
-        id, text = metric.protocol(job.plan.protocol)
+        declared = quantities_of([metric])
+        for result in results:
+            if isinstance(result, Score) and result.metric not in declared:
+                raise undeclared(name, result.metric, declared)
         value: dict[str, Any] = {"protocols": {id: text}}
         for name, kind in (("scores", Score), ("rows", CaseRow), ("replicates", Replicates)):
             value[name] = [result.model_dump(mode="json") for result in results if isinstance(result, kind)]

@@ -1,0 +1,84 @@
+"""What a metric declares: the quantities that it gives, and the protocol that it measures under."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from medlord_bench.contracts.values import DataProtocol, Frozen
+from medlord_bench.errors import StepError
+from medlord_bench.util.hashing import digest
+
+Better = Literal["lower", "higher", ""]
+
+
+class Headline(Frozen):
+    """A column of the overview table, where a reader looks first.
+
+    rank: columns stand in this order; the built-in metrics use 10 (fid) to 72 (lpips). reference: the real split that
+    the column is against; empty for a quantity that has no such split, or has one only.
+    """
+
+    rank: int = 100
+    reference: str = ""
+
+
+class Quantity(Frozen):
+    """One number that a metric gives. Everything that shows or compares numbers reads this, and nothing else, about it."""
+
+    name: str = Field(description="as in `Score.metric`, e.g. psnr; no other metric has a quantity of this name")
+    meaning: str = Field(description="one sentence for a reader who has not seen it before")
+    unit: str = ""
+    better: Better = Field("", description="which direction is better; empty where neither is")
+    headline: tuple[Headline, ...] = Field(
+        (), description="its columns in the overview table; none: only in its own table"
+    )
+    by_region: str = Field(
+        "", description="title of the overview's column that lists the regions it is of, not a value"
+    )
+    margin: float | None = Field(None, gt=0, description="difference that does not matter, for tests of equivalence")
+    interval: str = Field("", description="how its interval is made; a score's own text says more")
+    watches: str = Field("", description="what its warnings are about, e.g. missing organs; empty where it has none")
+
+
+class MetricProtocol(Frozen):
+    """What decides a metric's numbers besides the data's protocol and its version.
+
+    label: what tells its variants apart at a glance, e.g. the segmenter; it stands in the id. text: the full text, as JSON.
+    locked: whether every weights file that it rests on has a sha256 that somebody wrote down.
+    """
+
+    label: str = ""
+    text: dict[str, Any]
+    locked: bool = True
+
+
+def protocol_of(name: str, metric: Any, data: DataProtocol) -> tuple[str, dict[str, Any]]:
+    """The id that stands beside every number of a metric, e.g. ``rvr-phantom-3fa2b1c0``, and the full text behind it.
+
+    name: the metric's registered name. The id ends in ``-unlocked`` where a weights file may be another one elsewhere.
+    """
+    own: MetricProtocol = metric.protocol(data)
+    text = {**own.text, "metric": name, "version": metric.version, "data": data.model_dump(mode="json")}
+    id = "-".join(filter(None, (name, own.label, digest(text)[:8])))
+    return id + ("" if own.locked else "-unlocked"), text
+
+
+def quantities_of(metrics: Iterable[Any]) -> dict[str, Quantity]:
+    """Name -> quantity over several metric classes. Raises `StepError` where two metrics give one name to two things."""
+    found: dict[str, Quantity] = {}
+    for metric in metrics:
+        for one in metric.quantities:
+            if found.setdefault(one.name, one) != one:
+                raise StepError(f"quantity {one.name!r}: two metrics declare it differently; rename one of them")
+    return found
+
+
+def undeclared(name: str, given: str, declared: Mapping[str, Quantity]) -> StepError:
+    """The error for a score of a quantity that its metric does not declare."""
+    return StepError(
+        f"metric {name}: gave a score of {given!r}, expected one of its quantities ({', '.join(declared) or 'none'}): "
+        "declare it in `quantities`"
+    )

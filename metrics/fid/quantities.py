@@ -1,0 +1,60 @@
+"""The numbers that the FID family gives."""
+
+from __future__ import annotations
+
+from medlord_bench.contracts.metrics import Headline, Quantity
+
+QUANTITIES = (
+    Quantity(
+        name="fid",
+        meaning="Squared Fréchet distance between slice features of samples and real volumes: look and variety in one number.",
+        better="lower",
+        headline=(
+            Headline(rank=10, reference="test"),
+            Headline(rank=11, reference="train"),
+        ),
+        interval="delete-one jackknife by volume and patient",
+    ),
+    Quantity(
+        name="fid_debiased",
+        meaning="The same distance with its estimated bias of few volumes taken off; about 0 for equal sets.",
+        better="lower",
+        interval="delete-one jackknife by volume and patient",
+    ),
+    Quantity(
+        name="kid",
+        meaning="Unbiased kernel distance on the same features: about 0 for equal sets at any n, with a p-value against that.",
+        better="lower",
+        headline=(Headline(rank=30, reference="test"),),
+        interval="delete-one jackknife by volume and patient",
+    ),
+    Quantity(
+        name="fid_infinity",
+        meaning="The same distance extrapolated to endless volumes, from how it falls with n.",
+        better="lower",
+    ),
+    Quantity(
+        name="precision",
+        meaning="Share of samples that lie near real volumes: realism.",
+        better="higher",
+        headline=(Headline(rank=40, reference="test"),),
+        interval="Wilson",
+    ),
+    Quantity(
+        name="recall",
+        meaning="Share of real volumes that lie near samples: variety.",
+        better="higher",
+        headline=(Headline(rank=41, reference="test"),),
+        interval="Wilson",
+    ),
+    Quantity(
+        name="density",
+        meaning="How many real neighbourhoods hold a sample, about 1 for equal sets: realism that no outlier can buy.",
+        better="higher",
+    ),
+    Quantity(
+        name="coverage",
+        meaning="Share of real volumes with a sample in their neighbourhood: variety that no outlier can buy.",
+        better="higher",
+    ),
+)
