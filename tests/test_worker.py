@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from medlord_bench.contracts import Volume
 from medlord_bench.engine import resolve, steps
 from medlord_bench.engine.executors.local import LocalExecutor
+from medlord_bench.engine.executors.processes import WorkerProcess
 from medlord_bench.engine.plan import Plan, sample_id
 from medlord_bench.engine.planner import build
 from medlord_bench.engine.run_file import RunFile
@@ -292,13 +293,15 @@ def test_a_device_that_is_not_there_is_a_mistake(device: str) -> None:
 
 # ------------------------------------------------------------------------------------------- workers in other processes
 def local(ready: Bench, monkeypatch: pytest.MonkeyPatch, *commands: str) -> LocalExecutor:
-    """A local executor whose shards execute these shell commands."""
+    """A local executor whose workers execute these shell commands in place of their task."""
 
-    def start(self: LocalExecutor, folder: Path, step: str, shard: int, shards: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(["sh", "-c", commands[shard]])
+    def start(self: LocalExecutor, number: int, log: Path) -> WorkerProcess:
+        return WorkerProcess(["sh", "-c", f"read task; {commands[number]}"], log, os.environ)
 
     monkeypatch.setattr(LocalExecutor, "_start", start)
-    return LocalExecutor(ready.settings)
+    executor = LocalExecutor(ready.settings)
+    executor.forks = False
+    return executor
 
 
 def test_workers_told_to_stop_while_they_were_starting_count_as_stopped(
@@ -347,6 +350,7 @@ def test_a_worker_that_a_library_ends_for_want_of_memory_is_exit_4_under_a_limit
     executor = local(ready, monkeypatch, command)
     with pytest.raises(StepError, match="a worker ended with"):
         executor.map(ready.folder, STEP, 1, lambda: False)
+    executor.close()
     executor.settings = ready.settings.model_copy(update={"memory_limit": 2.0})
     with pytest.raises(MemoryBudgetError, match=f"^step samples:noise: out of memory on cpu, cap 2 GiB .{said}"):
         executor.map(ready.folder, STEP, 1, lambda: False)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from medlord_bench.util.stopping import Stopper
+
+WATCH_SECONDS = 1.0
 
 
 @click.command(hidden=True)
@@ -24,18 +28,24 @@ def worker(run_folder: Path, step: str, shard: str) -> None:
 
     stopper = Stopper()
     stopper.install()
-    _end_with_parent(stopper)
     index, _, count = shard.partition("/")
-    execute(run_folder, step, settings_of(run_folder), stopper.stop, int(index), int(count), PlainProgress())
+    with _ending_with_parent(stopper):
+        execute(run_folder, step, settings_of(run_folder), stopper.stop, int(index), int(count), PlainProgress())
 
 
-def _end_with_parent(stopper: Stopper) -> None:
+@contextmanager
+def _ending_with_parent(stopper: Stopper) -> Iterator[None]:
     """Stop cleanly when the process that started this one is gone (killed), rather than work on unseen."""
-    parent = os.getppid()
+    parent, done = os.getppid(), threading.Event()
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        stopper.signal = 15
+        while not done.wait(WATCH_SECONDS):
+            if os.getppid() != parent:
+                stopper.signal = signal.SIGTERM
+                return
 
     threading.Thread(target=watch, daemon=True, name="parent").start()
+    try:
+        yield
+    finally:
+        done.set()

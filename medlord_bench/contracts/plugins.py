@@ -229,6 +229,10 @@ class Executor(Protocol):
         """Execute every shard of a step and return when all are done. Raises the `UserError` of the first that fails."""
         ...
 
+    def close(self) -> None:
+        """End what is kept between steps, such as processes; the run is over."""
+        ...
+
 
 @runtime_checkable
 class Segmenter(Protocol):

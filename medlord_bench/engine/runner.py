@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from pathlib import Path
 
 from medlord_bench.contracts import Executor, registry
@@ -19,8 +20,14 @@ log = logging.getLogger("medlord_bench")
 
 def carry_out(plan: Plan, run_folder: Path, settings: Settings, stopper: Stopper) -> None:
     """Do every step that is not complete, in order, and collect the results. Raises `Stopped` between steps too."""
-    store = Store(settings.store)
     executor: Executor = registry.load("executors", _executor(settings))(settings)
+    with closing(executor):
+        _do_steps(plan, run_folder, settings, stopper, executor)
+    collect(Store(settings.store), plan, run_folder)
+
+
+def _do_steps(plan: Plan, run_folder: Path, settings: Settings, stopper: Stopper, executor: Executor) -> None:
+    store = Store(settings.store)
     for number, step in enumerate(plan.steps, 1):
         if stopper.stop():
             raise Stopped(f"stopped before step {step.id}, everything so far is saved")
@@ -35,7 +42,6 @@ def carry_out(plan: Plan, run_folder: Path, settings: Settings, stopper: Stopper
         left = missing(store, step)
         if left:
             raise StepError(f"step {step.id}: {len(left)} of {len(step.items)} items were not made ({left[0]}, ...)")
-    collect(store, plan, run_folder)
 
 
 def _executor(settings: Settings) -> str:

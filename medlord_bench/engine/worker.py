@@ -50,12 +50,12 @@ class Settings(Frozen):
 
 def pick_device(wanted: str) -> str:
     """ "auto" to a CUDA device where there is one. Raises `UserError` for a device that is not there."""
+    if wanted == "cpu":
+        return wanted
     import torch
 
     if wanted == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
-    if wanted == "cpu":
-        return wanted
     kind, _, number = wanted.partition(":")
     if kind != "cuda" or not (number or "0").isdigit():
         raise UserError(f"--device {wanted}: expected auto, cpu, cuda or cuda:N")

@@ -7,6 +7,8 @@ import signal
 import time
 from types import FrameType
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
 
 class Stopper:
     """`stop()` turns true once an end was asked for. A second Ctrl-C ends at once."""
@@ -17,7 +19,7 @@ class Stopper:
 
     def install(self) -> None:
         """Catch the signals in this process (main thread only)."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in SIGNALS:
             signal.signal(number, self._caught)
 
     def _caught(self, number: int, frame: FrameType | None) -> None:

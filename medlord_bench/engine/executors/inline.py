@@ -17,3 +17,6 @@ class InlineExecutor:
     def map(self, run_folder: Path, step_id: str, shards: int, stop: Callable[[], bool]) -> None:
         for shard in range(shards):
             execute(run_folder, step_id, self.settings, stop, shard, shards)
+
+    def close(self) -> None:
+        pass

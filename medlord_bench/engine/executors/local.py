@@ -1,15 +1,16 @@
-"""The executor that starts one worker process per GPU, or as many as asked for on a CPU."""
+"""The executor that works in processes of this machine: one per GPU, or as many as asked for on a CPU."""
 
 from __future__ import annotations
 
 import os
+import selectors
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+from medlord_bench.engine.executors.processes import ForkServer, WorkerProcess, command
 from medlord_bench.engine.plan import read_plan
 from medlord_bench.engine.steps import KINDS
 from medlord_bench.engine.worker import Settings, pick_device
@@ -22,58 +23,61 @@ CRASHES = {-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS}  # how a library en
 
 
 class LocalExecutor:
-    """Worker processes on this machine, one per GPU or as many as asked for.
+    """Worker processes on this machine, one per GPU or as many as asked for, that last for the whole run.
 
-    A worker's last line on stderr is its error."""
+    On a CPU one process imports and forks a child for each (step, shard). CUDA cannot be used after a fork: on a GPU
+    each shard has a process that does its part of one step after the other. A worker's last line on stderr is its error.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.forks = sys.platform == "linux" and pick_device(settings.device) == "cpu"
+        self.workers: list[WorkerProcess] = []
 
     def map(self, run_folder: Path, step_id: str, shards: int, stop: Callable[[], bool]) -> None:
         logs = [_log(run_folder, step_id, shard) for shard in range(shards)]
         sizes = [log.stat().st_size if log.exists() else 0 for log in logs]
-        workers = [self._start(run_folder, step_id, shard, shards) for shard in range(shards)]
-        told = False
-        try:
-            while any(worker.poll() is None for worker in workers):
-                failed = any(worker.poll() not in (None, 0) for worker in workers)
-                if (stop() or failed) and not told:
-                    told = True
-                    _tell(workers)
-                time.sleep(POLL_SECONDS)
-        except BaseException:
-            _tell(workers)
-            raise
-        codes = [worker.returncode for worker in workers]
-        if told:  # a worker that was still starting when it was told ends by the signal itself
-            codes = [ExitCode.REQUEUE if code == -signal.SIGTERM else code for code in codes]
-        lines = [line for log, size in zip(logs, sizes, strict=True) for line in _lines(log, size)]
+        workers = self._workers(run_folder / "logs", shards)
+        for shard, log in enumerate(logs):
+            arguments = ["worker", str(run_folder), step_id, "--shard", f"{shard}/{shards}"]
+            task = {"shard": shard, "arguments": arguments, "log": str(log), "threads": self._threads(shards)}
+            workers[shard % len(workers)].start(task)
+        codes = _wait(workers, shards, stop)
+        failed = [shard for shard, code in enumerate(codes) if code not in (0, ExitCode.REQUEUE)]
+        lines = [line for shard in failed for line in _lines(logs[shard], sizes[shard])]
         self._raise_first(step_id, codes, run_folder, lines)
 
-    def _start(self, run_folder: Path, step_id: str, shard: int, shards: int) -> subprocess.Popen[bytes]:
-        command = [
-            sys.executable,
-            "-m",
-            "medlord_bench",
-            "worker",
-            str(run_folder),
-            step_id,
-            "--shard",
-            f"{shard}/{shards}",
-        ]
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.close()
+        self.workers.clear()
+
+    def _workers(self, logs: Path, shards: int) -> list[WorkerProcess]:
+        """The processes for a step of so many shards; started where they are not there."""
+        count = 1 if self.forks else shards
+        for number in range(len(self.workers), count):
+            self.workers.append(self._start(number, logs / f"workers.{number}.log"))
+        return self.workers[:count]
+
+    def _start(self, number: int, log: Path) -> WorkerProcess:
         environment = dict(os.environ)
-        if self.settings.threads is None and self.settings.device in ("cpu", "auto"):
-            cores = max(1, len(os.sched_getaffinity(0)) // shards) if hasattr(os, "sched_getaffinity") else 1
-            environment.setdefault("OMP_NUM_THREADS", str(cores))
+        if self.forks:
+            return ForkServer(command("fork"), log, environment)
         visible = _gpus(environment)
-        if visible and shards > 1 and self.settings.device in ("cuda", "auto"):
-            environment["CUDA_VISIBLE_DEVICES"] = visible[shard % len(visible)]
-        with _log(run_folder, step_id, shard).open("ab") as log:
-            # Its own process group: Ctrl-C on the terminal reaches the parent, which passes it on once.
-            return subprocess.Popen(command, env=environment, stderr=log, stdout=log, start_new_session=True)
+        if visible and self.settings.workers > 1 and self.settings.device in ("cuda", "auto"):
+            environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
+        return WorkerProcess(command("stay"), log, environment)
+
+    def _threads(self, shards: int) -> int | None:
+        """CPU threads of each worker of a step; None where the user set them."""
+        if self.settings.threads is not None or "OMP_NUM_THREADS" in os.environ:
+            return None
+        if self.settings.device not in ("cpu", "auto"):
+            return None
+        return max(1, len(os.sched_getaffinity(0)) // shards) if hasattr(os, "sched_getaffinity") else 1
 
     def _raise_first(self, step_id: str, codes: list[int], run_folder: Path, lines: list[str]) -> None:
-        """lines: what the workers wrote this time."""
+        """lines: what the workers that failed wrote this time."""
         bad = [code for code in codes if code not in (0, ExitCode.REQUEUE)]
         if not bad:
             if ExitCode.REQUEUE in codes:
@@ -110,10 +114,26 @@ def _error(code: ExitCode, message: str) -> UserError:
     return StepError(message) if code == ExitCode.FAILED else UserError(message, code)
 
 
-def _tell(workers: list[subprocess.Popen[bytes]]) -> None:
-    for worker in workers:
-        if worker.poll() is None:
-            worker.send_signal(signal.SIGTERM)
+def _wait(workers: list[WorkerProcess], shards: int, stop: Callable[[], bool]) -> list[int]:
+    """The exit code of each shard once all have ended; the others are told to stop where one fails."""
+    codes: dict[int, int] = {}
+    told = False
+    with selectors.DefaultSelector() as ready:
+        for worker in workers:
+            ready.register(worker, selectors.EVENT_READ)
+        while len(codes) < shards:
+            for key, _ in ready.select(POLL_SECONDS):
+                worker = cast(WorkerProcess, key.fileobj)
+                codes |= worker.ended()
+                if not worker.tasks:
+                    ready.unregister(worker)
+            if (stop() or any(codes.values())) and not told:
+                told = True
+                for worker in workers:
+                    worker.stop()
+    if told:  # a worker that was still starting when it was told ends by the signal itself
+        codes = {shard: ExitCode.REQUEUE if code == -signal.SIGTERM else code for shard, code in codes.items()}
+    return [codes[shard] for shard in range(shards)]
 
 
 def _log(run_folder: Path, step_id: str, shard: int) -> Path:

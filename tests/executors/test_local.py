@@ -1,0 +1,296 @@
+"""Workers that last: what a step does in them, how one dies, and what becomes of the others and of the next step."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medlord_bench.engine import resolve
+from medlord_bench.engine.executors import local
+from medlord_bench.engine.executors.local import LocalExecutor
+from medlord_bench.engine.executors.processes import command
+from medlord_bench.engine.planner import build
+from medlord_bench.engine.run_file import RunFile
+from medlord_bench.engine.run_folder import open_run
+from medlord_bench.engine.store import Store
+from medlord_bench.engine.worker import Settings, execute, missing
+from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped
+from medlord_bench.util.progress import SilentProgress
+
+STEP, SAMPLES = "samples:command", 4
+SET = {"dataset.shape": (16, 16, 16), "dataset.n_train": 2, "dataset.n_val": 1, "dataset.n_test": 2}
+# Notes which process called it, and whose child that is. No NumPy: it would cost most of each test's time.
+PROGRAM = """
+import array, json, os, random, signal, sys, time
+given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+index, worker = int(given["--index"]), os.getppid()
+server = int(open(f"/proc/{worker}/stat").read().rpartition(")")[2].split()[1])
+note = {"index": index, "worker": worker, "server": server, "threads": os.environ.get("OMP_NUM_THREADS")}
+with open(__file__ + ".notes", "a") as notes:
+    notes.write(json.dumps(note) + "\\n")
+BODY
+draw = random.Random(index)
+header = repr({"descr": "<i2", "fortran_order": False, "shape": (16, 16, 16)}).encode()
+header += b" " * (-(len(header) + 11) % 64) + b"\\n"
+data = array.array("h", [draw.randrange(-1000, 1000) for _ in range(16**3)]).tobytes()
+open(given["--out"], "wb").write(b"\\x93NUMPY\\x01\\x00" + len(header).to_bytes(2, "little") + header + data)
+"""
+# A server that imports the little which these steps need, and so starts soon.
+LIGHT = (
+    "from medlord_bench.engine.executors import serve\n"
+    "serve.LIBRARIES = ('torch', 'medlord_bench.engine.steps', 'medlord_bench.cli.worker')\n"
+    "serve.Forking().serve()"
+)
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no worker is forked")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run of a user's program, whose images are prepared."""
+
+    folder: Path
+    settings: Settings
+    step: Any
+    script: Path
+
+    def notes(self) -> list[dict[str, Any]]:
+        path = Path(f"{self.script}.notes")
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def left(self) -> list[str]:
+        return missing(Store(self.settings.store), self.step)
+
+    def log(self, shard: int) -> str:
+        return (self.folder / "logs" / f"samples_command.{shard}.log").read_text()
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("workers") / "store"
+
+
+@pytest.fixture
+def ready(store: Path, tmp_path: Path) -> Callable[..., Ready]:
+    def make(body: str = "", **changes: Any) -> Ready:
+        script = tmp_path / "sampler.py"
+        script.write_text(PROGRAM.replace("BODY", body))
+        program = f"{sys.executable} -S {script} --index {{index}} --out {{out}}"
+        given = {"command.command": program, "command.output": ".npy", "command.environment": "OMP_NUM_THREADS"}
+        file = RunFile(
+            generators=("command",), dataset="phantom", metrics=("reconstruction",), samples=SAMPLES, set=SET | given
+        )
+        plan = build(resolve.resolve(file))
+        settings = Settings(store=store, device="cpu", workers=2, executor="local", **changes)
+        folder = open_run(Store(store), plan, file, settings)
+        execute(folder, "images", settings, never, progress=SilentProgress())
+        return Ready(folder, settings, plan.step(STEP), script)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def server(store: Path) -> Iterator[LocalExecutor]:
+    """An executor that forks; its process imports once for all tests, as for all steps of a run."""
+    executor = LocalExecutor(Settings(store=store, device="cpu", workers=2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "command", lambda mode: [sys.executable, "-c", LIGHT])
+        yield executor
+    executor.close()
+
+
+@pytest.fixture
+def executor_of(server: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LocalExecutor]]:
+    made: list[LocalExecutor] = []
+
+    def make(ready: Ready, forks: bool = True) -> LocalExecutor:
+        if forks:
+            server.settings = ready.settings
+            return server
+        monkeypatch.setattr(local, "command", command)
+        made.append(LocalExecutor(ready.settings))
+        made[-1].forks = False
+        return made[-1]
+
+    yield make
+    for executor in made:
+        executor.close()
+
+
+def unpublish(ready: Ready) -> None:
+    for path in Store(ready.settings.store).object("samples", ready.step.key).items.iterdir():
+        path.unlink()
+
+
+def test_one_server_forks_a_worker_for_each_shard_of_each_step(ready: Any, executor_of: Any) -> None:
+    run = ready()
+    executor = executor_of(run)
+    for _ in range(2):
+        executor.map(run.folder, STEP, 2, never)
+        assert run.left() == []
+        unpublish(run)
+    notes = run.notes()
+    assert sorted(note["index"] for note in notes) == sorted([*range(SAMPLES)] * 2)
+    assert len({note["worker"] for note in notes}) == 4
+    assert {note["server"] for note in notes} == {executor.workers[0].process.pid}
+
+
+def test_workers_that_stay_do_their_shard_of_each_step(ready: Any, executor_of: Any) -> None:
+    run = ready()
+    executor = executor_of(run, forks=False)
+    for shards in (2, 1):
+        executor.map(run.folder, STEP, shards, never)
+        assert run.left() == []
+        unpublish(run)
+    first, second = (worker.process.pid for worker in executor.workers)
+    by = [{note["worker"] for note in run.notes()[start : start + SAMPLES]} for start in (0, SAMPLES)]
+    assert by == [{first, second}, {first}]
+
+
+def test_the_cores_are_divided_among_the_workers_of_a_step(
+    ready: Any, executor_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: {*range(6)})
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    run = ready()
+    executor = executor_of(run)
+    for shards in (2, 1):
+        executor.map(run.folder, STEP, shards, never)
+        unpublish(run)
+    assert [note["threads"] for note in run.notes()] == ["3"] * SAMPLES + ["6"] * SAMPLES
+
+
+def test_threads_are_limited_in_libraries_that_are_loaded_already() -> None:
+    code = (
+        "import os, numpy, torch, threadpoolctl\n"
+        "from medlord_bench.engine.executors.serve import _limit_threads\n"
+        "_limit_threads(3)\n"
+        "print(torch.get_num_threads(), {one['num_threads'] for one in threadpoolctl.threadpool_info()})"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "3 {3}", done.stderr
+
+
+@pytest.mark.parametrize("given", [{"threads": 2}, {}])
+def test_the_users_number_of_threads_is_kept(
+    ready: Any, executor_of: Any, monkeypatch: pytest.MonkeyPatch, given: dict[str, int]
+) -> None:
+    if not given:
+        monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert executor_of(ready(**given))._threads(2) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+def test_a_worker_that_dies_is_one_line_and_the_others_stop(
+    ready: Any, executor_of: Any, number: signal.Signals
+) -> None:
+    run = ready(f"if index == 1: os.kill(worker, {int(number)})\nif index == 2: time.sleep(20)")
+    with pytest.raises(StepError, match=f"^step {STEP}: a worker ended with -{int(number)}: see .*logs$"):
+        executor_of(run).map(run.folder, STEP, 2, never)
+    assert "sample-00001" in run.left() and len(run.left()) >= 3
+    assert "stopped" in run.log(0)
+
+
+def test_a_worker_that_stays_and_dies_is_one_line_too(ready: Any, executor_of: Any) -> None:
+    run = ready("if index == 1: os.kill(worker, signal.SIGSEGV)")
+    with pytest.raises(StepError, match=f"^step {STEP}: a worker ended with -11: see .*logs$"):
+        executor_of(run, forks=False).map(run.folder, STEP, 1, never)
+    assert len(run.left()) == 3
+
+
+def test_after_a_worker_died_the_server_serves_the_next_step(ready: Any, executor_of: Any) -> None:
+    run = ready("if index == 1 and not os.path.exists(__file__ + '.died'):\n"
+                "    open(__file__ + '.died', 'w')\n    os.kill(worker, signal.SIGKILL)")  # fmt: skip
+    executor = executor_of(run)
+    with pytest.raises(StepError):
+        executor.map(run.folder, STEP, 2, never)
+    executor.map(run.folder, STEP, 2, never)
+    assert run.left() == [] and len({note["server"] for note in run.notes()}) == 1
+
+
+def test_under_a_limit_a_worker_that_a_library_ends_is_over_the_budget(ready: Any, executor_of: Any) -> None:
+    run = ready(f"if index == 1: os.kill(worker, {int(signal.SIGABRT)})", memory_limit=3.0)
+    executor = executor_of(run)
+    with pytest.raises(MemoryBudgetError, match="cap 3 GiB .its process died of SIGABRT, see ") as error:
+        executor.map(run.folder, STEP, 1, never)
+    assert error.value.code == ExitCode.MEMORY and "\n" not in str(error.value)
+    server = executor.workers[0].process.pid
+    assert resource.prlimit(server, resource.RLIMIT_DATA) == resource.getrlimit(resource.RLIMIT_DATA)
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_workers_that_are_told_to_stop_keep_what_is_published(ready: Any, executor_of: Any, forks: bool) -> None:
+    run = ready("if index > 1: time.sleep(20)")
+    with pytest.raises(Stopped, match=f"step {STEP}: stopped, saved"):
+        executor_of(run, forks).map(run.folder, STEP, 2, lambda: len(run.notes()) == SAMPLES)
+    assert run.left() == ["sample-00002", "sample-00003"]
+    assert all("stopped while a program ran" in run.log(shard) for shard in range(2))
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_stop_before_a_worker_has_begun_is_not_lost(ready: Any, executor_of: Any, forks: bool) -> None:
+    run = ready("time.sleep(20)")
+    with pytest.raises(Stopped):
+        executor_of(run, forks).map(run.folder, STEP, 2, lambda: True)
+    assert len(run.left()) == SAMPLES
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_failing_step_has_its_own_line_and_exit_code(ready: Any, executor_of: Any, forks: bool) -> None:
+    run = ready("sys.exit('no such model')")
+    with pytest.raises(StepError, match=r"a worker ended with 1: .*no such model"):
+        executor_of(run, forks).map(run.folder, STEP, 1, never)
+
+
+def await_end_of(pids: set[int]) -> None:
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, "a worker works on unseen"
+        time.sleep(0.05)
+
+
+def test_workers_of_a_run_that_is_gone_stop_and_end_with_their_server(ready: Any, executor_of: Any) -> None:
+    """The end of its input is all that a worker process sees of a run that was killed."""
+    run = ready("time.sleep(20)")
+    executor = executor_of(run)
+
+    def kill() -> bool:
+        process = executor.workers[0].process
+        if run.notes() and not isinstance(process.stdin, io.BytesIO):
+            process.stdin.close()
+            process.stdin = io.BytesIO()
+        return False
+
+    with pytest.raises(Stopped):
+        executor.map(run.folder, STEP, 2, kill)
+    await_end_of({note["worker"] for note in run.notes()})
+    assert executor.workers[0].process.wait(timeout=60) == 0
+    assert len(run.left()) == SAMPLES
+    executor.close()
+
+
+def test_workers_of_a_server_that_was_killed_stop_and_end(ready: Any, executor_of: Any) -> None:
+    run = ready("if index == 1: os.kill(server, signal.SIGKILL)\ntime.sleep(20)")
+    executor = executor_of(run)
+    with pytest.raises(StepError, match="a worker ended with -9: see"):
+        executor.map(run.folder, STEP, 2, never)
+    await_end_of({note["worker"] for note in run.notes()})
+    assert len(run.left()) == SAMPLES
+    executor.close()
