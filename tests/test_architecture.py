@@ -165,6 +165,13 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         pytest.fail(" -> ".join(reversed(error.args[1])))
 
 
+def test_reports_read_the_run_folder_and_never_the_store() -> None:
+    reports = [module for module in graph() if module.startswith("medlord_bench.reports.")]
+    hidden = {"medlord_bench.engine.store", "medlord_bench.engine.prepared", "medlord_bench.engine.run_folder"}
+    assert reports
+    assert {module: graph()[module] & hidden for module in reports if graph()[module] & hidden} == {}
+
+
 def test_few_files_lie_loose_in_the_core() -> None:
     assert len([path for path in CORE.iterdir() if path.is_file()]) <= LOOSE_FILES
 

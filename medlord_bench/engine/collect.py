@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,12 +13,19 @@ from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, Replicates, ResultsFile, Score, write_results
 from medlord_bench.engine import comparisons
 from medlord_bench.engine.plan import Plan, Step
+from medlord_bench.engine.planning import REAL
 from medlord_bench.engine.prepared import HU
-from medlord_bench.engine.store import Store
+from medlord_bench.engine.run_results import picture_path
+from medlord_bench.engine.step_records import record_steps
+from medlord_bench.engine.store import Store, StoredObject
 from medlord_bench.engine.worker import output
 from medlord_bench.util.files import write_json
+from medlord_bench.volumes.arrays import read_hu
+from medlord_bench.volumes.io import read_volume
+from medlord_bench.volumes.planes import planes_of, write_planes
 
 SHOWN = 3  # volumes per row of the montage
+COPY_PAIR = "copy_pair"  # case rows of a sample and, as the region, the training image nearest to it
 VOLUME, SCORES = ".nii.gz", ".scores.json"
 
 
@@ -51,6 +57,8 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
     if calibrated is not None:
         calibration.write(calibrated, results)
     write_json(results / "montage.json", _montage(store, plan, folder))
+    _pairs(store, plan, rows, folder)
+    record_steps(folder, store.root)
     _curves(store, plan, results / "curves")
 
 
@@ -60,7 +68,7 @@ def _montage(store: Store, plan: Plan, folder: Path) -> dict[str, Any]:
     window = [max(grid.hu_window[0], -1000), min(grid.hu_window[1], 1000)]
     images = next(step for step in plan.steps if step.kind == "images")
     test = list(plan.splits["test"])
-    rows = [_row(store, folder, f"real {plan.dataset.plugin} (test)", images, test[:SHOWN], HU)]
+    rows = [_row(store, folder, f"real {plan.dataset.plugin} (test)", images, test[:SHOWN])]
     titles = {
         "samples": "{}: samples",
         "conditional": "{}: samples conditioned on the masks of the real test volumes above",
@@ -68,20 +76,42 @@ def _montage(store: Store, plan: Plan, folder: Path) -> dict[str, Any]:
     }
     for kind, title in titles.items():
         steps = [step for step in plan.steps if step.kind == kind]
-        rows += [_row(store, folder, title.format(step.label), step, step.items[:SHOWN], VOLUME) for step in steps]
+        rows += [_row(store, folder, title.format(step.label), step, step.items[:SHOWN]) for step in steps]
     return {"window": window, "spacing": grid.spacing, "rows": [row for row in rows if row["items"]]}
 
 
-def _row(store: Store, folder: Path, title: str, step: Step, items: Iterable[str], suffix: str) -> dict[str, Any]:
+def _row(store: Store, folder: Path, title: str, step: Step, items: Iterable[str]) -> dict[str, Any]:
     """Items that failed stay in the row, with the reason in place of a picture."""
     made = output(store, step)
     shown: list[dict[str, Any]] = []
     for item in items:
         if made.has(item):
             failed = made.sidecar(item).failed
-            path = None if failed else os.path.relpath(made.file(item, suffix), folder)
-            shown.append({"id": item, "path": path, "failed": failed})
+            shown.append({"id": item, "path": None if failed else _picture(made, step, item, folder), "failed": failed})
     return {"title": title, "items": shown}
+
+
+def _picture(made: StoredObject, step: Step, item: str, folder: Path) -> str:
+    """Write the mid planes of a volume into the run folder; returns where, relative to it."""
+    place = picture_path(step.kind, step.label, item)
+    if step.kind == "images":  # on the protocol's grid, whose voxel size the montage has
+        write_planes(folder / place, planes_of(read_hu(made.file(item, HU))))
+    else:
+        volume = read_volume(made.file(item, VOLUME))
+        write_planes(folder / place, planes_of(volume.hu, volume.spacing))
+    return place
+
+
+def _pairs(store: Store, plan: Plan, rows: Iterable[CaseRow], folder: Path) -> None:
+    """The pictures of the samples most like a training image, and of those images."""
+    steps = {(step.kind, step.label): step for step in plan.steps}
+    for row in rows:
+        if row.metric == COPY_PAIR:
+            wanted = (("samples", row.generator, row.case), ("images", REAL, row.region))
+            for kind, label, item in wanted:
+                step = steps.get((kind, label))
+                if step is not None and output(store, step).has(item):
+                    _picture(output(store, step), step, item, folder)
 
 
 def _curves(store: Store, plan: Plan, out: Path) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from medlord_bench.engine.run_results import Curve
+
     from .figures import FigureFolder, Picture
-    from .run_folder import Curve
 
 Points = list[tuple[float, float]]  # (step, value)
 LIGHT = {"text": "#46505a", "grid": "#d9dee3", "train": "#2463ad", "val": "#b8480c"}

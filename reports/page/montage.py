@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medlord_bench.errors import UserError
+from medlord_bench.volumes.planes import read_planes
 
 from .slices import Plane, mid_planes
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from .figures import FigureFolder, Picture
 
@@ -101,38 +100,16 @@ def _column(
     path = run_folder / str(item["path"])
     if not path.exists():
         return Column(title, (), "not there")
-    hu, own = read_volume(path)
-    return Column(title, mid_planes(hu, spacing or own or (1.0, 1.0, 1.0), window))
+    planes = read_planes(path)
+    return Column(title, mid_planes(planes, spacing or planes.spacing or (1.0, 1.0, 1.0), window))
 
 
 def _common_spacing(items: Sequence[Mapping[str, Any]], run_folder: Path) -> tuple[float, float, float] | None:
     """The voxel size of a row whose files do not all state one: those that do not are drawn as the first that does."""
     paths = [run_folder / str(item["path"]) for item in items if item.get("path")]
-    stated = [path for path in paths if path.suffix != ".npy" and path.exists()]
-    return read_volume(stated[0])[1] if stated and len(stated) < len(paths) else None
-
-
-def read_volume(path: Path) -> tuple[NDArray[np.int16], tuple[float, float, float] | None]:
-    """HU (X, Y, Z) towards R, A, S, and the voxel size in mm that the file states (NIfTI) or None (`.npy`)."""
-    import numpy as np
-
-    spacing = None
-    try:
-        if path.suffix == ".npy":
-            hu = np.load(path, mmap_mode="r", allow_pickle=False)
-        else:
-            import nibabel
-
-            image: Any = nibabel.funcs.as_closest_canonical(nibabel.load(path))
-            hu = np.asanyarray(image.dataobj)
-            x, y, z = (float(step) for step in image.header.get_zooms()[:3])
-            spacing = (x, y, z)
-    except Exception as error:  # nibabel and NumPy raise many kinds for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: cannot be read as a volume ({reason}); run the same command again") from error
-    if hu.ndim != 3 or not hu.size:
-        raise UserError(f"{path}: shape {hu.shape}, expected a volume (X, Y, Z); run the same command again")
-    return hu, spacing
+    known = [read_planes(path).spacing for path in paths if path.exists()]
+    stated = [spacing for spacing in known if spacing is not None]
+    return stated[0] if stated and len(stated) < len(paths) else None
 
 
 def _png(columns: Sequence[Column]) -> bytes:

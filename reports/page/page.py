@@ -26,13 +26,14 @@ class Page:
         Parts of the run that are not there are named so on the page. Raises `UserError` where a part is there but
         cannot be read, or where numbers of different protocols would stand in one table.
         """
+        from medlord_bench.engine.run_results import read_run
+
         from .curves import draw_curves
         from .distributions import METRIC, draw_distributions
         from .figures import FigureFolder, write
         from .glance import glance
         from .montage import draw_montage
         from .pairs import draw_pairs
-        from .run_folder import read_run
         from .scores import rows_of, tables
         from .verdicts import verdicts
         from .warned import SHOWN, warnings

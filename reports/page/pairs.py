@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medlord_bench.engine.run_results import picture_path
+
 from .montage import MontageRow, draw_montage
 
 if TYPE_CHECKING:
     from medlord_bench.contracts.results import CaseRow, Score
+    from medlord_bench.engine.run_results import RunResults
 
     from .figures import FigureFolder
-    from .run_folder import RunFolder
 
 # Case rows of the audit (see metrics/memorisation): the sample as the case, the training item in the place of the
 # region. `copy_pair` come nearest first.
@@ -35,7 +37,7 @@ class Pairs:
         return bool(self.score and self.score.warning)
 
 
-def draw_pairs(run: RunFolder, folder: Path, figures: FigureFolder) -> list[Pairs]:
+def draw_pairs(run: RunResults, folder: Path, figures: FigureFolder) -> list[Pairs]:
     """The nearest pairs of every contestant, those that are warned of first; nothing where no audit ran."""
     scores = run.results.scores if run.results else ()
     rates = {score.generator: score for score in scores if score.metric == RATE and score.status == "ok"}
@@ -62,12 +64,7 @@ def _row(pair: CaseRow, relative: float | None) -> dict[str, object]:
     return {
         "title": f"{pair.case} beside the nearest training image: correlation {pair.value:.3f}{apart}",
         "items": [
-            {"id": pair.case, "path": f"samples/{_link(pair.generator)}/{pair.case}.nii.gz"},
-            {"id": pair.region, "path": f"images/images/{pair.region}.npy"},
+            {"id": pair.case, "path": picture_path("samples", pair.generator, pair.case)},
+            {"id": pair.region, "path": picture_path("images", "real", pair.region)},
         ],
     }
-
-
-def _link(contestant: str) -> str:
-    """The name of a contestant's link in the run folder."""
-    return contestant.replace(":", "_").replace("/", "_")

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from medlord_bench.volumes.planes import Planes
+
 
 @dataclass(frozen=True, eq=False)
 class Plane:
@@ -23,19 +25,19 @@ class Plane:
     sides: tuple[str, str, str, str]
 
 
-def mid_planes(hu: NDArray[np.int16], spacing: tuple[float, float, float], window: tuple[float, float]) -> list[Plane]:
-    """Axial, coronal and sagittal plane through the middle voxel, in radiological convention.
+def mid_planes(planes: Planes, spacing: tuple[float, float, float], window: tuple[float, float]) -> list[Plane]:
+    """Axial, coronal and sagittal plane in radiological convention.
 
-    hu: (X, Y, Z) towards R, A, S. The patient's right is on the image's left in axial and coronal planes, anterior on
+    The patient's right is on the image's left in axial and coronal planes, anterior on
     the left in the sagittal one; anterior (axial) or superior (the others) is at the top. spacing: mm along X, Y, Z.
     window: the HU drawn black and white.
     """
-    x, y, z = (size // 2 for size in hu.shape)
-    width, depth, height = (size * step for size, step in zip(hu.shape, spacing, strict=True))
+    shape = *planes.axial.shape, planes.coronal.shape[1]
+    width, depth, height = (size * step for size, step in zip(shape, spacing, strict=True))
     return [
-        Plane("axial", _grey(hu[::-1, ::-1, z].T, window), (width, depth), ("R", "L", "A", "P")),
-        Plane("coronal", _grey(hu[::-1, y, ::-1].T, window), (width, height), ("R", "L", "S", "I")),
-        Plane("sagittal", _grey(hu[x, ::-1, ::-1].T, window), (depth, height), ("A", "P", "S", "I")),
+        Plane("axial", _grey(planes.axial[::-1, ::-1].T, window), (width, depth), ("R", "L", "A", "P")),
+        Plane("coronal", _grey(planes.coronal[::-1, ::-1].T, window), (width, height), ("R", "L", "S", "I")),
+        Plane("sagittal", _grey(planes.sagittal[::-1, ::-1].T, window), (depth, height), ("A", "P", "S", "I")),
     ]
 
 

@@ -35,6 +35,24 @@ def test_a_run_is_drawn_by_folder_or_name_and_answers_in_json(bench: Any, finish
         assert all(Path(path).exists() for path in answer[str(folder)])
 
 
+def test_a_copy_of_the_run_folder_gives_the_same_bytes_where_the_store_is_gone(
+    bench: Any, finished: Path, tmp_path: Path
+) -> None:
+    """A run folder is complete: it can be sent to somebody who has nothing else."""
+    store = copied(finished, tmp_path)
+    (folder,) = (store / "runs").iterdir()
+    copy = tmp_path / "elsewhere" / folder.name
+    shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns("report"))
+    assert bench("report", folder, "--store", store).code == 0
+    whole = {path.relative_to(folder): path.read_bytes() for path in (folder / "report").rglob("*") if path.is_file()}
+    shutil.rmtree(store)
+    done = bench("report", copy, "--store", tmp_path / "no-store")
+    assert done.code == 0, done.err
+    drawn = {path.relative_to(copy): path.read_bytes() for path in (copy / "report").rglob("*") if path.is_file()}
+    assert len(whole) >= 3, "the page and its figures"
+    assert drawn == whole
+
+
 def test_a_run_without_results_is_not_taken_for_a_finished_one(bench: Any, finished: Path, tmp_path: Path) -> None:
     store = copied(finished, tmp_path)
     (folder,) = (store / "runs").iterdir()

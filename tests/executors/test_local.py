@@ -49,7 +49,7 @@ open(given["--out"], "wb").write(b"\\x93NUMPY\\x01\\x00" + len(header).to_bytes(
 """
 # A server that imports the little which these steps need, and so starts soon.
 LIGHT = (
-    "from medlord_bench.engine.executors import serve\n"
+    "from medlord_bench.cli import serve\n"
     "serve.LIBRARIES = ('torch', 'medlord_bench.engine.steps', 'medlord_bench.cli.worker')\n"
     "serve.Forking().serve()"
 )
@@ -179,7 +179,7 @@ def test_the_cores_are_divided_among_the_workers_of_a_step(
 def test_threads_are_limited_in_libraries_that_are_loaded_already() -> None:
     code = (
         "import os, numpy, torch, threadpoolctl\n"
-        "from medlord_bench.engine.executors.serve import _limit_threads\n"
+        "from medlord_bench.cli.serve import _limit_threads\n"
         "_limit_threads(3)\n"
         "print(torch.get_num_threads(), {one['num_threads'] for one in threadpoolctl.threadpool_info()})"
     )

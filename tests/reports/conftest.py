@@ -11,6 +11,7 @@ import pytest
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, write_results
+from medlord_bench.volumes.planes import planes_of, write_planes
 
 QUANTITIES = quantities_of(registry.load("metrics", entry.name) for entry in registry.entries("metrics"))
 FID, PSNR = "fid-imagenet-0a1b2c3d", "psnr-4e5f6a7b"
@@ -98,8 +99,8 @@ def run_folder(tmp_path: Path) -> Path:
     for title, count in (("real (test)", 3), ("medlord@tiny", 3), ("medlord@tiny reconstructions", 2)):
         items = []
         for number in range(count):
-            path = folder / "results" / f"{title}-{number}.npy"
-            np.save(path, volume(number))
+            path = folder / "results" / f"{title}-{number}.safetensors"
+            write_planes(path, planes_of(volume(number)))
             items.append({"id": f"case-{number}", "path": f"results/{path.name}"})
         rows.append({"title": title, "items": items})
     montage = {"window": [-1000, 1000], "spacing": [1.0, 1.0, 2.0], "rows": rows}

@@ -15,8 +15,10 @@ import pytest
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import ResultsFile, Score, write_results
+from medlord_bench.engine.step_records import record_steps
 from medlord_bench.errors import UserError
 from medlord_bench.reports.page.page import Page
+from medlord_bench.volumes.planes import planes_of, write_planes
 
 
 class Tags(HTMLParser):
@@ -41,6 +43,7 @@ QUANTITIES = quantities_of(registry.load("metrics", entry.name) for entry in reg
 
 
 def render(folder: Path) -> tuple[str, Tags]:
+    record_steps(folder, folder.parent.parent)  # as the end of a run does
     page = Page().render(folder, folder / "report")[0]
     html = page.read_text(encoding="utf-8")
     return html, Tags(html)
@@ -346,8 +349,8 @@ def test_hostile_names_are_text(run_folder: Path) -> None:
     (run_folder / "plan.json").write_text(json.dumps(plan))
     (run_folder / "provenance.json").write_text(json.dumps({"command": evil, "started": evil, evil: evil}))
     (run_folder / "run.yaml").write_text(evil)
-    np.save(run_folder / "evil.npy", np.zeros((4, 4, 4), np.int16))
-    row = {"title": f"../{evil}", "items": [{"id": evil, "path": "evil.npy"}]}
+    write_planes(run_folder / "evil.safetensors", planes_of(np.zeros((4, 4, 4), np.int16)))
+    row = {"title": f"../{evil}", "items": [{"id": evil, "path": "evil.safetensors"}]}
     (run_folder / "results" / "montage.json").write_text(json.dumps({"rows": [row]}))
     html, page = render(run_folder)
     assert "<script" not in html

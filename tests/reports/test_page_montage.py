@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -13,6 +12,9 @@ from medlord_bench.errors import UserError
 from medlord_bench.reports.page.figures import FigureFolder
 from medlord_bench.reports.page.montage import draw_montage
 from medlord_bench.reports.page.slices import mid_planes
+from medlord_bench.volumes.arrays import save_state
+from medlord_bench.volumes.io import read_labels, read_volume
+from medlord_bench.volumes.planes import Planes, planes_of, write_planes
 
 WINDOW = (-1000.0, 1000.0)
 
@@ -32,7 +34,7 @@ def marked(shape: tuple[int, int, int] = (8, 10, 12)) -> np.ndarray:
 
 
 def test_right_anterior_superior_lands_where_a_radiologist_expects_it() -> None:
-    axial, coronal, sagittal = mid_planes(marked(), (1, 1, 1), WINDOW)
+    axial, coronal, sagittal = mid_planes(planes_of(marked()), (1, 1, 1), WINDOW)
     assert corner(axial.grey) == ("top", "left")  # anterior at the top, the patient's right at the left
     assert corner(coronal.grey) == ("top", "left")  # superior at the top, the patient's right at the left
     assert corner(sagittal.grey) == ("top", "left")  # superior at the top, anterior at the left
@@ -55,13 +57,13 @@ def test_right_anterior_superior_lands_where_a_radiologist_expects_it() -> None:
 def test_every_direction_is_told_apart(at: tuple[int, int, int], places: dict[str, tuple[str, str]]) -> None:
     hu = np.full((8, 10, 12), -1000, np.int16)
     hu[at] = 1000
-    for plane in mid_planes(hu, (1, 1, 1), WINDOW):
+    for plane in mid_planes(planes_of(hu), (1, 1, 1), WINDOW):
         if plane.name in places:
             assert corner(plane.grey) == places[plane.name]
 
 
 def test_anisotropic_voxels_keep_their_size_in_mm() -> None:
-    axial, coronal, sagittal = mid_planes(marked((8, 10, 12)), (0.5, 0.6, 3.0), WINDOW)
+    axial, coronal, sagittal = mid_planes(planes_of(marked((8, 10, 12))), (0.5, 0.6, 3.0), WINDOW)
     assert axial.size == pytest.approx((4, 6))
     assert coronal.size == pytest.approx((4, 36))
     assert sagittal.size == pytest.approx((6, 36))
@@ -71,7 +73,7 @@ def test_anisotropic_voxels_keep_their_size_in_mm() -> None:
 
 def test_the_window_maps_to_black_and_white_and_clips_beyond() -> None:
     hu = np.array([-3000, -160, 40, 240, 3000], np.int16)[:, None, None] * np.ones((5, 2, 2), np.int16)
-    axial = mid_planes(hu, (1, 1, 1), (-160, 240))[0]
+    axial = mid_planes(planes_of(hu), (1, 1, 1), (-160, 240))[0]
     assert axial.grey[0].tolist() == [255, 255, 128, 0, 0]  # 40 HU is the middle: 127.5 rounds to even
 
 
@@ -84,8 +86,10 @@ def draw(folder: Path, described: dict[str, object]) -> list[Path]:
 def test_the_written_png_has_the_marker_in_the_right_corner_at_the_right_proportions(tmp_path: Path) -> None:
     hu = np.full((40, 40, 20), -1000, np.int16)
     hu[30:, 30:, :] = 1000  # right, anterior: through every slice
-    np.save(tmp_path / "a.npy", hu)
-    (path,) = draw(tmp_path, {"spacing": [1, 1, 2], "rows": [{"title": "a", "items": [{"id": "a", "path": "a.npy"}]}]})
+    write_planes(tmp_path / "a.safetensors", planes_of(hu))
+    (path,) = draw(
+        tmp_path, {"spacing": [1, 1, 2], "rows": [{"title": "a", "items": [{"id": "a", "path": "a.safetensors"}]}]}
+    )
     grey = imread(path)[..., :3].min(axis=2)  # yellow letters have no blue
     rows, columns = np.nonzero(grey > 0.95)
     block = rows < 0.36 * grey.shape[0]  # the axial panel is the upper third
@@ -95,21 +99,13 @@ def test_the_written_png_has_the_marker_in_the_right_corner_at_the_right_proport
     assert grey.shape[0] / grey.shape[1] == pytest.approx(3, rel=0.1)  # three panels of 40 x 40 mm
 
 
-def test_nifti_in_another_orientation_is_turned_to_ras(tmp_path: Path) -> None:
-    hu = marked((30, 40, 20))
-    flipped = nibabel.Nifti1Image(hu[::-1, ::-1], np.diag([-1.0, -1.0, 2.0, 1.0]))  # LPS on disk
-    nibabel.save(flipped, tmp_path / "lps.nii.gz")
-    nibabel.save(nibabel.Nifti1Image(hu, np.diag([1.0, 1.0, 2.0, 1.0])), tmp_path / "ras.nii.gz")
-    images = []
-    for name in ("lps", "ras"):
-        rows = [{"title": name, "items": [{"id": "x", "path": f"{name}.nii.gz"}]}]
-        images.append(imread(draw(tmp_path, {"rows": rows})[0]))
-    assert np.array_equal(*images)
-
-
 def test_volumes_that_are_gone_or_failed_leave_words(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", marked())
-    items = [{"id": "a", "path": "a.npy"}, {"id": "b", "path": "gone.npy"}, {"id": "c", "path": None, "failed": "NaN"}]
+    write_planes(tmp_path / "a.safetensors", planes_of(marked()))
+    items = [
+        {"id": "a", "path": "a.safetensors"},
+        {"id": "b", "path": "gone.safetensors"},
+        {"id": "c", "path": None, "failed": "NaN"},
+    ]
     figures = FigureFolder(tmp_path / "figures")
     montage = draw_montage(
         {"rows": [{"title": "t", "items": items}, {"title": "u", "items": items[1:]}]}, tmp_path, figures
@@ -121,17 +117,17 @@ def test_volumes_that_are_gone_or_failed_leave_words(tmp_path: Path) -> None:
 
 
 def test_the_hash_of_a_case_is_not_part_of_its_title(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", marked())
+    write_planes(tmp_path / "a.safetensors", planes_of(marked()))
     names = ("phantom-0028-412578e9e4", "sample-00001", "scan-412578e9e4-left")
-    rows = [{"title": "t", "items": [{"id": name, "path": "a.npy"} for name in names]}]
+    rows = [{"title": "t", "items": [{"id": name, "path": "a.safetensors"} for name in names]}]
     picture = draw_montage({"rows": rows}, tmp_path, FigureFolder(tmp_path / "figures")).rows[0].picture
     assert picture is not None
     assert "(phantom-0028, sample-00001, scan-412578e9e4-left)" in picture.alt
 
 
 def test_letters_of_the_sides_cover_no_voxel(tmp_path: Path) -> None:
-    np.save(tmp_path / "white.npy", np.full((8, 8, 8), 1000, np.int16))
-    (path,) = draw(tmp_path, {"rows": [{"title": "t", "items": [{"id": "x", "path": "white.npy"}] * 2}]})
+    write_planes(tmp_path / "white.safetensors", planes_of(np.full((8, 8, 8), 1000, np.int16)))
+    (path,) = draw(tmp_path, {"rows": [{"title": "t", "items": [{"id": "x", "path": "white.safetensors"}] * 2}]})
     image = imread(path)[..., :3]
     white = (image > 0.99).all(axis=2)
     yellow = (image[..., 0] > 0.8) & (image[..., 2] < 0.6)
@@ -140,8 +136,8 @@ def test_letters_of_the_sides_cover_no_voxel(tmp_path: Path) -> None:
 
 
 def test_more_volumes_than_fit_are_counted(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", marked())
-    rows = [{"title": "t", "items": [{"id": str(i), "path": "a.npy"} for i in range(9)]}]
+    write_planes(tmp_path / "a.safetensors", planes_of(marked()))
+    rows = [{"title": "t", "items": [{"id": str(i), "path": "a.safetensors"} for i in range(9)]}]
     montage = draw_montage({"rows": rows}, tmp_path, FigureFolder(tmp_path / "figures"))
     assert montage.rows[0].note == "6 of 9 volumes shown"
 
@@ -162,13 +158,14 @@ def test_a_description_that_makes_no_sense_is_an_error_naming_the_field(
         draw(tmp_path, {"rows": []} | change)
 
 
-def test_a_damaged_volume_is_an_error_naming_the_file(tmp_path: Path) -> None:
-    (tmp_path / "bad.npy").write_bytes(b"nonsense")
-    (tmp_path / "bad.nii.gz").write_bytes(b"nonsense")
-    np.save(tmp_path / "flat.npy", np.zeros((4, 4), np.int16))
-    for name in ("bad.npy", "bad.nii.gz", "flat.npy"):
-        with pytest.raises(UserError, match=name):
-            draw(tmp_path, {"rows": [{"title": "t", "items": [{"id": "x", "path": name}]}]})
+def test_damaged_planes_are_an_error_naming_the_file(tmp_path: Path) -> None:
+    (tmp_path / "bad.safetensors").write_bytes(b"nonsense")
+    save_state(tmp_path / "other.safetensors", {"axial": np.zeros((4, 4), np.int16)})
+    flat = np.zeros((4, 4), np.int16)
+    write_planes(tmp_path / "flat.safetensors", Planes(flat, flat[:3], flat))
+    for name in ("bad", "other", "flat"):
+        with pytest.raises(UserError, match=f"{name}.safetensors"):
+            draw(tmp_path, {"rows": [{"title": "t", "items": [{"id": "x", "path": f"{name}.safetensors"}]}]})
 
 
 def test_two_rows_of_one_title_do_not_overwrite_each_other(tmp_path: Path) -> None:
@@ -181,17 +178,18 @@ def test_two_rows_of_one_title_do_not_overwrite_each_other(tmp_path: Path) -> No
 
 def test_real_ct_lies_as_its_expert_contours_say(data_dir: Path) -> None:
     """The left lung is on the image's right, the spinal cord at the bottom, and the lungs are dark in the CT."""
-    from medlord_bench.reports.page.montage import read_volume
-
-    labels, spacing = read_volume(data_dir / "chest_lung1" / "labels.nii.gz")
-    hu, _ = read_volume(data_dir / "chest_lung1" / "ct.nii.gz")
+    hu = read_volume(data_dir / "chest_lung1" / "ct.nii.gz").hu
+    contours = read_labels(data_dir / "chest_lung1" / "labels.nii.gz", {2: "cord", 3: "left", 4: "right"})
+    labels, spacing = contours.labels, read_volume(data_dir / "chest_lung1" / "ct.nii.gz").spacing
     assert spacing == pytest.approx((0.977, 0.977, 3), abs=0.001)
-    cord, left, right = (mid_planes((labels == value).astype(np.int16), spacing, (0, 1)) for value in (2, 3, 4))
+    cord, left, right = (
+        mid_planes(planes_of((labels == value).astype(np.int16)), spacing, (0, 1)) for value in (2, 3, 4)
+    )
     for plane in (0, 1):
         assert columns_of(left[plane].grey) > columns_of(right[plane].grey) + 100
     assert np.nonzero(cord[0].grey)[0].mean() > np.nonzero(left[0].grey)[0].mean()
     assert np.nonzero(cord[2].grey)[1].mean() > np.nonzero((left[2].grey + right[2].grey) > 0)[1].mean()
-    axial, lung = mid_planes(hu, spacing, WINDOW)[0].grey, left[0].grey > 0
+    axial, lung = mid_planes(planes_of(hu), spacing, WINDOW)[0].grey, left[0].grey > 0
     assert axial[lung].mean() < 60  # below about -530 HU
 
 
@@ -200,10 +198,10 @@ def columns_of(mask: np.ndarray) -> float:
 
 
 def test_a_volume_whose_file_states_no_voxel_size_is_drawn_as_its_neighbour(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", marked((10, 10, 10)))
-    affine = np.diag([5.0, 5.0, 5.0, 1.0])
-    nibabel.save(nibabel.Nifti1Image(marked((10, 10, 10)), affine), tmp_path / "b.nii.gz")
-    items = [{"id": name, "path": name} for name in ("b.nii.gz", "a.npy")]
+    hu = marked((10, 10, 10))
+    write_planes(tmp_path / "a.safetensors", planes_of(hu))
+    write_planes(tmp_path / "b.safetensors", planes_of(hu, (5.0, 5.0, 5.0)))
+    items = [{"id": name, "path": f"{name}.safetensors"} for name in "ba"]
     (path,) = draw(tmp_path, {"rows": [{"title": "t", "items": items}]})
     bone = imread(path)[..., :3].min(axis=2) > 0.9  # letters are yellow or a darker grey
     left, right = np.split(bone[:, : bone.shape[1] // 2 * 2], 2, axis=1)

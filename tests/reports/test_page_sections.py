@@ -17,6 +17,8 @@ from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, write_results
 from medlord_bench.engine import comparisons
 from medlord_bench.engine.comparisons import Comparison, ComparisonsFile
+from medlord_bench.engine.run_results import picture_path
+from medlord_bench.engine.step_records import record_steps
 from medlord_bench.reports.page import glance as table
 from medlord_bench.reports.page.distributions import draw_distributions
 from medlord_bench.reports.page.figures import FigureFolder
@@ -25,6 +27,7 @@ from medlord_bench.reports.page.matrix import NO_SCORE, Matrix, matrices
 from medlord_bench.reports.page.page import Page, _watched
 from medlord_bench.reports.page.verdicts import verdicts, words
 from medlord_bench.reports.page.warned import LISTED, warnings
+from medlord_bench.volumes.planes import planes_of, write_planes
 
 PROTOCOL = "fid-imagenet-0a1b2c3d"
 QUANTITIES = quantities_of(registry.load("metrics", entry.name) for entry in registry.entries("metrics"))
@@ -47,7 +50,8 @@ def score(**changes: object) -> Score:
 
 
 def render(folder: Path) -> tuple[str, str]:
-    """The page, and its text."""
+    """The page, and its text; steps are recorded first, as the end of a run does."""
+    record_steps(folder, folder.parent.parent)
     html = Page().render(folder, folder / "report")[0].read_text(encoding="utf-8")
     body = re.sub(r"<[^>]*>", " ", html.split("</style>")[1])
     return html, " ".join(unescape(body).split())
@@ -343,8 +347,8 @@ def test_pairs_whose_files_are_gone_are_named_all_the_same(bare_folder: Path) ->
 
 
 def test_a_pair_shows_the_sample_beside_its_training_image(bare_folder: Path) -> None:
-    (bare_folder / "images" / "images").mkdir(parents=True)
-    np.save(bare_folder / "images" / "images" / "case-0.npy", np.zeros((8, 8, 8), np.int16))
+    picture = bare_folder / picture_path("images", "real", "case-0")
+    write_planes(picture, planes_of(np.zeros((8, 8, 8), np.int16)))
     named = bare_folder / "report" / "figures" / "nearest-noise-2-1.png"
     section = audited(bare_folder, nearest("noise:2"), copy_rate("noise:2"))
     assert "2 volumes (sample-00000 (not there), case-0)" in section

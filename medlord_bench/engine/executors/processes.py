@@ -1,4 +1,4 @@
-"""The run's side of worker processes that last: started once, asked for one task after the other (see `serve`)."""
+"""The run's side of worker processes that last: started once, asked for one task after the other (see `cli.serve`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from medlord_bench.engine.executors.serve import READ_BYTES, STOP
+READ_BYTES = 2**16
+STOP = {"stop": True}
 
 
 class WorkerProcess:
@@ -83,4 +84,4 @@ class ForkServer(WorkerProcess):
 
 def command(mode: str) -> list[str]:
     """The command of a worker process; mode: "fork" or "stay"."""
-    return [sys.executable, "-m", "medlord_bench.engine.executors.serve", mode]
+    return [sys.executable, "-m", "medlord_bench.cli.serve", mode]

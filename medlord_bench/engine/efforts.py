@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from medlord_bench.engine.step_records import Trained
 
 CROPPED = {"crop-pad": "cropped or padded", "resize": "resized"}
 
@@ -44,19 +46,19 @@ class Effort:
         return sum(known) if len(known) == len(self.stages) else None
 
 
-def efforts(plan: Mapping[str, Any], facts: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> list[Effort]:
-    """Of every contestant that has a training stage or a grid of its own. facts: what is known about a step's weights."""
+def efforts(plan: Mapping[str, Any], trainings: Mapping[str, Trained | None]) -> list[Effort]:
+    """Of every contestant that has a training stage or a grid of its own. trainings: step id -> what is known of it."""
     by_label: dict[str, list[StageEffort]] = {}
     for step in plan.get("steps") or []:
         detail = step.get("detail") or {}
         if step.get("kind") == "weights" and "stage" in detail:
-            trained = facts(step).get("trained") or {}
+            trained = trainings.get(str(step.get("id"))) or Trained()
             by_label.setdefault(str(step.get("label")), []).append(
                 StageEffort(
                     stage=str(detail["stage"]),
-                    steps=trained.get("steps"),
-                    seconds=trained.get("seconds"),
-                    device=str(trained.get("device") or ""),
+                    steps=trained.steps,
+                    seconds=trained.seconds,
+                    device=trained.device,
                     adopted=detail.get("weights") is not None,
                 )
             )

@@ -23,6 +23,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+from medlord_bench.engine.executors.processes import READ_BYTES, STOP
 from medlord_bench.util.stopping import SIGNALS
 
 # What most steps need and what takes long to import. Importing starts no OpenMP thread, computing does.
@@ -36,8 +37,6 @@ LIBRARIES = (
         "medlord_bench.nn.tiling",
     ),
 )
-READ_BYTES = 2**16
-STOP = {"stop": True}
 
 
 class Forking:
