@@ -228,7 +228,7 @@ class ControlNetConfig(OptimisationConfig):
 
     embedding_channels: Levels = (8, 32, 64)
     batch: Positive = 1
-    steps: Annotated[int, Field(ge=0)] = 12_000
+    steps: Annotated[int, Field(ge=0), BUDGET] = 12_000
     lr: Annotated[float, Field(gt=0)] = 1e-5
     lr_decay_steps: Positive | None = 12_000
     weight_decay: Annotated[float, Field(ge=0)] = 0.01

@@ -179,7 +179,7 @@ def test_two_rows_of_one_title_do_not_overwrite_each_other(tmp_path: Path) -> No
 def test_real_ct_lies_as_its_expert_contours_say(data_dir: Path) -> None:
     """The left lung is on the image's right, the spinal cord at the bottom, and the lungs are dark in the CT."""
     hu = read_volume(data_dir / "chest_lung1" / "ct.nii.gz").hu
-    contours = read_labels(data_dir / "chest_lung1" / "labels.nii.gz", {2: "cord", 3: "left", 4: "right"})
+    contours = read_labels(data_dir / "chest_lung1" / "labels.nii.gz", {1: "tumour", 2: "cord", 3: "left", 4: "right"})
     labels, spacing = contours.labels, read_volume(data_dir / "chest_lung1" / "ct.nii.gz").spacing
     assert spacing == pytest.approx((0.977, 0.977, 3), abs=0.001)
     cord, left, right = (

@@ -22,6 +22,7 @@ from medlord_bench.contracts import (
     Volume,
     registry,
 )
+from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.engine import resolve
 from medlord_bench.engine.plan import Plan
@@ -82,6 +83,7 @@ class Count:
 
     Config: ClassVar[type[CountConfig]] = CountConfig
     version: ClassVar[int] = 1
+    quantities: ClassVar[tuple[Quantity, ...]] = ()
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"other": {"segmenter_settings": {"split": 8}}}
     seen: ClassVar[list[Item]] = []
     reduced: ClassVar[dict[Need, Sequence[Item]]] = {}
@@ -95,8 +97,8 @@ class Count:
     def plugin_config(self) -> Mapping[str, Any]:
         return self.config.segmenter_settings
 
-    def protocol(self, data: DataProtocol) -> tuple[str, dict[str, object]]:
-        return "count-0", {}
+    def protocol(self, data: DataProtocol) -> MetricProtocol:
+        return MetricProtocol(text={})
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         for item in items:
@@ -105,7 +107,7 @@ class Count:
 
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow | Replicates]:
         Count.reduced = dict(inputs.items)
-        where = {"metric": "count", "protocol": "count-0", "generator": inputs.generator, "dataset": inputs.dataset}
+        where = {"metric": "count", "protocol": inputs.protocol_id, "generator": inputs.generator, "dataset": inputs.dataset}
         yield Replicates(value=1.0, samples={"a": 1.0}, real={"b": 2.0}, **where)
 
 
