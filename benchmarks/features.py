@@ -47,7 +47,7 @@ from medlord_bench.volumes.io import read_volume
 
 IMAGES = ("chest_lung1/ct.nii.gz", "thorax_cta/ct.nii.gz", "abdomen/ct.nii.gz")
 BATCH = 16  # the peer's; with 32 it is slower
-LARGE = (512, 512, 256)
+LARGE_SHAPE = (512, 512, 256)
 LIMIT_MIB = 2.5 * 1024
 
 
@@ -139,7 +139,7 @@ def speed(folder: Path, quick: bool) -> list[dict[str, Any]]:
 def large_volume(folder: Path) -> Path:
     """The first image, resized to 512 x 512 x 256."""
     hu = torch.from_numpy(read_volume(images(folder)[0]).hu.astype(np.float32))
-    grown: Tensor = F.interpolate(hu[None, None], LARGE, mode="trilinear")[0, 0]
+    grown: Tensor = F.interpolate(hu[None, None], LARGE_SHAPE, mode="trilinear")[0, 0]
     path = folder / "large.nii.gz"
     nib.save(nib.Nifti1Image(grown.round().short().numpy(), np.eye(4)), path)
     return path

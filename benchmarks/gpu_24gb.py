@@ -3,7 +3,7 @@
     python benchmarks/gpu_24gb.py [--only medlord@24gb] [--part stretches] [--json] [--out FILE]
     python benchmarks/gpu_24gb.py --device cpu --tiny        # the same on any machine, in a minute or two
 
-Each stretch of a generator's work (its rehearsals: training steps, encoding, denoising steps, decoding, reconstructing)
+Each stretch of a generator's work (its dry runs: training steps, encoding, denoising steps, decoding, reconstructing)
 runs for real on random tensors and random weights, on a card in a process of its own, capped as `run` caps it. Seconds
 are of one repeat, taken as the difference between six repeats and two, so that building does not count. Then one whole
 512x512x256 volume is drawn by `medlord-bench run` from the preset's untrained weights, from noise to NIfTI, and its
@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from quantiser import check
 
-from medlord_bench.contracts import DataProtocol, Grid, Rehearsable, Rehearsal, Run, registry, specs
+from medlord_bench.contracts import DataProtocol, DryRun, Grid, HasDryRuns, Run, registry, specs
 from medlord_bench.contracts.regions import CARDIAC
 from medlord_bench.engine import resolve
 from medlord_bench.engine.memory_forecast import forecast
@@ -62,21 +62,21 @@ def protocol(tiny: bool) -> DataProtocol:
 
 
 def contestants(tiny: bool) -> list[str]:
-    """Every registered generator that can be rehearsed, in its `24gb` preset, and its variants of that."""
+    """Every registered generator that has dry runs, in its `24gb` preset, and its variants of that."""
     found = []
     preset = "smoke" if tiny else "24gb"
     for entry in registry.entries("generators"):
         plugin = registry.load("generators", entry.name)
-        if hasattr(plugin, "rehearsals") and preset in plugin.presets:
+        if hasattr(plugin, "dry_runs") and preset in plugin.presets:
             variants = [] if tiny else [f":{name}" for name in plugin.variants if name != "untrained"]
             found += [f"{entry.name}{variant}@{preset}" for variant in ("", *variants)]
     return found
 
 
-def rehearsals(text: str, data: DataProtocol) -> Sequence[Rehearsal]:
+def dry_runs(text: str, data: DataProtocol) -> Sequence[DryRun]:
     generator = specs.make("generators", resolve.contestant(text, "", {}))
-    assert isinstance(generator, Rehearsable)
-    return generator.rehearsals(data)
+    assert isinstance(generator, HasDryRuns)
+    return generator.dry_runs(data)
 
 
 def predicted(text: str, device: str, tiny: bool) -> dict[str, dict[str, float]]:
@@ -87,30 +87,30 @@ def predicted(text: str, device: str, tiny: bool) -> dict[str, dict[str, float]]
     }
 
 
-def act(text: str, name: str, device: str, tiny: bool) -> dict[str, Any]:
+def workload(text: str, name: str, device: str, tiny: bool) -> dict[str, Any]:
     """One stretch for real, in this process: its peaks in GiB and the seconds of one repeat."""
     data = protocol(tiny)
-    (rehearsal,) = [one for one in rehearsals(text, data) if one.name == name]
+    (dry_run,) = [one for one in dry_runs(text, data) if one.name == name]
     run = Run(device, 0, SilentProgress(), logging.getLogger("medlord_bench"), Path(tempfile.mkdtemp()))
     limit = BUDGET if device.startswith("cuda") else None
     with held(device, limit, f"{text} {name}"), PeakMemory(device, limited=limit is not None) as peak:
-        timed(rehearsal, run, FEW)  # and warms up: kernels are chosen and loaded at their first call
-        few, more = timed(rehearsal, run, FEW), timed(rehearsal, run, MORE)
+        timed(dry_run, run, FEW)  # and warms up: kernels are chosen and loaded at their first call
+        few, more = timed(dry_run, run, FEW), timed(dry_run, run, MORE)
     return {**peak.facts(), "seconds": (more - few) / (MORE - FEW)}
 
 
-def timed(rehearsal: Rehearsal, run: Run, times: int) -> float:
+def timed(dry_run: DryRun, run: Run, times: int) -> float:
     start = time.perf_counter()
-    rehearsal.act(run, times)
+    dry_run.workload(run, times)
     if run.device.startswith("cuda"):
         torch.cuda.synchronize(run.device)
     return time.perf_counter() - start
 
 
 def measured(text: str, name: str, device: str, tiny: bool) -> dict[str, Any]:
-    """`act` in a process of its own, so that each starts with an empty card; on a CPU in this one."""
+    """`workload` in a process of its own, so that each starts with an empty card; on a CPU in this one."""
     if device == "cpu":
-        return act(text, name, device, tiny)
+        return workload(text, name, device, tiny)
     command = [sys.executable, __file__, "--piece", text, name, "--device", device, *(["--tiny"] if tiny else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
     if done.returncode != 0:
@@ -147,7 +147,7 @@ def rows(arguments: argparse.Namespace, device: str) -> Iterator[dict[str, Any]]
     with ProcessPoolExecutor(4, get_context("spawn")) as pool:  # minutes of CPU work, while the card measures
         told = {text: pool.submit(predicted, text, device, arguments.tiny) for text in stretched}
         for text in stretched:
-            for one in rehearsals(text, protocol(arguments.tiny)):
+            for one in dry_runs(text, protocol(arguments.tiny)):
                 row = {"contestant": text, "stretch": one.name, **measured(text, one.name, device, arguments.tiny)}
                 yield row | told[text].result()[one.name]
     for text in [text for text in named if ":" not in text] if arguments.part != "stretches" else []:
@@ -206,7 +206,7 @@ def main() -> int:
     arguments = parser.parse_args()
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # as `medlord-bench` works
     if arguments.piece:
-        print(json.dumps(act(*arguments.piece, arguments.device, arguments.tiny)))
+        print(json.dumps(workload(*arguments.piece, arguments.device, arguments.tiny)))
         return 0
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         print("no CUDA device here; --device cpu --tiny tries the benchmark itself", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from medlord_bench.checks.contract import Check, check
-from medlord_bench.contracts import Failure, LabelMap, Rehearsal, Run, Saving, Volume, registry
+from medlord_bench.contracts import DryRun, Failure, LabelMap, MemoryOption, Run, Volume, registry
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.metrics.reconstruction.metric import Reconstruction
 from medlord_bench.plugins.datasets.phantom.dataset import PhantomDataset
@@ -126,20 +127,20 @@ def _trains(train: Any) -> Callable[[Any], Any]:
     return lambda real: type("Broken", (real,), {"train": train(real)})
 
 
-def _rehearses(act: Any, sets: dict[str, Any]) -> Callable[[Any], Any]:
+def _runs_dry(workload: Any, sets: dict[str, Any]) -> Callable[[Any], Any]:
     offers = {
-        "rehearsals": lambda self, data: [Rehearsal("train", "mean", act)],
-        "savings": lambda self, during: [Saving(sets, "")],
+        "dry_runs": lambda self, data: [DryRun("train", "mean", workload)],
+        "memory_options": lambda self, during: [MemoryOption(sets, "")],
     }
     return lambda real: type("Broken", (real,), offers)
 
 
 def _forgetful(real: Any) -> Any:
-    """Begins again in every sitting, with what time it is for a seed."""
+    """Begins again in every sitting, with another seed each time."""
+    seeds = itertools.count(7)
 
     def train(self: Any, stage: Any, data: Any, inputs: Any, out: Path, run: Run) -> Path:
-        CALLS.append(0)
-        return real.train(self, stage, data, inputs, out, dataclasses.replace(run, seed=len(CALLS)))  # type: ignore[no-any-return]
+        return real.train(self, stage, data, inputs, out, dataclasses.replace(run, seed=next(seeds)))  # type: ignore[no-any-return]
 
     return train
 
@@ -192,10 +193,10 @@ BREAKS: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "too few reconstructions": (_too_few, "reconstruct: one volume per request"),
     "forgetful training": (_trains(_forgetful), "stage mean: stopped"),
-    "idle rehearsal": (_rehearses(lambda run, times: None, {}), "rehearsal train: takes memory"),
-    "misspelt saving": (
-        _rehearses(lambda run, times: None, {"stepps": 2}),
-        "saving {'stepps': 2} is a setting (1 validation error",
+    "idle dry run": (_runs_dry(lambda run, times: None, {}), "dry run train: takes memory"),
+    "misspelt memory option": (
+        _runs_dry(lambda run, times: None, {"stepps": 2}),
+        "memory option {'stepps': 2} is a setting (1 validation error",
     ),
     "weights elsewhere": (_trains(_elsewhere), "stage mean: trains and returns a folder of weights inside its own"),
 }
@@ -216,14 +217,14 @@ def test_the_toy_itself_breaks_none(toy: ModuleType, run: Run, monkeypatch: pyte
     assert failed(check("generators", "noise", run)) == []
 
 
-def test_a_rehearsal_that_cannot_be_acted_out_is_no_fault_and_its_reason_is_shown(
+def test_a_dry_run_that_fails_is_no_fault_and_its_reason_is_shown(
     toy: ModuleType, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _instead(monkeypatch, "generators", _rehearses(lambda run, times: 1 / 0, {"steps": 2})(toy.Toy))
+    _instead(monkeypatch, "generators", _runs_dry(lambda run, times: 1 / 0, {"steps": 2})(toy.Toy))
     found = {one.name: one for one in check("generators", "noise", run)}
     assert all(one.ok for one in found.values())
-    assert "ZeroDivisionError" in found["rehearsal train: says why it is not predictable"].detail
-    assert "saving {'steps': 2} is a setting" in found
+    assert "ZeroDivisionError" in found["dry run train: says why it is not predictable"].detail
+    assert "memory option {'steps': 2} is a setting" in found
 
 
 def test_an_error_that_a_plugin_did_not_expect_is_a_finding(

@@ -34,9 +34,9 @@ def test_overrides_lie_on_top_of_variant_on_top_of_preset() -> None:
 
 
 def test_the_preset_is_tiny_on_the_phantom_and_24gb_on_real_data() -> None:
-    assert resolve.contestant("medlord", "phantom", {}).label == "medlord@tiny"
-    assert resolve.contestant("medlord", "pccta", {}).label == "medlord@24gb"
-    assert resolve.contestant("noise", "pccta", {}).label == "noise"
+    assert resolve.contestant("medlord", "phantom", {}).name == "medlord@tiny"
+    assert resolve.contestant("medlord", "pccta", {}).name == "medlord@24gb"
+    assert resolve.contestant("noise", "pccta", {}).name == "noise"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "docs" / "examples").glob("*.yaml
 def test_every_contestant_of_an_example_is_known_with_its_variant_and_preset(path: Path) -> None:
     file = run_file.read_run_file(path)
     made = [resolve.contestant(text, file.dataset, file.set) for text in file.generators]
-    assert [one.label for one in made] == list(file.generators)
+    assert [one.name for one in made] == list(file.generators)
 
 
 def test_the_papers_experiment_has_all_of_its_models() -> None:

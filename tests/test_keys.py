@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from medlord_bench.contracts import Frozen, NotInKey, registry
+from medlord_bench.contracts import FrozenConfig, NotInKey, registry
 from medlord_bench.contracts.specs import Contestant, PluginSpec, plugin_spec
 from medlord_bench.contracts.validation import merged
 from medlord_bench.engine import keys as key_parts
@@ -25,7 +25,7 @@ from medlord_bench.errors import UserError
 from medlord_bench.generators.controls.noise import Noise
 
 PHANTOM = {"shape": (32, 32, 16), "n_train": 2, "n_val": 1, "n_test": 2, "hu_window": (-1000, 2000)}
-ORACLE = Contestant(label="oracle", plugin="oracle", config=plugin_spec("generators", "oracle", {}).config)
+ORACLE = Contestant(name="oracle", plugin="oracle", config=plugin_spec("generators", "oracle", {}).config)
 PROGRAM = f"{sys.executable} x.py {{seed}} {{out}}"
 PUBLISHED = {"repository": "a/b", "autoencoder": "a.pth", "diffusion": "b.pth", "hu_window": [-1000, 1000]}
 # Settings to begin with, of plugins that do nothing without any, or that leave some field no second value.
@@ -165,7 +165,7 @@ def cases(kind: str) -> list[tuple[str, str]]:
 def test_a_generators_field_is_in_a_key_unless_declared(name: str, at: str, tmp_path: Path) -> None:
     model, settings = registry.load("generators", name).Config, settings_of("generators", name, tmp_path)
     changed = with_another(name, model, settings, at)
-    before, after = (keys(Contestant(label=name, plugin=name, config=one)) for one in (settings, changed))
+    before, after = (keys(Contestant(name=name, plugin=name, config=one)) for one in (settings, changed))
     assert (before == after) == declared_not_in_key(model, tuple(at.split(".")))
 
 
@@ -180,7 +180,7 @@ def test_a_metrics_field_is_in_a_key(name: str, at: str, tmp_path: Path) -> None
 class Forgetful(Noise):
     """A generator whose author names no field."""
 
-    class Config(Frozen):
+    class Config(FrozenConfig):
         level: float = 1.0
         tile: Annotated[int, NotInKey("the same result")] = 8
 
@@ -192,7 +192,7 @@ def test_a_field_that_its_author_forgot_is_in_every_key(
     """Without this, samples made under the old value would be used again."""
     load = registry.load
     monkeypatch.setattr(registry, "load", lambda kind, name: Forgetful if name == "forgetful" else load(kind, name))
-    before, after = (keys(Contestant(label="forgetful", plugin="forgetful", config=config)) for config in ({}, change))
+    before, after = (keys(Contestant(name="forgetful", plugin="forgetful", config=config)) for config in ({}, change))
     own = [step for step in before if "forgetful" in step]
     assert len(own) == 2 and all((before[step] == after[step]) == same for step in own)
 

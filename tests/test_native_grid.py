@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medlord_bench.contracts import DataProtocol, Grid, How, Shape, Split, Volume
+from medlord_bench.contracts import DataProtocol, FitMode, Grid, Shape, Split, Volume
 from medlord_bench.volumes.native_grid import (
     NativeCohort,
     from_native,
@@ -53,7 +53,7 @@ def test_resizing_keeps_the_field_of_view() -> None:
 
 
 @pytest.mark.parametrize("how", ["resize", "crop-pad"])
-def test_there_and_back_keeps_what_both_grids_can_hold(how: How) -> None:
+def test_there_and_back_keeps_what_both_grids_can_hold(how: FitMode) -> None:
     data = Ramp((40, 20, 20))
     volume = Volume(np.array(data.hu("a")), data.protocol.grid.affine())
     there = to_native(volume, (64, 32, 32), (-1000, 1000), how)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, State, registry
+from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, MetricInputs, Need, Run, State, registry
 from medlord_bench.contracts.results import Score
 from medlord_bench.engine import resolve
 from medlord_bench.engine.plan import Plan, read_plan
@@ -244,7 +244,7 @@ def test_published_items_are_done_and_the_rest_is_missing(tmp_path: Path) -> Non
 class TwoSplits:
     """Reads its own states of two splits of the real images."""
 
-    class Config(Frozen):
+    class Config(FrozenConfig):
         pass
 
     version = 1
@@ -280,7 +280,7 @@ def test_states_of_two_splits_of_the_real_images_are_kept_apart(monkeypatch: pyt
 
 # ---------------------------------------------------------------------------------------------- a fair comparison
 def steps_of(made: Plan, contestant: str) -> dict[str, int]:
-    trained = [step for step in made.steps if step.kind == "weights" and step.label == contestant]
+    trained = [step for step in made.steps if step.kind == "weights" and step.contestant == contestant]
     return {step.detail["stage"]: step.detail["steps"] for step in trained if step.detail["steps"] is not None}
 
 
@@ -299,7 +299,7 @@ def test_a_larger_budget_continues_the_same_trainings() -> None:
 def test_real_volumes_go_through_each_grid_that_a_contestant_works_on() -> None:
     made = plan(("medlord@smoke", "hagan@smoke", "hagan:untrained@smoke"))
     rows = [one for one in made.contestants if one.plugin == "holdout"]
-    assert [one.label for one in rows] == ["holdout:through-32x32x32"]  # both have the same grid, medlord has none
+    assert [one.name for one in rows] == ["holdout:through-32x32x32"]  # both have the same grid, medlord has none
     assert tuple(rows[0].config["through"]) == (32, 32, 32) and rows[0].config["fit"] == "resize"
     assert not [one for one in plan(("hagan@smoke",), resampled=False).contestants if one.plugin == "holdout"]
     on_the_cube = plan(("hagan@smoke",), set={"dataset.shape": (32, 32, 32)})
@@ -333,4 +333,4 @@ def test_the_plan_tells_the_grid_and_window_that_a_contestant_works_on() -> None
 def test_real_volumes_go_through_a_narrower_window_too() -> None:
     made = plan(("maisi@smoke",), set={"maisi.hu_window": (-900, 500)})
     (row,) = (one for one in made.contestants if one.plugin == "holdout")
-    assert row.label.endswith("-900..500HU") and list(row.config["window"]) == [-900, 500]
+    assert row.name.endswith("-900..500HU") and list(row.config["window"]) == [-900, 500]

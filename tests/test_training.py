@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from medlord_bench.contracts import Choice, Run
+from medlord_bench.contracts import CheckpointSelection, Run
 from medlord_bench.errors import StepError, Stopped
 from medlord_bench.nn.checkpoints import load_model, save_model
 from medlord_bench.nn.training import TRAINED, Horizon, Optimiser, fit
@@ -194,6 +194,6 @@ def test_a_larger_budget_of_time_goes_on_to_the_same_bits(tmp_path: Path, run: R
 
 
 def test_the_step_where_time_ends_is_a_candidate_too(tmp_path: Path, run: Run, clock: list[float]) -> None:
-    horizon = dataclasses.replace(HORIZON, choice=Choice(every=4, samples=2))
+    horizon = dataclasses.replace(HORIZON, choice=CheckpointSelection(every=4, samples=2))
     published = fit(Slow(clock), horizon, tmp_path, dataclasses.replace(run, train_seconds=65), "line")
     assert sorted(path.name for path in published.iterdir()) == ["step-00000004", "step-00000007"]

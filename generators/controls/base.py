@@ -12,10 +12,10 @@ from medlord_bench.contracts import (
     Capability,
     Cohort,
     DataProtocol,
+    Dependencies,
     Failure,
-    Frozen,
+    FrozenConfig,
     Purpose,
-    Reads,
     Request,
     Run,
     Split,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 VOLUMES = "volumes"  # the one training stage of most controls
 
 
-class ControlConfig(Frozen):
+class ControlConfig(FrozenConfig):
     """What every control that keeps volumes can be told."""
 
     volumes: int = Field(64, ge=1, description="volumes kept at most, the first in order of case id")
@@ -72,8 +72,8 @@ class Control:
     def stages(self) -> Sequence[Stage]:
         return (Stage(VOLUMES, ("volumes",)),)
 
-    def reads(self, purpose: Purpose) -> Reads:
-        return Reads((VOLUMES,), tuple(name for name in type(self.config).model_fields if name != "volumes"))
+    def dependencies(self, purpose: Purpose) -> Dependencies:
+        return Dependencies((VOLUMES,), tuple(name for name in type(self.config).model_fields if name != "volumes"))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         """Keep the first volumes of the split, in order of case id."""

@@ -13,9 +13,9 @@ from medlord_bench.contracts import (
     Capability,
     Cohort,
     DataProtocol,
+    Dependencies,
     Failure,
     Purpose,
-    Reads,
     Request,
     Run,
     Stage,
@@ -67,8 +67,8 @@ class DropRegion(Control):
     def stages(self) -> Sequence[Stage]:
         return (*super().stages(), *self.oracle.stages())
 
-    def reads(self, purpose: Purpose) -> Reads:
-        return Reads((TISSUE if purpose == "sample-conditional" else VOLUMES,), ("region",))
+    def dependencies(self, purpose: Purpose) -> Dependencies:
+        return Dependencies((TISSUE if purpose == "sample-conditional" else VOLUMES,), ("region",))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         trainer = self.oracle.train if stage.name == TISSUE else super().train

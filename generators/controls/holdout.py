@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Failure, How, Request, Shape
+from medlord_bench.contracts import Failure, FitMode, Request, Shape
 
 from .base import Control, ControlConfig
 
@@ -20,7 +20,7 @@ class HoldoutConfig(ControlConfig):
     """Which volumes, and through which grid and window."""
 
     through: Shape | None = Field(None, description="bring them onto a grid of this shape and back; None: as they are")
-    fit: How = Field("resize", description="how they get there and back")
+    fit: FitMode = Field("resize", description="how they get there and back")
     window: tuple[int, int] | None = Field(None, description="lowest and highest HU kept there; None: the protocol's")
 
 

@@ -10,10 +10,10 @@ from medlord_bench.contracts import (
     Capability,
     Cohort,
     DataProtocol,
+    Dependencies,
     Failure,
-    Frozen,
+    FrozenConfig,
     Purpose,
-    Reads,
     Request,
     Run,
     Stage,
@@ -24,7 +24,7 @@ from medlord_bench.util import seeds
 from medlord_bench.volumes.arrays import load_state, save_state
 
 
-class NoiseConfig(Frozen):
+class NoiseConfig(FrozenConfig):
     """White noise has nothing to set."""
 
 
@@ -51,8 +51,8 @@ class Noise:
     def stages(self) -> Sequence[Stage]:
         return (Stage("statistics"),)
 
-    def reads(self, purpose: Purpose) -> Reads:
-        return Reads(("statistics",))
+    def dependencies(self, purpose: Purpose) -> Dependencies:
+        return Dependencies(("statistics",))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         """Mean and standard deviation of HU over all training voxels."""

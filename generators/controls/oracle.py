@@ -10,9 +10,9 @@ from medlord_bench.contracts import (
     Capability,
     Cohort,
     DataProtocol,
+    Dependencies,
     Failure,
     Purpose,
-    Reads,
     Request,
     Run,
     Split,
@@ -49,8 +49,8 @@ class Oracle(Control):
     def stages(self) -> Sequence[Stage]:
         return (Stage(TISSUE, ("volumes",)),)
 
-    def reads(self, purpose: Purpose) -> Reads:
-        return Reads((TISSUE,))
+    def dependencies(self, purpose: Purpose) -> Dependencies:
+        return Dependencies((TISSUE,))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         """How each label looks in the first training cases, in order of case id."""

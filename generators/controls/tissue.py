@@ -17,9 +17,9 @@ from medlord_bench.volumes.arrays import load_state, save_state
 
 BODY = "body"  # the label of what is inside the skin and nothing else; then label 0 is what lies outside
 FILE = "tissue.safetensors"
-SOFT = (-150, 150)  # HU of fat, muscle and blood without contrast
-SHELL = 4  # voxels around a region that its surroundings are taken from
-LEAST = 50  # voxels of soft tissue that say what it looks like
+SOFT_TISSUE_HU = (-150, 150)  # HU of fat, muscle and blood without contrast
+SHELL_VOXELS = 4  # voxels around a region that its surroundings are taken from
+MIN_SOFT_VOXELS = 50  # voxels of soft tissue that say what it looks like
 TO_SD = 1.4826  # median absolute deviation to standard deviation, of a Gaussian
 
 
@@ -142,15 +142,16 @@ def painted_over(hu: NDArray[np.int16], labels: LabelMap, region: str, seed: int
     body = [value for value, name in labels.names.items() if name == BODY]
     free = np.isin(labels.labels, [0, *body])
     box = tuple(
-        slice(max(int(where.min()) - SHELL - 2, 0), int(where.max()) + SHELL + 3) for where in np.nonzero(target)
+        slice(max(int(where.min()) - SHELL_VOXELS - 2, 0), int(where.max()) + SHELL_VOXELS + 3)
+        for where in np.nonzero(target)
     )
     rim = binary_dilation(target[box])
-    shell = binary_dilation(rim, iterations=SHELL) & ~rim
-    soft = free[box] & (hu[box] > SOFT[0]) & (hu[box] < SOFT[1])
+    shell = binary_dilation(rim, iterations=SHELL_VOXELS) & ~rim
+    soft = free[box] & (hu[box] > SOFT_TISSUE_HU[0]) & (hu[box] < SOFT_TISSUE_HU[1])
     around = hu[box][shell & soft]
-    if around.size < LEAST:
-        around = hu[free & ~target & (hu > SOFT[0]) & (hu < SOFT[1])]
-    if around.size < LEAST:
+    if around.size < MIN_SOFT_VOXELS:
+        around = hu[free & ~target & (hu > SOFT_TISSUE_HU[0]) & (hu < SOFT_TISSUE_HU[1])]
+    if around.size < MIN_SOFT_VOXELS:
         return None
     out = np.array(hu, dtype=np.float64)
     paint = rim & (target[box] | free[box])

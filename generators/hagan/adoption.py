@@ -20,7 +20,7 @@ from medlord_bench.util.hashing import file_sha256
 
 from .configs import HAGANConfig, NetConfig, Part
 from .convert import FILES, convert
-from .networks import COARSEST, Generator, LatentEncoder, SlabEncoder
+from .networks import COARSEST_VOXELS, Generator, LatentEncoder, SlabEncoder
 from .weights import KIND, load_gan, save_gan
 
 UPSTREAM_WINDOW: Window = (-1024, 600)  # the thresholds of the authors' preprocess.py
@@ -98,10 +98,10 @@ def _architecture(
     project = parts["generator"].get("trunk.project.weight")
     if project is None or project.ndim != 2:
         raise UserError(f"{files['generator']}: no tensor 'fc1.weight'; give the authors' generator, G_iter*.pth")
-    update = {"channels": project.shape[0] // COARSEST**3, "latent": project.shape[1]}
+    update = {"channels": project.shape[0] // COARSEST_VOXELS**3, "latent": project.shape[1]}
     if "latent_encoder" in parts:
         halvings = sum(name.endswith(".0.weight") for name in parts["latent_encoder"])
-        update["size"] = 4 * COARSEST << halvings
+        update["size"] = 4 * COARSEST_VOXELS << halvings
     try:
         return NetConfig.model_validate(configured.model_dump() | update)
     except ValueError as error:

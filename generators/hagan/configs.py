@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import BUDGET, Choice, Frozen, Precision, Shape
+from medlord_bench.contracts import BUDGET, CheckpointSelection, FrozenConfig, Precision, Shape
 
 Positive = Annotated[int, Field(gt=0)]
 STAGE = "gan"  # its one training stage
 Part = Literal["generator", "slab_encoder", "latent_encoder"]  # what is kept of it
-SMALLEST = 32  # below, the high-resolution sub-volume has no four slices
+MIN_CUBE_VOXELS = 32  # below, the high-resolution sub-volume has no four slices
 
 
-class NetConfig(Frozen):
+class NetConfig(FrozenConfig):
     """The architecture, for any cube of 4 * 2**n voxels a side; the authors have 128 and 256.
 
     channels: at the coarsest level, 4 voxels a side; every other width follows from it (authors: 512).
@@ -28,9 +28,11 @@ class NetConfig(Frozen):
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> NetConfig:
-        if self.size < SMALLEST or self.size & (self.size - 1):
-            near = min((SMALLEST << n for n in range(6)), key=lambda side: abs(side - self.size))
-            raise ValueError(f"size {self.size}: expected a power of two from {SMALLEST} on; the nearest is {near}")
+        if self.size < MIN_CUBE_VOXELS or self.size & (self.size - 1):
+            near = min((MIN_CUBE_VOXELS << n for n in range(6)), key=lambda side: abs(side - self.size))
+            raise ValueError(
+                f"size {self.size}: expected a power of two from {MIN_CUBE_VOXELS} on; the nearest is {near}"
+            )
         if self.channels % 32 or (self.channels // 32) % self.norm_num_groups:
             raise ValueError(
                 f"channels {self.channels}: expected a multiple of 32 * norm_num_groups = {32 * self.norm_num_groups}"
@@ -53,7 +55,7 @@ class NetConfig(Frozen):
         return self.size // 4
 
 
-class TrainingConfig(Frozen):
+class TrainingConfig(FrozenConfig):
     """How the networks are trained. Defaults: the authors' `train.py`, except `ema_decay` (they average nothing).
 
     batch: volumes of a step, in parts of `micro_batch`: the same result but for rounding, and for the power iteration of the
@@ -85,18 +87,18 @@ class TrainingConfig(Frozen):
         return self
 
     @property
-    def choice(self) -> Choice | None:
+    def choice(self) -> CheckpointSelection | None:
         """What the bench chooses among, where it is to choose."""
-        return Choice(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
+        return CheckpointSelection(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
 
 
-class SamplingConfig(Frozen):
+class SamplingConfig(FrozenConfig):
     """Drawing volumes."""
 
     precision: Precision = "fp32"
 
 
-class HAGANConfig(Frozen):
+class HAGANConfig(FrozenConfig):
     """The whole model. Departures of each preset from the paper are written in `presets.py`."""
 
     net: NetConfig = NetConfig()

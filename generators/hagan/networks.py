@@ -22,8 +22,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from .configs import NetConfig
 
-COARSEST = 4  # voxels a side after the linear layer
-SLABS = 8  # sub-volumes of a volume
+COARSEST_VOXELS = 4  # voxels a side after the linear layer
+SUB_VOLUMES = 8  # sub-volumes of a volume
 
 
 def _unit(channels_in: int, channels_out: int, groups: int) -> nn.Sequential:
@@ -48,16 +48,16 @@ class Trunk(nn.Module):
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
-        c, self.doublings = config.channels, round(log2(config.coarse // COARSEST))
+        c, self.doublings = config.channels, round(log2(config.coarse // COARSEST_VOXELS))
         count = max(5, self.doublings + 1)  # the authors have five of them for 128 as well as for 256
         widths = [c] * (count - 3) + [c // 2, c // 4, c // 8]
         self.channels = c
-        self.project = nn.Linear(config.latent, COARSEST**3 * c)
+        self.project = nn.Linear(config.latent, COARSEST_VOXELS**3 * c)
         self.units = nn.ModuleList(_unit(a, b, config.norm_num_groups) for a, b in pairwise([c, *widths]))
 
     def forward(self, z: Tensor) -> Tensor:
         """z (N, latent) -> A (N, c/8, S/4, S/4, S/4)."""
-        features = self.project(z).view(len(z), self.channels, COARSEST, COARSEST, COARSEST)
+        features = self.project(z).view(len(z), self.channels, COARSEST_VOXELS, COARSEST_VOXELS, COARSEST_VOXELS)
         for i, unit in enumerate(self.units):
             features = unit(features)
             if i < self.doublings:
@@ -136,7 +136,7 @@ class SlabEncoder(nn.Module):
 
     def whole(self, image: Tensor) -> Tensor:
         """A of a whole volume, slab by slab as in training."""
-        return torch.cat([self(part) for part in image.chunk(SLABS, dim=2)], dim=2)
+        return torch.cat([self(part) for part in image.chunk(SUB_VOLUMES, dim=2)], dim=2)
 
 
 class LatentEncoder(nn.Module):
@@ -144,10 +144,10 @@ class LatentEncoder(nn.Module):
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
-        c, halvings = config.channels, round(log2(config.coarse // COARSEST))
+        c, halvings = config.channels, round(log2(config.coarse // COARSEST_VOXELS))
         widths = [c // 2 >> (halvings - 1 - i) for i in range(halvings)]
         self.units = nn.Sequential(*(_down(a, b, config.norm_num_groups) for a, b in pairwise([c // 8, *widths])))
-        self.vector = nn.Conv3d(widths[-1], config.latent, COARSEST)
+        self.vector = nn.Conv3d(widths[-1], config.latent, COARSEST_VOXELS)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, c/8, S/4, S/4, S/4) -> (N, latent)."""
@@ -166,7 +166,7 @@ class HighCritic(nn.Module):
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
         c, self.span = config.channels, config.size - config.thickness
-        halvings = round(log2(config.size // COARSEST))
+        halvings = round(log2(config.size // COARSEST_VOXELS))
         widths = [c >> (halvings - 1 - i) for i in range(halvings)]
         layers = []
         for i, (a, b) in enumerate(pairwise([1, *widths])):
@@ -174,7 +174,7 @@ class HighCritic(nn.Module):
             depth, step = (1, 1) if left == 0 else (2, 2) if left <= 2 else (4, 2)
             layers.append(_critic(a, b, (depth, 4, 4), (step, 2, 2)))
         self.layers = nn.ModuleList(layers)
-        self.collapse = spectral_norm(nn.Conv3d(c, c // 4, (1, COARSEST, COARSEST)))
+        self.collapse = spectral_norm(nn.Conv3d(c, c // 4, (1, COARSEST_VOXELS, COARSEST_VOXELS)))
         self.hidden = spectral_norm(nn.Linear(c // 4 + 1, c // 8))
         self.logit = spectral_norm(nn.Linear(c // 8, 1))
 
@@ -192,10 +192,10 @@ class LowCritic(nn.Module):
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
-        c, halvings = config.channels, round(log2(config.coarse // COARSEST))
+        c, halvings = config.channels, round(log2(config.coarse // COARSEST_VOXELS))
         widths = [c // 2 >> (halvings - 1 - i) for i in range(halvings)]
         self.layers = nn.ModuleList(_critic(a, b, (4, 4, 4), 2) for a, b in pairwise([1, *widths]))
-        self.logit = spectral_norm(nn.Conv3d(widths[-1], 1, COARSEST))
+        self.logit = spectral_norm(nn.Conv3d(widths[-1], 1, COARSEST_VOXELS))
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 1, S/4, S/4, S/4) -> (N, 1)."""

@@ -10,15 +10,15 @@ from medlord_bench.contracts import (
     Capability,
     Cohort,
     DataProtocol,
+    Dependencies,
+    DryRun,
     Failure,
+    FitMode,
     Grid,
-    How,
+    MemoryOption,
     Purpose,
-    Reads,
-    Rehearsal,
     Request,
     Run,
-    Saving,
     Stage,
     Volume,
 )
@@ -48,7 +48,7 @@ class HAGAN:
                     f"{data.name}: no {split} case, and HA-GAN trains on train and validates on val: give one"
                 )
 
-    def native(self, grid: Grid) -> tuple[Grid, How]:
+    def native(self, grid: Grid) -> tuple[Grid, FitMode]:
         """The cube, resized to and from."""
         from medlord_bench.volumes.native_grid import native_grid
 
@@ -63,8 +63,8 @@ class HAGAN:
         training = self.config.training
         return (Stage(STAGE, ("net", "training"), training.steps, choice=training.choice),)
 
-    def reads(self, purpose: Purpose) -> Reads:
-        return Reads((STAGE,), ("sampling",))
+    def dependencies(self, purpose: Purpose) -> Dependencies:
+        return Dependencies((STAGE,), ("sampling",))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         from . import training
@@ -88,12 +88,12 @@ class HAGAN:
 
         return sampling.reconstruct(self.config.sampling, weights, volumes, run)
 
-    def rehearsals(self, data: DataProtocol) -> Sequence[Rehearsal]:
-        from . import rehearsals
+    def dry_runs(self, data: DataProtocol) -> Sequence[DryRun]:
+        from . import dry_runs
 
-        return rehearsals.rehearsals(self.config, data)
+        return dry_runs.dry_runs(self.config, data)
 
-    def savings(self, during: str) -> Sequence[Saving]:
-        from . import rehearsals
+    def memory_options(self, during: str) -> Sequence[MemoryOption]:
+        from . import dry_runs
 
-        return rehearsals.savings(self.config, during)
+        return dry_runs.memory_options(self.config, during)

@@ -30,7 +30,7 @@ from .weights import save_gan
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 VALIDATION_CASES = 8
-ALIGNMENT = 4  # voxels to a feature: a slab that begins in between would be compared with its neighbour
+SLAB_ALIGNMENT_VOXELS = 4  # voxels to a feature: a slab that begins in between would be compared with its neighbour
 
 
 def train(config: HAGANConfig, stage: Stage, data: Cohort, out: Path, run: Run) -> Path:
@@ -103,8 +103,8 @@ class GANRecipe:
         size, net = self.config.training.batch, self.config.net
         images = torch.stack([self._image(self._case(step * size + i)) for i in range(size)])
         z = seeds.noise((2, size, net.latent), self.run.seed, STAGE, "z", step)
-        places = (net.size - net.thickness) // ALIGNMENT + 1
-        first = ALIGNMENT * int(seeds.numpy_rng(self.run.seed, STAGE, "slab", step).integers(places))
+        places = (net.size - net.thickness) // SLAB_ALIGNMENT_VOXELS + 1
+        first = SLAB_ALIGNMENT_VOXELS * int(seeds.numpy_rng(self.run.seed, STAGE, "slab", step).integers(places))
         return Batch(images, z, first)
 
     def _case(self, n: int) -> str:
@@ -180,7 +180,9 @@ class GANRecipe:
         losses, parts = [], []
         for case in self.cases["val"][:VALIDATION_CASES]:
             image = self._image(case)[None].to(self.run.device)
-            middle = ALIGNMENT * ((self.config.net.size - self.config.net.thickness) // (2 * ALIGNMENT))
+            middle = SLAB_ALIGNMENT_VOXELS * (
+                (self.config.net.size - self.config.net.thickness) // (2 * SLAB_ALIGNMENT_VOXELS)
+            )
             batch = Batch(image, torch.zeros(0), middle)
             with autocast(self.config.training.precision, self.run.device):
                 losses.append(self._latent_loss(batch))

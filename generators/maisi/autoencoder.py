@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from medlord_bench.contracts import Cohort, Precision, Run, Shape, Split
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.memory.rehearsal import is_rehearsed
+from medlord_bench.memory.dry_run import is_dry_run
 from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
 from medlord_bench.nn.intensity import Window, scale_hu
 from medlord_bench.nn.losses import Adversary, Perceptual, check_perceptual_weights
@@ -69,8 +69,8 @@ class Autoencoder(AutoencoderKlMaisi):  # type: ignore[misc]
 
 def for_precision(net: Autoencoder, device: str, precision: Precision) -> Autoencoder:
     """Keep normalised activations in float16 where they are cast to it anyway, on a card under fp16; a CPU has no kernel
-    for what follows from it. (A rehearsal stands for a card.)"""
-    halved = precision == "fp16" and (torch.device(device).type == "cuda" or is_rehearsed(torch.empty(0)))
+    for what follows from it. (A dry run stands for a card.)"""
+    halved = precision == "fp16" and (torch.device(device).type == "cuda" or is_dry_run(torch.empty(0)))
     for module in net.modules():
         if isinstance(module, MaisiGroupNorm3D):
             module.norm_float16 = halved

@@ -10,7 +10,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import BUDGET, AttentionBackend, Choice, Frozen, Precision, Selection, Shape
+from medlord_bench.contracts import (
+    BUDGET,
+    AttentionBackend,
+    CheckpointSelection,
+    FrozenConfig,
+    Precision,
+    Selection,
+    Shape,
+)
 from medlord_bench.errors import UserError
 from medlord_bench.nn.vqgan.config import adversary_fits
 
@@ -21,8 +29,10 @@ Schedule = Literal["rflow", "ddpm"]
 Region = Literal["head", "chest", "abdomen", "lower"]
 
 REGIONS: tuple[Region, ...] = ("head", "chest", "abdomen", "lower")  # in the order of the one-hot input
-THINNEST = 3  # latent voxels of a part: MONAI's convolutions in parts borrow as many from the next, and do not check
-LONGEST = 496  # voxels a side: from 500 on, MONAI's layers put their parts together in the computer's memory
+MIN_PART_VOXELS = (
+    3  # latent voxels of a part: MONAI's convolutions in parts borrow as many from the next, and do not check
+)
+MAX_SIDE_VOXELS = 496  # voxels a side: from 500 on, MONAI's layers put their parts together in the computer's memory
 
 
 def check_grid(shape: Shape, multiple: int) -> None:
@@ -35,7 +45,7 @@ def check_grid(shape: Shape, multiple: int) -> None:
         )
 
 
-class NetConfig(Frozen):
+class NetConfig(FrozenConfig):
     """The KL autoencoder, one entry per resolution level; each level after the first halves the sides.
 
     num_splits: parts along Y that each convolution is computed in; the same result, less memory.
@@ -63,10 +73,10 @@ class NetConfig(Frozen):
 
     def takes(self, width: int) -> bool:
         """Whether `num_splits` parts come out even, and none too thin, of a window `width` latent voxels wide."""
-        return self.num_splits == 1 or (width % self.num_splits == 0 and width // self.num_splits >= THINNEST)
+        return self.num_splits == 1 or (width % self.num_splits == 0 and width // self.num_splits >= MIN_PART_VOXELS)
 
 
-class AutoencoderConfig(Frozen):
+class AutoencoderConfig(FrozenConfig):
     """Training of the autoencoder: L1, LPIPS, KL and a least-squares discriminator on random patches."""
 
     net: NetConfig = NetConfig()
@@ -92,12 +102,12 @@ class AutoencoderConfig(Frozen):
     def _shapes_fit(self) -> AutoencoderConfig:
         if any(side <= 0 or side % self.net.factor for side in self.patch):
             raise ValueError(f"patch {self.patch}: expected multiples of {self.net.factor}, the downsampling")
-        if max(self.patch) > LONGEST:
-            raise ValueError(f"patch {self.patch}: expected at most {LONGEST} voxels a side")
+        if max(self.patch) > MAX_SIDE_VOXELS:
+            raise ValueError(f"patch {self.patch}: expected at most {MAX_SIDE_VOXELS} voxels a side")
         if not self.net.takes(self.patch[1] // self.net.factor):
             raise ValueError(
                 f"patch {self.patch}: its width is no multiple of {self.net.factor} x net.num_splits = "
-                f"{self.net.num_splits}, or less than {THINNEST} times that; choose fewer splits"
+                f"{self.net.num_splits}, or less than {MIN_PART_VOXELS} times that; choose fewer splits"
             )
         if self.adversarial and not adversary_fits(self.patch, self.discriminator_layers):
             raise ValueError(f"patch {self.patch}: too small for {self.discriminator_layers} discriminator_layers")
@@ -106,7 +116,7 @@ class AutoencoderConfig(Frozen):
         return self
 
 
-class TilingConfig(Frozen):
+class TilingConfig(FrozenConfig):
     """How the autoencoder passes over a volume: windows of `tile` latent voxels, `overlap` of them shared, blended by a
     Gaussian; one pass where the volume is no larger. Both change the result, since group norms see a window only."""
 
@@ -121,7 +131,7 @@ class LatentsConfig(TilingConfig):
     scale: float | None = Field(None, gt=0, description="1 / deviation of the latents; None: measured on train")
 
 
-class UNetConfig(Frozen):
+class UNetConfig(FrozenConfig):
     """The denoising U-Net and, with the same levels, its ControlNet; one entry per level in each tuple.
 
     num_head_channels: channels per attention head; 0 where a level has none. The middle block always attends, with the
@@ -158,7 +168,7 @@ class UNetConfig(Frozen):
         return int(2 ** (len(self.channels) - 1))
 
 
-class OptimisationConfig(Frozen):
+class OptimisationConfig(FrozenConfig):
     """How a diffusion stage is trained, on the L1 loss.
 
     batch: the effective batch, computed in parts of `micro_batch` (no change of result but rounding).
@@ -217,9 +227,9 @@ class DiffusionConfig(OptimisationConfig):
     candidate_samples: Annotated[int, Field(ge=2)] = 16
 
     @property
-    def choice(self) -> Choice | None:
+    def choice(self) -> CheckpointSelection | None:
         """What the bench chooses among, where it is to choose."""
-        return Choice(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
+        return CheckpointSelection(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
 
 
 class ControlNetConfig(OptimisationConfig):
@@ -247,7 +257,7 @@ class SamplingConfig(TilingConfig):
     attention: AttentionBackend | None = Field(None, description="None: as trained")
 
 
-class Foundation(Frozen):
+class Foundation(FrozenConfig):
     """A published autoencoder instead of a trained one. sha256: of the file, where it is to be pinned."""
 
     repository: str = "nvidia/NV-Generate-CT"
@@ -255,7 +265,7 @@ class Foundation(Frozen):
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
 
-class MAISIConfig(Frozen):
+class MAISIConfig(FrozenConfig):
     """The whole model. Departures of each preset from the paper are written in `presets.py`.
 
     grid: the grid that MAISI works on; None for the protocol's own. Images and masks are resampled onto it, samples back.
@@ -281,8 +291,8 @@ class MAISIConfig(Frozen):
             )
         for part in ("latents", "sampling"):
             tile = getattr(self, part).tile
-            if min(tile) < 1 or max(tile) * factor > LONGEST:
-                raise ValueError(f"{part}.tile {tile}: expected 1 to {LONGEST // factor} latent voxels a side")
+            if min(tile) < 1 or max(tile) * factor > MAX_SIDE_VOXELS:
+                raise ValueError(f"{part}.tile {tile}: expected 1 to {MAX_SIDE_VOXELS // factor} latent voxels a side")
         if self.hu_window[0] >= self.hu_window[1]:
             raise ValueError(f"hu_window {self.hu_window}: expected the lowest HU first")
         return self

@@ -10,21 +10,21 @@ from medlord_bench.contracts import (
     Capability,
     Cohort,
     DataProtocol,
+    Dependencies,
+    DryRun,
     Failure,
+    FitMode,
     Grid,
-    How,
+    MemoryOption,
     Purpose,
-    Reads,
-    Rehearsal,
     Request,
     Run,
-    Saving,
     Stage,
     Volume,
 )
 from medlord_bench.errors import UserError
 
-from .configs import THINNEST, MAISIConfig, TilingConfig, check_grid
+from .configs import MIN_PART_VOXELS, MAISIConfig, TilingConfig, check_grid
 from .presets import PRESETS, VARIANTS
 
 
@@ -58,10 +58,10 @@ class MAISI:
             if not net.takes(wide):
                 raise UserError(
                     f"{part}.tile {tile}: its windows are {wide} latent voxels wide, no multiple of "
-                    f"autoencoder.net.num_splits = {net.num_splits}, or less than {THINNEST} for each; change one of them"
+                    f"autoencoder.net.num_splits = {net.num_splits}, or less than {MIN_PART_VOXELS} for each; change one of them"
                 )
 
-    def native(self, grid: Grid) -> tuple[Grid, How]:
+    def native(self, grid: Grid) -> tuple[Grid, FitMode]:
         """`MAISIConfig.grid`, resized to and from, and its HU window."""
         from medlord_bench.volumes.native_grid import native_grid
 
@@ -99,11 +99,13 @@ class MAISI:
         fields = ("foundation", "autoencoder", "grid", "hu_window")
         return Stage("autoencoder", fields, self.config.autoencoder.steps if self.config.foundation is None else None)
 
-    def reads(self, purpose: Purpose) -> Reads:
+    def dependencies(self, purpose: Purpose) -> Dependencies:
         if purpose == "reconstruct":
-            return Reads(("autoencoder",), tuple(f"sampling.{name}" for name in TilingConfig.model_fields) + ("grid",))
+            return Dependencies(
+                ("autoencoder",), tuple(f"sampling.{name}" for name in TilingConfig.model_fields) + ("grid",)
+            )
         stages = ("autoencoder", "diffusion")
-        return Reads(stages if purpose == "sample" else (*stages, "controlnet"), ("sampling", "grid"))
+        return Dependencies(stages if purpose == "sample" else (*stages, "controlnet"), ("sampling", "grid"))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         from . import training
@@ -127,12 +129,12 @@ class MAISI:
 
         return sampling.reconstruct(self.config, weights, volumes, run)
 
-    def rehearsals(self, data: DataProtocol) -> Sequence[Rehearsal]:
-        from . import rehearsals
+    def dry_runs(self, data: DataProtocol) -> Sequence[DryRun]:
+        from . import dry_runs
 
-        return rehearsals.rehearsals(self.config, data)
+        return dry_runs.dry_runs(self.config, data)
 
-    def savings(self, during: str) -> Sequence[Saving]:
-        from . import rehearsals
+    def memory_options(self, during: str) -> Sequence[MemoryOption]:
+        from . import dry_runs
 
-        return rehearsals.savings(self.config, during)
+        return dry_runs.memory_options(self.config, during)

@@ -90,7 +90,7 @@ class RectifiedFlow:
 
     def ladder(self, steps: int | None, voxels: int) -> list[float]:
         count = _allowed(min(RFLOW_STEPS, self.timesteps) if steps is None else steps, self.timesteps)
-        # In plain numbers, which a rehearsal of memory can do too.
+        # In plain numbers, which a dry run of memory can do too.
         even = [(1 - i / count) * self.timesteps for i in range(count)]
         reference, timesteps = self.reference_voxels, self.timesteps
         return [float(timestep_transform(t, voxels, reference, num_train_timesteps=timesteps)) for t in even]
@@ -113,7 +113,7 @@ class ScaledLinear:
 
     def __init__(self, timesteps: int) -> None:
         self.timesteps = timesteps
-        # In NumPy, not by MONAI's scheduler: a rehearsal of memory has tensors without values.
+        # In NumPy, not by MONAI's scheduler: a dry run of memory has tensors without values.
         betas = np.linspace(BETA_START**0.5, BETA_END**0.5, timesteps) ** 2
         self.kept = np.cumprod(1 - betas)  # (T,), share of the latents' variance at each time
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from medlord_bench.contracts import Shape
-from medlord_bench.memory.rehearsal import on_host
+from medlord_bench.memory.dry_run import on_host
 
 
 def starts(size: int, tile: int, overlap: float) -> list[int]:

@@ -19,7 +19,7 @@ from .configs import REGIONS, DiffusionConfig, Levels, Schedule, UNetConfig
 
 MODALITIES, CT = 128, 1  # classes of NV-Generate's rectified flow, and which of them CT is
 BITS = 8
-HUNDREDFOLD = 100.0  # spacing in mm and one-hot regions enter the networks times 100
+CONDITION_SCALE = 100.0  # spacing in mm and one-hot regions enter the networks times 100
 
 Residuals = tuple[Sequence[Tensor], Tensor]
 Net = TypeVar("Net", bound=nn.Module)
@@ -89,12 +89,12 @@ class UNet(DiffusionModelUNetMaisi):  # type: ignore[misc]
     def _embed(self, x: Tensor, times: Tensor, spacing: Tensor) -> Tensor:
         embedded = self._get_time_and_class_embedding(x, times, modality(self, x))
         top, bottom = (self._region(name, x) for name in (self.config.top_region, self.config.bottom_region))
-        out: Tensor = self._get_input_embeddings(embedded, top, bottom, spacing * HUNDREDFOLD)
+        out: Tensor = self._get_input_embeddings(embedded, top, bottom, spacing * CONDITION_SCALE)
         return out
 
     def _region(self, name: str, x: Tensor) -> Tensor:
         one_hot = torch.zeros(len(x), len(REGIONS), device=x.device)
-        one_hot[:, REGIONS.index(name)] = HUNDREDFOLD
+        one_hot[:, REGIONS.index(name)] = CONDITION_SCALE
         return one_hot
 
     def _level(self, block: nn.Module, *inputs: Any) -> Any:

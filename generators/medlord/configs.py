@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import BUDGET, AttentionBackend, Choice, Frozen, NotInKey, Precision, Selection, Shape
+from medlord_bench.contracts import (
+    BUDGET,
+    AttentionBackend,
+    CheckpointSelection,
+    FrozenConfig,
+    NotInKey,
+    Precision,
+    Selection,
+    Shape,
+)
 from medlord_bench.nn.vqgan.config import AutoencoderConfig
 
 Positive = Annotated[int, Field(gt=0)]
@@ -15,7 +24,7 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Levels = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
-class UNetConfig(Frozen):
+class UNetConfig(FrozenConfig):
     """The denoising 3D U-Net (paper, section 2.2), one entry per resolution level in each tuple.
 
     num_head_channels: channels per attention head; 0 where a level has no attention. The middle block always attends,
@@ -84,7 +93,7 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class ControlUNetConfig(Frozen):
+class ControlUNetConfig(FrozenConfig):
     """The ControlNet beside a `UNetConfig` (paper, section 2.3): same levels, `ratio` times as many channels.
 
     embedding_channels, initial_stride: the mask embedding. It halves the mask's sides once per entry after the first,
@@ -105,7 +114,7 @@ class ControlUNetConfig(Frozen):
         return self.initial_stride * int(2 ** (len(self.embedding_channels) - 1))
 
 
-class OptimisationConfig(Frozen):
+class OptimisationConfig(FrozenConfig):
     """How a diffusion stage is trained.
 
     batch: the effective batch, computed in parts of `micro_batch` (no change of result but rounding).
@@ -152,9 +161,9 @@ class DiffusionConfig(OptimisationConfig):
     candidate_samples: Annotated[int, Field(ge=2)] = 16
 
     @property
-    def choice(self) -> Choice | None:
+    def choice(self) -> CheckpointSelection | None:
         """What the bench chooses among, where it is to choose."""
-        return Choice(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
+        return CheckpointSelection(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
 
 
 class ControlNetConfig(OptimisationConfig):
@@ -167,7 +176,7 @@ class ControlNetConfig(OptimisationConfig):
     condition_dropout: Probability = 0.1
 
 
-class LatentsConfig(Frozen):
+class LatentsConfig(FrozenConfig):
     """Encoding the cohort."""
 
     quantised: bool = Field(
@@ -180,7 +189,7 @@ class LatentsConfig(Frozen):
     tile: Shape | None = Field(None, description="encode in boxes of this many voxels; same result, less memory")
 
 
-class SamplingConfig(Frozen):
+class SamplingConfig(FrozenConfig):
     """Drawing volumes."""
 
     steps: int | None = Field(None, ge=1, description="None: all T by DDPM; fewer: DDIM")
@@ -191,7 +200,7 @@ class SamplingConfig(Frozen):
     )
 
 
-class Pretrained(Frozen):
+class Pretrained(FrozenConfig):
     """Weights that others published, instead of training. hu_window: what their [-1, 1] stands for."""
 
     repository: str
@@ -200,7 +209,7 @@ class Pretrained(Frozen):
     hu_window: tuple[int, int]
 
 
-class MedLoRDConfig(Frozen):
+class MedLoRDConfig(FrozenConfig):
     """The whole model. Departures of each preset from the paper are written in `presets.py`."""
 
     autoencoder: AutoencoderConfig = AutoencoderConfig()

@@ -10,13 +10,13 @@ from medlord_bench.contracts import (
     Capability,
     Cohort,
     DataProtocol,
+    Dependencies,
+    DryRun,
     Failure,
+    MemoryOption,
     Purpose,
-    Reads,
-    Rehearsal,
     Request,
     Run,
-    Saving,
     Stage,
     Volume,
 )
@@ -88,11 +88,11 @@ class MedLoRD:
         latents = Stage("latents", ("latents",), None, ("autoencoder",))
         return (stages["autoencoder"], latents, stages["diffusion"], stages["controlnet"])
 
-    def reads(self, purpose: Purpose) -> Reads:
+    def dependencies(self, purpose: Purpose) -> Dependencies:
         if purpose == "reconstruct":
-            return Reads(("autoencoder",), ("sampling.precision",))
+            return Dependencies(("autoencoder",), ("sampling.precision",))
         stages = ("autoencoder", "diffusion")
-        return Reads(stages if purpose == "sample" else (*stages, "controlnet"), ("sampling",))
+        return Dependencies(stages if purpose == "sample" else (*stages, "controlnet"), ("sampling",))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         from . import training
@@ -116,12 +116,12 @@ class MedLoRD:
 
         return sampling.reconstruct(self.config.sampling, weights, volumes, run)
 
-    def rehearsals(self, data: DataProtocol) -> Sequence[Rehearsal]:
-        from . import rehearsals
+    def dry_runs(self, data: DataProtocol) -> Sequence[DryRun]:
+        from . import dry_runs
 
-        return rehearsals.rehearsals(self.config, data)
+        return dry_runs.dry_runs(self.config, data)
 
-    def savings(self, during: str) -> Sequence[Saving]:
-        from . import rehearsals
+    def memory_options(self, during: str) -> Sequence[MemoryOption]:
+        from . import dry_runs
 
-        return rehearsals.savings(self.config, during)
+        return dry_runs.memory_options(self.config, during)

@@ -15,11 +15,11 @@ from medlord_bench.contracts import (
     Capability,
     Cohort,
     DataProtocol,
+    Dependencies,
     Failure,
     Grid,
     NotInKey,
     Purpose,
-    Reads,
     Request,
     Run,
     Stage,
@@ -54,7 +54,7 @@ NEEDED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "conditional_command": (("out",), ("mask",)),
     "reconstruct_command": (("out",), ("image",)),
 }
-FIRST = 3  # failures in a row, from the first on, after which the command itself is at fault
+MAX_FIRST_FAILURES = 3  # failures in a row, from the first on, after which the command itself is at fault
 
 
 class CommandConfig(MappingConfig):
@@ -149,14 +149,14 @@ class Command:
         """None: the program brings its own weights."""
         return ()
 
-    def reads(self, purpose: Purpose) -> Reads:
+    def dependencies(self, purpose: Purpose) -> Dependencies:
         """The command, its declared revision and mapping, and the content of the files that it names."""
         from medlord_bench.volumes.fingerprints import Found, fingerprint
 
         files = files_in(self._words(purpose), self.folder)
         cases = fingerprint((Found(path.name, "", path) for path in files), {})
         fields = (FIELD[purpose], "revision", "output", *MappingConfig.model_fields)
-        return Reads((), fields, {"files": [[case.id, case.sha256] for case in cases]})
+        return Dependencies((), fields, {"files": [[case.id, case.sha256] for case in cases]})
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         raise UserError("generator command: there is nothing to train")
@@ -168,7 +168,7 @@ class Command:
         conditional = any(request.condition is not None for request in requests)
         calls = self._calls("sample-conditional" if conditional else "sample", run)
         drawn = self._drawn(calls, requests)
-        if any(request.index < FIRST for request in requests):
+        if any(request.index < MAX_FIRST_FAILURES for request in requests):
             return _patient(drawn, calls)
         return drawn  # what is left after a stop: the program has worked before
 
@@ -215,9 +215,9 @@ def _patient(made: Iterator[Volume | Failure], calls: Calls) -> Iterator[Volume 
         held.append(one)
         if not isinstance(one, Failure):
             break
-        if len(held) == FIRST:
+        if len(held) == MAX_FIRST_FAILURES:
             raise StepError(
-                f"generator command: the first {FIRST} volumes all failed, the last with: {one.reason}; "
+                f"generator command: the first {MAX_FIRST_FAILURES} volumes all failed, the last with: {one.reason}; "
                 f"see {calls.log}: mend the program and run again"
             )
     yield from held

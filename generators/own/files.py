@@ -14,11 +14,11 @@ from medlord_bench.contracts import (
     Capability,
     Cohort,
     DataProtocol,
+    Dependencies,
     Failure,
     Grid,
     NotInKey,
     Purpose,
-    Reads,
     Request,
     Run,
     Stage,
@@ -112,14 +112,14 @@ class Files:
         """None: nothing is trained."""
         return ()
 
-    def reads(self, purpose: Purpose) -> Reads:
+    def dependencies(self, purpose: Purpose) -> Dependencies:
         """The files' content, which is hashed once and remembered, and the declared mapping."""
         from medlord_bench.volumes.fingerprints import Found, fingerprint
 
         rows = self._of(purpose)
         cases = fingerprint((Found(str(i), "", row.path) for i, row in enumerate(rows)), {})
         files = [[row.case, case.sha256] for row, case in zip(rows, cases, strict=True)]
-        return Reads((), tuple(MappingConfig.model_fields), {"files": files})
+        return Dependencies((), tuple(MappingConfig.model_fields), {"files": files})
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         raise UserError("generator files: there is nothing to train")

@@ -7,14 +7,14 @@ from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from medlord_bench.contracts import DataProtocol, Frozen
+from medlord_bench.contracts import DataProtocol, FrozenConfig
 from medlord_bench.errors import UserError
 
 AXES = ("RL", "AP", "SI")
 ARRAYS = (".npy", ".npz")
 
 
-class Scale(Frozen):
+class Scale(FrozenConfig):
     """Values in a range of their own, mapped to HU by a straight line."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -33,7 +33,7 @@ class Scale(Frozen):
         return f"{self.from_[0]:g}..{self.from_[1]:g} mapped to {self.to[0]:g}..{self.to[1]:g} HU"
 
 
-class MappingConfig(Frozen):
+class MappingConfig(FrozenConfig):
     """What the volumes are. Nothing is guessed: what is not declared is taken for HU, R, A, S and the right grid."""
 
     intensity: Scale | None = Field(None, description="'hu', or {from: [0, 1], to: [-1000, 1000]}")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import BUDGET, AttentionBackend, Frozen, NotInKey, Precision, Selection, Shape
+from medlord_bench.contracts import BUDGET, AttentionBackend, FrozenConfig, NotInKey, Precision, Selection, Shape
 from medlord_bench.nn.vqgan.config import AutoencoderConfig, VQGANConfig
 
 Positive = Annotated[int, Field(gt=0)]
@@ -18,7 +18,7 @@ VQGAN_16X = VQGANConfig(
 )
 
 
-class TransformerNetConfig(Frozen):
+class TransformerNetConfig(FrozenConfig):
     """The decoder-only transformer; defaults are the reference code's.
 
     attention: see `medlord_bench.nn.attention.resolve`.
@@ -38,7 +38,7 @@ class TransformerNetConfig(Frozen):
         return self
 
 
-class TransformerConfig(Frozen):
+class TransformerConfig(FrozenConfig):
     """How the transformer is trained: mean cross-entropy of the next token, over whole sequences.
 
     batch: sequences of one step, computed in parts of `micro_batch` (no change of result but rounding).
@@ -68,14 +68,14 @@ class TransformerConfig(Frozen):
         return self
 
 
-class TokensConfig(Frozen):
+class TokensConfig(FrozenConfig):
     """Encoding the cohort into code indices."""
 
     precision: Precision = "fp32"
     tile: Shape | None = Field(None, description="encode in boxes of this many voxels; same result, less memory")
 
 
-class SamplingConfig(Frozen):
+class SamplingConfig(FrozenConfig):
     """Drawing volumes.
 
     top_k, top_p: draw among the k likeliest codes, and among the fewest that hold this much probability; None: all.
@@ -92,7 +92,7 @@ class SamplingConfig(Frozen):
     tile: Annotated[Shape | None, NotInKey("tiled decoding is equal to untiled")] = None
 
 
-class VQTransConfig(Frozen):
+class VQTransConfig(FrozenConfig):
     """The whole model. Departures of each preset from the paper are written in `presets.py`.
 
     grid: the grid that the model works on; None for the protocol's.

@@ -19,7 +19,7 @@ from medlord_bench.volumes.arrays import load_state, save_state
 from .configs import SamplingConfig
 from .transformer import Cache, Transformer
 
-BLOCK = 256  # tokens between two savings, whose noise is drawn at once, and that are brought back at once
+TOKENS_PER_BLOCK = 256  # tokens between two saves, whose noise is drawn at once, and that are brought back at once
 
 
 class TokenFile:
@@ -80,7 +80,7 @@ def draw(
 ) -> Tensor:
     """Sequences int64 (B, length) on the CPU that continue `begun` (B, n), drawn where and as precisely as `net` is.
 
-    save: called with the tokens so far (B, m) every `BLOCK`, at a stop, and at the end.
+    save: called with the tokens so far (B, m) every `TOKENS_PER_BLOCK`, at a stop, and at the end.
     """
     samples, done = begun.shape
     if done == length:
@@ -94,11 +94,11 @@ def draw(
         if stop():
             save(tokens[:, 1 : place + 1].cpu())
             raise Stopped(f"sampling: stopped at token {place} of {length}, saved")
-        if place == done or place % BLOCK == 0:
-            noise = torch.stack([gumbel(seed, place // BLOCK, net.codes) for seed in seeds_of]).to(device)
+        if place == done or place % TOKENS_PER_BLOCK == 0:
+            noise = torch.stack([gumbel(seed, place // TOKENS_PER_BLOCK, net.codes) for seed in seeds_of]).to(device)
         logits = net.logits(tokens[:, place : place + 1], cache, start=place)[:, 0, : net.codes]
-        tokens[:, place + 1] = choose(logits.double(), noise[:, place % BLOCK], config)
-        if (place + 1) % BLOCK == 0 or place + 1 == length:
+        tokens[:, place + 1] = choose(logits.double(), noise[:, place % TOKENS_PER_BLOCK], config)
+        if (place + 1) % TOKENS_PER_BLOCK == 0 or place + 1 == length:
             save(tokens[:, 1 : place + 2].cpu())
     return tokens[:, 1:].cpu()
 
@@ -106,13 +106,13 @@ def draw(
 def _bring_back(net: Transformer, cache: Cache, tokens: Tensor) -> None:
     """Fill the cache from tokens that were drawn before, of one sample and one block at a time to save memory."""
     for sample in range(len(tokens)):
-        for start in range(0, tokens.shape[1], BLOCK):
-            net.hidden(tokens[sample : sample + 1, start : start + BLOCK], cache.of(sample), start)
+        for start in range(0, tokens.shape[1], TOKENS_PER_BLOCK):
+            net.hidden(tokens[sample : sample + 1, start : start + TOKENS_PER_BLOCK], cache.of(sample), start)
 
 
 def gumbel(seed: int, block: int, codes: int) -> Tensor:
-    """Standard Gumbel noise (BLOCK, codes) of the tokens of a block: the largest logit + noise is a draw of softmax."""
-    uniform = torch.rand(BLOCK, codes, dtype=torch.float64, generator=seeds.torch_rng(seed, "token", block))
+    """Standard Gumbel noise (TOKENS_PER_BLOCK, codes) of the tokens of a block: the largest logit + noise is a draw of softmax."""
+    uniform = torch.rand(TOKENS_PER_BLOCK, codes, dtype=torch.float64, generator=seeds.torch_rng(seed, "token", block))
     return -(-uniform.log()).log()
 
 

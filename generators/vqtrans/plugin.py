@@ -10,15 +10,15 @@ from medlord_bench.contracts import (
     Capability,
     Cohort,
     DataProtocol,
+    Dependencies,
+    DryRun,
     Failure,
+    FitMode,
     Grid,
-    How,
+    MemoryOption,
     Purpose,
-    Reads,
-    Rehearsal,
     Request,
     Run,
-    Saving,
     Stage,
     Volume,
 )
@@ -63,7 +63,7 @@ class VQTrans:
                 "choose a smaller patch with --set generator.autoencoder.patch=X,Y,Z"
             )
 
-    def native(self, grid: Grid) -> tuple[Grid, How]:
+    def native(self, grid: Grid) -> tuple[Grid, FitMode]:
         """`VQTransConfig.grid`, and `fit`."""
         from medlord_bench.volumes.native_grid import native_grid
 
@@ -82,10 +82,10 @@ class VQTrans:
             Stage("transformer", ("transformer",), self.config.transformer.steps, ("tokens",)),
         )
 
-    def reads(self, purpose: Purpose) -> Reads:
+    def dependencies(self, purpose: Purpose) -> Dependencies:
         if purpose == "reconstruct":
-            return Reads(("autoencoder",), ("sampling.precision", *GRID))
-        return Reads(("autoencoder", "transformer"), ("sampling", *GRID))
+            return Dependencies(("autoencoder",), ("sampling.precision", *GRID))
+        return Dependencies(("autoencoder", "transformer"), ("sampling", *GRID))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         from . import training
@@ -109,12 +109,12 @@ class VQTrans:
 
         return sampling.reconstruct(self.config, weights, volumes, run)
 
-    def rehearsals(self, data: DataProtocol) -> Sequence[Rehearsal]:
-        from . import rehearsals
+    def dry_runs(self, data: DataProtocol) -> Sequence[DryRun]:
+        from . import dry_runs
 
-        return rehearsals.rehearsals(self.config, data)
+        return dry_runs.dry_runs(self.config, data)
 
-    def savings(self, during: str) -> Sequence[Saving]:
-        from . import rehearsals
+    def memory_options(self, during: str) -> Sequence[MemoryOption]:
+        from . import dry_runs
 
-        return rehearsals.savings(self.config, during)
+        return dry_runs.memory_options(self.config, during)

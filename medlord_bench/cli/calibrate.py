@@ -14,7 +14,7 @@ from medlord_bench.cli.run import draw, work
 from medlord_bench.contracts.calibration import Finding, Record, Seen, Status, versions, write
 from medlord_bench.errors import ExitCode
 
-WIDEST = 42  # characters of a column; what is longer pushes its own row
+MAX_COLUMN_CHARACTERS = 42  # characters of a column; what is longer pushes its own row
 MARKS = {"ok": "ok", "failed": "FAILED", "not_checked": "not checked"}
 
 
@@ -86,7 +86,9 @@ def _answer(record: Record, pages: list[Path], as_json: bool) -> None:
         click.echo(json.dumps({**record.model_dump(mode="json"), "report": [str(page) for page in pages]}))
         return
     columns = ("fault", "metric", "expected")
-    width = {name: min(max(len(getattr(one, name)) for one in record.findings), WIDEST) for name in columns}
+    width = {
+        name: min(max(len(getattr(one, name)) for one in record.findings), MAX_COLUMN_CHARACTERS) for name in columns
+    }
     for one in record.findings:
         cells = [getattr(one, name).ljust(size) for name, size in width.items()]
         click.echo("  ".join([MARKS[one.status].ljust(11), *cells, one.seen]).rstrip())

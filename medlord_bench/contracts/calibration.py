@@ -9,14 +9,14 @@ from typing import Literal, NamedTuple
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.results import ResultsFile, Score
 from medlord_bench.contracts.validation import read_json
-from medlord_bench.contracts.values import Frozen
+from medlord_bench.contracts.values import FrozenConfig
 from medlord_bench.util.files import write_text
 
 FILE = "calibration.json"
 Status = Literal["ok", "failed", "not_checked"]
 
 
-class Finding(Frozen):
+class Finding(FrozenConfig):
     """One expectation. fault: what was done to the volumes, or simulated. metric: what must notice, or must not."""
 
     fault: str
@@ -26,7 +26,7 @@ class Finding(Frozen):
     status: Status
 
 
-class Record(Frozen):
+class Record(FrozenConfig):
     """`calibration.json` of a run and of the store: every finding, and the versions of the plugins it is about.
 
     stale: in another run, the plugins whose version is not the one that was calibrated.

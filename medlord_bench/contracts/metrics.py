@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from medlord_bench.contracts.values import DataProtocol, Frozen
+from medlord_bench.contracts.values import DataProtocol, FrozenConfig
 from medlord_bench.errors import StepError
 from medlord_bench.util.hashing import digest
 
 Better = Literal["lower", "higher", ""]
 
 
-class Headline(Frozen):
+class Headline(FrozenConfig):
     """A column of the overview table, where a reader looks first.
 
     rank: columns stand in this order; the built-in metrics use 10 (fid) to 72 (lpips). reference: the real split that
@@ -25,7 +25,7 @@ class Headline(Frozen):
     reference: str = ""
 
 
-class Quantity(Frozen):
+class Quantity(FrozenConfig):
     """One number that a metric gives. Everything that shows or compares numbers reads this, and nothing else, about it."""
 
     name: str = Field(description="as in `Score.metric`, e.g. psnr; no other metric has a quantity of this name")
@@ -43,7 +43,7 @@ class Quantity(Frozen):
     watches: str = Field("", description="what its warnings are about, e.g. missing organs; empty where it has none")
 
 
-class MetricProtocol(Frozen):
+class MetricProtocol(FrozenConfig):
     """What decides a metric's numbers besides the data's protocol and its version.
 
     label: what tells its variants apart at a glance, e.g. the segmenter; it stands in the id. text: the full text, as JSON.

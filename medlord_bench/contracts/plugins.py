@@ -17,17 +17,17 @@ from pydantic import BaseModel
 from medlord_bench.contracts.values import (
     Case,
     DataProtocol,
+    Dependencies,
     Failure,
+    FitMode,
     Grid,
-    How,
     Item,
     LabelMap,
+    MemoryOption,
     MetricInputs,
     Need,
     Purpose,
-    Reads,
     Request,
-    Saving,
     Split,
     Stage,
     State,
@@ -87,7 +87,7 @@ class Cohort(Protocol):
         ...
 
 
-class Act(Protocol):
+class Workload(Protocol):
     """Builds networks and made-up inputs on `run.device` and does a piece of work `times` times: a training step, a
     denoising step, a volume. At the second training step the optimiser has its state. It reads no file.
     """
@@ -96,16 +96,16 @@ class Act(Protocol):
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """A stretch of a generator's work that can be acted out: on fake tensors, to see before any work what memory it
-    takes (`memory.rehearsal`), or on a card, to measure it (`benchmarks/gpu_24gb.py`).
+class DryRun:
+    """A stretch of a generator's work for a dry run: on fake tensors, to see before any work what memory it
+    takes (`memory.dry_run`), or on a card, to measure it (`benchmarks/gpu_24gb.py`).
 
     name: what a person calls it, e.g. "train diffusion". during: the training stage or the purpose it happens in.
     """
 
     name: str
     during: str
-    act: Act
+    workload: Workload
 
 
 # --------------------------------------------------------------------------------------------------------- plugins
@@ -163,7 +163,7 @@ class Generator(Protocol):
         """All training stages, each after those it needs; the bench trains the ones that a run reads."""
         ...
 
-    def reads(self, purpose: Purpose) -> Reads:
+    def dependencies(self, purpose: Purpose) -> Dependencies:
         """What sampling or reconstructing depends on: which stages' weights, and which part of the config.
 
         Asked for the purposes that its capabilities allow.
@@ -199,24 +199,24 @@ class Generator(Protocol):
 
 
 @runtime_checkable
-class Rehearsable(Protocol):
+class HasDryRuns(Protocol):
     """A generator whose memory can be told before any work. One that lacks these is "not predictable"."""
 
-    def rehearsals(self, data: DataProtocol) -> Sequence[Rehearsal]:
+    def dry_runs(self, data: DataProtocol) -> Sequence[DryRun]:
         """Every stretch of its work that takes memory worth knowing, in the order of the work."""
         ...
 
-    def savings(self, during: str) -> Sequence[Saving]:
+    def memory_options(self, during: str) -> Sequence[MemoryOption]:
         """What would make the work of a stage or purpose take less memory, the cheapest first."""
         ...
 
 
 @runtime_checkable
-class OnItsOwnGrid(Protocol):
+class HasNativeGrid(Protocol):
     """A generator that works on a grid of its own, whatever the protocol's: the bench then measures real volumes through
     the same resampling beside it."""
 
-    def native(self, grid: Grid) -> tuple[Grid, How]:
+    def native(self, grid: Grid) -> tuple[Grid, FitMode]:
         """The grid and HU window it works on where the protocol's are `grid`, and how volumes get there and back."""
         ...
 

@@ -14,14 +14,32 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from medlord_bench.contracts.metrics import Better, Quantity
-from medlord_bench.contracts.values import Frozen
+from medlord_bench.contracts.values import FrozenConfig
 from medlord_bench.errors import UserError
 from medlord_bench.util.files import write_text
 
 SCHEMA_VERSION = 1
 
+NoteKind = Literal["definition", "counts", "context", "caution", "fallback"]
 
-class Score(Frozen):
+
+class Note(FrozenConfig):
+    """One remark that a number carries.
+
+    kind: `definition`, what exactly the value is; `counts`, which cases count and which are left out; `context`, further
+    values to read it by; `caution`, what limits it; `fallback`, a stand-in that the user asked for.
+    """
+
+    kind: NoteKind
+    text: str
+
+
+def notes(kind: NoteKind, *texts: str) -> tuple[Note, ...]:
+    """Notes of one kind; an empty text gives none."""
+    return tuple(Note(kind=kind, text=text) for text in texts if text)
+
+
+class Score(FrozenConfig):
     """One number with everything it must carry (docs/architecture.md, "What a number carries")."""
 
     metric: str = Field(description="e.g. fid, psnr")
@@ -49,22 +67,34 @@ class Score(Frozen):
     ceiling_note: str = ""
     status: Literal["ok", "not_run"] = "ok"
     reason: str = Field("", description="why a value was not computed")
-    note: str = Field("", description="what a reader must know, e.g. a fallback that was asked for")
+    notes: tuple[Note, ...] = Field((), description="what a reader must know, e.g. a fallback that was asked for")
     warning: str = Field("", description="what a reader must not miss, e.g. samples that lie upside down")
 
+    @property
+    def note_text(self) -> str:
+        """The texts of all notes in one line."""
+        return "; ".join(note.text for note in self.notes)
 
-class CaseRow(Frozen):
-    """One value of one case. patient: whose case it is, where cases are compared in pairs."""
+
+class CaseRow(FrozenConfig):
+    """One value of one case.
+
+    generator: the contestant that made the case; empty for a real volume. split: a real volume's split. patient: whose
+    case it is, where cases are compared in pairs. against: the item that the case is compared with, e.g. the nearest
+    training image.
+    """
 
     metric: str
-    generator: str
+    generator: str = ""
+    split: Literal["", "train", "val", "test"] = ""
     case: str
     region: str = ""
+    against: str = ""
     value: float
     patient: str = ""
 
 
-class Replicates(Frozen):
+class Replicates(FrozenConfig):
     """A score with each unit left out in turn, so that the difference of two generators gets an interval.
 
     samples: sample -> the value without it. real: real patient -> the value without it; the same patients stand
@@ -83,7 +113,7 @@ class Replicates(Frozen):
     real: dict[str, float]
 
 
-class ResultsFile(Frozen):
+class ResultsFile(FrozenConfig):
     """`results/scores.json` of a run. protocols: id -> its full text, so that an id can always be read back.
 
     controls: the contestants that are there to read the others' numbers by, and are not ranked with them.

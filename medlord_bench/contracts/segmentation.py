@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import Field
 
 from medlord_bench.contracts.specs import PluginSpec, make, plugin_spec, without_places
-from medlord_bench.contracts.values import Frozen
+from medlord_bench.contracts.values import FrozenConfig
 from medlord_bench.errors import UserError
 
 
-class SegmentationConfig(Frozen):
+class SegmentationConfig(FrozenConfig):
     """What segments the volumes, and which regions are measured; what is left open is the data set's to say."""
 
     segmenter: str | None = Field(None, description="what finds the regions; unset: the data set's")

@@ -11,21 +11,21 @@ from pydantic import BaseModel
 
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.validation import validate
-from medlord_bench.contracts.values import Frozen
+from medlord_bench.contracts.values import FrozenConfig
 
 WITHOUT_SEGMENTER = ("dataset", "none")  # values of a protocol's `masks` that are not a segmenter's name
 
 
-class Contestant(Frozen):
+class Contestant(FrozenConfig):
     """One generator in one table: `name[:variant][@preset]` and its resolved configuration."""
 
-    label: str
+    name: str
     plugin: str
     config: dict[str, Any]
     weights: Path | None = None
 
 
-class PluginSpec(Frozen):
+class PluginSpec(FrozenConfig):
     """A data set, metric, segmenter or extractor by name, with its resolved configuration.
 
     variant: of a metric, the named protocol it is measured under; empty for its default.
@@ -36,7 +36,7 @@ class PluginSpec(Frozen):
     variant: str = ""
 
     @property
-    def label(self) -> str:
+    def name(self) -> str:
         return self.plugin + (f":{self.variant}" if self.variant else "")
 
 

@@ -20,11 +20,11 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Precision = Literal["fp32", "bf16", "fp16"]
 Selection = Literal["best", "last"]  # which checkpoint of a training is published
 AttentionBackend = Literal["auto", "sdpa", "xformers", "math"]
-How = Literal["crop-pad", "resize"]  # about the centre, keeping voxels; or resampled, keeping the field of view
+FitMode = Literal["crop-pad", "resize"]  # about the centre, keeping voxels; or resampled, keeping the field of view
 State = Mapping[str, "NDArray[Any]"]  # what one case contributes to a metric: named arrays, stored without pickles
 
 
-class Frozen(BaseModel):
+class FrozenConfig(BaseModel):
     """Base of every configuration and result: immutable, and closed to fields it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -102,7 +102,7 @@ class Case:
     mask: Path | None = None
 
 
-class Grid(Frozen):
+class Grid(FrozenConfig):
     """The voxel grid that a protocol measures on.
 
     spacing: nominal voxel size in mm, or None where cases keep their own (then mm and mL values are `not_run` for
@@ -120,7 +120,7 @@ class Grid(Frozen):
         return np.diag([*(self.spacing or (1.0, 1.0, 1.0)), 1.0])
 
 
-class DataProtocol(Frozen):
+class DataProtocol(FrozenConfig):
     """How images of a data set get onto one grid, and which regions are measured there. Hashed into every number.
 
     fit: "crop-pad" crops or pads about the centre, keeping voxels; "resize" resamples to the grid's shape.
@@ -131,7 +131,7 @@ class DataProtocol(Frozen):
 
     name: str
     grid: Grid
-    fit: How
+    fit: FitMode
     split: str
     split_sha256: str
     counts: dict[str, int]
@@ -172,7 +172,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Choice:
+class CheckpointSelection:
     """Choosing a stage's checkpoint by what each one samples: the lowest FID on the validation split (paper, A.1).
 
     every: training steps between candidates; the last step is one too. samples: how many volumes each candidate draws.
@@ -205,7 +205,7 @@ class Stage:
     steps: int | None = None
     needs: tuple[str, ...] = ()
     conditional: bool = False
-    choice: Choice | None = None
+    choice: CheckpointSelection | None = None
 
 
 def candidate_name(step: int) -> str:
@@ -217,7 +217,7 @@ Purpose = Literal["sample", "sample-conditional", "reconstruct"]
 
 
 @dataclass(frozen=True)
-class Reads:
+class Dependencies:
     """What the output of a purpose depends on.
 
     stages: whose weights it reads. fields: the part of the configuration that decides it besides weights, as `Stage` has
@@ -230,7 +230,7 @@ class Reads:
 
 
 @dataclass(frozen=True)
-class Saving:
+class MemoryOption:
     """A change of configuration that makes a stretch of work take less memory, with the same result up to rounding
     unless `cost` says otherwise.
 

@@ -24,7 +24,7 @@ from medlord_bench.volumes.arrays import read_hu
 from medlord_bench.volumes.io import read_volume
 from medlord_bench.volumes.planes import planes_of, write_planes
 
-SHOWN = 3  # volumes per row of the montage
+VOLUMES_PER_ROW = 3  # volumes per row of the montage
 COPY_PAIR = "copy_pair"  # case rows of a sample and, as the region, the training image nearest to it
 VOLUME, SCORES = ".nii.gz", ".scores.json"
 
@@ -44,8 +44,8 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
             replicates += [Replicates.model_validate(one) for one in made["replicates"]]
             protocols |= made["protocols"]
     rows = list(dict.fromkeys(rows))  # each contestant's reduction repeats the rows of the real volumes
-    classes = {one.label: registry.load("generators", one.plugin) for one in plan.contestants}
-    controls = tuple(label for label, plugin in classes.items() if getattr(plugin, "control", False))
+    classes = {one.name: registry.load("generators", one.plugin) for one in plan.contestants}
+    controls = tuple(name for name, plugin in classes.items() if getattr(plugin, "control", False))
     metrics = dict.fromkeys(step.plugin.plugin for step in plan.steps if step.kind == "scores")
     quantities = quantities_of(registry.load("metrics", name) for name in metrics)
     found = ResultsFile(
@@ -68,7 +68,7 @@ def _montage(store: Store, plan: Plan, folder: Path) -> dict[str, Any]:
     window = [max(grid.hu_window[0], -1000), min(grid.hu_window[1], 1000)]
     images = next(step for step in plan.steps if step.kind == "images")
     test = list(plan.splits["test"])
-    rows = [_row(store, folder, f"real {plan.dataset.plugin} (test)", images, test[:SHOWN])]
+    rows = [_row(store, folder, f"real {plan.dataset.plugin} (test)", images, test[:VOLUMES_PER_ROW])]
     titles = {
         "samples": "{}: samples",
         "conditional": "{}: samples conditioned on the masks of the real test volumes above",
@@ -76,7 +76,9 @@ def _montage(store: Store, plan: Plan, folder: Path) -> dict[str, Any]:
     }
     for kind, title in titles.items():
         steps = [step for step in plan.steps if step.kind == kind]
-        rows += [_row(store, folder, title.format(step.label), step, step.items[:SHOWN]) for step in steps]
+        rows += [
+            _row(store, folder, title.format(step.contestant), step, step.items[:VOLUMES_PER_ROW]) for step in steps
+        ]
     return {"window": window, "spacing": grid.spacing, "rows": [row for row in rows if row["items"]]}
 
 
@@ -93,7 +95,7 @@ def _row(store: Store, folder: Path, title: str, step: Step, items: Iterable[str
 
 def _picture(made: StoredObject, step: Step, item: str, folder: Path) -> str:
     """Write the mid planes of a volume into the run folder; returns where, relative to it."""
-    place = picture_path(step.kind, step.label, item)
+    place = picture_path(step.kind, step.contestant, item)
     if step.kind == "images":  # on the protocol's grid, whose voxel size the montage has
         write_planes(folder / place, planes_of(read_hu(made.file(item, HU))))
     else:
@@ -104,12 +106,12 @@ def _picture(made: StoredObject, step: Step, item: str, folder: Path) -> str:
 
 def _pairs(store: Store, plan: Plan, rows: Iterable[CaseRow], folder: Path) -> None:
     """The pictures of the samples most like a training image, and of those images."""
-    steps = {(step.kind, step.label): step for step in plan.steps}
+    steps = {(step.kind, step.contestant): step for step in plan.steps}
     for row in rows:
         if row.metric == COPY_PAIR:
-            wanted = (("samples", row.generator, row.case), ("images", REAL, row.region))
-            for kind, label, item in wanted:
-                step = steps.get((kind, label))
+            wanted = (("samples", row.generator, row.case), ("images", REAL, row.against))
+            for kind, contestant, item in wanted:
+                step = steps.get((kind, contestant))
                 if step is not None and output(store, step).has(item):
                     _picture(output(store, step), step, item, folder)
 
@@ -122,6 +124,6 @@ def _curves(store: Store, plan: Plan, out: Path) -> None:
         training = output(store, step).sidecar("weights").facts["training"]
         source = store.object("trainings", training).path / "curves.jsonl"
         if source.exists():
-            folder = out / step.label.replace(":", "_")
+            folder = out / step.contestant.replace(":", "_")
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / f"{step.detail['stage']}.jsonl")

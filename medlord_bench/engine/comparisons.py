@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from medlord_bench import stats
-from medlord_bench.contracts import Frozen
+from medlord_bench.contracts import FrozenConfig
 from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.validation import read_json
@@ -30,7 +30,7 @@ FILE = "comparisons.json"
 Verdict = Literal["first", "second", "tie", "equivalent"]
 
 
-class Comparison(Frozen):
+class Comparison(FrozenConfig):
     """Two contestants in one metric, region and reference. difference: the first's value minus the second's; infinite
     where one of them misses a structure in most cases."""
 
@@ -56,7 +56,7 @@ class Comparison(Frozen):
     n_needed: int | None = Field(None, description="beside a tie: units that would tell so small a difference apart")
 
 
-class ComparisonsFile(Frozen):
+class ComparisonsFile(FrozenConfig):
     """`results/comparisons.json`. not_compared: pairs that could not be, and why."""
 
     comparisons: tuple[Comparison, ...] = ()

@@ -48,12 +48,12 @@ class Effort:
 
 def efforts(plan: Mapping[str, Any], trainings: Mapping[str, Trained | None]) -> list[Effort]:
     """Of every contestant that has a training stage or a grid of its own. trainings: step id -> what is known of it."""
-    by_label: dict[str, list[StageEffort]] = {}
+    by_contestant: dict[str, list[StageEffort]] = {}
     for step in plan.get("steps") or []:
         detail = step.get("detail") or {}
         if step.get("kind") == "weights" and "stage" in detail:
             trained = trainings.get(str(step.get("id"))) or Trained()
-            by_label.setdefault(str(step.get("label")), []).append(
+            by_contestant.setdefault(str(step.get("contestant")), []).append(
                 StageEffort(
                     stage=str(detail["stage"]),
                     steps=trained.steps,
@@ -63,11 +63,11 @@ def efforts(plan: Mapping[str, Any], trainings: Mapping[str, Trained | None]) ->
                 )
             )
     native = plan.get("native") or {}
-    labels = [str(one.get("label")) for one in plan.get("contestants") or [] if isinstance(one, Mapping)]
+    names = [str(one.get("name")) for one in plan.get("contestants") or [] if isinstance(one, Mapping)]
     return [
-        Effort(label, _words(native.get(label)), tuple(by_label.get(label, ())))
-        for label in labels
-        if label in native or any(stage.steps is not None or stage.adopted for stage in by_label.get(label, ()))
+        Effort(name, _words(native.get(name)), tuple(by_contestant.get(name, ())))
+        for name in names
+        if name in native or any(stage.steps is not None or stage.adopted for stage in by_contestant.get(name, ()))
     ]
 
 

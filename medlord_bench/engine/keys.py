@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from medlord_bench.contracts.values import NotInKey, Reads, Stage
+from medlord_bench.contracts.values import Dependencies, NotInKey, Stage
 
 Settings = Mapping[str, Any]  # dotted path of a field -> its value as JSON
 
@@ -46,9 +46,9 @@ def part(every: Settings, fields: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def decides(config: BaseModel, one: Stage | Reads) -> dict[str, Any]:
+def decides(config: BaseModel, one: Stage | Dependencies) -> dict[str, Any]:
     """What a stage or purpose depends on besides weights: the settings that it names, and its facts."""
-    return part(settings(config), one.fields) | (dict(one.facts) if isinstance(one, Reads) else {})
+    return part(settings(config), one.fields) | (dict(one.facts) if isinstance(one, Dependencies) else {})
 
 
 def unnamed(every: Settings, fields: Iterable[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from medlord_bench.engine.memory_forecast import ANY, Forecast, forecast
+from medlord_bench.engine.memory_forecast import WHOLE_GENERATOR, Forecast, forecast
 from medlord_bench.engine.plan import Plan, Step
 from medlord_bench.engine.steps import KINDS
 from medlord_bench.errors import MemoryBudgetError
@@ -29,13 +29,13 @@ def foresee(plan: Plan, todo: Iterable[Step], budget: float, batch: int, device:
         own = {
             step.id: during
             for step in steps
-            if step.label == contestant.label and (during := KINDS[step.kind].during(step))
+            if step.contestant == contestant.name and (during := KINDS[step.kind].during(step))
         }
         if not own or contestant.weights is not None:
             continue
         for one in forecast(contestant, plan.protocol, budget, batch, during=set(own.values()), device=device):
             for id, during in own.items():
-                if one.during in (during, ANY) and _more(one, found.get(id)):
+                if one.during in (during, WHOLE_GENERATOR) and _more(one, found.get(id)):
                     found[id] = one
     return found
 

@@ -9,18 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medlord_bench.contracts import DataProtocol, Rehearsable, Rehearsal, Run, Saving, registry, specs, validation
+from medlord_bench.contracts import DataProtocol, DryRun, HasDryRuns, MemoryOption, Run, registry, specs, validation
 from medlord_bench.contracts.specs import Contestant
 from medlord_bench.errors import UserError
 from medlord_bench.memory.budget import CONTEXT_GIB, GIB, context_gib, total_gib, usable_gib
-from medlord_bench.memory.rehearsal import NotPredictable, rehearse
+from medlord_bench.memory.dry_run import NotPredictable, run_dry
 from medlord_bench.memory.tracker import Made
 from medlord_bench.util.progress import SilentProgress
 
 log = logging.getLogger("medlord_bench")
 
-TIMES = 2  # at the second training step the optimiser has its state
-ANY = ""  # `Forecast.during` of a generator that cannot be rehearsed at all
+TRAINING_STEPS = 2  # at the second training step the optimiser has its state
+WHOLE_GENERATOR = ""  # `Forecast.during` of a generator without dry runs
 
 
 @dataclass(frozen=True)
@@ -89,62 +89,62 @@ def forecast(
     there is not, and for data that the generator refuses: numbers for a grid that it cannot take would mean nothing.
     """
     made = specs.make("generators", contestant)
-    generator = made if isinstance(made, Rehearsable) else None
+    generator = made if isinstance(made, HasDryRuns) else None
     if generator is None:
-        reason = f"generator {contestant.plugin} has no rehearsal"
-        yield Forecast(contestant.label, "all", ANY, None, reason, budget)
+        reason = f"generator {contestant.plugin} has no dry run"
+        yield Forecast(contestant.name, "all", WHOLE_GENERATOR, None, reason, budget)
         return
     made.check(data)
-    found = list(generator.rehearsals(data))
+    found = list(generator.dry_runs(data))
     for name in stages:
-        if name not in (known := [rehearsal.name for rehearsal in found]):
+        if name not in (known := [dry_run.name for dry_run in found]):
             raise UserError(f"--stage {name}: {registry.unknown('stage', name, known)}")
-    for rehearsal in found:
-        if (stages and rehearsal.name not in stages) or (during and rehearsal.during not in during):
+    for dry_run in found:
+        if (stages and dry_run.name not in stages) or (during and dry_run.during not in during):
             continue
-        one = _forecast(contestant.label, rehearsal, budget, batch, device)
+        one = _forecast(contestant.name, dry_run, budget, batch, device)
         if not one.fits:
             one = replace(one, advice=_advice(contestant, generator, data, one, batch, device))
         yield one
 
 
-def _forecast(label: str, rehearsal: Rehearsal, budget: float | None, batch: int, device: str) -> Forecast:
+def _forecast(contestant: str, dry_run: DryRun, budget: float | None, batch: int, device: str) -> Forecast:
     try:
-        need, reason = _need(rehearsal, batch, device), ""
+        need, reason = _need(dry_run, batch, device), ""
     except NotPredictable as error:
         need, reason = None, str(error)
-    return Forecast(label, rehearsal.name, rehearsal.during, need, reason, budget)
+    return Forecast(contestant, dry_run.name, dry_run.during, need, reason, budget)
 
 
-def _need(rehearsal: Rehearsal, batch: int, device: str) -> Need:
-    run = Run("cpu", seed=0, progress=SilentProgress(), log=log, scratch=Path("rehearsal"), batch=batch)
-    peak = rehearse(partial(rehearsal.act, run, TIMES))
+def _need(dry_run: DryRun, batch: int, device: str) -> Need:
+    run = Run("cpu", seed=0, progress=SilentProgress(), log=log, scratch=Path("dry run"), batch=batch)
+    peak = run_dry(partial(dry_run.workload, run, TRAINING_STEPS))
     return Need(peak.allocated / GIB, peak.workspace / GIB, peak.largest, context_gib(device))
 
 
 def _advice(
-    contestant: Contestant, generator: Rehearsable, data: DataProtocol, made: Forecast, batch: int, device: str
+    contestant: Contestant, generator: HasDryRuns, data: DataProtocol, made: Forecast, batch: int, device: str
 ) -> Advice | None:
     """The first change alone that makes it fit, else the first few together."""
-    savings = generator.savings(made.during)
-    together = [_together(savings[: count + 1]) for count in range(1, len(savings))]
-    for saving in [*savings, *together]:
-        sets = {f"{contestant.plugin}.{path}": value for path, value in saving.sets.items()}
+    memory_options = generator.memory_options(made.during)
+    together = [_together(memory_options[: count + 1]) for count in range(1, len(memory_options))]
+    for option in [*memory_options, *together]:
+        sets = {f"{contestant.plugin}.{path}": value for path, value in option.sets.items()}
         over = validation.nested(sets, contestant.plugin)
         changed = contestant.model_copy(update={"config": validation.merged(contestant.config, over)})
-        rehearsals = specs.make("generators", changed).rehearsals(data)
-        again = next((rehearsal for rehearsal in rehearsals if rehearsal.name == made.name), None)
+        dry_runs = specs.make("generators", changed).dry_runs(data)
+        again = next((dry_run for dry_run in dry_runs if dry_run.name == made.name), None)
         if again is None:
             continue
         tried = _forecast(made.contestant, again, made.budget, batch, device)
         if tried.need is not None and tried.fits:
-            return Advice(sets, saving.cost, tried.need)
+            return Advice(sets, option.cost, tried.need)
     return None
 
 
-def _together(savings: Sequence[Saving]) -> Saving:
-    sets = {path: value for saving in savings for path, value in saving.sets.items()}
-    return Saving(sets, "; ".join(dict.fromkeys(saving.cost for saving in savings)))
+def _together(memory_options: Sequence[MemoryOption]) -> MemoryOption:
+    sets = {path: value for option in memory_options for path, value in option.sets.items()}
+    return MemoryOption(sets, "; ".join(dict.fromkeys(option.cost for option in memory_options)))
 
 
 def _written(value: Any) -> str:

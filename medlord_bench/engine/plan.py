@@ -8,19 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from medlord_bench.contracts import Case, DataProtocol, Frozen, Grid, How, Split, validation
+from medlord_bench.contracts import Case, DataProtocol, FitMode, FrozenConfig, Grid, Split, validation
 from medlord_bench.contracts.specs import Contestant, PluginSpec
 from medlord_bench.errors import UserError
 
 
-class Step(Frozen):
-    """One step. `inputs`: role -> step id. `items`: what it must publish. `detail`: what its handler needs to know."""
+class Step(FrozenConfig):
+    """One step. contestant: whom it works for; `planning.REAL` for steps on real images. inputs: role -> step id. items:
+    what it publishes. detail: what its kind needs to know."""
 
     id: str
     kind: str
     key: str
     plugin: PluginSpec
-    label: str
+    contestant: str
     items: tuple[str, ...]
     inputs: dict[str, str] = {}
     detail: dict[str, Any] = {}
@@ -28,14 +29,14 @@ class Step(Frozen):
     identity: dict[str, Any] = {}
 
 
-class Native(Frozen):
+class Native(FrozenConfig):
     """The grid and window that a contestant works on where they are not the protocol's, and how volumes get there."""
 
     grid: Grid
-    fit: How
+    fit: FitMode
 
 
-class Plan(Frozen):
+class Plan(FrozenConfig):
     """`plan.json`: everything a worker needs, in order. splits: split -> item ids of its cases.
 
     native: contestant -> its own grid, of those that have one. train_steps, train_hours: the budget of each contestant.
@@ -68,7 +69,7 @@ def sample_id(index: int) -> str:
 
 def generated_name(step: Step, item: str) -> str:
     """What a segmenter is told a generated volume is called: CONTESTANT/KIND/ITEM."""
-    return f"{step.label}/{step.kind}/{item}"
+    return f"{step.contestant}/{step.kind}/{item}"
 
 
 def read_plan(run_folder: Path) -> Plan:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from medlord_bench.contracts import OnItsOwnGrid, Purpose, Reads, Stage, specs
+from medlord_bench.contracts import Dependencies, HasNativeGrid, Purpose, Stage, specs
 from medlord_bench.contracts.specs import Contestant
 from medlord_bench.engine import keys
 from medlord_bench.engine.plan import Native, Plan, item_id
@@ -54,13 +54,13 @@ class Planner:
         protocol, generator = self.planning.protocol, specs.make("generators", contestant)
         if contestant.weights is None:  # given weights bring their own architecture, and are checked as they load
             generator.check(protocol)
-            if isinstance(generator, OnItsOwnGrid):
+            if isinstance(generator, HasNativeGrid):
                 grid, fit = generator.native(protocol.grid)
-                self.native[contestant.label] = Native(grid=grid, fit=fit)
+                self.native[contestant.name] = Native(grid=grid, fit=fit)
         purposes = self._purposes(contestant, generator)
-        reads = [generator.reads(purpose) for purpose in purposes]
-        entrant = _entrant(contestant, generator, [*generator.stages(), *reads])
-        self._stages(entrant, _with_needs(generator.stages(), {name for one in reads for name in one.stages}))
+        dependencies = [generator.dependencies(purpose) for purpose in purposes]
+        entrant = _entrant(contestant, generator, [*generator.stages(), *dependencies])
+        self._stages(entrant, _with_needs(generator.stages(), {name for one in dependencies for name in one.stages}))
         for purpose in purposes:
             OUTPUTS[purpose].plan(self.planning, entrant)
         for metric in self.spec.metrics:
@@ -70,7 +70,7 @@ class Planner:
         """The trainings, each with its part of the budget, and the choice of a checkpoint where there is one."""
         if entrant.contestant.weights is not None:  # given weights are the choice
             stages = [replace(stage, choice=None) for stage in stages]
-        share = self._shares(stages, set(entrant.generator.reads("sample").stages))
+        share = self._shares(stages, set(entrant.generator.dependencies("sample").stages))
         if self.spec.train_steps is not None:
             steps = {name: round(part * self.spec.train_steps) for name, part in share.items()}
             stages = [replace(stage, steps=steps.get(stage.name, stage.steps)) for stage in stages]
@@ -101,12 +101,12 @@ class Planner:
             purposes.append("reconstruct")
         if not purposes:
             raise UserError(
-                f"generator {contestant.label}: nothing to do; it can {sorted(capabilities)}, give --samples"
+                f"generator {contestant.name}: nothing to do; it can {sorted(capabilities)}, give --samples"
             )
         return purposes
 
 
-def _entrant(contestant: Contestant, generator: Any, named: Sequence[Stage | Reads]) -> Entrant:
+def _entrant(contestant: Contestant, generator: Any, named: Sequence[Stage | Dependencies]) -> Entrant:
     every = keys.settings(specs.configuration("generators", contestant))
     return Entrant(contestant, generator, keys.unnamed(every, (field for one in named for field in one.fields)))
 

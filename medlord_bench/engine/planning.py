@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medlord_bench.contracts import SPLITS, Case, DataProtocol, Frozen, Reads, Split, Stage, specs
+from medlord_bench.contracts import SPLITS, Case, DataProtocol, Dependencies, FrozenConfig, Split, Stage, specs
 from medlord_bench.contracts.specs import Contestant, PluginSpec
 from medlord_bench.engine import keys
 from medlord_bench.engine.plan import Step, item_id
 from medlord_bench.engine.resolve import RunSpec
 from medlord_bench.util.hashing import digest
 
-REAL = "real"  # the label of steps that no contestant makes
+REAL = "real"  # `Step.contestant` of steps on real images
 
 
 class Planning:
@@ -32,12 +32,12 @@ class Planning:
         self,
         id: str,
         kind: str,
-        label: str,
+        contestant: str,
         plugin: PluginSpec,
         identity: Mapping[str, Any],
         items: Sequence[str],
         inputs: Mapping[str, str] | None = None,
-        detail: Frozen | None = None,
+        detail: FrozenConfig | None = None,
         seed: int = 0,
     ) -> Step:
         """Add a step, or items to one that is there. identity: what its key is made of besides kind, plugin, seed and
@@ -53,7 +53,7 @@ class Planning:
             kind=kind,
             key=digest(full),
             plugin=plugin,
-            label=label,
+            contestant=contestant,
             items=tuple(items),
             inputs=inputs,
             detail={} if detail is None else detail.model_dump(mode="json"),
@@ -85,22 +85,22 @@ class Entrant:
     chosen: set[str] = field(default_factory=set)
 
     @property
-    def label(self) -> str:
-        return self.contestant.label
+    def name(self) -> str:
+        return self.contestant.name
 
     @property
     def plugin(self) -> PluginSpec:
         return PluginSpec(plugin=self.contestant.plugin, config=self.contestant.config)
 
-    def decides(self, one: Stage | Reads) -> dict[str, Any]:
+    def decides(self, one: Stage | Dependencies) -> dict[str, Any]:
         """What of the contestant is in the key of a stage or purpose."""
         settings = specs.configuration("generators", self.contestant)
         return {**self.unnamed, **keys.decides(settings, one)}
 
     def training(self, stage: str) -> str:
         """The id of the step that trains a stage."""
-        return f"train:{self.label}:{stage}"
+        return f"train:{self.name}:{stage}"
 
     def weights(self, stage: str) -> str:
         """The id of the step that publishes a stage's weights."""
-        return f"select:{self.label}:{stage}" if stage in self.chosen else self.training(stage)
+        return f"select:{self.name}:{stage}" if stage in self.chosen else self.training(stage)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from medlord_bench.contracts import DataProtocol, Frozen, OnItsOwnGrid, registry
+from medlord_bench.contracts import DataProtocol, FrozenConfig, HasNativeGrid, registry
 from medlord_bench.contracts.specs import WITHOUT_SEGMENTER, Contestant, PluginSpec, dataset, make, plugin_spec
 from medlord_bench.contracts.validation import merged, nested, validate
 from medlord_bench.engine.run_file import RunFile
@@ -23,7 +23,7 @@ CONTESTANT = re.compile(r"(?P<name>[^:@]+)(:(?P<variant>[^:@]+))?(@(?P<preset>[^
 DEFAULT_PRESET = {"phantom": "tiny"}  # every other data set: 24gb
 
 
-class RunSpec(Frozen):
+class RunSpec(FrozenConfig):
     """Everything that decides the results of a run. Where and how fast it runs is not in here (`Settings`)."""
 
     contestants: tuple[Contestant, ...]
@@ -53,9 +53,9 @@ def contestant(text: str, dataset: str, sets: Mapping[str, Any], weights: Path |
             config = merged(config, _named(f"generator {match['name']!r}", kind, name, known))
     for head in ("generator", match["name"], f"{match['name']}:{match['variant']}"):
         config = merged(config, nested(sets, head))
-    label = match["name"] + (f":{match['variant']}" if match["variant"] else "") + (f"@{preset}" if preset else "")
-    resolved = validate(plugin.Config, config, f"generator {label}")
-    return Contestant(label=label, plugin=match["name"], config=resolved.model_dump(mode="json"), weights=weights)
+    name = match["name"] + (f":{match['variant']}" if match["variant"] else "") + (f"@{preset}" if preset else "")
+    resolved = validate(plugin.Config, config, f"generator {name}")
+    return Contestant(name=name, plugin=match["name"], config=resolved.model_dump(mode="json"), weights=weights)
 
 
 def _named(where: str, kind: str, name: str, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -105,7 +105,7 @@ def resolve(file: RunFile) -> RunSpec:
     _check_heads(file)
     spec = dataset_spec(file)
     contestants = tuple(contestant(text, file.dataset, file.set, file.weights) for text in file.generators)
-    repeated = {c.label for c in contestants if sum(c.label == other.label for other in contestants) > 1}
+    repeated = {c.name for c in contestants if sum(c.name == other.name for other in contestants) > 1}
     if repeated:
         raise UserError(f"--generator {sorted(repeated)[0]}: given twice; each contestant stands in a table once")
     made = dataset(spec)
@@ -130,7 +130,7 @@ def _resampled(contestants: Iterable[Contestant], data: DataProtocol) -> tuple[C
     low, high = data.grid.hu_window
     for one in contestants:
         generator = make("generators", one)
-        if not isinstance(generator, OnItsOwnGrid):
+        if not isinstance(generator, HasNativeGrid):
             continue
         grid, how = generator.native(data.grid)
         window = max(low, grid.hu_window[0]), min(high, grid.hu_window[1])
@@ -142,7 +142,7 @@ def _resampled(contestants: Iterable[Contestant], data: DataProtocol) -> tuple[C
         grids[name] = {"through": grid.shape, "fit": how, "window": window if narrower else None}
     return tuple(
         Contestant(
-            label=f"holdout:through-{name}",
+            name=f"holdout:through-{name}",
             plugin="holdout",
             config=plugin_spec("generators", "holdout", settings).config,
         )

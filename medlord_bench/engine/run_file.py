@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from medlord_bench.contracts import Frozen, registry
+from medlord_bench.contracts import FrozenConfig, registry
 from medlord_bench.contracts.validation import validate
 from medlord_bench.errors import UserError
 
@@ -21,7 +21,7 @@ def default_metrics() -> tuple[str, ...]:
     return tuple(sorted((name for name in names if ranks[name] is not None), key=lambda name: (ranks[name], name)))
 
 
-class RunFile(Frozen):
+class RunFile(FrozenConfig):
     """A YAML run file. Every field can be given on the command line instead; the command line wins."""
 
     generators: tuple[str, ...] = ()

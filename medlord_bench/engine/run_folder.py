@@ -27,7 +27,7 @@ def open_run(store: Store, plan: Plan, file: RunFile, settings: Settings) -> Pat
     """The folder of this run: the one an earlier call with the same spec made, or a new one."""
     folder = find(store, plan.run_key)
     if folder is None:
-        names = "+".join(contestant.label for contestant in plan.contestants)
+        names = "+".join(contestant.name for contestant in plan.contestants)
         name = re.sub(r"[^A-Za-z0-9_.+@-]", "-", f"{datetime.now():%Y-%m-%d}_{names}_{plan.dataset.plugin}")
         folder = store.root / "runs" / f"{name[:110]}_{plan.run_key[:8]}"
     for part in ("results", "report", "logs"):

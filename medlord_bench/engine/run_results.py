@@ -140,6 +140,6 @@ def _curves(folder: Path, steps: Sequence[str]) -> list[Curve]:
     return found
 
 
-def picture_path(kind: str, label: str, item: str) -> str:
+def picture_path(kind: str, contestant: str, item: str) -> str:
     """Where `collect` keeps the mid planes of a volume (`volumes.planes`), below the run folder."""
-    return f"results/pictures/{kind}/{SAFE.sub('_', label)}/{SAFE.sub('_', item)}.safetensors"
+    return f"results/pictures/{kind}/{SAFE.sub('_', contestant)}/{SAFE.sub('_', item)}.safetensors"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medlord_bench.contracts import Frozen
+from medlord_bench.contracts import FrozenConfig
 from medlord_bench.contracts.validation import read_json
 from medlord_bench.errors import UserError
 from medlord_bench.util.files import write_text
@@ -16,7 +16,7 @@ FILE = "steps.json"
 SCHEMA_VERSION = 1
 
 
-class Memory(Frozen):
+class Memory(FrozenConfig):
     """What a step was predicted to take and took, in GiB, the highest of its shards; None where it is not known.
 
     evidence: what kind of figures these are, e.g. "measured-on-24GB"; "predicted" where nothing was measured.
@@ -33,7 +33,7 @@ class Memory(Frozen):
     evidence: str = ""
 
 
-class Trained(Frozen):
+class Trained(FrozenConfig):
     """How far a stage was trained, over all sittings. seconds: of the device."""
 
     steps: int | None = None
@@ -41,7 +41,7 @@ class Trained(Frozen):
     device: str = ""
 
 
-class StepRecord(Frozen):
+class StepRecord(FrozenConfig):
     """What one step cost. seconds: summed over its shards; peak_gib: the highest of them.
 
     memory: of this run, or of the earlier one that left the result in the store. trained: of a training that was done.
@@ -63,7 +63,7 @@ class StepRecord(Frozen):
         return "cpu" in self.device.split(", ")
 
 
-class StepsFile(Frozen):
+class StepsFile(FrozenConfig):
     """`results/steps.json`."""
 
     schema_version: int = SCHEMA_VERSION
@@ -168,7 +168,7 @@ def _trained(store: Path | None, step: Mapping[str, Any]) -> Trained | None:
 def name_of(entry: Any) -> str:
     """What a contestant, plugin or data set of a plan is called."""
     if isinstance(entry, Mapping):
-        return str(entry.get("label") or entry.get("name") or entry.get("plugin") or "")
+        return str(entry.get("name") or entry.get("plugin") or "")
     return str(entry)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from medlord_bench.contracts import Frozen, Run
+from medlord_bench.contracts import FrozenConfig, Run
 from medlord_bench.engine.plan import Plan, Step, read_plan
 from medlord_bench.engine.store import Store, StoredObject
 from medlord_bench.errors import MemoryBudgetError, StepError, Stopped, UserError
@@ -23,7 +23,7 @@ from medlord_bench.util.progress import Progress, make_progress
 log = logging.getLogger("medlord_bench")
 
 
-class Settings(Frozen):
+class Settings(FrozenConfig):
     """Where and how fast a run works: nothing in here changes a result beyond rounding (docs/architecture.md)."""
 
     store: Path

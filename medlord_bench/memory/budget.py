@@ -13,7 +13,7 @@ GIB = 2**30
 CONTEXT_GIB = 0.5  # the CUDA context and the libraries' handles, outside the caching allocator
 PROCESS_GIB = 1.5  # on a CPU instead: libraries once loaded (1.1 seen), threads, batches made ahead
 ALLOCATED_FACTOR = 1.05  # what the allocator reserves beyond the tensors in it: rounding and fragmentation
-USABLE = 22.5 / 24  # a "24 GB" card gives programs 22 to 23.7 GiB, with ECC and what the driver keeps
+USABLE_FRACTION = 22.5 / 24  # a "24 GB" card gives programs 22 to 23.7 GiB, with ECC and what the driver keeps
 DEFAULT_GIB = 24.0  # the card that the bench's presets are made for
 
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(GiB|GB|G|MiB|MB|M)?", re.IGNORECASE)
@@ -31,7 +31,7 @@ def total_gib(allocated_gib: float, workspace_gib: float, context_gib: float = C
 
 def usable_gib(budget_gib: float) -> float:
     """What programs may use of a card that is sold as one of `budget_gib`, in GiB."""
-    return budget_gib * USABLE
+    return budget_gib * USABLE_FRACTION
 
 
 def parse_gib(text: str, option: str = "--memory-limit") -> float | None:

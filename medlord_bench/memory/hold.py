@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medlord_bench.errors import MemoryBudgetError, Stopped
-from medlord_bench.memory.budget import CONTEXT_GIB, DEFAULT_GIB, GIB, USABLE, usable_gib
+from medlord_bench.memory.budget import CONTEXT_GIB, DEFAULT_GIB, GIB, USABLE_FRACTION, usable_gib
 
 log = logging.getLogger("medlord_bench")
 
@@ -64,7 +64,7 @@ def limit_on(device: str, setting: float | Literal["auto"] | None) -> float | No
     if setting != "auto":
         name = torch.cuda.get_device_name(device)
         log.warning("--memory-limit %g GiB: %s has %.1f GiB; held to that", limit, name, card)
-    return card / USABLE
+    return card / USABLE_FRACTION
 
 
 def cap_gib(device: str, limit_gib: float) -> float:
@@ -142,7 +142,7 @@ def _card_held(device: str, limit_gib: float, step_id: str) -> Iterator[None]:
         raise MemoryBudgetError(
             f"step {step_id}: {torch.cuda.get_device_name(device)} ({device}): {foreign:.1f} of {total:.1f} GiB are in "
             f"use by other processes, {usable:.1f} GiB are needed for --memory-limit {limit_gib:g}; "
-            f"free the card, take another --device, or a smaller --memory-limit (up to {available / USABLE:.1f})"
+            f"free the card, take another --device, or a smaller --memory-limit (up to {available / USABLE_FRACTION:.1f})"
         )
     math: bool = torch.backends.cuda.math_sdp_enabled()  # type: ignore[no-untyped-call]
     try:

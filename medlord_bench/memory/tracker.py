@@ -23,8 +23,8 @@ from torch.nn.modules.module import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-ROUNDING = 512  # bytes: the smallest unit of CUDA's caching allocator
-NAMED = 2**16  # bytes: smaller tensors are counted, but nobody asks which layer made them
+BLOCK_BYTES = 512  # bytes: the smallest unit of CUDA's caching allocator
+MIN_NAMED_BYTES = 2**16  # bytes: smaller tensors are counted, but nobody asks which layer made them
 aten = torch.ops.aten
 CONVOLUTIONS = {aten.convolution.default, aten.convolution_backward.default}
 ATTENTION_BACKWARD = {
@@ -123,10 +123,10 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = storage._cdata
         if key in self._references:
             return
-        size = 0 if self._host else -(-storage.nbytes() // ROUNDING) * ROUNDING
+        size = 0 if self._host else -(-storage.nbytes() // BLOCK_BYTES) * BLOCK_BYTES
         place = len(self._trace)
         self._references[key] = weakref.ref(storage, lambda _: self._free(key, place, size))
-        where = self._where() if size >= NAMED else ""
+        where = self._where() if size >= MIN_NAMED_BYTES else ""
         made = Made(size, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), by, where)
         self._trace.append((place, made))
         self.live += size

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
 
-from medlord_bench.contracts import Frozen
+from medlord_bench.contracts import FrozenConfig
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.util.files import write_json
 from medlord_bench.util.hashing import file_sha256
@@ -23,7 +23,7 @@ ENVIRONMENT = "MEDLORD_BENCH_WEIGHTS"
 OFFLINE = "MEDLORD_BENCH_OFFLINE"
 
 
-class WeightsFile(Frozen):
+class WeightsFile(FrozenConfig):
     """One file of a hub repository.
 
     revision: a branch, tag or commit. sha256: the content that is expected, where its author or we know it.
@@ -42,7 +42,7 @@ class WeightsFile(Frozen):
         return value
 
 
-class Lock(Frozen):
+class Lock(FrozenConfig):
     """`FILE.lock.json`. revision: the commit that was fetched, or None for a file that somebody put there."""
 
     repo: str

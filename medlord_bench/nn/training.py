@@ -21,9 +21,9 @@ from typing import Any, Protocol
 
 import torch
 
-from medlord_bench.contracts import Choice, Precision, Run, Selection, candidate_name
+from medlord_bench.contracts import CheckpointSelection, Precision, Run, Selection, candidate_name
 from medlord_bench.errors import StepError, Stopped
-from medlord_bench.memory.rehearsal import is_rehearsed
+from medlord_bench.memory.dry_run import is_dry_run
 from medlord_bench.nn.checkpoints import read_torch
 from medlord_bench.util import seeds
 from medlord_bench.util.files import publish, publish_folder, write_json, write_text
@@ -76,7 +76,7 @@ class Horizon:
     validate_every: int
     checkpoint_every: int
     selection: Selection = "best"
-    choice: Choice | None = None
+    choice: CheckpointSelection | None = None
 
 
 def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[Any]:
@@ -104,10 +104,10 @@ class Optimiser:
         lr_factor: Callable[[int], float] = lambda step: 1.0,
     ) -> None:
         self.parameters = list(parameters)
-        self.rehearsed = is_rehearsed(self.parameters[0])  # then as on CUDA: many tensors at once, no values to look at
-        many = True if self.rehearsed else None
+        self.is_dry = is_dry_run(self.parameters[0])  # then as on CUDA: many tensors at once, no values to look at
+        many = True if self.is_dry else None
         self.adam = torch.optim.AdamW(self.parameters, lr=lr, betas=betas, weight_decay=weight_decay, foreach=many)
-        self.scaler = torch.amp.GradScaler(enabled=precision == "fp16" and not self.rehearsed)
+        self.scaler = torch.amp.GradScaler(enabled=precision == "fp16" and not self.is_dry)
         self.lr, self.lr_factor = lr, lr_factor
         self.clip = clip if clip is not None else math.inf
         self.skipped = 0  # in a row
@@ -122,7 +122,7 @@ class Optimiser:
             group["lr"] = self.lr * self.lr_factor(step)
         self.scaler.unscale_(self.adam)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        finite = self.rehearsed or bool(torch.isfinite(norm))
+        finite = self.is_dry or bool(torch.isfinite(norm))
         if finite or self.scaler.is_enabled():  # the scaler skips by itself and lowers its scale
             self.scaler.step(self.adam)
         self.scaler.update()

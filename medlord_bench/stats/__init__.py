@@ -1,6 +1,7 @@
 """The distances, intervals and tests that numbers carry. Everything in float64, resampled by volume or patient."""
 
 from medlord_bench.stats.arrays import LEVEL, Matrix, Vector
+from medlord_bench.stats.distance_jackknife import FrechetJackknife, frechet_jackknife
 from medlord_bench.stats.distributions import (
     KolmogorovSmirnov,
     energy_distance,
@@ -13,8 +14,6 @@ from medlord_bench.stats.extrapolation import FrechetInfinity, frechet_infinity
 from medlord_bench.stats.frechet import frechet_distance, frechet_from_moments
 from medlord_bench.stats.intervals import Jackknife, MedianInterval, jackknife, median_interval, wilson
 from medlord_bench.stats.kernel import kernel_distance, mean_kernel
-from medlord_bench.stats.leaving_out import FrechetJackknife, frechet_jackknife
-from medlord_bench.stats.manifold import Prdc, expected_coverage, prdc
 from medlord_bench.stats.paired import (
     PairedDifference,
     Tost,
@@ -25,7 +24,8 @@ from medlord_bench.stats.paired import (
     tost,
     wilcoxon_paired,
 )
-from medlord_bench.stats.pairwise import TwoSample, two_sample
+from medlord_bench.stats.precision_recall import Prdc, expected_coverage, prdc
+from medlord_bench.stats.two_sample_statistics import TwoSample, two_sample
 
 __all__ = [
     "LEVEL",

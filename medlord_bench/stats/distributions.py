@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from medlord_bench.errors import UserError
 from medlord_bench.stats.arrays import Matrix, Vector, same_features
-from medlord_bench.stats.pairwise import TwoSample, two_sample
+from medlord_bench.stats.two_sample_statistics import TwoSample, two_sample
 from medlord_bench.util.seeds import numpy_rng
 
 

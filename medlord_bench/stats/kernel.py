@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medlord_bench.stats.arrays import Matrix, Rows, finite_groups
-from medlord_bench.stats.pairwise import LEAST_UNITS, TwoSample, two_sample
+from medlord_bench.stats.two_sample_statistics import LEAST_UNITS, TwoSample, two_sample
 
 CHUNK = 2048  # rows at a time: the kernel of two chunks is 32 MiB
 

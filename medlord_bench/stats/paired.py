@@ -15,7 +15,9 @@ from medlord_bench.stats.arrays import LEVEL, Vector
 from medlord_bench.stats.intervals import jackknife
 
 Alternative = Literal["two-sided", "less", "greater"]
-EXACT = 200  # up to this many pairs the signed-rank distribution is counted, beyond it is normal to four digits
+MAX_EXACT_PAIRS = (
+    200  # up to this many pairs the signed-rank distribution is counted, beyond it is normal to four digits
+)
 
 
 # ------------------------------------------------------------------------------------------------ per-case differences
@@ -85,7 +87,7 @@ def _walsh_interval(values: Vector, level: float) -> tuple[float | None, float |
 
 def _signed_rank_quantile(n: int, tail: float) -> int:
     """The largest r with P(T < r) <= tail, T being the sum of the ranks 1..n that carry a fair coin's head."""
-    if n > EXACT:
+    if n > MAX_EXACT_PAIRS:
         from scipy.stats import norm
 
         return int(n * (n + 1) / 4 + norm.ppf(tail) * math.sqrt(n * (n + 1) * (2 * n + 1) / 24))

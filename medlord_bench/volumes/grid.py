@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medlord_bench.contracts import Grid, How, LabelMap, Shape, Volume
+from medlord_bench.contracts import FitMode, Grid, LabelMap, Shape, Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Placement:
     affine: of the fitted volume; its column lengths are the effective spacing in mm.
     """
 
-    how: How
+    how: FitMode
     source_shape: Shape
     source_affine: NDArray[np.float64]
     shape: Shape
@@ -39,7 +39,7 @@ class Fitted:
     placement: Placement
 
 
-def place(shape: Shape, affine: NDArray[np.float64], grid: Shape, how: How) -> Placement:
+def place(shape: Shape, affine: NDArray[np.float64], grid: Shape, how: FitMode) -> Placement:
     """Where a volume of `shape` lies on `grid`.
 
     "crop-pad" is about the centre and rounds as MONAI's CenterSpatialCrop and SpatialPad do. "resize" keeps the field
@@ -56,7 +56,7 @@ def place(shape: Shape, affine: NDArray[np.float64], grid: Shape, how: How) -> P
     return Placement(how, shape, affine, grid, (0, 0, 0), new)
 
 
-def fit(volume: Volume, grid: Grid, how: How) -> Fitted:
+def fit(volume: Volume, grid: Grid, how: FitMode) -> Fitted:
     """Clip to the grid's window and bring onto its shape: HU int16 `grid.shape`.
 
     "crop-pad" pads with the window's low end. "resize" interpolates trilinearly, after a Gaussian blur of
@@ -71,7 +71,7 @@ def fit(volume: Volume, grid: Grid, how: How) -> Fitted:
     return Fitted(Volume(_interpolate(hu, grid.shape, factors), placement.affine), placement)
 
 
-def fit_labels(labels: LabelMap, grid: Grid, how: How) -> LabelMap:
+def fit_labels(labels: LabelMap, grid: Grid, how: FitMode) -> LabelMap:
     """Bring a label map onto the grid as `fit` brings its image: background outside, nearest neighbour."""
     placement = place(labels.shape, labels.affine, grid.shape, how)
     if how == "crop-pad":

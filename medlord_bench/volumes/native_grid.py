@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medlord_bench.contracts import Cohort, Grid, How, LabelMap, Shape, Split, Volume
+from medlord_bench.contracts import Cohort, FitMode, Grid, LabelMap, Shape, Split, Volume
 from medlord_bench.util.files import publish
 from medlord_bench.volumes.arrays import read_hu
 from medlord_bench.volumes.grid import fit, fit_labels, place, restore
 
 
-def native_grid(grid: Grid, shape: Shape, how: How) -> Grid:
+def native_grid(grid: Grid, shape: Shape, how: FitMode) -> Grid:
     """The model's grid of `shape`: same HU window, and the spacing that voxels have there."""
     spacing = grid.spacing
     if spacing and how == "resize":
@@ -28,21 +28,21 @@ def native_grid(grid: Grid, shape: Shape, how: How) -> Grid:
     return grid.model_copy(update={"shape": shape, "spacing": spacing})
 
 
-def to_native(volume: Volume, shape: Shape, window: tuple[int, int], how: How) -> Volume:
+def to_native(volume: Volume, shape: Shape, window: tuple[int, int], how: FitMode) -> Volume:
     """A volume on the protocol's grid, brought onto the model's and clipped to `window`."""
     if volume.shape == shape:
         return volume
     return fit(volume, Grid(shape=shape, hu_window=window), how).volume
 
 
-def labels_to_native(labels: NDArray[np.uint8], shape: Shape, how: How) -> NDArray[np.uint8]:
+def labels_to_native(labels: NDArray[np.uint8], shape: Shape, how: FitMode) -> NDArray[np.uint8]:
     """A label map on the protocol's grid, brought onto the model's by nearest neighbour."""
     if labels.shape == shape:
         return labels
     return fit_labels(LabelMap(labels, np.eye(4), {}), Grid(shape=shape), how).labels
 
 
-def from_native(volume: Volume, grid: Shape, affine: NDArray[np.float64], how: How, outside: int) -> Volume:
+def from_native(volume: Volume, grid: Shape, affine: NDArray[np.float64], how: FitMode, outside: int) -> Volume:
     """A volume on the model's grid, brought onto the protocol's; `outside` HU where the model has no voxel."""
     if volume.shape == grid:
         return Volume(volume.hu, affine)
@@ -54,7 +54,7 @@ class NativeCohort:
     for, and kept in `folder`, from which patches are cut fast.
     """
 
-    def __init__(self, data: Cohort, grid: Grid, how: How, folder: Path) -> None:
+    def __init__(self, data: Cohort, grid: Grid, how: FitMode, folder: Path) -> None:
         self.data, self.how, self.folder = data, how, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.protocol = data.protocol.model_copy(update={"grid": grid})
@@ -76,6 +76,6 @@ class NativeCohort:
         return None if labels is None else labels_to_native(labels, self.protocol.grid.shape, self.how)
 
 
-def on_native_grid(data: Cohort, grid: Grid, how: How, folder: Path) -> Cohort:
+def on_native_grid(data: Cohort, grid: Grid, how: FitMode, folder: Path) -> Cohort:
     """The cohort on the model's grid, kept in `folder`: `data` itself, not cut to the window, where shapes agree."""
     return data if grid.shape == data.protocol.grid.shape else NativeCohort(data, grid, how, folder)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
-from medlord_bench.contracts.results import CaseRow, Score
+from medlord_bench.contracts.results import CaseRow, Score, notes
 from medlord_bench.contracts.segmentation import Segmentation, SegmentationConfig
 from medlord_bench.errors import UserError
 
@@ -107,7 +107,10 @@ class Adherence:
         reason = sources.reason()
         if reason:
             return sources.not_run(reason, common)
-        return (*sources.scores(common, self._circular(inputs.protocol)), *sources.rows(inputs.generator))
+        return (
+            *sources.scores(common, notes("caution", self._circular(inputs.protocol))),
+            *sources.rows(inputs.generator),
+        )
 
     def _circular(self, data: DataProtocol) -> str:
         """What to say where the masks and their judge are one segmenter."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medlord_bench.contracts import Item
-from medlord_bench.contracts.results import CaseRow, Score
+from medlord_bench.contracts.results import CaseRow, Note, Score, notes
 
 from .cases import NAMES, Name, Pooled, Summary, Table, masks_of, pool, summarise, tabulate
 from .quantities import BY_NAME
@@ -78,17 +78,17 @@ class Sources:
         return found
 
     # -------------------------------------------------------------------------------------------------------- scores
-    def scores(self, common: Common, note: str) -> Iterator[Score]:
-        """Of all regions, then of each; then the ceilings; then what could not be compared."""
+    def scores(self, common: Common, about: Sequence[Note]) -> Iterator[Score]:
+        """Of all regions, then of each; then the ceilings; then what could not be compared. about: notes of every score."""
         for name in NAMES:
-            yield self._pooled(name, common, note)
+            yield self._pooled(name, common, about)
             for place in self._measured():
-                yield self._region(name, place, common, note)
+                yield self._region(name, place, common, about)
         for metric, table in self.ceilings.items():
             yield from self._ceiling_scores(metric, table, common)
         yield from self._left_out(common)
 
-    def _region(self, name: Name, place: int, common: Common, note: str) -> Score:
+    def _region(self, name: Name, place: int, common: Common, about: Sequence[Note]) -> Score:
         counts = self.samples.counts(place)
         shared = {
             **common,
@@ -102,37 +102,38 @@ class Sources:
         if found is None:
             return Score(status="not_run", reason="the voxel size is unknown", n=len(self.samples.items), **shared)
         shared |= {"n": found.cases, "warning": self._missed(counts["missed"], found.cases)}
-        notes = [*self._notes(name, place, found, counts), note]
         ceiling, ceiling_note = self._ceiling(name, place)
-        shared |= {"ceiling": ceiling, "ceiling_note": ceiling_note, "note": "; ".join(filter(None, notes))}
+        shared |= {"ceiling": ceiling, "ceiling_note": ceiling_note}
+        shared["notes"] = (*self._notes(name, place, found, counts), *about)
         if not math.isfinite(found.median.value):
             lost = counts["missed"] + counts["false positive"] + counts["failed"]
             return Score(status="not_run", reason=f"infinite: {lost} of {found.cases} cases lack a surface", **shared)
         return Score(**_median(found), **shared)
 
-    def _notes(self, name: Name, place: int, found: Summary, counts: Mapping[str, int]) -> Iterator[str]:
+    def _notes(self, name: Name, place: int, found: Summary, counts: Mapping[str, int]) -> Iterator[Note]:
         if found.cases > found.patients:
-            yield f"{found.cases} cases of {found.patients} patients, a patient counts once"
+            yield from notes("counts", f"{found.cases} cases of {found.patients} patients, a patient counts once")
         if counts["absent"]:
-            yield f"{counts['absent']} cases lack it in mask and sample and are left out of n"
+            yield from notes("counts", f"{counts['absent']} cases lack it in mask and sample and are left out of n")
         if counts["missed"]:
-            yield f"{counts['missed']} missed"
+            yield from notes("counts", f"{counts['missed']} missed")
         if counts["false positive"]:
-            yield f"{counts['false positive']} false positives (the mask lacks it)"
+            yield from notes("counts", f"{counts['false positive']} false positives (the mask lacks it)")
         spacings = [item.spacing for item in self.samples.items if item.spacing is not None]
         unknown = len(self.samples.items) - len(spacings)
         if name != "dsc" and unknown:
-            yield f"{unknown} cases without a known voxel size are left out"
+            yield from notes("counts", f"{unknown} cases without a known voxel size are left out")
         if name == "nsd":
             coarse = any(max(spacing) > self.tolerance for spacing in spacings)
-            yield f"within {self.tolerance:g} mm" + (", which is less than a voxel" if coarse else "")
+            less = ", which is less than a voxel" if coarse else ""
+            yield from notes("definition", f"within {self.tolerance:g} mm{less}")
         if found.median.low is None:
-            yield f"no interval: {found.patients} patients, at least 6 are needed"
+            yield from notes("caution", f"no interval: {found.patients} patients, at least 6 are needed")
 
     def _missed(self, missed: int, cases: int) -> str:
         return f"{missed} of {cases} samples lack this region of their mask" if missed else ""
 
-    def _pooled(self, name: Name, common: Common, note: str) -> Score:
+    def _pooled(self, name: Name, common: Common, about: Sequence[Note]) -> Score:
         shared = {**common, "metric": name, "unit": BY_NAME[name].unit, "better": BY_NAME[name].better}
         shared |= {"n": len(self.samples.items), "failed": self.samples.failed()}
         found = pool(self.samples, self._measured(), name)
@@ -141,18 +142,18 @@ class Sources:
             return Score(status="not_run", reason=reason, **shared)
         if not math.isfinite(found.value):
             return Score(status="not_run", reason="infinite: a region is missed in half of the cases or more", **shared)
-        notes = [f"mean of the medians of {len(self._measured())} regions"]
+        own = list(notes("definition", f"mean of the medians of {len(self._measured())} regions"))
         if self._unknown():
-            notes.append(f"without {', '.join(self.regions[place] for place in self._unknown())}")
+            own += notes("counts", f"without {', '.join(self.regions[place] for place in self._unknown())}")
         if found.low is None:
-            notes.append(f"no interval: {found.patients} patients, at least 6 are needed")
+            own += notes("caution", f"no interval: {found.patients} patients, at least 6 are needed")
         lost = sum(self.samples.counts(place)["missed"] for place in self._measured())
         if lost:
             shared["warning"] = f"{lost} regions of masks are missed in their samples, over all samples"
         ceilings = {metric: pool(table, self._measured(), name) for metric, table in self.ceilings.items()}
         shared["ceiling"], shared["ceiling_note"] = _ceiling_of(ceilings)
         how = "" if found.low is None else f"95 % percentile bootstrap of {found.patients} patients"
-        shared |= {"interval": how, "note": "; ".join(filter(None, [*notes, note]))}
+        shared |= {"interval": how, "notes": (*own, *about)}
         return Score(value=found.value, low=_finite(found.low), high=_finite(found.high), **shared)
 
     def _ceiling(self, name: Name, place: int) -> tuple[float | None, str]:
@@ -166,10 +167,9 @@ class Sources:
             if found is not None:
                 shared = {**common, "metric": metric, "region": self.regions[place], "better": "higher"}
                 shared |= {"n": found.cases, "failed": counts["failed"]}
-                note = f"of {CEILINGS[metric]}, by {self.segmenter}"
-                yield Score(
-                    note=note + (f"; {counts['missed']} missed" * bool(counts["missed"])), **_median(found), **shared
-                )
+                missed = f"{counts['missed']} missed" if counts["missed"] else ""
+                about = notes("definition", f"of {CEILINGS[metric]}, by {self.segmenter}")
+                yield Score(notes=(*about, *notes("counts", missed)), **_median(found), **shared)
 
     def _left_out(self, common: Common) -> Iterator[Score]:
         """One `not_run` for each reason, naming its regions."""

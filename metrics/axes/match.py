@@ -15,7 +15,7 @@ from medlord_bench.util.seeds import numpy_rng
 Cube = NDArray[np.float32]  # (side, side, side)
 Rows = NDArray[np.float64]  # (n, side^3)
 LETTERS = (("R", "L"), ("A", "P"), ("S", "I"))
-ERRORS = 3.0  # standard errors by which another orientation must beat the identity
+MIN_STANDARD_ERRORS = 3.0  # standard errors by which another orientation must beat the identity
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Match:
 def match(samples: Sequence[NDArray], real: Sequence[NDArray], seed: int) -> Match:
     """Compare mean volumes in all 48 orientations. samples, real: per sample and per patient, cubes (k, s, s, s).
 
-    The margin is `ERRORS` delete-one jackknife errors (by sample and patient) of the difference between the best
+    The margin is `MIN_STANDARD_ERRORS` delete-one jackknife errors (by sample and patient) of the difference between the best
     orientation and the identity, and, where one half of the real patients fits the other better that way, that
     difference on top: a set that looks the same from two sides must not raise an alarm. Needs four of each.
     """
@@ -113,7 +113,7 @@ def match(samples: Sequence[NDArray], real: Sequence[NDArray], seed: int) -> Mat
         stats.jackknife(found[0], *(side[:, 0] for side in sides)),
         ORIENTATIONS[best],
         float(found[best]),
-        ERRORS * apart.error + max(turned - same, 0.0),
+        MIN_STANDARD_ERRORS * apart.error + max(turned - same, 0.0),
         same,
         min(sum(map(len, half)) for half in halves),
     )

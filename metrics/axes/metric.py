@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
-from medlord_bench.contracts.results import Score
+from medlord_bench.contracts.results import Score, notes
 from medlord_bench.errors import UserError
 
 from .quantities import QUANTITIES
@@ -31,7 +31,7 @@ RULES = {
 }
 
 
-class AxesConfig(Frozen):
+class AxesConfig(FrozenConfig):
     """hu_window: HU that volumes are clipped to. side: boxes of the cube along each axis."""
 
     hu_window: tuple[int, int] = (-1000, 1000)
@@ -125,16 +125,16 @@ class Axes:
         value, best = found.identity, found.best.code
         seen = f"of 48 orientations {best} fits best ({found.correlation:.3f}; RAS, as they lie, {value.value:.3f})"
         known = found.correlation >= self.config.least_correlation
-        note, warning = seen, ""
+        caution, warning = "", ""
         if not known:
-            note += f"; below {self.config.least_correlation:g} the samples are too unlike the real volumes to tell"
+            caution = f"below {self.config.least_correlation:g} the samples are too unlike the real volumes to tell"
         elif found.clear:
             warning = (
                 f"the samples seem to lie in {best}, not RAS: {seen}, margin {found.margin:.3f}; "
                 "look at them, and mend the orientation before reading any other number"
             )
         elif best != "RAS":
-            note += f"; by less than the margin of {found.margin:.3f}, so it does not count"
+            caution = f"{best} is better by less than the margin of {found.margin:.3f}, so it does not count"
         return Score(
             value=value.value,
             low=max(value.low, -1.0),
@@ -143,7 +143,7 @@ class Axes:
             floor=found.floor,
             floor_n=found.halves,
             floor_note="one half of the real training patients against the other",
-            note=note,
+            notes=(*notes("context", seen), *notes("caution", caution)),
             warning=warning,
             **shared,
         )

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import Frozen, registry
+from medlord_bench.contracts import FrozenConfig, registry
+from medlord_bench.contracts.results import Note, NoteKind, notes
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Arithmetic = Literal["fixed-window", "maisi-compat"]
@@ -37,7 +38,7 @@ RULES = {
 }
 
 
-class FIDConfig(Frozen):
+class FIDConfig(FrozenConfig):
     """What the distances are measured in. minimum: volumes on a side below which nothing is run."""
 
     arithmetic: Arithmetic = Field(
@@ -96,8 +97,9 @@ class FIDConfig(Frozen):
         return {"hu_window": list(self.hu_window), **fixed, **self.features}
 
 
-def note(config: FIDConfig, backbone: str) -> str:
+def backbone_note(config: FIDConfig, backbone: str) -> tuple[Note, ...]:
     """Which backbone a value rests on, and what it may be compared with."""
+    kind: NoteKind = "fallback" if config.extractor == "imagenet" else "context"
     if config.arithmetic == "maisi-compat":
         compares = (
             ", the MAISI script's arithmetic: compares with published values only at the same real volumes, n, voxel "
@@ -109,4 +111,4 @@ def note(config: FIDConfig, backbone: str) -> str:
         compares = ", one HU window for all: does not compare with the MAISI script's values, for which there is fid:maisi-compat"
     else:
         compares = ": compares with values of the same protocol id only"
-    return f"features of {backbone}{compares}; interval for one checkpoint"
+    return (*notes(kind, f"features of {backbone}{compares}"), *notes("caution", "interval for one checkpoint"))

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from medlord_bench import stats
+from medlord_bench.contracts.results import notes
 
 from .measured import Measured, by_unit, too_few_units
 from .sides import Features, Sides
 
-HOW = "95 % delete-one jackknife by volume and patient"
+INTERVAL_METHOD = "95 % delete-one jackknife by volume and patient"
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ def frechet(features: Features, sides: Sides, split: str, floor: Mapping[str, fl
         np.mean([one.without_real for one in every], axis=0),
     )
     for region, one in {"": mean, **planes}.items():
-        note = f"; no interval: {few}" if few else ""
-        fid = Measured("fid", region, one.value, n_reference=sides.ok, note=note)
+        about = notes("caution", f"no interval: {few}" if few else "")
+        fid = Measured("fid", region, one.value, n_reference=sides.ok, notes=about)
         fid = replace(fid, floor=floor.get(region), floor_note=sides.floor_note(split))
-        debiased = Measured("fid_debiased", region, n_reference=sides.ok, note=note, floor_note="see fid")
+        debiased = Measured("fid_debiased", region, n_reference=sides.ok, notes=about, floor_note="see fid")
         if few:
             yield from (fid, replace(debiased, reason=f"no interval: {few} to leave one out", floor_note=""))
             continue
@@ -57,8 +58,10 @@ def frechet(features: Features, sides: Sides, split: str, floor: Mapping[str, fl
         found, plain = (stats.jackknife(one.value, *left_out, squared=squared) for squared in (True, False))
         value, reach = plain.debiased, plain.high - plain.value
         without = by_unit(features, split, *left_out)
-        yield replace(fid, low=found.low, high=found.high, interval=f"{HOW}, formed for the root", without=without)
-        yield replace(debiased, value=value, low=value - reach, high=value + reach, interval=HOW)
+        yield replace(
+            fid, low=found.low, high=found.high, interval=f"{INTERVAL_METHOD}, formed for the root", without=without
+        )
+        yield replace(debiased, value=value, low=value - reach, high=value + reach, interval=INTERVAL_METHOD)
 
 
 def _plane(features: Features, split: str, plane: str, alone: bool) -> _Plane:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from medlord_bench import stats
+from medlord_bench.contracts.results import notes
 
 from .config import FIDConfig
 from .measured import Measured, too_few_units
@@ -25,6 +26,8 @@ def infinity(features: Features, sides: Sides, split: str, config: FIDConfig) ->
     }
     values = {plane: one.value for plane, one in found.items()}
     bend = max(one.bend for one in found.values())
-    note = f"; extrapolated along a line that its points leave by up to {bend:.0%} of its drop; no interval"
+    about = notes(
+        "caution", f"extrapolated along a line that its points leave by up to {bend:.0%} of its drop", "no interval"
+    )
     for region, value in {"": float(np.mean(list(values.values()))), **values}.items():
-        yield Measured("fid_infinity", region, value, n_reference=sides.ok, note=note)
+        yield Measured("fid_infinity", region, value, n_reference=sides.ok, notes=about)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from medlord_bench import stats
 from medlord_bench.contracts.metrics import Better
+from medlord_bench.contracts.results import Note
 
 from .sides import Features
 
@@ -33,7 +34,7 @@ class Measured:
     n_reference: int | None = None
     floor: float | None = None
     floor_note: str = ""
-    note: str = ""
+    notes: tuple[Note, ...] = ()
     without: tuple[dict[str, float], dict[str, float]] | None = None
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
-from medlord_bench.contracts.results import Replicates, Score
+from medlord_bench.contracts.results import Note, Replicates, Score, notes
 
-from .config import RULES, VARIANTS, FIDConfig, note
+from .config import RULES, VARIANTS, FIDConfig, backbone_note
 from .quantities import QUANTITIES
 
 if TYPE_CHECKING:
@@ -83,17 +83,14 @@ class FID:
         )
         common = {"protocol": inputs.protocol_id, "generator": inputs.generator, "dataset": inputs.dataset}
         counts = {"n": sides.n, "failed": sides.failed}
-        about = (
-            note(self.config, str(self._extractor().preprocessing.get("backbone", self.config.extractor)))
-            + sides.failures
-        )
+        backbone = str(self._extractor().preprocessing.get("backbone", self.config.extractor))
+        about = (*backbone_note(self.config, backbone), *notes("counts", sides.failures))
         with run.progress.task("fid", total=len(SPLITS)) as task:
             for split, found in self._measured(sides):
                 for one in found:
                     at = {**common, "reference": split}
-                    yield _score(
-                        one, {**at, **counts}, f"{about}{sides.selected(split)}" if one.value is not None else ""
-                    )
+                    shared = (*about, *notes("counts", sides.selected(split))) if one.value is not None else ()
+                    yield _score(one, {**at, **counts}, shared)
                     if one.value is not None and one.without is not None:
                         samples, real = one.without
                         yield Replicates(
@@ -125,8 +122,8 @@ class FID:
             yield split, comparisons.against(split)
 
 
-def _score(one: Measured, shared: Mapping[str, Any], about: str) -> Score:
-    """A measured number with what it was measured of."""
+def _score(one: Measured, shared: Mapping[str, Any], about: tuple[Note, ...]) -> Score:
+    """A measured number with what it was measured of. about: notes of every number."""
     return Score(
         metric=one.metric,
         region=one.region,
@@ -143,6 +140,6 @@ def _score(one: Measured, shared: Mapping[str, Any], about: str) -> Score:
         floor=one.floor,
         floor_n=None if one.floor is None else one.n_reference,
         floor_note=one.floor_note,
-        note=f"{about}{one.note}",
+        notes=(*about, *one.notes),
         **shared,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medlord_bench import stats
+from medlord_bench.contracts.results import notes
 
 from .config import SHARES, FIDConfig
 from .measured import Measured, too_few_units
@@ -28,11 +29,11 @@ def shares(features: Features, sides: Sides, split: str, config: FIDConfig) -> I
     floor_note = (
         f"{n} real {other} patients in place of the samples" if floor else f"no floor: too few {other} patients"
     )
-    notes = {
+    definitions = {
         "precision": f"share of samples within a ball about a real volume, k = {k}",
         "recall": f"share of real volumes within a ball about a sample, k = {k}",
-        "density": f"real balls that hold a sample, a k-th of them, k = {k}; no interval: not a share",
-        "coverage": f"share of real volumes with a sample in their ball, k = {k}; "
+        "density": f"real balls that hold a sample, a k-th of them, k = {k}, which is no share and has no interval",
+        "coverage": f"share of real volumes with a sample in their ball, k = {k}, "
         f"{stats.expected_coverage(n, n, k):.2f} expected of equal distributions",
     }
     for name in SHARES:
@@ -51,5 +52,5 @@ def shares(features: Features, sides: Sides, split: str, config: FIDConfig) -> I
             n_reference=n,
             floor=None if floor is None else float(getattr(floor, name)),
             floor_note=floor_note,
-            note=f"; {notes[name]}",
+            notes=notes("definition", definitions[name]),
         )

@@ -52,7 +52,7 @@ class Sides:
     def failures(self) -> str:
         """Failures beyond the subset that was measured, for the note: none of them goes unsaid."""
         total = self.counts["failed samples"]
-        return f"; {total} of all {self.counts['samples']} samples failed" if total > self.failed else ""
+        return f"{total} of all {self.counts['samples']} samples failed" if total > self.failed else ""
 
     def reason(self, split: str) -> str:
         """Why there can be no value against `split`; empty where there can."""
@@ -64,7 +64,9 @@ class Sides:
         if self.counts[split] < self.minimum:
             return f"{self.counts[split]} real {split} volumes; {least}"
         if self.ok < self.minimum:
-            return f"{self.failed} of {self.n} samples failed, {self.ok} are left; {least}{self.failures}"
+            return f"{self.failed} of {self.n} samples failed, {self.ok} are left; {least}" + (
+                f"; {self.failures}" if self.failures else ""
+            )
         return ""
 
     def selected(self, split: str) -> str:
@@ -74,7 +76,7 @@ class Sides:
             parts.append(f"{self.n} of {self.counts['samples']} samples")
         if self.ok < self.counts[split]:
             parts.append(f"{self.ok} of {self.counts[split]} real {split} volumes")
-        return f"; equal n on both sides: a seeded subset, {' and '.join(parts)}" if parts else ""
+        return f"equal n on both sides: a seeded subset, {' and '.join(parts)}" if parts else ""
 
     @property
     def has_floor(self) -> bool:

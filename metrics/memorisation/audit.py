@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from .matching import Found
 
-SAME = 0.1  # relative distance up to which two real volumes are taken for one patient's
+SAME_PATIENT_DISTANCE = 0.1  # relative distance up to which two real volumes are taken for one patient's
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def merged(left_out: Sequence[Nearest], patients: Sequence[str]) -> list[str]:
     """
     name = {patient: patient for patient in patients}
     for patient, other in zip(patients, left_out, strict=True):
-        if other.relative <= SAME:
+        if other.relative <= SAME_PATIENT_DISTANCE:
             old, new = sorted((name[patient], name[patients[other.training]]), reverse=True)
             name = {key: new if value == old else value for key, value in name.items()}
     return [name[patient] for patient in patients]

@@ -12,7 +12,7 @@ from medlord_bench.contracts import Grid, Item, Shape
 from medlord_bench.errors import UserError
 from medlord_bench.volumes.arrays import load_state
 
-from .audit import SAME, Nearest, Threshold, merged, nearest
+from .audit import SAME_PATIENT_DISTANCE, Nearest, Threshold, merged, nearest
 from .matching import Found, Matcher
 from .scores import Audit, Side
 from .thumbnails import thumbnail_shape
@@ -76,7 +76,11 @@ def _others(patients: Sequence[str], config: MemorisationConfig) -> int:
 
 def _twins(ids: Sequence[str], left_out: Sequence[Nearest]) -> list[tuple[str, str]]:
     """Pairs of volumes of two patients that are (nearly) the same."""
-    pairs = {frozenset((id, ids[one.training])) for id, one in zip(ids, left_out, strict=True) if one.relative <= SAME}
+    pairs = {
+        frozenset((id, ids[one.training]))
+        for id, one in zip(ids, left_out, strict=True)
+        if one.relative <= SAME_PATIENT_DISTANCE
+    }
     return sorted((min(pair), max(pair)) for pair in pairs)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import Frozen
+from medlord_bench.contracts import FrozenConfig
 
 
-class MemorisationConfig(Frozen):
+class MemorisationConfig(FrozenConfig):
     """What is compared, and what counts as a copy."""
 
     hu_window: tuple[int, int] = Field((-1000, 1000), description="HU that real and synthetic are clipped to alike")

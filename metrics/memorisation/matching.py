@@ -22,11 +22,13 @@ from torch.nn import functional as F
 
 FLIPS = tuple(itertools.product((False, True), repeat=3))
 COARSE, FINE = 0.7, 0.5  # smoothing before registration, in cells of each level
-BAND = (0.7, 1.4)  # the scales that detail lies between, in cells
-BLURS = (0.0, 0.5, 1.0, 1.5)  # of the training picture, in cells
-MARGIN = 0.1  # of each side is left out: what a small motion brings in from outside is no detail of the volume
-STEPS = (4, 2)  # of Gauss-Newton, coarse and fine
-PAIRS = 4  # of a flip and a training volume that are registered whatever their patient, the best by screening
+DETAIL_BAND_CELLS = (0.7, 1.4)  # the scales that detail lies between, in cells
+BLURS_CELLS = (0.0, 0.5, 1.0, 1.5)  # of the training picture, in cells
+MARGIN_FRACTION = 0.1  # of each side is left out: what a small motion brings in from outside is no detail of the volume
+GAUSS_NEWTON_STEPS = (4, 2)  # of Gauss-Newton, coarse and fine
+REGISTERED_PAIRS = (
+    4  # of a flip and a training volume that are registered whatever their patient, the best by screening
+)
 EPS = 1e-12
 
 
@@ -58,7 +60,7 @@ class Level:
         self.cell = [float(side) for side in cell]
         axes = [(torch.arange(n) - (n - 1) / 2) * side for n, side in zip(shape, self.cell, strict=True)]
         self.half = torch.tensor([max((n - 1) / 2, 0.5) * side for n, side in zip(shape, self.cell, strict=True)])
-        margins = [max(1, round(MARGIN * n)) if n > 4 else 0 for n in shape]
+        margins = [max(1, round(MARGIN_FRACTION * n)) if n > 4 else 0 for n in shape]
         self.inner = (slice(None), *(slice(m, n - m) for m, n in zip(margins, shape, strict=True)))
         grids = torch.meshgrid(*(axis[part] for axis, part in zip(axes, self.inner[1:], strict=True)), indexing="ij")
         self.places = torch.stack([grid.reshape(-1) for grid in grids], dim=1)  # (D, 3)
@@ -128,7 +130,7 @@ class Matcher:
         pictures = torch.from_numpy(training)
         self.fine = Level(pictures.shape[1:], cell)
         self.pictures = smooth(pictures, FINE)
-        self.bands = unit(torch.stack([self.fine.rows(band(smooth(pictures, blur))) for blur in BLURS], dim=1))
+        self.bands = unit(torch.stack([self.fine.rows(band(smooth(pictures, blur))) for blur in BLURS_CELLS], dim=1))
         self.halved = self._halved(pictures)
         self.coarse = Level(self.halved.shape[1:], [2 * side for side in cell])
         self.coarse_rows = unit(self.coarse.rows(self.halved))
@@ -148,8 +150,12 @@ class Matcher:
         halved = flipped(self._halved(picture))
         chosen = self._screen(halved, patient)
         flip, which = torch.from_numpy(chosen.T.copy())
-        motion = register(self.coarse, halved[flip], self.halved[which], Motion.none(len(chosen)), STEPS[0])
-        motion = register(self.fine, flipped(smooth(picture, FINE))[flip], self.pictures[which], motion, STEPS[1])
+        motion = register(
+            self.coarse, halved[flip], self.halved[which], Motion.none(len(chosen)), GAUSS_NEWTON_STEPS[0]
+        )
+        motion = register(
+            self.fine, flipped(smooth(picture, FINE))[flip], self.pictures[which], motion, GAUSS_NEWTON_STEPS[1]
+        )
         detail = unit(self.fine.moved(flipped(band(picture))[flip], motion))
         correlation = torch.einsum("nd,nbd->nb", detail, self.bands[which]).amax(1)
         return Found(chosen[:, 1], correlation.double().numpy())
@@ -163,7 +169,7 @@ class Matcher:
         order = np.column_stack(np.unravel_index(np.argsort(distance, axis=None, kind="stable"), distance.shape))
         order = order[np.isfinite(distance[order[:, 0], order[:, 1]])]
         _, first = np.unique(self.patients[order[:, 1]], return_index=True)
-        kept = np.union1d(np.sort(first)[: self.neighbours], np.arange(min(PAIRS, len(order))))
+        kept = np.union1d(np.sort(first)[: self.neighbours], np.arange(min(REGISTERED_PAIRS, len(order))))
         return order[kept]
 
 
@@ -173,8 +179,8 @@ def flipped(picture: Tensor) -> Tensor:
 
 
 def band(pictures: Tensor) -> Tensor:
-    """What lies between the two scales of `BAND`."""
-    return smooth(pictures, BAND[0]) - smooth(pictures, BAND[1])
+    """What lies between the two scales of `DETAIL_BAND_CELLS`."""
+    return smooth(pictures, DETAIL_BAND_CELLS[0]) - smooth(pictures, DETAIL_BAND_CELLS[1])
 
 
 def register(level: Level, moving: Tensor, fixed: Tensor, motion: Motion, steps: int) -> Motion:

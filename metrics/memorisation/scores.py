@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from medlord_bench import stats
-from medlord_bench.contracts.results import CaseRow, Score
+from medlord_bench.contracts.results import CaseRow, Score, notes
 
-from .audit import SAME, Nearest, Threshold
+from .audit import SAME_PATIENT_DISTANCE, Nearest, Threshold
 
-SHOWN = 6  # pairs for review
+PAIRS_FOR_REVIEW = 6  # pairs for review
 WILSON = "95 % Wilson interval"
 
 
@@ -73,7 +73,7 @@ class Audit:
             p=p,
             p_of="" if p is None else "so many copies among unseen patients: exact, beta-binomial",
             better="lower",
-            note="; ".join(filter(None, (self._threshold_note(), self._training_note()))),
+            notes=(*notes("definition", self._threshold_note()), *notes("caution", *self._training_cautions())),
             warning="; ".join(filter(None, (warning, self._leaks()))),
             **floor,
             **shared,
@@ -100,23 +100,21 @@ class Audit:
             )
         return f"a copy is below relative distance {threshold.value:.3g}; nominal rate {threshold.nominal:.1%} ({rate})"
 
-    def _training_note(self) -> str:
-        notes = []
+    def _training_cautions(self) -> Iterator[str]:
         patients = len(set(self.patients))
         if patients < self.weak_below:
-            notes.append(f"weak: {patients} training patients tell little of how alike two patients can be")
+            yield f"weak: {patients} training patients tell little of how alike two patients can be"
         if not self.single:
-            notes.append("several volumes a patient, so nominal rate and interval are approximate and there is no p")
+            yield "several volumes a patient, so nominal rate and interval are approximate and there is no p"
         if self.twins:
             pairs = ", ".join(f"{a} and {b}" for a, b in self.twins[:3])
-            notes.append(f"{len(self.twins)} pairs of the same volume under two patients, counted as one: {pairs}")
-        return "; ".join(notes)
+            yield f"{len(self.twins)} pairs of the same volume under two patients, counted as one: {pairs}"
 
     def _leaks(self) -> str:
         same = [
             f"{id} and {self.training[one.training]}"
             for id, one in zip(self.held_out.ids, self.held_out.nearest, strict=True)
-            if one.relative <= SAME
+            if one.relative <= SAME_PATIENT_DISTANCE
         ]
         if not same:
             return ""
@@ -134,8 +132,12 @@ class Audit:
             interval=f"{WILSON} over training patients",
             better="lower",
             floor_note="see copy_rate",
-            note=f"{len(copied)} of {patients} training patients have a copy among {shared['n']} samples; "
-            "more samples find more",
+            notes=(
+                *notes(
+                    "counts", f"{len(copied)} of {patients} training patients have a copy among {shared['n']} samples"
+                ),
+                *notes("caution", "more samples find more"),
+            ),
             **shared,
         )
 
@@ -164,8 +166,12 @@ class Audit:
             quartiles=(found.lower_quartile, found.upper_quartile),
             p=p,
             p_of="" if p is None else "samples no nearer than held-out patients (relative distance): Mann-Whitney",
-            note="median over samples of the correlation of detail with the nearest training volume, once registered"
-            + (f"; {shared['failed']} failed samples have none" if shared["failed"] else ""),
+            notes=(
+                *notes(
+                    "definition", "median over samples of the correlation of detail with the nearest training volume"
+                ),
+                *notes("counts", f"{shared['failed']} failed samples have none" if shared["failed"] else ""),
+            ),
             **floor,
             **shared,
         )
@@ -174,9 +180,9 @@ class Audit:
         """Per sample `nearest` and `relative_distance`; then the `copy_pair`s, the nearest first. See `metric`."""
         pairs = list(zip(self.samples.ids, self.samples.nearest, strict=True))
         for id, one in pairs:
-            where = {"generator": generator, "case": id, "region": self.training[one.training]}
+            where = {"generator": generator, "case": id, "against": self.training[one.training]}
             yield CaseRow(metric="nearest", value=one.correlation, **where)
             yield CaseRow(metric="relative_distance", value=one.relative, **where)
-        for id, one in sorted(pairs, key=lambda pair: pair[1].relative)[:SHOWN]:
-            region = self.training[one.training]
-            yield CaseRow(metric="copy_pair", generator=generator, case=id, region=region, value=one.correlation)
+        for id, one in sorted(pairs, key=lambda pair: pair[1].relative)[:PAIRS_FOR_REVIEW]:
+            against = self.training[one.training]
+            yield CaseRow(metric="copy_pair", generator=generator, case=id, against=against, value=one.correlation)

@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Shape
 
-LEAST = 16  # cells along an axis, so that a flat volume keeps its shape; fewer only where there are fewer voxels
+MIN_CELLS = 16  # cells along an axis, so that a flat volume keeps its shape; fewer only where there are fewer voxels
 
 
 def thumbnail_shape(shape: Shape, cells: int) -> Shape:
     """Cells along each axis: `cells` along the longest, in proportion along the others; even, since halved once."""
     longest = max(shape)
-    x, y, z = (2 * max(2, min(max(round(cells * n / longest), LEAST), n) // 2) for n in shape)
+    x, y, z = (2 * max(2, min(max(round(cells * n / longest), MIN_CELLS), n) // 2) for n in shape)
     return x, y, z
 
 

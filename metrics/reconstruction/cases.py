@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medlord_bench.contracts import Item, State
-from medlord_bench.contracts.results import CaseRow, Score
+from medlord_bench.contracts.results import CaseRow, Note, Score, notes
 from medlord_bench.errors import UserError
 from medlord_bench.stats import MedianInterval, median_interval
 from medlord_bench.volumes.arrays import load_state, read_hu
@@ -70,11 +70,11 @@ def _score(items: Sequence[Item], values: Values, shared: dict[str, Any]) -> Sco
     if not patients:
         return Score(status="not_run", reason="no case has a value: too small a grid, or no body in it", **shared)
     found = median_interval([median_interval(own).value for own in patients.values()])
-    notes = _notes(found, values, worst, len(patients))
+    about = tuple(_notes(found, values, worst, len(patients)))
     if not math.isfinite(found.value):
         failed = f"{shared['failed']} of {len(items)} cases failed"
         reason = failed if found.value == worst else "most cases equal their image: infinite"
-        return Score(status="not_run", reason=reason, note=notes, **shared)
+        return Score(status="not_run", reason=reason, notes=about, **shared)
     how = "" if found.low is None else f"95 % order statistics of the median of {len(patients)} patients"
     quartiles = (found.lower_quartile, found.upper_quartile)
     return Score(
@@ -83,7 +83,7 @@ def _score(items: Sequence[Item], values: Values, shared: dict[str, Any]) -> Sco
         high=_finite(found.high),
         interval=how,
         quartiles=quartiles if all(map(math.isfinite, quartiles)) else None,
-        note=notes,
+        notes=about,
         **shared,
     )
 
@@ -92,16 +92,16 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _notes(found: MedianInterval, values: Values, worst: float, patients: int) -> str:
+def _notes(found: MedianInterval, values: Values, worst: float, patients: int) -> Iterator[Note]:
     identical = sum(value == -worst for value in values.values())
     missing = sum(value is None for value in values.values())
-    notes = [f"median, IQR {found.lower_quartile:.4g} to {found.upper_quartile:.4g}"]
+    yield from notes("definition", f"median, IQR {found.lower_quartile:.4g} to {found.upper_quartile:.4g}")
     if len(values) - missing > patients:
-        notes.append(f"{len(values) - missing} cases of {patients} patients, a patient counts once")
+        yield from notes("counts", f"{len(values) - missing} cases of {patients} patients, a patient counts once")
     if identical:
-        notes.append(f"{identical} cases equal their image: infinite, ranked first")
+        yield from notes("counts", f"{identical} cases equal their image: infinite, ranked first")
     if missing:
-        notes.append(f"{missing} cases have no value here (too small a grid, or no body) and are left out of n")
+        lost = f"{missing} cases have no value here (too small a grid, or no body) and are left out of n"
+        yield from notes("counts", lost)
     if found.low is None:
-        notes.append(f"no interval: {patients} patients, at least 6 are needed")
-    return "; ".join(notes)
+        yield from notes("caution", f"no interval: {patients} patients, at least 6 are needed")

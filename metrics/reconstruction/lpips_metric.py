@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
@@ -23,7 +23,7 @@ from .quantities import LPIPS_QUANTITIES
 NEED = Need(Source.RECONSTRUCTIONS, "states")
 
 
-class LPIPSConfig(Frozen):
+class LPIPSConfig(FrozenConfig):
     """Which network looks, and at what."""
 
     net: Net = Field("alex", description="backbone: alex, vgg or squeeze")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 
@@ -19,7 +19,7 @@ Name = Literal["psnr", "ms_ssim"]
 NAMES: tuple[Name, ...] = ("psnr", "ms_ssim")
 
 
-class ReconstructionConfig(Frozen):
+class ReconstructionConfig(FrozenConfig):
     """hu_window: both images are clipped to it, and its width is the range of PSNR and MS-SSIM."""
 
     hu_window: tuple[int, int] = (-1000, 2000)

@@ -14,7 +14,7 @@ from medlord_bench.contracts import State
 
 from .scales import scale_weights
 
-SLAB = 32  # planes along X whose similarity maps are held at once
+SLAB_PLANES = 32  # planes along X whose similarity maps are held at once
 LEAST_BODY = 0.01  # of the voxels: with less there is no body to speak of
 
 
@@ -90,8 +90,8 @@ def _similarity(x: Tensor, y: Tensor, mask: Tensor, kernel: int, sigma: float, l
     """Mean similarity (with luminance) or contrast-structure of the whole and of the mask, in slabs along X."""
     sums, counts = np.zeros(2), np.zeros(2)
     rim = kernel // 2
-    for start in range(0, x.shape[2] - kernel + 1, SLAB):
-        part = slice(start, start + SLAB + kernel - 1)
+    for start in range(0, x.shape[2] - kernel + 1, SLAB_PLANES):
+        part = slice(start, start + SLAB_PLANES + kernel - 1)
         maps = compute_ssim_and_cs(x[:, :, part], y[:, :, part], 3, (kernel,) * 3, (sigma,) * 3)
         values = maps[0 if luminance else 1].double()
         inside = (mask[:, :, part] >= 0.5)[:, :, rim:-rim, rim:-rim, rim:-rim]

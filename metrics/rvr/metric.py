@@ -77,9 +77,9 @@ class RVR:
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow | Replicates]:
         """Scores of each region and `rvr_joint`, and `rvr` of every case.
 
-        The real volumes' rows have `real:train` and `real:test` in place of a generator, so that a report can draw the
-        distributions beside each other. Metrics are reduced per contestant, so a run of several holds them several
-        times, equal to the last digit: whoever draws them takes each once.
+        The rows of real volumes name their split, so that a report can draw both distributions beside each other.
+        Metrics are reduced per contestant: a run of several holds the real rows several times, equal to the last digit,
+        and a reader takes each case once.
         """
         from .scores import Measured
 

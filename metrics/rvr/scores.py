@@ -10,7 +10,7 @@ import numpy as np
 
 from medlord_bench import stats
 from medlord_bench.contracts import Item
-from medlord_bench.contracts.results import CaseRow, Replicates, Score
+from medlord_bench.contracts.results import CaseRow, Note, Replicates, Score, notes
 from medlord_bench.util.seeds import numpy_rng
 
 from .distances import joint, variance_ratio, wasserstein
@@ -102,9 +102,9 @@ class Measured:
     def _median(self, metric: Literal["rvr", "rvr_ml"], place: int, shared: Common) -> Score:
         values = self.samples.of_metric(metric)[:, place]
         found = stats.median_interval(values)
-        notes = [_described(split, self.real[split].of_metric(metric)[:, place]) for split in SPLITS]
+        about = notes("context", *(_described(split, self.real[split].of_metric(metric)[:, place]) for split in SPLITS))
         if found.low is None:
-            notes.append(f"no interval: {len(values)} samples, at least 6 are needed")
+            about += notes("caution", f"no interval: {len(values)} samples, at least 6 are needed")
         return Score(
             metric=metric,
             unit=BY_NAME[metric].unit,
@@ -113,7 +113,7 @@ class Measured:
             low=found.low,
             high=found.high,
             interval="" if found.low is None else HOW_MEDIAN.format(len(values)),
-            note="; ".join(filter(None, [*notes, *self._failures("train")])),
+            notes=(*about, *self._failures("train")),
             **self._counts("train"),
             **shared,
         )
@@ -122,13 +122,14 @@ class Measured:
         real = self.real[split]
         return {"n": self.samples.n, "failed": self.samples.failed, "n_reference": len(real.by_patient()[0])}
 
-    def _failures(self, split: str) -> Iterator[str]:
+    def _failures(self, split: str) -> Iterator[Note]:
         """What failed, on both sides: none of it goes unsaid."""
         if self.samples.failed:
-            yield f"{self.samples.failed} failed samples are left out here and count as missing"
+            yield from notes("counts", f"{self.samples.failed} failed samples are left out here and count as missing")
         real = self.real[split]
         if real.failed:
-            yield f"{real.failed} of {real.n} real {split} volumes have no label map, the first: {real.first_failure}"
+            lost = f"{real.failed} of {real.n} real {split} volumes have no label map, the first: {real.first_failure}"
+            yield from notes("counts", lost)
 
     def _missing(self, place: int, shared: Common) -> Score:
         """The rate of samples that lack the region, beside the real volumes' own."""
@@ -152,7 +153,7 @@ class Measured:
             floor=lost["test"] / self.real["test"].n if self.real["test"].n else None,
             floor_n=self.real["test"].n or None,
             floor_note=f"{lost['test']} of {self.real['test'].n} real test volumes, {known}",
-            note="; ".join([f"missing: RVR below {least:.3g}", *self._failures("train")]),
+            notes=(*notes("definition", f"missing: RVR below {least:.3g}"), *self._failures("train")),
             warning=f"{lost['']} of {self.samples.n} samples lack it, {known} do" if surprising else "",
             n=self.samples.n,
             failed=self.samples.failed,
@@ -170,14 +171,14 @@ class Measured:
             return
         yield self._wasserstein(split, place, shared)
         x, y = self.samples.rvr[:, place], self.real[split].by_patient()[1][:, place]
-        found, notes = stats.ks(x, y), list(self._failures(split))
+        found, regions = stats.ks(x, y), len(self._known())
         yield Score(
             metric="rvr_ks",
             value=found.value,
             better="lower",
             p=found.p,
             p_of="two-sample Kolmogorov-Smirnov, this region alone",
-            note="; ".join([f"one of {len(self._known())} regions: see rvr_joint for all", *notes]),
+            notes=(*notes("caution", f"one of {regions} regions: see rvr_joint for all"), *self._failures(split)),
             **self._counts(split),
             **shared,
         )
@@ -206,12 +207,13 @@ class Measured:
         if other is not None:
             k = len(part.measured)
             floor = _floor(other[:, place], real[:, place], k, self.config.seed)
-            few = f"{k} of {len(other)}, mean of {SUBSETS} subsets," if k < len(other) else f"{k}"
+            few = f"{k} of {len(other)}, mean of {FLOOR_SUBSETS} subsets," if k < len(other) else f"{k}"
             floor_note = f"{few} real {OTHER[split]} patients against the same {len(patients)} real {split} patients"
         typical = float(np.median(real[:, place]))
-        notes = [f"{found.value / typical:.0%} of the real median" if typical > 0 else ""]
+        about = notes("context", f"{found.value / typical:.0%} of the real median" if typical > 0 else "")
         if n < self.samples.n:
-            notes.append(f"{n} of {self.samples.n} samples, a seeded subset: as many as real {OTHER[split]} patients")
+            subset = f"{n} of {self.samples.n} samples, a seeded subset: as many as real {OTHER[split]} patients"
+            about += notes("counts", subset)
         return Score(
             metric="rvr_w1",
             value=found.value,
@@ -225,7 +227,7 @@ class Measured:
             floor=floor,
             floor_n=None if floor is None else len(part.measured),
             floor_note=floor_note,
-            note="; ".join(filter(None, [*notes, *self._failures(split)])),
+            notes=(*about, *self._failures(split)),
             **shared,
         )
 
@@ -236,7 +238,8 @@ class Measured:
         other = self._other(split)
         floor = None if other is None else stats.variance_ratio(other[:, place], y)
         floor_note = f"real {OTHER[split]} over real {split} patients"
-        notes = ["1: as varied as the real volumes", "" if found.interval else "no interval: too few different values"]
+        about = notes("definition", "1: as varied as the real volumes")
+        about += notes("caution", "" if found.interval else "no interval: too few different values")
         return Score(
             metric="rvr_variance_ratio",
             value=found.value,
@@ -246,7 +249,7 @@ class Measured:
             floor=floor,
             floor_n=None if other is None else len(other),
             floor_note=self._no_floor(split) if other is None else floor_note,
-            note="; ".join(filter(None, [*notes, *self._failures(split)])),
+            notes=(*about, *self._failures(split)),
             **self._counts(split),
             **shared,
         )
@@ -269,7 +272,7 @@ class Measured:
         if other is not None:
             floor = joint(other[:, places], real[:, places], self.config.seed, 0).value
         left_out = [region for place, region in enumerate(self.regions) if place not in places]
-        notes = [f"{len(places)} regions", f"without {', '.join(left_out)}" if left_out else ""]
+        about = notes("counts", f"{len(places)} regions", f"without {', '.join(left_out)}" if left_out else "")
         yield Score(
             metric="rvr_joint",
             value=found.value,
@@ -284,7 +287,7 @@ class Measured:
             floor_note=self._no_floor(split)
             if other is None
             else f"{len(other)} real {OTHER[split]} patients against the same {len(patients)}; unbiased: about 0 at any n",
-            note="; ".join(filter(None, [*notes, *self._failures(split)])),
+            notes=(*about, *self._failures(split)),
             **self._counts(split),
             **shared,
         )
@@ -299,15 +302,16 @@ class Measured:
 
     # ---------------------------------------------------------------------------------------------------------- rows
     def rows(self, generator: str) -> Iterator[CaseRow]:
-        """`rvr` of every volume that has a label map, the real ones as `real:train` and `real:test`."""
-        for name, volumes in {generator: self.samples, **{f"real:{s}": v for s, v in self.real.items()}}.items():
+        """`rvr` of every volume that has a label map: the generator's, then the real ones of each split."""
+        for split, volumes in {"": self.samples, **self.real}.items():
+            whose = {"split": split} if split else {"generator": generator}
             for item, ratios in zip(volumes.measured, volumes.rvr.tolist(), strict=True):
                 for place in self._known():
                     where = {"case": item.id, "region": self.regions[place], "patient": item.patient or ""}
-                    yield CaseRow(metric="rvr", generator=name, value=ratios[place], **where)
+                    yield CaseRow(metric="rvr", value=ratios[place], **whose, **where)
 
 
-SUBSETS = 100  # of the other split, where it has more patients than there are samples
+FLOOR_SUBSETS = 100  # of the other split, where it has more patients than there are samples
 
 
 def _floor(other: Vector, real: Vector, n: int, seed: int) -> float:
@@ -315,7 +319,7 @@ def _floor(other: Vector, real: Vector, n: int, seed: int) -> float:
     if n >= len(other):
         return stats.wasserstein1(other, real)
     rng = numpy_rng(seed, "rvr", "floor")
-    subsets = (rng.permutation(len(other))[:n] for _ in range(SUBSETS))
+    subsets = (rng.permutation(len(other))[:n] for _ in range(FLOOR_SUBSETS))
     return float(np.mean([stats.wasserstein1(other[part], real) for part in subsets]))
 
 

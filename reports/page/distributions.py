@@ -14,7 +14,7 @@ from .curves import DARK, LIGHT
 if TYPE_CHECKING:
     from .figures import FigureFolder, Picture
 
-METRIC, REAL = "rvr", "real:"
+METRIC, REAL = "rvr", "real "
 Strips = dict[str, list[float]]  # contestant or real split -> a value per case
 
 
@@ -28,7 +28,7 @@ def draw_distributions(rows: Sequence[CaseRow], figures: FigureFolder) -> list[P
     found: dict[str, dict[str, dict[str, float]]] = {}
     for row in rows:  # every contestant's reduction repeats the rows of the real volumes: each case counts once
         if row.metric == METRIC:
-            found.setdefault(row.region, {}).setdefault(row.generator, {})[row.case] = row.value
+            found.setdefault(row.region, {}).setdefault(row.generator or f"{REAL}{row.split}", {})[row.case] = row.value
     pictures = []
     for region, by_source in found.items():
         order = sorted(by_source, key=lambda name: not name.startswith(REAL))

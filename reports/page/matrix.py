@@ -12,7 +12,6 @@ from medlord_bench.contracts.results import CaseRow, Score
 FIRST = ("rvr", "rvr_missing", "dsc")  # the quantities to read first; the others fold away
 PLANES = ("axial", "coronal", "sagittal")
 BODY = "body"
-REAL = "real:train"  # the source of the case rows that stand in place of a generator's
 NO_SCORE = "no score was written"
 
 
@@ -75,7 +74,7 @@ def _real(rows: Sequence[CaseRow]) -> dict[str, dict[str, float]]:
     """Metric -> region -> median of the real train patients, each with the median of the patient's volumes."""
     found: dict[tuple[str, str], dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:  # every contestant's reduction repeats them: each case counts once
-        if row.generator == REAL:
+        if row.split == "train":
             found[row.metric, row.region][row.patient or row.case][row.case] = row.value
     medians: dict[str, dict[str, float]] = defaultdict(dict)
     for (metric, region), patients in found.items():

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .figures import FigureFolder, Picture
 
 WINDOW = (-1000.0, 1000.0)  # soft tissue and lung in one picture
-MOST = 6  # columns of one figure
-HASH = re.compile(r"-[0-9a-f]{10}$")  # of its content, at the end of a case's item id
+MAX_COLUMNS = 6  # columns of one figure
+ITEM_HASH = re.compile(r"-[0-9a-f]{10}$")  # of its content, at the end of a case's item id
 PLANES = ("axial", "coronal", "sagittal")
 
 
@@ -75,8 +75,8 @@ def _row(
     title, items = str(row.get("title", "")), row.get("items") or []
     if not items:
         return MontageRow(title, None, "not there: no volume was made")
-    spacing = spacing or _common_spacing(items[:MOST], run_folder)
-    columns = [_column(item, run_folder, window, spacing) for item in items[:MOST]]
+    spacing = spacing or _common_spacing(items[:MAX_COLUMNS], run_folder)
+    columns = [_column(item, run_folder, window, spacing) for item in items[:MAX_COLUMNS]]
     if not any(column.planes for column in columns):
         reasons = ", ".join(dict.fromkeys(column.absent for column in columns))
         return MontageRow(title, None, f"no volume to show of {len(items)}: {reasons}")
@@ -84,7 +84,7 @@ def _row(
     source = figures.add(str(row.get("file") or f"montage-{number + 1}-{title}"), png)
     shown = ", ".join(column.title + (f" ({column.absent})" if column.absent else "") for column in columns)
     alt = f"{title}: axial, coronal and sagittal mid planes of {len(columns)} volumes ({shown})"
-    note = f"{MOST} of {len(items)} volumes shown" if len(items) > MOST else ""
+    note = f"{MAX_COLUMNS} of {len(items)} volumes shown" if len(items) > MAX_COLUMNS else ""
     return MontageRow(title, Picture(source, alt), note)
 
 
@@ -94,7 +94,7 @@ def _column(
     window: tuple[float, float],
     spacing: tuple[float, float, float] | None,
 ) -> Column:
-    title = HASH.sub("", str(item.get("id", "")))
+    title = ITEM_HASH.sub("", str(item.get("id", "")))
     if not item.get("path"):
         return Column(title, (), str(item.get("failed") or "failed"))
     path = run_folder / str(item["path"])

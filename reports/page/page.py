@@ -11,8 +11,8 @@ from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import Score
 from medlord_bench.errors import UserError
 
-ROWS = 8  # of volumes that stand open
-STEPS = 40  # of a run that stand open
+OPEN_VOLUME_ROWS = 8  # of volumes that stand open
+OPEN_STEP_ROWS = 40  # of a run that stand open
 
 
 class Page:
@@ -36,7 +36,7 @@ class Page:
         from .pairs import draw_pairs
         from .scores import rows_of, tables
         from .verdicts import verdicts
-        from .warned import SHOWN, warnings
+        from .warned import OPEN_WARNINGS, warnings
 
         if not run_folder.is_dir():
             raise UserError(f"{run_folder}: not a run folder; `medlord-bench run` makes one and prints where it is")
@@ -57,7 +57,7 @@ class Page:
             "pairs": draw_pairs(run, run_folder, figures),
             "montage": draw_montage(run.montage, run_folder, figures) if run.montage else None,
             "curves": draw_curves(run.curves, figures),
-            "shown": {"warnings": SHOWN, "montage": ROWS, "steps": STEPS},
+            "shown": {"warnings": OPEN_WARNINGS, "montage": OPEN_VOLUME_ROWS, "steps": OPEN_STEP_ROWS},
             "meanings": {name: one.meaning for name, one in quantities.items()},
             "css": _text("page.css"),
         }

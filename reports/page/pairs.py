@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
     from .figures import FigureFolder
 
-# Case rows of the audit (see metrics/memorisation): the sample as the case, the training item in the place of the
-# region. `copy_pair` come nearest first.
+# Case rows of the audit (see metrics/memorisation): a sample against the nearest training item, the nearest pair first.
 PAIR, RELATIVE = "copy_pair", "relative_distance"
-RATE = "copy_rate"  # the score that the rows stand behind: its note holds the threshold and the nominal rate
+RATE = "copy_rate"  # the score of these rows: its notes hold the threshold and the nominal rate
 WARNED, QUIET = 6, 3  # pairs of a contestant that is warned of, and of another
 
 
@@ -41,7 +40,7 @@ def draw_pairs(run: RunResults, folder: Path, figures: FigureFolder) -> list[Pai
     """The nearest pairs of every contestant, those that are warned of first; nothing where no audit ran."""
     scores = run.results.scores if run.results else ()
     rates = {score.generator: score for score in scores if score.metric == RATE and score.status == "ok"}
-    apart = {(row.generator, row.case, row.region): row.value for row in run.rows if row.metric == RELATIVE}
+    apart = {(row.generator, row.case, row.against): row.value for row in run.rows if row.metric == RELATIVE}
     found: dict[str, list[CaseRow]] = {}
     for row in run.rows:
         if row.metric == PAIR:
@@ -51,7 +50,7 @@ def draw_pairs(run: RunResults, folder: Path, figures: FigureFolder) -> list[Pai
     for name, pairs in sorted(found.items(), key=lambda one: not (one[0] in rates and rates[one[0]].warning)):
         shown = WARNED if name in rates and rates[name].warning else QUIET
         rows = [
-            {"file": f"nearest-{name}-{place}", **_row(pair, apart.get((name, pair.case, pair.region)))}
+            {"file": f"nearest-{name}-{place}", **_row(pair, apart.get((name, pair.case, pair.against)))}
             for place, pair in enumerate(pairs[:shown], 1)
         ]
         drawn.append(Pairs(name, rates.get(name), draw_montage({**described, "rows": rows}, folder, figures).rows))
@@ -65,6 +64,6 @@ def _row(pair: CaseRow, relative: float | None) -> dict[str, object]:
         "title": f"{pair.case} beside the nearest training image: correlation {pair.value:.3f}{apart}",
         "items": [
             {"id": pair.case, "path": picture_path("samples", pair.generator, pair.case)},
-            {"id": pair.region, "path": picture_path("images", "real", pair.region)},
+            {"id": pair.against, "path": picture_path("images", "real", pair.against)},
         ],
     }

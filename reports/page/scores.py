@@ -16,8 +16,8 @@ from medlord_bench.errors import UserError
 from .glance import Glance, Quantities, order_of, overview
 from .matrix import PLANES, Matrix, is_regional, matrices
 
-SHORT = 40  # characters of a remark that may stand in its row
-FEW = 2  # regions of a metric that are named each with its metric
+MAX_INLINE_CHARACTERS = 40  # characters of a remark that may stand in its row
+MAX_NAMED_REGIONS = 2  # regions of a metric that are named each with its metric
 MANY, CROWD = 40, 6  # rows, and contestants, of a table beyond which it folds away under an overview
 
 
@@ -153,16 +153,16 @@ def _part(scores: Sequence[Score], quantities: Quantities) -> Part:
     remarks = [_remarks(score) for rows in by_metric.values() for score in rows]
     counts = Counter(remark for row in remarks for remark in row)
     every = [remark for remark, count in counts.items() if count == len(remarks) > 1]
-    notes = [r for r, count in counts.items() if r not in every and (count > 1 or len(r) > SHORT)]
+    notes = [r for r, count in counts.items() if r not in every and (count > 1 or len(r) > MAX_INLINE_CHARACTERS)]
     groups = [_group(metric, quantities.get(metric), rows, every, notes) for metric, rows in by_metric.items()]
     return Part(groups, _not_run(scores), every, notes, len(remarks))
 
 
 def _remarks(score: Score) -> list[str]:
     """What a reader must know of a row, in its parts, each once."""
-    floor = [f"floor: {part}" for part in score.floor_note.split("; ")] if score.floor_note else []
-    ceiling = [f"ceiling: {part}" for part in score.ceiling_note.split("; ")] if score.ceiling_note else []
-    return list(dict.fromkeys([*(score.note.split("; ") if score.note else []), *floor, *ceiling]))
+    limits = {"floor": score.floor_note, "ceiling": score.ceiling_note}
+    beside = [f"{name}: {note}" for name, note in limits.items() if note]
+    return list(dict.fromkeys([*(note.text for note in score.notes), *beside]))
 
 
 def _not_run(scores: Sequence[Score]) -> list[NotRun]:
@@ -170,7 +170,7 @@ def _not_run(scores: Sequence[Score]) -> list[NotRun]:
     found: dict[tuple[str, str], list[Score]] = defaultdict(list)
     for score in scores:
         if score.status == "not_run":
-            reason = "; ".join(filter(None, (score.reason or "no reason was given", score.note)))
+            reason = "; ".join(filter(None, (score.reason or "no reason was given", score.note_text)))
             found[score.generator, reason].append(score)
     merged: dict[tuple[tuple[str, ...], str], list[str]] = defaultdict(list)
     for (name, reason), members in found.items():
@@ -186,7 +186,7 @@ def _quantities(scores: Sequence[Score]) -> tuple[str, ...]:
             regions[score.metric].append(score.region)
     names: list[str] = []
     for metric, own in regions.items():
-        if len(own) > FEW and all(own):
+        if len(own) > MAX_NAMED_REGIONS and all(own):
             names.append(f"{metric} ({', '.join(own)})")
         else:
             names += [" ".join(filter(None, (metric, region))) for region in own]

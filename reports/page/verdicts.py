@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from medlord_bench.engine.comparisons import Comparison, ComparisonsFile
 
-SHOWN = 6  # comparisons that stand open; more fold away, quantity by quantity
+OPEN_COMPARISONS = 6  # comparisons that stand open; more fold away, quantity by quantity
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Verdicts:
 
     @property
     def folded(self) -> bool:
-        return sum(len(one.verdicts) for one in self.main) > SHOWN
+        return sum(len(one.verdicts) for one in self.main) > OPEN_COMPARISONS
 
     @property
     def any(self) -> bool:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from medlord_bench.contracts.results import Score
 
-SHOWN = 8  # warnings that stand open
-LISTED = 6  # different texts of one contestant and quantity
+OPEN_WARNINGS = 8  # warnings that stand open
+MAX_TEXTS = 6  # different texts of one contestant and quantity
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def _said(scores: Iterable[Score]) -> str:
     for score in scores:
         by_text[score.warning].append(score.region)
     parts = []
-    for text, regions in list(by_text.items())[:LISTED]:
+    for text, regions in list(by_text.items())[:MAX_TEXTS]:
         named = ", ".join(dict.fromkeys(region for region in regions if region))
         parts.append(f"{named}: {text}" if named else text)
-    left = len(by_text) - LISTED
+    left = len(by_text) - MAX_TEXTS
     return "; ".join(parts) + (f"; and {left} more" if left > 0 else "")

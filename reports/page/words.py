@@ -9,7 +9,7 @@ from typing import Any
 
 from medlord_bench.contracts.results import Score
 
-FEW = 4  # contestants that a heading names
+MAX_NAMED_CONTESTANTS = 4  # contestants that a heading names
 
 
 def number(value: float | None) -> str:
@@ -46,7 +46,7 @@ def listing(words: Sequence[str]) -> str:
 
 def headline(words: Sequence[str]) -> str:
     """Contestants as a heading: by name where they are few."""
-    return listing(words) if len(words) <= FEW else f"{len(words)} contestants"
+    return listing(words) if len(words) <= MAX_NAMED_CONTESTANTS else f"{len(words)} contestants"
 
 
 def span(ends: tuple[int, int]) -> str:

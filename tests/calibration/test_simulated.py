@@ -9,7 +9,7 @@ import pytest
 
 from medlord_bench import stats
 from medlord_bench.checks.calibration import simulated
-from medlord_bench.checks.calibration.simulated import CHECKS, COVERAGE, DIFFERENT, Sets, Simulated, simulate
+from medlord_bench.checks.calibration.simulated import CHECKS, COVERAGE_RANGE, DIFFERENT, Sets, Simulated, simulate
 
 FEW = 60
 
@@ -106,5 +106,5 @@ def test_the_interval_of_every_configuration_covers_in_93_to_98_percent() -> Non
     found = [one for name, one in run(1500, seed=2).items() if name.startswith("Fréchet distance's interval (")]
     rates = [float(one.seen.split("%")[0]) / 100 for one in found]
     assert len(rates) == len(DIFFERENT)
-    assert min(rates) >= COVERAGE[0]
-    assert max(rates) <= COVERAGE[1]
+    assert min(rates) >= COVERAGE_RANGE[0]
+    assert max(rates) <= COVERAGE_RANGE[1]

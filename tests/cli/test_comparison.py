@@ -29,9 +29,9 @@ def test_four_generators_and_two_controls_stand_in_one_table(bench: Any, tmp_pat
     trained: dict[str, int] = {}
     for step in plan["steps"]:
         if step["kind"] == "weights":
-            trained[step["label"]] = trained.get(step["label"], 0) + (step["detail"]["steps"] or 0)
+            trained[step["contestant"]] = trained.get(step["contestant"], 0) + (step["detail"]["steps"] or 0)
     assert {name: trained[name] for name in CONTESTANTS[:4]} == dict.fromkeys(CONTESTANTS[:4], 8)
-    shared = [step for step in plan["steps"] if step["kind"] == "features" and step["label"] == "real"]
+    shared = [step for step in plan["steps"] if step["kind"] == "features" and step["contestant"] == "real"]
     assert len(shared) == 1, "the real set's features are computed once"
     assert set(results["controls"]) == {"holdout", "noise", "holdout:through-32x32x32"}
     montage = json.loads((Path(answer["results"]) / "montage.json").read_text())

@@ -75,12 +75,12 @@ def test_none_for_a_budget_gives_no_verdict(bench: Any) -> None:
     assert done.code == 0 and "fits" not in done.out and "a 24 GiB card" not in done.out
 
 
-def test_a_generator_that_cannot_be_rehearsed_gets_no_number(bench: Any) -> None:
+def test_a_generator_that_has_no_dry_runs_gets_no_number(bench: Any) -> None:
     done = bench("memory", "--generator", "noise")
     assert done.code == 0
-    assert done.out.splitlines()[3] == "all                not predictable: generator noise has no rehearsal"
+    assert done.out.splitlines()[3] == "all                not predictable: generator noise has no dry run"
     (row,) = json.loads(bench("memory", "--generator", "noise", "--json").out)["stages"]
-    assert (row["need_gib"], row["fits"], row["reason"]) == (None, None, "generator noise has no rehearsal")
+    assert (row["need_gib"], row["fits"], row["reason"]) == (None, None, "generator noise has no dry run")
 
 
 def test_several_generators_are_told_apart(bench: Any) -> None:

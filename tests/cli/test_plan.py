@@ -67,7 +67,7 @@ def test_a_plan_says_what_memory_each_step_of_a_generator_needs(bench: Any, tmp_
     assert all(0.5 <= gib < 1 for gib in told.values())  # hardly more than the context
 
 
-def test_a_plan_of_a_generator_without_rehearsals_gives_no_number(bench: Any, noise: Any, tmp_path: Path) -> None:
+def test_a_plan_of_a_generator_without_dry_runs_gives_no_number(bench: Any, noise: Any, tmp_path: Path) -> None:
     found = rows(bench("plan", *noise, "--store", tmp_path, "--json"))["samples:noise"]
     assert found["memory_gib"] is None and found["memory"].startswith("not predictable")
 

@@ -80,7 +80,7 @@ def command(config: dict[str, Any]) -> Command:
 
 
 def in_key(generator: Command) -> dict[str, Any]:
-    return decides(generator.config, generator.reads("sample"))
+    return decides(generator.config, generator.dependencies("sample"))
 
 
 def protocol() -> DataProtocol:

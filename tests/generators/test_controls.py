@@ -59,7 +59,7 @@ def request(index: int, cohort: StoredCohort, conditional: bool = False, seed: s
 def drawn(generator: Any, cohort: StoredCohort, run: Run, requests: Sequence[Request]) -> list[Any]:
     purpose = "sample-conditional" if requests[0].condition is not None else "sample"
     weights = weights_of(generator, cohort, run)
-    made = list(generator.sample({s: weights[s] for s in generator.reads(purpose).stages}, requests, run))
+    made = list(generator.sample({s: weights[s] for s in generator.dependencies(purpose).stages}, requests, run))
     assert all(isinstance(volume, Volume) for volume in made)
     return [volume.hu.astype(np.int32) for volume in made]
 

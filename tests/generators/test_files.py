@@ -57,7 +57,7 @@ def files(folder: Path, **config: Any) -> Files:
 
 
 def in_key(generator: Files, purpose: Purpose) -> dict[str, Any]:
-    return decides(generator.config, generator.reads(purpose))
+    return decides(generator.config, generator.dependencies(purpose))
 
 
 def read(generator: Files, run: Run, n: int = 1, grid: Grid | None = None) -> list[Volume | Failure]:
@@ -99,7 +99,7 @@ def test_it_is_a_generator_with_no_stage(tmp_path: Path) -> None:
     assert generator.stages() == ()
     assert generator.capabilities == {"unconditional"}
     assert generator.available(protocol()) == 1
-    assert resolved(tmp_path / "s").label == "files:mine"
+    assert resolved(tmp_path / "s").name == "files:mine"
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.npy", "a.npz", "a.mha"])

@@ -359,6 +359,6 @@ def test_predicted_peaks_agree_with_the_prototypes() -> None:
     assert sample.need.allocated == pytest.approx(2.5, rel=0.02)
 
 
-def test_savings_are_smaller_parts_first() -> None:
-    offered = [dict(saving.sets) for saving in plugin(preset="24gb").savings("gan")]
+def test_memory_options_are_smaller_parts_first() -> None:
+    offered = [dict(option.sets) for option in plugin(preset="24gb").memory_options("gan")]
     assert offered[:2] == [{"training.micro_batch": 2}, {"training.micro_batch": 1}]

@@ -59,8 +59,8 @@ def test_every_preset_takes_its_grid_and_its_stages_fit_together(preset: str, va
         assert not [path for path in decides(generator.config, stage) if path.endswith(".steps")], "training restarts"
         json.dumps(decides(generator.config, stage))  # it is hashed
     for purpose in PURPOSES:
-        json.dumps(decides(generator.config, generator.reads(purpose)))
-        assert set(generator.reads(purpose).stages) <= {stage.name for stage in stages}
+        json.dumps(decides(generator.config, generator.dependencies(purpose)))
+        assert set(generator.dependencies(purpose).stages) <= {stage.name for stage in stages}
     if variant == "untrained":
         assert [stage.steps for stage in stages] == [0, None, 0, 0]
     if variant == "foundation":

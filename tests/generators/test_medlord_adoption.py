@@ -326,7 +326,7 @@ def _described(folder: Path) -> dict[str, Any]:
 
 def _conditional(generator: MedLoRD, weights: dict[str, Path], cohort: StoredCohort, run: Run) -> torch.Tensor:
     case = cohort.ids("test")[0]
-    used = {stage: weights[stage] for stage in generator.reads("sample-conditional").stages}
+    used = {stage: weights[stage] for stage in generator.dependencies("sample-conditional").stages}
     request = Request(0, 7, cohort.protocol.grid, cohort.label_map(case))
     (volume,) = generator.sample(used, [request], run)
     return torch.from_numpy(volume.hu)

@@ -53,12 +53,12 @@ def test_stages_and_what_is_read_fit_together_in_every_preset(preset: str, varia
         assert not [path for path in decides(generator.config, stage) if path.endswith(".steps")], "training restarts"
         json.dumps(decides(generator.config, stage))  # it is hashed
     for purpose in PURPOSES:
-        reads = generator.reads(purpose)
+        reads = generator.dependencies(purpose)
         assert set(reads.stages) <= set(names) and "latents" not in reads.stages
         json.dumps(decides(generator.config, reads))
-    assert "controlnet" in generator.reads("sample-conditional").stages
-    assert "controlnet" not in generator.reads("sample").stages
-    assert generator.reads("reconstruct").stages == ("autoencoder",)
+    assert "controlnet" in generator.dependencies("sample-conditional").stages
+    assert "controlnet" not in generator.dependencies("sample").stages
+    assert generator.dependencies("reconstruct").stages == ("autoencoder",)
     if variant == "untrained":
         assert [stage.steps for stage in stages] == [0, None, 0, 0]
 
@@ -130,7 +130,7 @@ def _stage_configs(*over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reads(purpose: Purpose, **over: Any) -> dict[str, Any]:
     generator = _plugin("smoke", over)
-    return decides(generator.config, generator.reads(purpose))
+    return decides(generator.config, generator.dependencies(purpose))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def trained(request: pytest.FixtureRequest, cohort: StoredCohort, context: Run) 
 
 def _sampled(generator: MedLoRD, weights: Mapping[str, Path], cohort: StoredCohort, run: Run) -> Sequence[Volume]:
     requests = [Request(i, 100 + i, cohort.protocol.grid) for i in range(2)]
-    used = {stage: weights[stage] for stage in generator.reads("sample").stages}
+    used = {stage: weights[stage] for stage in generator.dependencies("sample").stages}
     volumes = list(generator.sample(used, requests, run))
     assert all(isinstance(volume, Volume) for volume in volumes)
     return [volume for volume in volumes if isinstance(volume, Volume)]
@@ -289,7 +289,7 @@ def test_a_grid_that_the_autoencoder_cannot_halve_is_refused_with_the_nearest(
 ) -> None:
     generator, weights = plain
     grid = cohort.protocol.grid.model_copy(update={"shape": (30, 32, 16)})
-    used = {stage: weights[stage] for stage in generator.reads("sample").stages}
+    used = {stage: weights[stage] for stage in generator.dependencies("sample").stages}
     with pytest.raises(UserError, match=r"the nearest grid it takes is \(32, 32, 16\)"):
         list(generator.sample(used, [Request(0, 1, grid)], context))
 

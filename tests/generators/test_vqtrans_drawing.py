@@ -89,7 +89,7 @@ def test_codes_are_drawn_with_the_probabilities_of_temperature_top_k_and_top_p(
 ) -> None:
     n, logits = 20_000, np.random.default_rng(7).normal(0, 1.5, size=8)
     expected = probabilities(logits, temperature, top_k, top_p)
-    noise = torch.cat([gumbel(seed, 0, 8) for seed in range(-(-n // drawing.BLOCK))])[:n]
+    noise = torch.cat([gumbel(seed, 0, 8) for seed in range(-(-n // drawing.TOKENS_PER_BLOCK))])[:n]
     config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     codes = choose(torch.from_numpy(logits).repeat(n, 1), noise, config)
     found = np.bincount(codes.numpy(), minlength=8) / n
@@ -147,7 +147,7 @@ def test_a_stopped_drawing_goes_on_from_its_files_to_the_same_tokens(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped once in between, then killed without a word: what was saved last is gone on from."""
-    monkeypatch.setattr(drawing, "BLOCK", block)
+    monkeypatch.setattr(drawing, "TOKENS_PER_BLOCK", block)
     net, seeds_of = network(), [21, 22]
     whole = drawn(net, *seeds_of)
     files = [TokenFile(tmp_path / f"{seed}.safetensors") for seed in seeds_of]
@@ -189,5 +189,5 @@ def test_noise_comes_from_the_seed_the_place_and_nothing_else() -> None:
     others = [gumbel(1, 1, 9), gumbel(2, 0, 9)]
     assert not any(torch.equal(gumbel(1, 0, 9), other) for other in others)
     torch.rand(3)  # the global state has no part in it
-    uniform = torch.rand(drawing.BLOCK, 9, dtype=torch.float64, generator=seeds.torch_rng(1, "token", 0))
+    uniform = torch.rand(drawing.TOKENS_PER_BLOCK, 9, dtype=torch.float64, generator=seeds.torch_rng(1, "token", 0))
     np.testing.assert_allclose(gumbel(1, 0, 9).numpy(), -np.log(-np.log(uniform.numpy())), rtol=1e-12)

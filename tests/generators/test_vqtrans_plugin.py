@@ -54,9 +54,9 @@ def test_stages_and_what_is_read_fit_together_in_every_preset(preset: str, varia
         assert not [path for path in decides(generator.config, stage) if path.endswith(".steps")], "training restarts"
         json.dumps(decides(generator.config, stage))  # it is hashed
     for purpose in PURPOSES:
-        json.dumps(decides(generator.config, generator.reads(purpose)))
-    assert generator.reads("sample").stages == ("autoencoder", "transformer")
-    assert generator.reads("reconstruct").stages == ("autoencoder",)
+        json.dumps(decides(generator.config, generator.dependencies(purpose)))
+    assert generator.dependencies("sample").stages == ("autoencoder", "transformer")
+    assert generator.dependencies("reconstruct").stages == ("autoencoder",)
     if variant == "untrained":
         assert [stage.steps for stage in stages] == [0, None, 0]
 
@@ -80,7 +80,7 @@ def _stage_configs(*over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reads(purpose: Purpose, **over: Any) -> dict[str, Any]:
     generator = _plugin("smoke", over)
-    return decides(generator.config, generator.reads(purpose))
+    return decides(generator.config, generator.dependencies(purpose))
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_the_forecast_names_the_stretch_that_takes_the_most_of_a_step(tmp_path: 
         assert found[id].contestant == "medlord@smoke"
 
 
-def test_finished_steps_and_given_weights_are_not_rehearsed(tmp_path: Path) -> None:
+def test_finished_steps_and_given_weights_get_no_dry_run(tmp_path: Path) -> None:
     steps = planned("medlord@smoke")
     samples = [step for step in steps.steps if step.kind == "samples"]
     assert set(foresee(steps, samples, 24, 1, "cuda")) == {"samples:medlord@smoke"}
@@ -61,12 +61,12 @@ def test_finished_steps_and_given_weights_are_not_rehearsed(tmp_path: Path) -> N
     assert foresee(adopted, adopted.steps, 24, 1, "cuda") == {}
 
 
-def test_a_generator_without_rehearsals_is_named_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_generator_without_dry_runs_is_named_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     steps = planned("noise")
     logging.getLogger("medlord_bench").propagate = True
     with caplog.at_level(logging.WARNING, logger="medlord_bench"):
         check(steps, steps.steps, 24, 1, "cuda", tmp_path)
     assert [record.getMessage() for record in caplog.records] == [
-        "noise: memory not predictable (generator noise has no rehearsal); held to 24 GiB all the same"
+        "noise: memory not predictable (generator noise has no dry run); held to 24 GiB all the same"
     ]
     assert json.loads((tmp_path / "forecast.json").read_text())["steps"] == {}

@@ -143,7 +143,7 @@ TINY = UNetConfig(
 
 
 def training_peak(config: UNetConfig, side: int, precision: torch.dtype, fake: bool) -> int:
-    def act() -> None:
+    def workload() -> None:
         net = UNet(config)
         set_kernel(net, "sdpa")
         x = torch.randn(1, 8, side, side, side)
@@ -155,10 +155,10 @@ def training_peak(config: UNetConfig, side: int, precision: torch.dtype, fake: b
     tracker = MemoryTracker()
     if fake:
         with FakeTensorMode(), tracker:
-            act()
+            workload()
     else:
         with tracker:
-            act()
+            workload()
     return tracker.peak().allocated
 
 

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from medlord_bench.contracts import DataProtocol, Frozen, Grid, Rehearsable, Rehearsal, Run, Saving, registry
+from medlord_bench.contracts import DataProtocol, DryRun, FrozenConfig, Grid, HasDryRuns, MemoryOption, Run, registry
 from medlord_bench.contracts.specs import Contestant
 from medlord_bench.engine import resolve, run_file
 from medlord_bench.engine.memory_forecast import Forecast, forecast
 from medlord_bench.errors import UserError
 from medlord_bench.memory.budget import GIB, total_gib
-from medlord_bench.memory.rehearsal import NotPredictable, on_host, rehearse
+from medlord_bench.memory.dry_run import NotPredictable, on_host, run_dry
 
 DATA = DataProtocol(
     name="any", grid=Grid(shape=(8, 8, 8)), fit="crop-pad", split="", split_sha256="", counts={"train": 1}, masks="none"
@@ -27,7 +27,7 @@ DATA = DataProtocol(
 
 
 # -------------------------------------------------------------------------------------------- a generator of few lines
-class FakeConfig(Frozen):
+class FakeConfig(FrozenConfig):
     batch: int = 4
     halved: bool = False
 
@@ -46,12 +46,12 @@ class Fake:
         if data.grid.shape[0] % 2:
             raise UserError(f"grid {data.grid.shape}: odd")
 
-    def rehearsals(self, data: DataProtocol) -> Sequence[Rehearsal]:
-        return [Rehearsal("train", "net", self._train), Rehearsal("sample", "sample", self._sample)]
+    def dry_runs(self, data: DataProtocol) -> Sequence[DryRun]:
+        return [DryRun("train", "net", self._train), DryRun("sample", "sample", self._sample)]
 
-    def savings(self, during: str) -> Sequence[Saving]:
-        smaller = Saving({"batch": self.config.batch // 2}, "slower")
-        return [smaller, Saving({"halved": True}, "coarser")] if during == "net" else []
+    def memory_options(self, during: str) -> Sequence[MemoryOption]:
+        smaller = MemoryOption({"batch": self.config.batch // 2}, "slower")
+        return [smaller, MemoryOption({"halved": True}, "coarser")] if during == "net" else []
 
     def _train(self, run: Run, times: int) -> None:
         for _ in range(times):
@@ -121,10 +121,10 @@ def test_a_model_that_looks_at_its_data_is_not_predictable_and_the_others_still_
     assert sample.fits and sample.advice is None
 
 
-def test_a_generator_without_rehearsals_is_not_predictable() -> None:
-    assert not isinstance(registry.load("generators", "noise"), Rehearsable)
+def test_a_generator_without_dry_runs_is_not_predictable() -> None:
+    assert not isinstance(registry.load("generators", "noise"), HasDryRuns)
     (one,) = told(24, text="noise")
-    assert (one.need, one.reason) == (None, "generator noise has no rehearsal")
+    assert (one.need, one.reason) == (None, "generator noise has no dry run")
 
 
 def test_an_unknown_stage_names_the_near_miss() -> None:
@@ -162,20 +162,20 @@ READS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", READS)
 def test_whatever_reads_values_ends_the_prediction(name: str) -> None:
-    def act() -> None:
+    def workload() -> None:
         torch.empty(1000)
         READS[name]()
 
     with pytest.raises(NotPredictable):
-        rehearse(act)
+        run_dry(workload)
 
 
 def test_what_a_user_can_put_right_is_told_as_it_is() -> None:
-    def act() -> None:
+    def workload() -> None:
         raise UserError("grid: too small")
 
     with pytest.raises(UserError, match="^grid: too small$"):
-        rehearse(act)
+        run_dry(workload)
 
 
 # ------------------------------------------------------------------------------------------------------- the process
@@ -210,28 +210,28 @@ def _dies_in_a_layer() -> None:
         nn.Sequential(Dies())(torch.empty(1))
 
 
-@pytest.mark.parametrize("act", [_good, _dies_in_a_layer, READS["item"]], ids=["well", "failing", "unpredictable"])
-def test_a_rehearsal_leaves_the_process_as_it_was(act: Callable[[], Any]) -> None:
+@pytest.mark.parametrize("workload", [_good, _dies_in_a_layer, READS["item"]], ids=["well", "failing", "unpredictable"])
+def test_a_dry_run_leaves_the_process_as_it_was(workload: Callable[[], Any]) -> None:
     before = state()
     try:
-        rehearse(act)
-        assert act is _good
+        run_dry(workload)
+        assert workload is _good
     except NotPredictable:
-        assert act is not _good
+        assert workload is not _good
     assert state() == before
 
 
-def test_a_rehearsal_takes_no_memory_to_speak_of() -> None:
-    def act() -> None:
+def test_a_dry_run_takes_no_memory_to_speak_of() -> None:
+    def workload() -> None:
         torch.ones(64, 2**30).exp().sum()
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert rehearse(act).allocated >= 512 * GIB
+    assert run_dry(workload).allocated >= 512 * GIB
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
 
 
 def test_modules_change_their_type_and_count_both_while_they_do() -> None:
-    def act(change: bool) -> None:
+    def workload(change: bool) -> None:
         net = nn.Linear(1024, 1024, bias=False)
         if change:
             net.half()
@@ -239,16 +239,16 @@ def test_modules_change_their_type_and_count_both_while_they_do() -> None:
         net(torch.empty(1, 1024, dtype=net.weight.dtype))
 
     weight = 1024 * 1024 * 4
-    assert rehearse(partial(act, False)).allocated == pytest.approx(weight, rel=0.01)
-    assert rehearse(partial(act, True)).allocated == pytest.approx(weight * 1.5, rel=0.01)
+    assert run_dry(partial(workload, False)).allocated == pytest.approx(weight, rel=0.01)
+    assert run_dry(partial(workload, True)).allocated == pytest.approx(weight * 1.5, rel=0.01)
 
 
-def test_what_is_made_on_the_host_does_not_count_and_on_host_outside_a_rehearsal_does_nothing() -> None:
-    def act() -> None:
+def test_what_is_made_on_the_host_does_not_count_and_on_host_outside_a_dry_run_does_nothing() -> None:
+    def workload() -> None:
         with on_host():
             image = torch.empty(GIB)
         image[:10].to("cpu")
 
-    assert rehearse(act).allocated == 0
+    assert run_dry(workload).allocated == 0
     with on_host():
         assert torch.ones(3).sum() == 3

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
-from medlord_bench.memory.tracker import ROUNDING, MemoryTracker, Peak
+from medlord_bench.memory.tracker import BLOCK_BYTES, MemoryTracker, Peak
 from medlord_bench.nn.attention import Kernel, attention
 from medlord_bench.nn.losses import Adversary
 from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
@@ -151,7 +151,7 @@ def test_a_dry_run_counts_the_bytes_of_the_real_one_and_the_profiler_sees_those_
     found = fake.peak(largest=10**6)
     assert (found.allocated, found.workspace) == (real.allocated, real.workspace)
     seen = profiled(case)
-    rounded_up = ROUNDING * len(found.largest)
+    rounded_up = BLOCK_BYTES * len(found.largest)
     allowed = found.allocated + found.workspace
     assert found.allocated - rounded_up <= seen <= (allowed if case is not gan_step else CPU_BUFFERS * allowed)
     assert case in CONVOLVE or seen <= 1.1 * found.allocated
@@ -177,8 +177,8 @@ def test_a_tensor_counts_from_when_it_is_made_until_nothing_holds_it() -> None:
 
 def test_sizes_are_whole_units_of_the_caching_allocator() -> None:
     with MemoryTracker() as tracker:
-        one, two = torch.zeros(1), torch.zeros(ROUNDING // 4 + 1)
-    assert tracker.live == 3 * ROUNDING
+        one, two = torch.zeros(1), torch.zeros(BLOCK_BYTES // 4 + 1)
+    assert tracker.live == 3 * BLOCK_BYTES
     del one, two
 
 
@@ -279,11 +279,11 @@ class Mixed(nn.Module):
 
 def test_inference_mode_counts_what_compound_operators_make_inside() -> None:
     def case(mode: type) -> Peak:
-        def act() -> None:
+        def workload() -> None:
             with mode():
                 Mixed()(torch.empty(1, 4, 8, 8, 8))
 
-        return peak_of(act)
+        return peak_of(workload)
 
     assert case(torch.inference_mode).allocated == case(torch.no_grad).allocated > 2 * 4 * 512**2
 
@@ -291,15 +291,15 @@ def test_inference_mode_counts_what_compound_operators_make_inside() -> None:
 def test_attentions_backward_pass_is_allowed_float32_gradients_of_its_queries() -> None:
     queries = 2 * 4 * 1024 * 32
 
-    def act() -> None:
+    def workload() -> None:
         q = torch.empty(2, 4, 1024, 32, requires_grad=True)
         attention(q, q, q, "sdpa").sum().backward()
 
-    assert 0 < peak_of(act).workspace <= 4 * queries
+    assert 0 < peak_of(workload).workspace <= 4 * queries
 
 
 def test_a_convolution_is_allowed_a_copy_of_each_operand() -> None:
-    def act() -> None:
+    def workload() -> None:
         F.conv3d(torch.empty(1, 16, 8, 8, 8), torch.empty(32, 16, 3, 3, 3), torch.empty(32))
 
-    assert peak_of(act).workspace == 4 * (16 * 8**3 + 32 * 16 * 27 + 32 * 6**3)
+    assert peak_of(workload).workspace == 4 * (16 * 8**3 + 32 * 16 * 27 + 32 * 6**3)

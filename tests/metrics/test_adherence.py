@@ -121,7 +121,7 @@ def test_the_empty_mask_policy(
         )
     score = scores["dsc", "aorta"]
     assert score.n == (2 if dsc is None else 3) and score.failed == 0 and score.value == 1
-    assert note in score.note
+    assert note in score.note_text
     assert bool(score.warning) == (note == "1 missed")
     assert "1 of 3 samples lack this region" in score.warning or not score.warning
     assert scores["hd95", "aorta"].value == 0, "an infinite distance ranks last, it does not poison the median"
@@ -132,7 +132,7 @@ def test_failed_samples_score_worst_in_every_region_their_mask_has(bench: Bench)
     scores, rows = bench.conditional(cases)
     assert (scores["dsc", "aorta"].n, scores["dsc", "aorta"].failed, scores["dsc", "aorta"].value) == (3, 2, 0)
     assert (scores["dsc", "left_atrium"].n, scores["dsc", "left_atrium"].failed) == (2, 1)
-    assert "1 cases lack it" in scores["dsc", "left_atrium"].note
+    assert "1 cases lack it" in scores["dsc", "left_atrium"].note_text
     assert values(rows, "dsc", "aorta") == [0, 0, 1] and values(rows, "hd95", "left_atrium") == [math.inf, 0]
     assert scores["dsc", ""].failed == 2
     assert scores["hd95", "aorta"].status == "not_run" and "2 of 3 cases" in scores["hd95", "aorta"].reason
@@ -167,7 +167,8 @@ def test_medians_are_over_patients_with_an_interval_from_six_on(bench: Bench) ->
     assert twins["dsc", "aorta"].value == pytest.approx(np.median(pairs)) and twins["dsc", "aorta"].n == 8
     assert twins["dsc", "aorta"].low is None
     assert (
-        "8 cases of 4 patients" in twins["dsc", "aorta"].note and "4 patients, at least 6" in twins["dsc", "aorta"].note
+        "8 cases of 4 patients" in twins["dsc", "aorta"].note_text
+        and "4 patients, at least 6" in twins["dsc", "aorta"].note_text
     )
 
 
@@ -238,7 +239,7 @@ def test_regions_that_masks_or_segmenter_do_not_know_are_one_score_each(run: Run
         "left_atrium, lungs": "the masks of the data set do not know it",
         "right_atrium, right_ventricle": "the segmenter files does not know it",
     }
-    assert scores["dsc", ""].value == 1 and "without left_atrium" in scores["dsc", ""].note
+    assert scores["dsc", ""].value == 1 and "without left_atrium" in scores["dsc", ""].note_text
 
 
 def test_without_a_spacing_only_dsc_is_measured(bench: Bench) -> None:
@@ -248,22 +249,22 @@ def test_without_a_spacing_only_dsc_is_measured(bench: Bench) -> None:
         assert scores[name, "aorta"].reason == scores[name, ""].reason == "the voxel size is unknown"
         assert not values(rows, name, "left_atrium")
     some, _ = bench.conditional([(labels(4, 3), labels(4, 3))] * 3, spacing=[(1, 1, 1), (1, 1, 1), None])
-    assert some["nsd", "aorta"].n == 2 and "1 cases without a known voxel size" in some["nsd", "aorta"].note
+    assert some["nsd", "aorta"].n == 2 and "1 cases without a known voxel size" in some["nsd", "aorta"].note_text
 
 
 def test_a_tolerance_below_the_voxel_size_is_said(bench: Bench) -> None:
     cases = [(labels(4, 3), labels(4, 3))]
-    assert bench.conditional(cases)[0]["nsd", "aorta"].note.startswith("within 3 mm; ")
+    assert bench.conditional(cases)[0]["nsd", "aorta"].note_text.startswith("within 3 mm; ")
     coarse, _ = bench.conditional(cases, spacing=(1.0, 1.0, 5.0))
-    assert "within 3 mm, which is less than a voxel" in coarse["nsd", "aorta"].note
+    assert "within 3 mm, which is less than a voxel" in coarse["nsd", "aorta"].note_text
 
 
 def test_masks_by_the_same_segmenter_are_called_circular(run: Run, tmp_path: Path) -> None:
     circular = DATA.model_copy(update={"masks": "files"})
     scores, _ = Bench(run, tmp_path, metric(), circular).conditional([(labels(4, 3), labels(4, 3))])
-    assert "circular" in scores["dsc", "aorta"].note and "circular" in scores["dsc", ""].note
+    assert "circular" in scores["dsc", "aorta"].note_text and "circular" in scores["dsc", ""].note_text
     independent, _ = Bench(run, tmp_path, metric()).conditional([(labels(4, 3), labels(4, 3))])
-    assert "circular" not in independent["dsc", "aorta"].note
+    assert "circular" not in independent["dsc", "aorta"].note_text
 
 
 def test_a_generator_without_conditional_samples_is_not_run(bench: Bench) -> None:

@@ -87,7 +87,7 @@ def test_flipped_volumes_are_caught_from_the_volume_to_the_warning(run: Run, tmp
 
     real = states("real:train", volumes[:14])
     upright = score(run, states("samples", volumes[14:]), real, side=SIDE)
-    assert upright.warning == "" and "RAS fits best" in upright.note and upright.value > 0.9
+    assert upright.warning == "" and "RAS fits best" in upright.note_text and upright.value > 0.9
     turned = score(run, states("samples", [hu[:, ::-1, ::-1] for hu in volumes[14:]]), real, side=SIDE)
     assert "RPI" in turned.warning and turned.value < upright.value
 
@@ -111,7 +111,7 @@ def test_noise_gives_no_warning_and_says_that_it_shows_no_orientation(
     for seed in range(20):
         rng = np.random.default_rng(seed)
         found = score(run, items(tmp_path, "samples", rng.normal(0, 300, (8, SIDE, SIDE, SIDE))), real)
-        assert found.warning == "" and "too unlike" in found.note
+        assert found.warning == "" and "too unlike" in found.note_text
 
 
 def test_samples_that_look_alike_from_both_sides_give_no_warning(cubes: list[np.ndarray]) -> None:

@@ -116,8 +116,8 @@ def test_unequal_numbers_are_cut_to_one_n_by_a_subset_that_order_does_not_change
         assert (score.n, score.n_reference) == (9, 9)
         assert score.status == again[key].status
         assert score.value is None or score.value == pytest.approx(again[key].value, rel=1e-9)
-    assert "9 of 20 samples" in found["fid", "train", ""].note
-    assert "9 of 30 real train volumes" in found["fid", "train", ""].note
+    assert "9 of 20 samples" in found["fid", "train", ""].note_text
+    assert "9 of 30 real train volumes" in found["fid", "train", ""].note_text
     other_seed = scores(run, inputs(samples, train, test), seed=1)
     assert other_seed["fid", "train", ""].value != found["fid", "train", ""].value
 
@@ -133,7 +133,7 @@ def test_failures_outside_the_measured_subset_are_said_in_the_note(run: Run, ite
     found = scores(run, given, minimum=2)["fid", "test", ""]
     assert found.n == 20
     assert 0 < found.failed < 20
-    assert "20 of all 40 samples failed" in found.note
+    assert "20 of all 40 samples failed" in found.note_text
 
 
 def test_real_volumes_of_one_patient_are_left_out_together(run: Run, items: MakeItems) -> None:
@@ -148,7 +148,7 @@ def test_too_few_patients_give_a_value_without_an_interval_and_say_so(run: Run, 
     given = inputs(items("samples", 8), items("real:train", 8), items("real:test", 8, patients=2))
     found = scores(run, given)
     assert found["fid", "test", ""].low is None and found["fid", "test", ""].interval == ""
-    assert "2 test patients" in found["fid", "test", ""].note
+    assert "2 test patients" in found["fid", "test", ""].note_text
     assert found["fid_debiased", "test", ""].status == "not_run"
     assert found["fid", "train", ""].low is not None
 
@@ -211,5 +211,5 @@ def test_the_window_reaches_the_extractor_and_the_note_names_the_backbone(run: R
     text = FID(FIDConfig(hu_window=(-900, 900))).protocol(DATA).text
     assert text["extractor"]["preprocessing"]["hu_window"] == [-900, 900]
     given = inputs(items("samples", 8), items("real:train", 8), items("real:test", 8))
-    note = scores(run, given)["fid", "test", ""].note
+    note = scores(run, given)["fid", "test", ""].note_text
     assert "EfficientNet-lite0" in note and "not RadImageNet" in note

@@ -156,7 +156,7 @@ def test_fid_infinity_is_near_zero_for_one_distribution_where_fid_is_not(run: Ru
     assert abs(extrapolated.value) < fid / 2
     planes = [found["fid_infinity", "test", plane].value for plane in PLANES]
     assert extrapolated.value == pytest.approx(np.mean([value for value in planes if value is not None]))
-    assert "extrapolated" in extrapolated.note and extrapolated.low is None
+    assert "extrapolated" in extrapolated.note_text and extrapolated.low is None
 
 
 # ------------------------------------------------------------------------------------------------ precision, recall
@@ -192,7 +192,7 @@ def test_shares_have_wilson_intervals_and_say_what_these_ignore(run: Run, items:
         score = found[metric, "test", ""]
         assert score.value is not None
         assert (score.low, score.high) == pytest.approx(stats.wilson(round(score.value * N), N))
-        assert "taken as given" in score.interval and "k = 3" in score.note
+        assert "taken as given" in score.interval and "k = 3" in score.note_text
     assert found["density", "test", ""].low is None
 
 

@@ -11,7 +11,7 @@ from medlord_bench.contracts import DataProtocol, Grid
 from medlord_bench.contracts.metrics import protocol_of
 from medlord_bench.engine import resolve
 from medlord_bench.errors import UserError
-from medlord_bench.metrics.fid.config import note
+from medlord_bench.metrics.fid.config import backbone_note
 from medlord_bench.metrics.fid.metric import FID, FIDConfig
 
 DATA = DataProtocol(
@@ -75,7 +75,7 @@ def test_an_id_says_that_weights_are_not_locked(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_note_names_the_backbone_and_what_a_value_compares_with() -> None:
     notes = {
-        name: note(FIDConfig.model_validate(FID.variants.get(name, {})), "BACKBONE")
+        name: backbone_note(FIDConfig.model_validate(FID.variants.get(name, {})), "BACKBONE")[0].text
         for name in ("", "radimagenet", "maisi-compat")
     }
     assert all("BACKBONE" in text for text in notes.values())

@@ -135,7 +135,7 @@ def test_copies_of_phantoms_are_found_and_unseen_averaged_or_random_volumes_are_
     assert scores["copy_rate"].value == 1 and scores["copy_rate"].floor == 0
     assert scores["copy_rate"].warning and scores["copy_rate"].p < 1e-4
     assert scores["memorised_share"].value == 8 / 12
-    nearest = {row.case: row.region for row in rows if row.metric == "nearest"}
+    nearest = {row.case: row.against for row in rows if row.metric == "nearest"}
     assert [nearest[f"samples-{i:02d}"] for i in range(8)] == [f"train-{i:02d}" for i in range(8)]
     noise = np.random.default_rng(0).normal(np.mean(train), np.std(train), (2, *shape)).clip(-1000, 1000)
     scores, _ = audit([*val, val[0], val[0], np.mean(train, axis=0), *noise])
@@ -173,9 +173,11 @@ def test_a_patient_is_left_out_whole_and_so_does_not_lift_the_threshold(run: Run
     audit = Bench(run, (SIDE,) * 3).use(volumes, fields(100, 4), [], [f"p{i // 2}" for i in range(12)])
     scores, _ = audit([field(0), field(1)])
     rate = scores["copy_rate"]
-    assert rate.value == 1 and "relative distance 0.333, the largest allowed" in rate.note
-    assert rate.n_reference == 6 and "weak: 6 training patients" in rate.note
-    assert rate.p is None and "several volumes a patient" in rate.note and "of the same volume" not in rate.note
+    assert rate.value == 1 and "relative distance 0.333, the largest allowed" in rate.note_text
+    assert rate.n_reference == 6 and "weak: 6 training patients" in rate.note_text
+    assert (
+        rate.p is None and "several volumes a patient" in rate.note_text and "of the same volume" not in rate.note_text
+    )
     assert scores["memorised_share"].value == 2 / 6
 
 
@@ -184,7 +186,7 @@ def test_a_training_patient_that_stands_there_twice_is_named_and_counted_once(ru
     twice = Bench(run, (SIDE,) * 3).use([*fields(0, 10), field(3)], fields(100, 4), fields(200, 4))
     scores, _ = twice([field(3), field(500)])
     rate = scores["copy_rate"]
-    assert "1 pairs of the same volume under two patients, counted as one: train-03 and train-10" in rate.note
+    assert "1 pairs of the same volume under two patients, counted as one: train-03 and train-10" in rate.note_text
     assert (rate.value, rate.n_reference) == (plain.value, plain.n_reference) == (0.5, 10)
     assert scores["memorised_share"].value == 1 / 10
 
@@ -206,7 +208,7 @@ def test_failed_samples_stay_in_n_and_are_no_copies(bench: Bench) -> None:
     scores, rows = bench([field(0), None, None, field(500)])
     rate = scores["copy_rate"]
     assert (rate.value, rate.n, rate.failed) == (0.25, 4, 2)
-    assert "2 failed samples have none" in scores["nearest_correlation"].note
+    assert "2 failed samples have none" in scores["nearest_correlation"].note_text
     assert {row.case for row in rows} == {"samples-00", "samples-03"}
 
 
@@ -232,7 +234,7 @@ def test_two_patients_are_enough_but_weak(run: Run) -> None:
     audit = Bench(run, (SIDE,) * 3).use(fields(0, 8), fields(100, 4), fields(200, 4), ["a"] * 4 + ["b"] * 4)
     scores, _ = audit([field(0), field(500)])
     assert scores["copy_rate"].value == 0.5 and scores["copy_rate"].floor == 0
-    assert "weak: 2 training patients" in scores["copy_rate"].note
+    assert "weak: 2 training patients" in scores["copy_rate"].note_text
 
 
 def test_without_held_out_volumes_there_is_no_floor_and_it_is_said(run: Run) -> None:
@@ -248,14 +250,14 @@ def test_the_order_of_items_changes_nothing(bench: Bench) -> None:
     again, rows_again = bench.reduced({need: items[::-1] for need, items in given.items()})
     for name, score in scores.items():
         assert again[name].value == pytest.approx(score.value, abs=1e-6)
-    assert {(row.metric, row.case, row.region) for row in rows} == {(r.metric, r.case, r.region) for r in rows_again}
+    assert {(row.metric, row.case, row.against) for row in rows} == {(r.metric, r.case, r.against) for r in rows_again}
 
 
 def test_pairs_for_review_are_the_nearest_first(bench: Bench) -> None:
     spoilt = [field(i) + np.random.default_rng(i).normal(0, 80 * i, (SIDE,) * 3) for i in range(8)]
     _, rows = bench(spoilt[::-1])
     pairs = [row for row in rows if row.metric == "copy_pair"]
-    assert [(row.case, row.region) for row in pairs[:3]] == [
+    assert [(row.case, row.against) for row in pairs[:3]] == [
         (f"samples-{7 - i:02d}", f"train-{i:02d}") for i in (0, 1, 2)
     ]
     assert len(pairs) == 6
@@ -306,4 +308,4 @@ def test_patches_of_real_ct_copies_at_95_percent_and_an_unseen_patient_s_at_the_
     for given in (copies, [ndimage.gaussian_filter(copy, 2) for copy in copies]):
         assert audit(given)[0]["copy_rate"].value >= 0.95
     held_out = audit(val)[0]["copy_rate"]
-    assert held_out.low <= 0.05 <= held_out.high and "weak: 2 training patients" in held_out.note
+    assert held_out.low <= 0.05 <= held_out.high and "weak: 2 training patients" in held_out.note_text

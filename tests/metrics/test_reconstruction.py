@@ -128,7 +128,7 @@ def test_slabs_change_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch) -> N
     real = phantom()
     made = (real + np.random.default_rng(1).normal(0, 80, real.shape)).astype(np.int16)
     whole = similarity.compare(made, real, (-1000, 2000), 3, 1.5, -500, "cpu")["ms_ssim"]
-    monkeypatch.setattr(similarity, "SLAB", 5)
+    monkeypatch.setattr(similarity, "SLAB_PLANES", 5)
     slabs = similarity.compare(made, real, (-1000, 2000), 3, 1.5, -500, "cpu")["ms_ssim"]
     np.testing.assert_allclose(slabs, whole, rtol=1e-6)
 
@@ -158,7 +158,7 @@ def test_median_interval_and_iqr_over_cases(run: Run) -> None:
     score = scores["psnr", ""]
     assert (score.value, score.low, score.high) == pytest.approx((23, 20, 26))
     assert (score.n, score.failed, score.unit, score.better) == (7, 0, "dB", "higher")
-    assert "IQR 21.5 to 24.5" in score.note and score.quartiles == pytest.approx((21.5, 24.5))
+    assert "IQR 21.5 to 24.5" in score.note_text and score.quartiles == pytest.approx((21.5, 24.5))
 
 
 def test_failed_cases_rank_last_and_stay_in_n(run: Run) -> None:
@@ -178,7 +178,7 @@ def test_identical_images_are_said_and_poison_nothing(run: Run) -> None:
     mses = [0.0, 3000**2 / 1e3, 3000**2 / 1e4]
     scores, rows = reduced(run, items, [state(mse) for mse in mses])
     assert scores["psnr", ""].value == pytest.approx(40)
-    assert "1 cases equal their image" in scores["psnr", ""].note
+    assert "1 cases equal their image" in scores["psnr", ""].note_text
     assert all(np.isfinite(row.value) for row in rows)
     scores, _ = reduced(run, items, [state(0.0)] * 3)
     assert scores["psnr", ""].status == "not_run" and "infinite" in scores["psnr", ""].reason
@@ -190,7 +190,7 @@ def test_cases_of_one_patient_count_once_in_the_interval(run: Run) -> None:
     scores, rows = reduced(run, items, [state(3000**2 / 10 ** ((20 + i % 3) / 10)) for i in range(9)])
     assert {row.patient for row in rows} == {"p0", "p1", "p2"}, "comparisons between generators pair patients"
     assert scores["psnr", ""].value == pytest.approx(21)
-    assert scores["psnr", ""].low is None and "3 patients, at least 6" in scores["psnr", ""].note
+    assert scores["psnr", ""].low is None and "3 patients, at least 6" in scores["psnr", ""].note_text
     assert scores["psnr", ""].n == 9
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -160,14 +161,16 @@ def test_medians_carry_quartiles_an_interval_and_both_real_sets(bench: Bench) ->
     assert score.quartiles == pytest.approx(tuple(np.percentile(own, [25, 75])))
     assert (score.low, score.high) == pytest.approx((own[3], own[12])), "n = 16: the 4th and 13th value"
     assert (score.n, score.failed, score.n_reference) == (16, 0, 24)
-    assert f"real train: median {np.median(ratios(train)):.4g}" in score.note and "real test: median" in score.note
+    assert (
+        f"real train: median {np.median(ratios(train)):.4g}" in score.note_text
+        and "real test: median" in score.note_text
+    )
     ml = scores["rvr_ml", "aorta", "train"]
     assert ml.value == pytest.approx(np.median(own) * TOTAL * 5 / 1000) and ml.unit == "mL"
-    counts = {name: sum(row.generator == name for row in rows) for name in ("toy", "real:train", "real:test")}
-    assert counts == {"toy": 32, "real:train": 48, "real:test": 24}
+    assert Counter((row.generator, row.split) for row in rows) == {("toy", ""): 32, ("", "train"): 48, ("", "test"): 24}
     assert [r.value for r in rows if (r.generator, r.region) == ("toy", "aorta")] == ratios(samples).tolist()
     assert {row.patient for row in rows if row.generator == "toy"} == {""}
-    assert {row.patient for row in rows if row.generator == "real:test"} == {f"real:test-p{i}" for i in range(12)}
+    assert {row.patient for row in rows if row.split == "test"} == {f"real:test-p{i}" for i in range(12)}
 
 
 def test_distances_are_scipys_and_stand_beside_their_floor(bench: Bench) -> None:
@@ -192,7 +195,7 @@ def test_distances_are_scipys_and_stand_beside_their_floor(bench: Bench) -> None
 def test_more_samples_than_test_patients_are_cut_to_the_floors_n_for_w1_only(bench: Bench) -> None:
     scores, _, _ = bench.of(drawn(40, 3))
     assert (scores["rvr_w1", "aorta", "train"].n, scores["rvr_w1", "aorta", "train"].floor_n) == (12, 12)
-    assert "12 of 40 samples, a seeded subset" in scores["rvr_w1", "aorta", "train"].note
+    assert "12 of 40 samples, a seeded subset" in scores["rvr_w1", "aorta", "train"].note_text
     assert scores["rvr_w1", "aorta", "test"].n == 24
     assert {scores[name, "aorta", "train"].n for name in ("rvr", "rvr_ks", "rvr_variance_ratio", "rvr_missing")} == {40}
 
@@ -261,10 +264,10 @@ def test_less_varied_samples_have_a_variance_ratio_below_one_whatever_the_unit(b
     score = bench.of(narrow)[0]["rvr_variance_ratio", "aorta", "train"]
     assert score.value < 0.25 and score.high < 1
     same = bench.of([[200, 100]] * 16)[0]["rvr_variance_ratio", "aorta", "train"]
-    assert (same.value, same.low) == (0, None) and "no interval" in same.note
+    assert (same.value, same.low) == (0, None) and "no interval" in same.note_text
     fixed = bench.of(drawn(16, 3), train=[[200, b] for _, b in drawn(24, 1)])[0]
     assert "one value" in fixed["rvr_variance_ratio", "aorta", "train"].reason
-    assert "without aorta" in fixed["rvr_joint", "", "train"].note
+    assert "without aorta" in fixed["rvr_joint", "", "train"].note_text
 
 
 def test_the_interval_of_sets_that_do_not_overlap_is_welchs() -> None:
@@ -338,7 +341,7 @@ def test_failed_samples_are_in_n_missing_everywhere_and_outside_the_distribution
     assert (median.n, median.failed, median.value) == (16, 3, pytest.approx(np.median(ratios(good))))
     assert (missing.n, missing.failed, missing.value) == (16, 3, 3 / 16) and missing.warning
     for key, score in scores.items():
-        assert "failed samples are left out here and count as missing" in score.note, key
+        assert "failed samples are left out here and count as missing" in score.note_text, key
     assert sum(row.generator == "toy" for row in rows) == 26 and len(replicates["train"].samples) == 13
     w1 = scores["rvr_w1", "aorta", "train"]
     assert w1.n == 12 and w1.floor_n == 12 - w1.failed, "the floor is at as many volumes as the value rests on"
@@ -347,9 +350,12 @@ def test_failed_samples_are_in_n_missing_everywhere_and_outside_the_distribution
 def test_failed_real_volumes_are_said_and_count_as_missing_among_the_real(bench: Bench) -> None:
     scores, rows, _ = bench.of(drawn(16, 3), train=[*drawn(22, 1), None, None])
     assert scores["rvr", "aorta", "train"].n_reference == 22
-    assert "2 of 24 real train volumes have no label map, the first: constant" in scores["rvr_joint", "", "train"].note
+    assert (
+        "2 of 24 real train volumes have no label map, the first: constant"
+        in scores["rvr_joint", "", "train"].note_text
+    )
     assert "2 of 24 real train volumes" in scores["rvr_missing", "aorta", "train"].floor_note
-    assert sum(row.generator == "real:train" for row in rows) == 44
+    assert sum(row.split == "train" for row in rows) == 44
 
 
 def test_nothing_but_failed_samples_leaves_the_missing_rate(bench: Bench) -> None:
@@ -363,7 +369,7 @@ def test_nothing_but_failed_samples_leaves_the_missing_rate(bench: Bench) -> Non
 def test_too_few_samples_have_medians_and_no_distances(bench: Bench) -> None:
     scores, _, replicates = bench.of(drawn(4, 3))
     assert scores["rvr", "aorta", "train"].status == scores["rvr_missing", "aorta", "train"].status == "ok"
-    assert scores["rvr", "aorta", "train"].low is None and "no interval: 4" in scores["rvr", "aorta", "train"].note
+    assert scores["rvr", "aorta", "train"].low is None and "no interval: 4" in scores["rvr", "aorta", "train"].note_text
     for name in ("rvr_w1", "rvr_ks", "rvr_variance_ratio"):
         assert scores[name, "aorta", "train"].reason == "4 samples have a label map; at least 8 are needed"
     assert scores["rvr_joint", "", "test"].status == "not_run" and not replicates
@@ -398,7 +404,7 @@ def test_regions_that_the_segmenter_does_not_know_are_one_score(run: Run, tmp_pa
     assert lost.reason == "the segmenter files does not know it" and lost.status == "not_run"
     assert sum(score.status == "not_run" for score in scores.values()) == 1
     assert {row.region for row in rows} == {"aorta", "left_atrium"}
-    assert "without right_atrium, pulmonary_artery" in scores["rvr_joint", "", "train"].note
+    assert "without right_atrium, pulmonary_artery" in scores["rvr_joint", "", "train"].note_text
 
 
 def test_a_generator_without_samples_is_not_run(bench: Bench) -> None:

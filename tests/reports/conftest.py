@@ -10,7 +10,7 @@ import pytest
 
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
-from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, write_results
+from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, notes, write_results
 from medlord_bench.volumes.planes import planes_of, write_planes
 
 QUANTITIES = quantities_of(registry.load("metrics", entry.name) for entry in registry.entries("metrics"))
@@ -44,7 +44,7 @@ def score(**changes: object) -> Score:
 SCORES = (
     score(reference="train", value=40.1, low=37.1, high=43.1, n_reference=64),
     score(),
-    score(generator="noise", value=312.4, low=301.2, high=324.9, failed=3, note="three samples were constant"),
+    score(generator="noise", value=312.4, low=301.2, high=324.9, failed=3, notes=notes("counts", "three samples were constant")),
     score(
         metric="psnr", protocol=PSNR, reference="", value=27.91, low=27.1, high=28.6, better="higher",
         unit="dB", interval="95 % bootstrap over patients", n_reference=None, floor=None, floor_n=None,

@@ -14,7 +14,7 @@ import pytest
 
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
-from medlord_bench.contracts.results import ResultsFile, Score, write_results
+from medlord_bench.contracts.results import ResultsFile, Score, notes, write_results
 from medlord_bench.engine.step_records import record_steps
 from medlord_bench.errors import UserError
 from medlord_bench.reports.page.page import Page
@@ -212,7 +212,7 @@ def test_contestants_stand_beside_each_other_the_test_reference_first(bare_folde
 def _fid(**changes: object) -> Score:
     fields: dict[str, object] = {
         "metric": "fid", "protocol": "fid-1", "dataset": "phantom", "reference": "test", "value": 1.0, "n": 8,
-        "note": "not RadImageNet; one checkpoint", "floor_note": "8 test volumes",
+        "notes": notes("fallback", "not RadImageNet", "one checkpoint"), "floor_note": "8 test volumes",
     }  # fmt: skip
     return Score.model_validate(fields | changes)
 
@@ -236,7 +236,10 @@ def test_planes_and_debiased_values_are_folded_under_the_mean(bare_folder: Path)
 
 def test_a_note_stands_once_however_many_rows_it_concerns(bare_folder: Path) -> None:
     some = "equal n on both sides: a seeded subset, 8 of 24 real train volumes"
-    scores = [_fid(generator=f"g{i}", note=f"not RadImageNet; IQR {i} to 9" + f"; {some}" * (i > 1)) for i in range(4)]
+    scores = [
+        _fid(generator=f"g{i}", notes=notes("context", "not RadImageNet", f"IQR {i} to 9", some * (i > 1)))
+        for i in range(4)
+    ]
     put(bare_folder, *scores, protocols={"fid-1": {}})
     html, page = render(bare_folder)
     assert page.text.count("not RadImageNet") == page.text.count(some) == page.text.count("floor: 8 test volumes") == 1
@@ -342,7 +345,14 @@ def test_the_phantom_is_called_synthetic_and_real_data_are_not(run_folder: Path)
 def test_hostile_names_are_text(run_folder: Path) -> None:
     evil = "<script>alert(1)</script>\"'&$\\frac"
     results = scores_of(run_folder)
-    changed = {"generator": evil, "dataset": evil, "note": evil, "region": evil, "metric": evil, "protocol": evil}
+    changed = {
+        "generator": evil,
+        "dataset": evil,
+        "notes": notes("context", evil),
+        "region": evil,
+        "metric": evil,
+        "protocol": evil,
+    }
     put(run_folder, results.scores[0].model_copy(update=changed), protocols={evil: {evil: evil}})
     plan = json.loads((run_folder / "plan.json").read_text())
     plan |= {"contestants": [evil], "dataset": {"name": evil}, "steps": [{"id": evil, "kind": evil, "plugin": evil}]}

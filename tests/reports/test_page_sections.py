@@ -14,7 +14,7 @@ import pytest
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.calibration import FILE, Finding, Record
 from medlord_bench.contracts.metrics import quantities_of
-from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, write_results
+from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, notes, write_results
 from medlord_bench.engine import comparisons
 from medlord_bench.engine.comparisons import Comparison, ComparisonsFile
 from medlord_bench.engine.run_results import picture_path
@@ -26,7 +26,7 @@ from medlord_bench.reports.page.glance import Glance, Place
 from medlord_bench.reports.page.matrix import NO_SCORE, Matrix, matrices
 from medlord_bench.reports.page.page import Page, _watched
 from medlord_bench.reports.page.verdicts import verdicts, words
-from medlord_bench.reports.page.warned import LISTED, warnings
+from medlord_bench.reports.page.warned import MAX_TEXTS, warnings
 from medlord_bench.volumes.planes import planes_of, write_planes
 
 PROTOCOL = "fid-imagenet-0a1b2c3d"
@@ -84,7 +84,7 @@ def test_a_warning_is_told_once_for_all_its_regions_and_quantities() -> None:
 
 def test_contestants_are_warned_of_apart_and_many_texts_are_counted() -> None:
     given = [fid(name, warning="upside down") for name in "ab"]
-    given += [fid("c", region=f"r{i}", warning=f"{i} lack it") for i in range(LISTED + 2)]
+    given += [fid("c", region=f"r{i}", warning=f"{i} lack it") for i in range(MAX_TEXTS + 2)]
     found = warnings(given)
     assert [one.contestant for one in found] == ["a", "b", "c"]
     assert found[2].text.endswith("r5: 5 lack it; and 2 more")
@@ -234,10 +234,10 @@ def test_ceilings_stand_beside_the_matrix_only_where_all_share_them() -> None:
 
 def test_a_real_patient_counts_once_beside_the_samples() -> None:
     rows = [
-        CaseRow(metric="rvr", generator="real:train", case=case, patient=patient, region="aorta", value=value)
+        CaseRow(metric="rvr", split="train", case=case, patient=patient, region="aorta", value=value)
         for case, patient, value in (("c1", "p1", 1.0), ("c2", "p1", 1.0), ("c3", "p1", 1.0), ("c4", "p2", 3.0))
     ] * 3  # every contestant repeats them
-    rows.append(CaseRow(metric="rvr", generator="real:test", case="t", region="aorta", value=99.0))
+    rows.append(CaseRow(metric="rvr", split="test", case="t", region="aorta", value=99.0))
     (matrix,) = matrices([fid("a", metric="rvr", reference="train", region="aorta")], rows)
     assert (matrix.beside, matrix.rows[0].beside) == ("real train", 2.0)
 
@@ -261,11 +261,11 @@ def test_regions_stand_in_a_matrix_and_in_full(bare_folder: Path) -> None:
 
 
 def test_every_real_volume_is_one_dot_however_many_contestants_repeat_it(tmp_path: Path) -> None:
-    real = [CaseRow(metric="rvr", generator="real:train", case=f"c{i}", region="aorta", value=i) for i in range(5)]
+    real = [CaseRow(metric="rvr", split="train", case=f"c{i}", region="aorta", value=i) for i in range(5)]
     own = [CaseRow(metric="rvr", generator=name, case="s0", region="aorta", value=9) for name in "ab"]
     other = CaseRow(metric="dsc", generator="a", case="s0", region="aorta", value=9)
     (picture,) = draw_distributions([own[0], *real, own[1], *real, other], FigureFolder(tmp_path))
-    told = "volume ratio of aorta: real:train median 2 of 5; a median 9 of 1; b median 9 of 1"
+    told = "volume ratio of aorta: real train median 2 of 5; a median 9 of 1; b median 9 of 1"
     assert picture.alt == told and picture.dark
     assert draw_distributions([other], FigureFolder(tmp_path)) == []
 
@@ -324,7 +324,7 @@ def test_what_could_not_be_compared_says_why(bare_folder: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------- pairs
 def nearest(name: str, count: int = 6, **changes: object) -> list[CaseRow]:
     """What the audit writes, the nearest first by relative distance, which need not be the order of correlations."""
-    where = [{"generator": name, "case": f"sample-{i:05d}", "region": f"case-{i}"} for i in range(count)]
+    where = [{"generator": name, "case": f"sample-{i:05d}", "against": f"case-{i}"} for i in range(count)]
     rows = [CaseRow(metric="relative_distance", value=0.25 + i / 8, **one) for i, one in enumerate(where)]
     return rows + [CaseRow(metric="copy_pair", value=0.5 + i / 100, **one) for i, one in enumerate(where)]
 
@@ -336,8 +336,8 @@ def audited(folder: Path, rows: list[CaseRow], *scores: Score) -> str:
 
 
 def copy_rate(name: str, warning: str = "") -> Score:
-    note = "a copy is below relative distance 0.333; nominal rate 4.0 %"
-    return score(metric="copy_rate", generator=name, reference="train", value=0.5, note=note, warning=warning)
+    note = notes("definition", "a copy is below relative distance 0.333; nominal rate 4.0 %")
+    return score(metric="copy_rate", generator=name, reference="train", value=0.5, notes=note, warning=warning)
 
 
 def test_pairs_whose_files_are_gone_are_named_all_the_same(bare_folder: Path) -> None:
@@ -497,14 +497,14 @@ def test_steps_and_device_time_of_each_stage_stand_beside_the_budget(run_folder:
     stages = [("autoencoder", 1500, 300.0), ("latents", None, 9.0), ("diffusion", 2500, 100.5)]
     for stage, steps, seconds in stages:
         detail = {"stage": stage, "steps": steps, "weights": None}
-        plan["steps"].append({"id": stage, "kind": "weights", "key": stage, "label": "a", "detail": detail})
+        plan["steps"].append({"id": stage, "kind": "weights", "key": stage, "contestant": "a", "detail": detail})
         items = run_folder.parent.parent / "objects" / "weights" / stage / "items"
         items.mkdir(parents=True)
         trained = {"steps": steps, "seconds": seconds, "device": "cuda:0"}
         (items / "weights.json").write_text(json.dumps({"facts": {"trained": trained}}))
     given = {"stage": "gan", "steps": 10, "weights": "/some/file.pt"}
-    plan["steps"].append({"id": "gan", "kind": "weights", "key": "gan", "label": "b", "detail": given})
-    plan["contestants"] = [{"label": "a"}, {"label": "b"}, {"label": "noise"}]
+    plan["steps"].append({"id": "gan", "kind": "weights", "key": "gan", "contestant": "b", "detail": given})
+    plan["contestants"] = [{"name": "a"}, {"name": "b"}, {"name": "noise"}]
     grid = {"shape": [64, 64, 32], "spacing": [2.0, 2.0, 4.5], "hu_window": [-1000, 400]}
     plan |= {"native": {"a": {"grid": grid, "fit": "resize"}}, "train_steps": 4000, "train_hours": 1.5}
     (run_folder / "plan.json").write_text(json.dumps(plan))

@@ -12,7 +12,7 @@ import pytest
 from medlord_bench.contracts import (
     DataProtocol,
     Failure,
-    Frozen,
+    FrozenConfig,
     Item,
     LabelMap,
     MetricInputs,
@@ -38,7 +38,7 @@ SETS = {"dataset.shape": [32, 32, 16], "dataset.n_train": 3, "dataset.n_val": 1,
 NEEDS = [Need(source, "states:labels:halves") for source in ("samples", "real:test")]
 
 
-class HalvesConfig(Frozen):
+class HalvesConfig(FrozenConfig):
     split: int = 16
 
 
@@ -69,7 +69,7 @@ class Halves:
             yield Failure("it died") if count == 1 else LabelMap(labels, volume.affine, self.names)
 
 
-class CountConfig(Frozen):
+class CountConfig(FrozenConfig):
     segmenter: str | None = None
     segmenter_settings: dict[str, Any] = {}
     regions: tuple[str, ...] | None = None
@@ -107,7 +107,12 @@ class Count:
 
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow | Replicates]:
         Count.reduced = dict(inputs.items)
-        where = {"metric": "count", "protocol": inputs.protocol_id, "generator": inputs.generator, "dataset": inputs.dataset}
+        where = {
+            "metric": "count",
+            "protocol": inputs.protocol_id,
+            "generator": inputs.generator,
+            "dataset": inputs.dataset,
+        }
         yield Replicates(value=1.0, samples={"a": 1.0}, real={"b": 2.0}, **where)
 
 
@@ -211,6 +216,6 @@ def test_a_contestant_is_asked_for_no_more_samples_than_it_has(monkeypatch: pyte
 def test_free_variants_tell_contestants_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Noise, "free_variants", True, raising=False)
     plan = planned(generators=("noise:mine", "noise:theirs"))
-    assert [contestant.label for contestant in plan.contestants] == ["noise:mine", "noise:theirs"]
+    assert [contestant.name for contestant in plan.contestants] == ["noise:mine", "noise:theirs"]
     with pytest.raises(UserError, match="noise:yours"):
         planned(generators=("noise:mine",), set={"noise:yours.x": 1})

@@ -9,10 +9,10 @@ from medlord_bench.checks.calibration.experiment import REGIONS, STRENGTHS
 from medlord_bench.contracts.calibration import Ask, Finding, Seen
 from medlord_bench.contracts.results import Score
 
-ENOUGH = 0.95  # of copies that must be called copies
-NOMINAL = 0.05  # of unseen patients that the audit may call copies
-REACHES = 0.05  # DSC below the segmenter's own ceiling that painted volumes may lie
-CLEAR = 0.01  # p below it: noticed; p above it: not noticed
+MIN_COPIES_FOUND = 0.95  # of copies that must be called copies
+NOMINAL_COPY_RATE = 0.05  # of unseen patients that the audit may call copies
+MAX_DSC_BELOW_CEILING = 0.05  # DSC below the segmenter's own ceiling that painted volumes may lie
+NOTICED_P = 0.01  # p below it: noticed; p above it: not noticed
 Rule = Callable[[Seen], Iterator[Finding]]
 
 
@@ -30,11 +30,11 @@ def _value(score: Score) -> float:
 
 
 def _unnoticed(score: Score) -> bool:
-    return score.p is not None and score.p > CLEAR
+    return score.p is not None and score.p > NOTICED_P
 
 
 def _noticed(score: Score) -> bool:
-    return score.p is not None and score.p < CLEAR
+    return score.p is not None and score.p < NOTICED_P
 
 
 def _holds(score: Score, value: float | None) -> bool:
@@ -53,11 +53,13 @@ def no_fault(seen: Seen) -> Iterator[Finding]:
     for reference in ("test", "train"):
         ask = Ask("fid", "holdout", "", reference)
         yield seen.expect(name, f"fid {reference}", "interval holds the floor", [ask], lambda s: _holds(s, s.floor))
-    unnoticed = f"p above {CLEAR}"
+    unnoticed = f"p above {NOTICED_P}"
     yield seen.expect(name, "kid", unnoticed, [Ask("kid", "holdout", "", "test")], _unnoticed)
     yield seen.expect(name, "rvr_joint", unnoticed, [Ask("rvr_joint", "holdout", "", "train")], _unnoticed)
-    expected = f"interval holds the nominal {NOMINAL}"
-    yield seen.expect(name, "copy_rate", expected, [Ask("copy_rate", "holdout")], lambda s: _holds(s, NOMINAL))
+    expected = f"interval holds the nominal {NOMINAL_COPY_RATE}"
+    yield seen.expect(
+        name, "copy_rate", expected, [Ask("copy_rate", "holdout")], lambda s: _holds(s, NOMINAL_COPY_RATE)
+    )
     yield seen.expect(name, "axes", "no warning", [Ask("axes", "holdout")], lambda s: not s.warning)
 
 
@@ -65,7 +67,7 @@ def noise(seen: Seen) -> Iterator[Finding]:
     """No anatomy at all: far from the real set, in no neighbourhood of it, no organ in it, and nobody's copy."""
     both = [Ask("fid", name, "", "test") for name in ("noise", "holdout")]
     yield seen.expect("noise", "fid", "above the holdout's interval", both, _apart)
-    yield seen.expect("noise", "kid", f"p below {CLEAR}", [Ask("kid", "noise", "", "test")], _noticed)
+    yield seen.expect("noise", "kid", f"p below {NOTICED_P}", [Ask("kid", "noise", "", "test")], _noticed)
     yield seen.expect("noise", "precision", "0", [Ask("precision", "noise", "", "test")], lambda s: _value(s) == 0)
     yield seen.expect("noise", "copy_rate", "0", [Ask("copy_rate", "noise")], lambda s: _value(s) == 0)
     for region in REGIONS:
@@ -100,7 +102,7 @@ def collapse(seen: Seen) -> Iterator[Finding]:
     both = [[Ask(metric, name, "", "test") for name in (fault, "holdout")] for metric in ("recall", "fid")]
     yield seen.expect(fault, "recall", "0.5 below the holdout's", both[0], lambda s, h: _value(s) <= _value(h) - 0.5)
     yield seen.expect(fault, "fid", "above the holdout's", both[1], lambda s, h: _value(s) > _value(h))
-    yield seen.expect(fault, "rvr_joint", f"p below {CLEAR}", [Ask("rvr_joint", fault, "", "train")], _noticed)
+    yield seen.expect(fault, "rvr_joint", f"p below {NOTICED_P}", [Ask("rvr_joint", fault, "", "train")], _noticed)
     for region in REGIONS:
         ask = Ask("rvr_variance_ratio", fault, region, "train")
         yield seen.expect(fault, f"rvr_variance_ratio {region}", "below 0.1", [ask], lambda s: _value(s) < 0.1)
@@ -109,7 +111,9 @@ def collapse(seen: Seen) -> Iterator[Finding]:
 def copies(seen: Seen) -> Iterator[Finding]:
     """Training volumes, lightly changed: the audit says so, while a distance to the training set would praise them."""
     ask = Ask("copy_rate", "copycat")
-    yield seen.expect("copycat", "copy_rate", f"at least {ENOUGH}", [ask], lambda s: _value(s) >= ENOUGH)
+    yield seen.expect(
+        "copycat", "copy_rate", f"at least {MIN_COPIES_FOUND}", [ask], lambda s: _value(s) >= MIN_COPIES_FOUND
+    )
     asks = [Ask("fid", "copycat", "", reference) for reference in ("train", "test")]
     yield seen.expect("copycat", "fid train, test", "train below test", asks, _rises)
 
@@ -132,13 +136,13 @@ def dropped(seen: Seen) -> Iterator[Finding]:
 def painted(seen: Seen) -> Iterator[Finding]:
     """Volumes painted exactly to the mask: adherence reaches what the segmenter reaches on real images."""
     for region in seen.regions("dsc", "oracle"):
-        expected = f"at least the segmenter's ceiling less {REACHES}"
+        expected = f"at least the segmenter's ceiling less {MAX_DSC_BELOW_CEILING}"
         asks = [Ask("dsc", "oracle", region)]
         yield seen.expect("none (oracle)", f"dsc {region}", expected, asks, _reaches_ceiling)
 
 
 def _reaches_ceiling(score: Score) -> bool:
-    return score.ceiling is not None and _value(score) >= score.ceiling - REACHES
+    return score.ceiling is not None and _value(score) >= score.ceiling - MAX_DSC_BELOW_CEILING
 
 
 def window(seen: Seen) -> Iterator[Finding]:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from medlord_bench import stats
 from medlord_bench.util.seeds import numpy_rng
 
-JUDGED = 0.999  # level of the intervals by which an observed rate is judged
-NOMINAL = 0.05  # rejections where there is no difference
-COVERAGE = (0.93, 0.98)  # in which the 95 % interval of a Fréchet distance has to lie
+JUDGING_LEVEL = 0.999  # level of the intervals by which an observed rate is judged
+NOMINAL_REJECTION_RATE = 0.05  # rejections where there is no difference
+COVERAGE_RANGE = (0.93, 0.98)  # in which the 95 % interval of a Fréchet distance has to lie
 LEAST_KERNEL_COVERAGE = 0.90
 PERMUTATIONS = 199
 REPEATS = 1500
@@ -130,12 +130,12 @@ def _energy_p(seed: int, repeats: int) -> Check:
 def _uniform(name: str, ps: list[float]) -> Check:
     from scipy.stats import kstest
 
-    rejected = sum(p <= NOMINAL for p in ps)
-    low, high = stats.wilson(rejected, len(ps), JUDGED)
+    rejected = sum(p <= NOMINAL_REJECTION_RATE for p in ps)
+    low, high = stats.wilson(rejected, len(ps), JUDGING_LEVEL)
     straight = float(kstest(ps, "uniform").pvalue)
     seen = f"{rejected / len(ps):.1%} ({low:.1%} to {high:.1%}), KS p {straight:.3f}"
-    ok = low <= NOMINAL <= high and straight > 1 - JUDGED
-    return name, f"{NOMINAL:.0%} of p-values at most {NOMINAL:g}, all uniform", seen, ok
+    ok = low <= NOMINAL_REJECTION_RATE <= high and straight > 1 - JUDGING_LEVEL
+    return name, f"{NOMINAL_REJECTION_RATE:.0%} of p-values at most {NOMINAL_REJECTION_RATE:g}, all uniform", seen, ok
 
 
 def _paired_p(seed: int, repeats: int) -> Check:
@@ -146,11 +146,16 @@ def _paired_p(seed: int, repeats: int) -> Check:
         first, real = sets.draw(seed, "first", i)
         second = [-group for group in sets.draw(seed, "second", i)[0]]
         pair = stats.frechet_jackknife(first, real), stats.frechet_jackknife(second, real)
-        rejected += stats.paired_jackknife(*pair).p <= NOMINAL
-    low, high = stats.wilson(rejected, repeats, JUDGED)
+        rejected += stats.paired_jackknife(*pair).p <= NOMINAL_REJECTION_RATE
+    low, high = stats.wilson(rejected, repeats, JUDGING_LEVEL)
     seen = f"{rejected / repeats:.1%} ({low:.1%} to {high:.1%})"
     name = f"paired Fréchet distances, equally far ({sets})"
-    return name, f"at most {NOMINAL:.0%} of p-values at most {NOMINAL:g}", seen, low <= NOMINAL
+    return (
+        name,
+        f"at most {NOMINAL_REJECTION_RATE:.0%} of p-values at most {NOMINAL_REJECTION_RATE:g}",
+        seen,
+        low <= NOMINAL_REJECTION_RATE,
+    )
 
 
 # ------------------------------------------------------------------------------------------------ coverage of intervals
@@ -162,8 +167,8 @@ def _median_coverage(n: int) -> Callable[[int, int], Check]:
         found = [stats.median_interval(row) for row in draws]
         inside = sum(one.low is not None and one.high is not None and one.low <= 1.0 <= one.high for one in found)
         tails = binom.cdf(np.arange(n), n, 0.5)
-        exact = 1 - 2 * float(tails[tails <= NOMINAL / 2].max())
-        low, high = stats.wilson(inside, repeats, JUDGED)
+        exact = 1 - 2 * float(tails[tails <= NOMINAL_REJECTION_RATE / 2].max())
+        low, high = stats.wilson(inside, repeats, JUDGING_LEVEL)
         seen = f"{inside / repeats:.1%} ({low:.1%} to {high:.1%})"
         return f"median interval, n {n}, log-normal", f"holds the median in {exact:.1%}", seen, low <= exact <= high
 
@@ -175,7 +180,7 @@ def _kernel_coverage(seed: int, repeats: int) -> Check:
     expected = float(np.mean([stats.kernel_distance(*sets.draw(seed, "mean", i), i, 0).value for i in range(repeats)]))
     found = [stats.kernel_distance(*sets.draw(seed, i), i, 0) for i in range(repeats)]
     inside = sum(one.low <= expected <= one.high for one in found)
-    low, high = stats.wilson(inside, repeats, JUDGED)
+    low, high = stats.wilson(inside, repeats, JUDGING_LEVEL)
     seen = f"{inside / repeats:.1%} ({low:.1%} to {high:.1%})"
     name = f"kernel distance's interval ({sets})"
     return name, f"holds the expectation in at least {LEAST_KERNEL_COVERAGE:.0%}", seen, high >= LEAST_KERNEL_COVERAGE
@@ -193,7 +198,7 @@ CHECKS: tuple[Callable[[int, int], Check], ...] = (
 def _frechet_coverage(seed: int, repeats: int, step: Callable[[int], None]) -> Iterator[Simulated]:
     """Per configuration, then over all, then that no interval misses its own value."""
     covered, own, start = 0, 0, time.monotonic()
-    low, high = COVERAGE
+    low, high = COVERAGE_RANGE
     for sets in DIFFERENT:
         began = time.monotonic()
         intervals = [_frechet_interval(*sets.draw(seed, i)) for i in range(repeats)]
@@ -205,7 +210,7 @@ def _frechet_coverage(seed: int, repeats: int, step: Callable[[int], None]) -> I
         inside = sum(one.low <= expected <= one.high for one in intervals)
         covered += inside
         own += sum(one.low <= one.value <= one.high for one in intervals)
-        at_least, at_most = stats.wilson(inside, repeats, JUDGED)
+        at_least, at_most = stats.wilson(inside, repeats, JUDGING_LEVEL)
         yield Simulated(
             f"Fréchet distance's interval ({sets})",
             f"holds the expectation in {low:.0%} to {high:.0%}",

@@ -58,7 +58,9 @@ def configures(kind: str, name: str) -> Iterator[Check]:
     yield Check("its configuration survives JSON", again == default)
     closed = plugin.Config.model_config.get("extra") == "forbid"
     yield Check(
-        "its configuration refuses unknown fields", closed, "" if closed else "set extra='forbid' (contracts.Frozen)"
+        "its configuration refuses unknown fields",
+        closed,
+        "" if closed else "set extra='forbid' (contracts.FrozenConfig)",
     )
 
 

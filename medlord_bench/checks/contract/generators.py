@@ -17,8 +17,8 @@ from medlord_bench.contracts import (
     Capability,
     DataProtocol,
     Generator,
+    HasDryRuns,
     Purpose,
-    Rehearsable,
     Request,
     Run,
     Stage,
@@ -54,8 +54,8 @@ def check(name: str, run: Run) -> Iterator[Check]:
     yield Check("fulfils contracts.Generator", isinstance(generator, Generator), f"preset {preset}")
     yield _names_fields(generator, config)
     cohort, _ = phantom(run, run.scratch / "store")
-    if isinstance(generator, Rehearsable):
-        yield from _rehearses(generator, config, cohort.protocol, run)
+    if isinstance(generator, HasDryRuns):
+        yield from _runs_dry(generator, config, cohort.protocol, run)
     weights: dict[str, Path] = {}
     for stage in generator.stages():
         yield from _trains(generator, stage, cohort, weights, run)
@@ -66,10 +66,12 @@ def check(name: str, run: Run) -> Iterator[Check]:
 
 def _names_fields(generator: Any, config: BaseModel) -> Check:
     """Stages and purposes name fields that exist; the ones that none names are in every key."""
-    reads = [
-        generator.reads(purpose) for capability, purpose in PURPOSES.items() if capability in generator.capabilities
+    dependencies = [
+        generator.dependencies(purpose)
+        for capability, purpose in PURPOSES.items()
+        if capability in generator.capabilities
     ]
-    named = [field for one in (*generator.stages(), *reads) for field in one.fields]
+    named = [field for one in (*generator.stages(), *dependencies) for field in one.fields]
     try:
         left = ", ".join(keys.unnamed(keys.settings(config), named))
     except ValueError as error:
@@ -89,26 +91,26 @@ def _presets(plugin: Any) -> Iterator[Check]:
                 yield Check(f"{label} is valid", False, " ".join(str(error).split())[:200])
 
 
-def _rehearses(generator: Rehearsable, config: BaseModel, data: DataProtocol, run: Run) -> Iterator[Check]:
-    """Each rehearsal gives a number or says why not, and each saving is a setting."""
-    from medlord_bench.memory.rehearsal import NotPredictable, rehearse
+def _runs_dry(generator: HasDryRuns, config: BaseModel, data: DataProtocol, run: Run) -> Iterator[Check]:
+    """Each dry run gives a number or says why not, and each memory option is a setting."""
+    from medlord_bench.memory.dry_run import NotPredictable, run_dry
 
-    found = generator.rehearsals(data)
-    for rehearsal in found:
+    found = generator.dry_runs(data)
+    for dry_run in found:
         try:
-            peak = rehearse(partial(rehearsal.act, dataclasses.replace(run, device="cpu"), 2))
-            yield Check(f"rehearsal {rehearsal.name}: takes memory", peak.allocated > 0, f"{peak.allocated} bytes")
+            peak = run_dry(partial(dry_run.workload, dataclasses.replace(run, device="cpu"), 2))
+            yield Check(f"dry run {dry_run.name}: takes memory", peak.allocated > 0, f"{peak.allocated} bytes")
         except NotPredictable as error:
-            yield Check(f"rehearsal {rehearsal.name}: says why it is not predictable", True, str(error))
-    for during in dict.fromkeys(rehearsal.during for rehearsal in found):
-        for saving in generator.savings(during):
-            over = nested({f"x.{path}": value for path, value in saving.sets.items()}, "x")
+            yield Check(f"dry run {dry_run.name}: says why it is not predictable", True, str(error))
+    for during in dict.fromkeys(dry_run.during for dry_run in found):
+        for option in generator.memory_options(during):
+            over = nested({f"x.{path}": value for path, value in option.sets.items()}, "x")
             try:
                 type(config).model_validate(merged(config.model_dump(), over))
                 wrong = ""
             except ValueError as error:
                 wrong = " ".join(str(error).split())[:200]
-            yield Check(f"saving {dict(saving.sets)} is a setting", not wrong, wrong)
+            yield Check(f"memory option {dict(option.sets)} is a setting", not wrong, wrong)
 
 
 def _digest(folder: Path) -> dict[str, str]:
@@ -159,7 +161,7 @@ def _samples(generator: Any, cohort: StoredCohort, weights: Mapping[str, Path], 
     for capability, purpose in PURPOSES.items():
         if capability not in generator.capabilities or purpose == "reconstruct":
             continue
-        used = {stage: weights[stage] for stage in generator.reads(purpose).stages}
+        used = {stage: weights[stage] for stage in generator.dependencies(purpose).stages}
         requests = _requests(generator, cohort, capability == "conditional")
         volumes = list(generator.sample(used, requests, run))
         yield from _looks_right(capability, volumes, cohort, len(requests))
@@ -175,7 +177,7 @@ def _samples(generator: Any, cohort: StoredCohort, weights: Mapping[str, Path], 
 
 
 def _reconstructs(generator: Any, cohort: StoredCohort, weights: Mapping[str, Path], run: Run) -> Iterator[Check]:
-    used = {stage: weights[stage] for stage in generator.reads("reconstruct").stages}
+    used = {stage: weights[stage] for stage in generator.dependencies("reconstruct").stages}
     real = [(case_id, cohort.volume(case_id)) for case_id in cohort.ids("test")]
     volumes = list(generator.reconstruct(used, iter(real), run))
     yield from _looks_right("reconstruct", volumes, cohort, len(real))

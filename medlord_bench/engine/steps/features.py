@@ -20,7 +20,7 @@ def plan(planning: Planning, spec: PluginSpec, of: Step, items: Iterable[str]) -
     extractor = specs.make("extractors", spec)
     identity = {"version": extractor.version, "config": spec.config, "preprocessing": dict(extractor.preprocessing)}
     id = f"features:{of.id}:{spec.plugin}-{digest(identity)[:6]}"  # two metrics may want two configurations
-    return planning.add(id, "features", of.label, spec, identity, list(items), {"volumes": of.id})
+    return planning.add(id, "features", of.contestant, spec, identity, list(items), {"volumes": of.id})
 
 
 class Features(Kind):

@@ -27,20 +27,20 @@ def plan(
     identity: Mapping[str, Any] | None = None,
 ) -> Step:
     """Volumes that a contestant makes for a purpose. identity: what is in the key besides what every purpose has."""
-    reads = entrant.generator.reads(purpose)
-    inputs = {stage: entrant.weights(stage) for stage in reads.stages}
+    needed = entrant.generator.dependencies(purpose)
+    inputs = {stage: entrant.weights(stage) for stage in needed.stages}
     inputs |= {"images": "images"} if purpose != "sample" else {}
-    whole = {"version": entrant.generator.version, "config": entrant.decides(reads), "purpose": purpose}
+    whole = {"version": entrant.generator.version, "config": entrant.decides(needed), "purpose": purpose}
     whole |= {"grid": planning.protocol.grid.model_dump(mode="json")} | dict(identity or {})
     seed = seeds.derive(planning.spec.seed, purpose)
-    id = f"{kind}:{entrant.label}"
-    return planning.add(id, kind, entrant.label, entrant.plugin, whole, items, inputs, seed=seed)
+    id = f"{kind}:{entrant.name}"
+    return planning.add(id, kind, entrant.name, entrant.plugin, whole, items, inputs, seed=seed)
 
 
 def sample(job: Job, purpose: Purpose, items: Sequence[str], requests: Sequence[Request]) -> None:
     """Draw and publish one volume per request. items: the names of the requests' volumes."""
     generator = job.plugin("generators")
-    paths = {stage: job.input(stage).items / "weights" for stage in generator.reads(purpose).stages}
+    paths = {stage: job.input(stage).items / "weights" for stage in generator.dependencies(purpose).stages}
     publish_volumes(job, items, requests, generator.sample(paths, requests, job.run), purpose)
 
 
@@ -60,7 +60,7 @@ def publish_volumes(
     title: str,
 ) -> None:
     failed: list[str] = []
-    with job.run.progress.task(f"{title} {job.step.label}", len(items)) as task:
+    with job.run.progress.task(f"{title} {job.step.contestant}", len(items)) as task:
         for item, request in zip(items, requests, strict=True):
             start = time.monotonic()
             volume = next(made, None)

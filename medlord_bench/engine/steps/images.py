@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from medlord_bench.contracts import SPLITS, Case, Failure, Frozen, LabelMap, Volume, specs
+from medlord_bench.contracts import SPLITS, Case, Failure, FrozenConfig, LabelMap, Volume, specs
 from medlord_bench.contracts.specs import PluginSpec
 from medlord_bench.engine.plan import Step, item_id
 from medlord_bench.engine.planning import REAL, Planning
@@ -18,7 +18,7 @@ from medlord_bench.errors import StepError
 Loaded = tuple[str, Volume, LabelMap | None]
 
 
-class Detail(Frozen):
+class Detail(FrozenConfig):
     """masks: the segmenter that makes the masks, if any."""
 
     masks: PluginSpec | None

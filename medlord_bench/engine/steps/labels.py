@@ -18,7 +18,7 @@ from medlord_bench.util.hashing import digest
 def plan(planning: Planning, spec: PluginSpec, of: Step, items: Iterable[str]) -> Step:
     """Label maps of the volumes of a step; one step however many metrics want them."""
     items = list(items)
-    if of.label == REAL:
+    if of.contestant == REAL:
         by_item = {item_id(case): case.id for cases in planning.cases.values() for case in cases}
         names = [by_item[item] for item in items]
     else:
@@ -26,7 +26,7 @@ def plan(planning: Planning, spec: PluginSpec, of: Step, items: Iterable[str]) -
     identity = planning.segmenter_identity(spec, names)
     # Two metrics may want two configurations, and a fingerprint may depend on the list of cases.
     id = f"labels:{of.id}:{spec.plugin}-{digest(identity)[:6]}"
-    return planning.add(id, "labels", of.label, spec, identity, items, {"volumes": of.id})
+    return planning.add(id, "labels", of.contestant, spec, identity, items, {"volumes": of.id})
 
 
 class Labels(Kind):

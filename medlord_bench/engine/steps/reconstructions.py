@@ -27,7 +27,7 @@ class Reconstructions(Kind):
 
     def run(self, job: Job, items: Sequence[str]) -> None:
         generator, cohort = job.plugin("generators"), job.cohort()
-        paths = {stage: job.input(stage).items / "weights" for stage in generator.reads("reconstruct").stages}
+        paths = {stage: job.input(stage).items / "weights" for stage in generator.dependencies("reconstruct").stages}
         named = ((cohort.case_of(item), cohort.volume(item)) for item in items)
         made = generator.reconstruct(paths, named, job.run)
         generated.publish_volumes(job, items, [None] * len(items), made, "reconstruct")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from medlord_bench.contracts import Frozen, Item, MetricInputs, Need, Source, specs
+from medlord_bench.contracts import FrozenConfig, Item, MetricInputs, Need, Source, specs
 from medlord_bench.contracts.metrics import protocol_of, quantities_of, undeclared
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.specs import PluginSpec
@@ -19,7 +19,7 @@ from medlord_bench.util import seeds
 from medlord_bench.util.files import write_json
 
 
-class Needed(Frozen):
+class Needed(FrozenConfig):
     """One need of a metric. items: what it reads; None where the contestant makes no such volumes."""
 
     source: Source
@@ -27,7 +27,7 @@ class Needed(Frozen):
     items: tuple[str, ...] | None
 
 
-class Detail(Frozen):
+class Detail(FrozenConfig):
     needs: tuple[Needed, ...]
 
 
@@ -52,12 +52,12 @@ def plan(planning: Planning, entrant: Entrant, spec: PluginSpec) -> Step:
         "config": specs.without_places(spec.config),
         "needs": [one.model_dump(mode="json") for one in needs],
         "protocol": planning.protocol.model_dump(mode="json"),
-        "contestant": entrant.label,
+        "contestant": entrant.name,
     }
     seed = seeds.derive(planning.spec.seed, "metric", spec.plugin)
-    id = f"scores:{entrant.label}:{spec.label}"
+    id = f"scores:{entrant.name}:{spec.name}"
     return planning.add(
-        id, "scores", entrant.label, spec, identity, ["scores"], inputs, Detail(needs=tuple(needs)), seed
+        id, "scores", entrant.name, spec, identity, ["scores"], inputs, Detail(needs=tuple(needs)), seed
     )
 
 
@@ -65,7 +65,7 @@ def _source(planning: Planning, entrant: Entrant, source: Source) -> tuple[Step,
     """The step that makes a source's volumes and the items of it, or None where the contestant has no such thing."""
     if source.is_real:
         return planning.steps["images"], planning.splits[source.data_split]
-    step = planning.steps.get(f"{source.kind}:{entrant.label}")
+    step = planning.steps.get(f"{source.kind}:{entrant.name}")
     return None if step is None else (step, step.items)
 
 
@@ -97,7 +97,7 @@ class Scores(Kind):
         }
         name = job.step.plugin.plugin
         id, text = protocol_of(name, metric, job.plan.protocol)
-        inputs = MetricInputs(job.step.label, job.plan.dataset.plugin, job.plan.protocol, found, id)
+        inputs = MetricInputs(job.step.contestant, job.plan.dataset.plugin, job.plan.protocol, found, id)
         results = list(metric.reduce(inputs, job.run))
         declared = quantities_of([metric])
         for result in results:

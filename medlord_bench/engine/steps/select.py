@@ -10,7 +10,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from medlord_bench.contracts import Choice, Frozen, Request, Stage, State, Volume, candidate_name, specs
+from medlord_bench.contracts import (
+    CheckpointSelection,
+    FrozenConfig,
+    Request,
+    Stage,
+    State,
+    Volume,
+    candidate_name,
+    specs,
+)
 from medlord_bench.contracts.specs import PluginSpec
 from medlord_bench.engine.plan import Step
 from medlord_bench.engine.planning import Entrant, Planning
@@ -23,7 +32,7 @@ from medlord_bench.volumes.arrays import load_state
 from medlord_bench.volumes.checks import problem_of
 
 
-class Detail(Frozen):
+class Detail(FrozenConfig):
     """others: the other stages that sampling reads. candidates: training steps. samples: volumes of each candidate."""
 
     stage: str
@@ -33,11 +42,11 @@ class Detail(Frozen):
     extractor: PluginSpec
 
 
-def plan(planning: Planning, entrant: Entrant, stage: Stage, choice: Choice) -> Step:
+def plan(planning: Planning, entrant: Entrant, stage: Stage, choice: CheckpointSelection) -> Step:
     """Choose among a training's candidates by the FID of their samples to the validation split."""
-    reads, steps = entrant.generator.reads("sample"), stage.steps or 0
+    reads, steps = entrant.generator.dependencies("sample"), stage.steps or 0
     if stage.name not in reads.stages:
-        raise UserError(f"{entrant.label}: stage {stage.name} does not take part in sampling; choose it by loss")
+        raise UserError(f"{entrant.name}: stage {stage.name} does not take part in sampling; choose it by loss")
     others = tuple(name for name in reads.stages if name != stage.name)
     inputs = {name: entrant.weights(name) for name in others}
     extractor = specs.plugin_spec("extractors", choice.extractor, {})
@@ -55,7 +64,7 @@ def plan(planning: Planning, entrant: Entrant, stage: Stage, choice: Choice) -> 
     )
     seed = seeds.derive(planning.spec.seed, "select")
     id = entrant.weights(stage.name)
-    return planning.add(id, "select", entrant.label, entrant.plugin, identity, ["weights"], inputs, detail, seed)
+    return planning.add(id, "select", entrant.name, entrant.plugin, identity, ["weights"], inputs, detail, seed)
 
 
 class Select(Kind):
@@ -77,7 +86,7 @@ class Select(Kind):
         found: dict[int, float] = {}
         candidates = _reached(job)
         with job.run.progress.task(
-            f"select {Detail.model_validate(job.step.detail).stage} {job.step.label}", len(candidates)
+            f"select {Detail.model_validate(job.step.detail).stage} {job.step.contestant}", len(candidates)
         ) as task:
             for step in candidates:
                 name = candidate_name(step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-from medlord_bench.contracts import Frozen, Source, specs
+from medlord_bench.contracts import FrozenConfig, Source, specs
 from medlord_bench.contracts.specs import PluginSpec
 from medlord_bench.engine.plan import Step
 from medlord_bench.engine.planning import REAL, Planning
@@ -14,7 +14,7 @@ from medlord_bench.engine.steps.kind import Kind
 from medlord_bench.engine.steps.sources import Derived, items_of, publish_states, usable, volumes
 
 
-class Detail(Frozen):
+class Detail(FrozenConfig):
     source: Source
 
 
@@ -30,9 +30,9 @@ def plan(
     """States of the volumes of a step. labels: the label maps that are read in their place, if any."""
     inputs = {"volumes": of.id, "images": "images"} | ({} if labels is None else {"labels": labels.id})
     identity = {"version": metric.version, "config": specs.without_places(spec.config), "source": source}
-    place = source if of.label == REAL else of.id  # each split's apart: a metric may read several
-    id = f"states:{place}:{spec.label}"
-    return planning.add(id, "states", of.label, spec, identity, list(items), inputs, Detail(source=source))
+    place = source if of.contestant == REAL else of.id  # each split's apart: a metric may read several
+    id = f"states:{place}:{spec.name}"
+    return planning.add(id, "states", of.contestant, spec, identity, list(items), inputs, Detail(source=source))
 
 
 class States(Kind):

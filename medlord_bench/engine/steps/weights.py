@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from medlord_bench.contracts import Choice, Frozen, Stage
+from medlord_bench.contracts import CheckpointSelection, FrozenConfig, Stage
 from medlord_bench.engine import lease
 from medlord_bench.engine.plan import Step
 from medlord_bench.engine.planning import Entrant, Planning
@@ -24,13 +24,13 @@ from medlord_bench.util.files import write_json
 from medlord_bench.util.hashing import digest, file_sha256
 
 
-class Detail(Frozen):
+class Detail(FrozenConfig):
     """steps, seconds: the budget. lineage: the key without the budget: where it trains. weights: what is adopted."""
 
     stage: str
     steps: int | None
     seconds: float | None
-    choice: Choice | None
+    choice: CheckpointSelection | None
     lineage: str
     weights: Path | None
 
@@ -59,7 +59,7 @@ def plan(planning: Planning, entrant: Entrant, stage: Stage, seconds: float | No
     identity |= {"steps": stage.steps}
     identity |= {} if seconds is None else {"seconds": seconds}
     id = entrant.training(stage.name)
-    return planning.add(id, "weights", entrant.label, plugin, identity, ["weights"], inputs, detail, seed)
+    return planning.add(id, "weights", entrant.name, plugin, identity, ["weights"], inputs, detail, seed)
 
 
 def _sha256_of(weights: Path) -> dict[str, str]:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import BUDGET, Frozen, Precision, Selection, Shape
+from medlord_bench.contracts import BUDGET, FrozenConfig, Precision, Selection, Shape
 
 
-class VQGANConfig(Frozen):
+class VQGANConfig(FrozenConfig):
     """The autoencoder's architecture. Each level halves the resolution: two levels downsample 4 times, three 8."""
 
     channels: tuple[int, ...] = Field(description="feature channels of each level, finest first")
@@ -52,7 +52,7 @@ def adversary_fits(patch: tuple[int, int, int], layers: int) -> bool:
     return min(smallest) >= 2 and x * y * z > 1
 
 
-class AutoencoderConfig(Frozen):
+class AutoencoderConfig(FrozenConfig):
     """Training of the VQ-GAN. Defaults: MedLoRD's (its paper, and where that is silent its `vqgan_ds4_new.yaml`)."""
 
     net: VQGANConfig = PRESETS["ds4"]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-RUNAWAY = 10.0  # codes this many median absolute deviations out do not move the centre
+OUTLIER_DEVIATIONS = 10.0  # codes this many median absolute deviations out do not move the centre
 
 
 class Quantised(NamedTuple):
@@ -60,7 +60,7 @@ def _centre(codebook: Tensor) -> Tensor:
     """The mean code (1, d), with runaway codes drawn in: a few dead ones at 1e5 would else spoil the precision that
     centring is for."""
     median = codebook.median(dim=0, keepdim=True).values
-    reach = RUNAWAY * (codebook - median).abs().median(dim=0, keepdim=True).values
+    reach = OUTLIER_DEVIATIONS * (codebook - median).abs().median(dim=0, keepdim=True).values
     drawn_in = torch.clamp(codebook, median - reach, median + reach)
     return torch.where(reach > 0, drawn_in, codebook).mean(dim=0, keepdim=True)
 

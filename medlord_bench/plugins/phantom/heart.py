@@ -23,7 +23,7 @@ from medlord_bench.plugins.phantom.shapes import (
 if TYPE_CHECKING:
     from medlord_bench.plugins.phantom.patient import Patient
 
-REACH = 95.0  # mm around the heart's centre that its chambers can take
+HEART_RADIUS_MM = 95.0  # mm around the heart's centre that its chambers can take
 
 
 def paint_heart(canvas: Canvas, p: Patient, label: Mapping[str, int]) -> None:
@@ -33,23 +33,23 @@ def paint_heart(canvas: Canvas, p: Patient, label: Mapping[str, int]) -> None:
     outer, cavity = _left_ventricle(p, axes)
     rv, la, ra = _other_chambers(p, axes)
     for grown in (_grow(outer, 9), _grow(rv, 11), _grow(la, 6), _grow(ra, 8)):
-        canvas.paint_ball(grown, -85.0, label["body"], p.heart, REACH)
+        canvas.paint_ball(grown, -85.0, label["body"], p.heart, HEART_RADIUS_MM)
     _veins(canvas, p, label["body"])
-    canvas.paint_ball(_grow(rv, 3.5), p.myocardium - 10, label["body"], p.heart, REACH)
-    canvas.paint_ball(_grow(ra, 2.5), p.myocardium - 20, label["body"], p.heart, REACH)
-    canvas.paint_ball(ra, right + 25, label["right_atrium"], p.heart, REACH)
-    canvas.paint_ball(la, left + 5, label["left_atrium"], p.heart, REACH)
-    canvas.paint_ball(without(rv, outer, 1.0), right, label["right_ventricle"], p.heart, REACH)
+    canvas.paint_ball(_grow(rv, 3.5), p.myocardium - 10, label["body"], p.heart, HEART_RADIUS_MM)
+    canvas.paint_ball(_grow(ra, 2.5), p.myocardium - 20, label["body"], p.heart, HEART_RADIUS_MM)
+    canvas.paint_ball(ra, right + 25, label["right_atrium"], p.heart, HEART_RADIUS_MM)
+    canvas.paint_ball(la, left + 5, label["left_atrium"], p.heart, HEART_RADIUS_MM)
+    canvas.paint_ball(without(rv, outer, 1.0), right, label["right_ventricle"], p.heart, HEART_RADIUS_MM)
     trunk, branches = _pulmonary(p)
     for tube in branches:
         canvas.paint_tube(tube, right + 15, label["pulmonary_artery"])
     canvas.paint_tube(trunk, right + 15, label["pulmonary_artery"])
-    canvas.paint_ball(outer, p.myocardium, label["lv_myocardium"], p.heart, REACH)
+    canvas.paint_ball(outer, p.myocardium, label["lv_myocardium"], p.heart, HEART_RADIUS_MM)
     aorta = _aorta(p)
     canvas.paint_tube([(point, radius + 1.6) for point, radius in aorta], 60.0, label["body"])
-    canvas.paint_ball(outer, p.myocardium, label["lv_myocardium"], p.heart, REACH)
+    canvas.paint_ball(outer, p.myocardium, label["lv_myocardium"], p.heart, HEART_RADIUS_MM)
     canvas.paint_tube(aorta, left - 5, label["aorta"])
-    canvas.paint_ball(cavity, left, label["left_ventricle"], p.heart, REACH)
+    canvas.paint_ball(cavity, left, label["left_ventricle"], p.heart, HEART_RADIUS_MM)
 
 
 def _axes(p: Patient) -> NDArray[np.float64]:

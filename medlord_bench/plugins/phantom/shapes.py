@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating[Any]]
 Point = tuple[float, float, float]
 Distance = Callable[[Array, Array, Array], Array]
-FAR = np.float32(1e3)
+FAR_MM = np.float32(1e3)
 
 
 def _ray(q: Array, f: Array) -> Array:

@@ -17,10 +17,10 @@ from medlord_bench.contracts import (
     Capability,
     Cohort,
     DataProtocol,
+    Dependencies,
     Failure,
-    Frozen,
+    FrozenConfig,
     Purpose,
-    Reads,
     Request,
     Run,
     Stage,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class ToyConfig(Frozen):
+class ToyConfig(FrozenConfig):
     """Every setting of the toy. A field here is an option on the command line: `--set noise_hu=20`."""
 
     steps: Annotated[int, BUDGET] = Field(
@@ -68,10 +68,10 @@ class Toy:
     def stages(self) -> Sequence[Stage]:
         return (Stage("mean", steps=self.config.steps),)
 
-    def reads(self, purpose: Purpose) -> Reads:
+    def dependencies(self, purpose: Purpose) -> Dependencies:
         if purpose == "reconstruct":
-            return Reads(("mean",), ("code_hu",))
-        return Reads(("mean",), ("noise_hu",))
+            return Dependencies(("mean",), ("code_hu",))
+        return Dependencies(("mean",), ("noise_hu",))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         """Add one training case per step to a sum; which one is a function of (seed, step), so a resumed training

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from medlord_bench.contracts import DataProtocol, Frozen, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import Headline, MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 
@@ -23,7 +23,7 @@ MAE = Quantity(
 NEED = Need(Source.RECONSTRUCTIONS, "states")
 
 
-class MeanAbsoluteErrorConfig(Frozen):
+class MeanAbsoluteErrorConfig(FrozenConfig):
     """hu_window: HU that both volumes are clipped to."""
 
     hu_window: tuple[int, int] = (-1000, 1000)

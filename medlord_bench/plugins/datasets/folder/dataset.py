@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from medlord_bench.contracts import Case, DataProtocol, Frozen, Grid, LabelMap, Shape, Split, Volume
+from medlord_bench.contracts import Case, DataProtocol, FrozenConfig, Grid, LabelMap, Shape, Split, Volume
 from medlord_bench.contracts.specs import WITHOUT_SEGMENTER
 from medlord_bench.errors import UserError
 from medlord_bench.plugins.datasets.on_disk.cohort import Files
@@ -18,7 +18,7 @@ from medlord_bench.util.hashing import digest
 ADVICE = "CT images (images/*.nii.gz with masks/, subject folders with ct.nii.gz, or plain files; see docs/datasets.md)"
 
 
-class PatchConfig(Frozen):
+class PatchConfig(FrozenConfig):
     """Random patches in place of whole images."""
 
     shape: Shape = Field((64, 64, 64), description="voxels of a patch along R, A, S")

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from medlord_bench.contracts import LabelMap, Shape, Volume
 from medlord_bench.util.seeds import numpy_rng
 
-TISSUE = -500  # HU; above it is tissue rather than air or lung
+TISSUE_THRESHOLD_HU = -500  # HU; above it is tissue rather than air or lung
 COARSE_MM = 6.0  # the body is found on a grid of about this spacing
-TRIES = 50
+MAX_TRIES = 50
 
 
 def body(volume: Volume) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
@@ -22,7 +22,7 @@ def body(volume: Volume) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
     from scipy.ndimage import binary_fill_holes, label
 
     step = tuple(max(1, round(COARSE_MM / length)) for length in volume.spacing)
-    tissue = volume.hu[:: step[0], :: step[1], :: step[2]] > TISSUE
+    tissue = volume.hu[:: step[0], :: step[1], :: step[2]] > TISSUE_THRESHOLD_HU
     parts, count = label(tissue)
     if count:
         tissue = parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())
@@ -41,7 +41,7 @@ def place(volume: Volume, shape: Shape, min_body: float, seed: tuple[int, str, i
     rng = numpy_rng("patch", *seed)
     places = np.argwhere(inside) if inside.any() else np.argwhere(np.ones_like(inside))
     best: tuple[float, Shape] = (-1.0, (0, 0, 0))
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         centre = places[rng.integers(len(places))] * step + rng.integers(0, step)
         x, y, z = (_start(int(c), m, n) for c, m, n in zip(centre, shape, volume.shape, strict=True))
         box = tuple(

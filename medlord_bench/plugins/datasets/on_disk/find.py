@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from medlord_bench.contracts import Frozen, LabelMap, Volume
+from medlord_bench.contracts import FrozenConfig, LabelMap, Volume
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.plugins.datasets.on_disk.splits import SplitConfig
 from medlord_bench.volumes.fingerprints import Found
@@ -25,7 +25,7 @@ IMAGE_END = re.compile(r"[._-](?:img|image|ct)$", re.IGNORECASE)
 COLUMNS = ("id", "patient", "image", "mask", "split")
 
 
-class FilesConfig(Frozen):
+class FilesConfig(FrozenConfig):
     """What every data set on disk can be told."""
 
     data_root: Path | None = Field(None, description="folder of the images; also --data-root, MEDLORD_BENCH_DATA_ROOT")

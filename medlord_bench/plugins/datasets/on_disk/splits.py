@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import SPLITS, Frozen, Split
+from medlord_bench.contracts import SPLITS, FrozenConfig, Split
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.util.hashing import digest
 from medlord_bench.util.seeds import derive
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Splits = Mapping[Split, Sequence["Found"]]
 
 
-class SplitConfig(Frozen):
+class SplitConfig(FrozenConfig):
     """How patients are divided. A `split` column of the manifest goes before all of these."""
 
     fractions: tuple[float, float, float] = Field((0.7, 0.1, 0.2), description="share of patients in train, val, test")

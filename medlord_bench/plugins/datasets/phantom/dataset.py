@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Case, DataProtocol, Frozen, Grid, LabelMap, Split, Volume
+from medlord_bench.contracts import Case, DataProtocol, FrozenConfig, Grid, LabelMap, Split, Volume
 from medlord_bench.contracts.regions import CARDIAC
 from medlord_bench.util.hashing import digest
 
@@ -15,7 +15,7 @@ FIELD_OF_VIEW = (352.0, 352.0, 264.0)  # mm along R, A, S; any grid covers it
 Edge = Annotated[int, Field(ge=8)]
 
 
-class PhantomConfig(Frozen):
+class PhantomConfig(FrozenConfig):
     """Which phantoms, on which grid."""
 
     shape: tuple[Edge, Edge, Edge] = Field((64, 64, 48), description="voxels along R, A, S; the field of view stays")

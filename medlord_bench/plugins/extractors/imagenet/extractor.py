@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import Frozen, Run, State, Volume
+from medlord_bench.contracts import FrozenConfig, Run, State, Volume
 from medlord_bench.errors import MissingError
 from medlord_bench.util.hashing import file_sha256
 
@@ -27,7 +27,7 @@ CHUNK = 16  # slices per forward pass: fixed, so that features do not depend on 
 MEAN, STD = 127 / 255, 128 / 255
 
 
-class ImageNetConfig(Frozen):
+class ImageNetConfig(FrozenConfig):
     """hu_window: HU that become black and white; slices: per plane; size: pixels on a side that slices are resized to."""
 
     hu_window: tuple[int, int] = (-1000, 1000)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import Frozen, Run, State, Volume
+from medlord_bench.contracts import FrozenConfig, Run, State, Volume
 from medlord_bench.nn import pretrained
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ WEIGHTS = pretrained.WeightsFile(repo="MONAI/checkpoints", file="RadImageNet-Res
 MEAN = (0.406, 0.456, 0.485)  # of blue, green, red; what these weights are fed with elsewhere, without a deviation
 
 
-class RadImageNetConfig(Frozen):
+class RadImageNetConfig(FrozenConfig):
     """How slices are chosen and become images; `RadImageNetExtractor.variants` names the settings in use."""
 
     hu_window: tuple[int, int] = Field((-1000, 1000), description="HU that volumes are clipped to")

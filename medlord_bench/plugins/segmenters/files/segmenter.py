@@ -8,13 +8,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Failure, Frozen, LabelMap, Run, Volume
+from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, Run, Volume
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.util.hashing import file_sha256
 from medlord_bench.volumes.formats import SUFFIXES
 
 
-class FilesConfig(Frozen):
+class FilesConfig(FrozenConfig):
     """Where the label maps are, and what their values mean."""
 
     folder: Path | None = Field(None, description="folder with one label map for each case, `<case id>.nii.gz`")

@@ -21,21 +21,25 @@ Spacing = tuple[float, float, float]
 Box = tuple[slice, slice, slice]
 
 LEFT, RIGHT = 1, 2
-WORK = 2.5  # mm: voxels are averaged in blocks up to about this size before anything else
-SPLIT = -500.0  # HU: air below, so low that thin walls between lungs, or lung and airway, count as tissue
-AIR = -1000.0  # HU
-ROOM = -970.0  # HU: nothing in a body but gas is darker
+WORKING_SPACING_MM = 2.5  # mm: voxels are averaged in blocks up to about this size before anything else
+AIR_THRESHOLD_HU = -500.0  # HU: air below, so low that thin walls between lungs, or lung and airway, count as tissue
+AIR_HU = -1000.0  # HU
+ROOM_AIR_THRESHOLD_HU = -970.0  # HU: nothing in a body but gas is darker
 DARKEST, DENSEST = -950.0, -600.0  # median HU that a lung can have; gas, room air and the trachea are darker
 MAIN, MINOR = 0.05, 0.002  # of the largest space's volume: a lung on its own, and what may be a part of one
-SOLID = 0.1  # of a space's voxels have neighbours of it on all sides; of noise hardly any have
-OUTSIDE = 0.25  # of a space's surface may lie against room air: foam and skin folds have more, lungs hardly any
-WALLED = 0.6  # of what surrounds an airway outside the lungs is tissue; around a bulla it is lung
-BESIDE = 0.05  # of the larger lung's core: what may be the other lung's
-TYPICAL = 160.0  # mm: cube root of the volume of an adult's two lungs (4 L); the lengths below are for lungs so large
-CORE = 8.0  # mm: the radius of a ball that fits into each lung, but not through where they touch
-LUMEN = 3.5  # mm: radius of a main bronchus; narrower airways stay in the lung
-WALL = 2.5  # mm: of the airways, and never less than a voxel
-REACH = 30.0  # mm: how near to a lung's core a separate space lies that belongs to it
+MIN_SOLID_FRACTION = 0.1  # of a space's voxels have neighbours of it on all sides; of noise hardly any have
+MAX_ROOM_AIR_CONTACT = (
+    0.25  # of a space's surface may lie against room air: foam and skin folds have more, lungs hardly any
+)
+MIN_TISSUE_CONTACT = 0.6  # of what surrounds an airway outside the lungs is tissue; around a bulla it is lung
+MIN_SECOND_CORE_FRACTION = 0.05  # of the larger lung's core: what may be the other lung's
+TYPICAL_LUNG_SIZE_MM = (
+    160.0  # mm: cube root of the volume of an adult's two lungs (4 L); the lengths below are for lungs so large
+)
+CORE_RADIUS_MM = 8.0  # mm: the radius of a ball that fits into each lung, but not through where they touch
+BRONCHUS_RADIUS_MM = 3.5  # mm: radius of a main bronchus; narrower airways stay in the lung
+AIRWAY_WALL_MM = 2.5  # mm: of the airways, and never less than a voxel
+MAX_CORE_DISTANCE_MM = 30.0  # mm: how near to a lung's core a separate space lies that belongs to it
 
 
 def lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: float) -> Labels:
@@ -43,14 +47,14 @@ def lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: fl
 
     spacing: voxel size in mm. threshold: HU below which a voxel is air or lung. closing: radius in mm.
     """
-    x, y, z = (max(1, round(WORK / h)) for h in spacing)
+    x, y, z = (max(1, round(WORKING_SPACING_MM / h)) for h in spacing)
     coarse, mm = block_means(hu, (x, y, z)), (x * spacing[0], y * spacing[1], z * spacing[2])
     labels = np.zeros(coarse.shape, np.uint8)
     spaces, main = lung_spaces(coarse, mm)
     if not main.any():
         return np.zeros(hu.shape, np.uint8)
-    scale = min(1.0, float(np.cbrt(np.count_nonzero(main) * np.prod(mm))) / TYPICAL)
-    box = _box(main, [int(scale * max(closing, REACH) / h) + 2 for h in mm])
+    scale = min(1.0, float(np.cbrt(np.count_nonzero(main) * np.prod(mm))) / TYPICAL_LUNG_SIZE_MM)
+    box = _box(main, [int(scale * max(closing, MAX_CORE_DISTANCE_MM) / h) + 2 for h in mm])
     labels[box] = two_lungs(coarse[box], spaces[box], main[box], mm, scale, closing)
     return outline(hu, labels, (x, y, z), threshold)
 
@@ -70,7 +74,7 @@ def block_means(hu: NDArray[np.int16], factors: tuple[int, int, int]) -> Image:
 def lung_spaces(coarse: Image, mm: Spacing) -> tuple[Mask, Mask]:
     """Connected air spaces of a lung's density inside the body, and those of them that are large, airways included."""
     outside = _room_air(coarse, mm)
-    spaces = (coarse < SPLIT) & ~outside
+    spaces = (coarse < AIR_THRESHOLD_HU) & ~outside
     found, count = ndimage.label(spaces)
     sizes = np.bincount(found.ravel(), minlength=count + 1)
     boxes = ndimage.find_objects(found)
@@ -84,7 +88,11 @@ def lung_spaces(coarse: Image, mm: Spacing) -> tuple[Mask, Mask]:
         surface = here & ~inner[box]
         deep = coarse[box][here & inner[box]]
         exposed = np.count_nonzero(surface & rim[box]) / np.count_nonzero(surface)
-        if deep.size >= SOLID * sizes[value] and DARKEST <= np.median(deep) <= DENSEST and exposed < OUTSIDE:
+        if (
+            deep.size >= MIN_SOLID_FRACTION * sizes[value]
+            and DARKEST <= np.median(deep) <= DENSEST
+            and exposed < MAX_ROOM_AIR_CONTACT
+        ):
             largest = largest or int(sizes[value])
             keep[:, value] = True, sizes[value] >= MAIN * largest
     return keep[0][found], keep[1][found]
@@ -93,17 +101,17 @@ def lung_spaces(coarse: Image, mm: Spacing) -> tuple[Mask, Mask]:
 def _room_air(coarse: Image, mm: Spacing) -> Mask:
     """Air that reaches a side of the image. Its density tells it from a lung that the image's side cuts."""
     smooth = ndimage.gaussian_filter(coarse, [1.5 / h for h in mm])
-    found, _ = ndimage.label(smooth < ROOM)
+    found, _ = ndimage.label(smooth < ROOM_AIR_THRESHOLD_HU)
     sides = np.concatenate([found[[0, -1]].ravel(), found[:, [0, -1]].ravel()])
     return np.isin(found, np.setdiff1d(sides, [0]))
 
 
 def two_lungs(coarse: Image, spaces: Mask, main: Mask, mm: Spacing, scale: float, closing: float) -> Labels:
     """Both lungs in one box: airways out, left from right, vessels in. All lengths are multiplied by `scale`."""
-    airways = _airways(coarse, main, mm, scale * LUMEN)
-    walls = ndimage.binary_dilation(airways) | _within(airways, mm, scale * WALL)
-    cores = _cores(main & ~walls, mm, scale * CORE)
-    sides = _flood(cores, main & ~walls) | _nearby(spaces & ~main, cores, mm, scale * REACH)
+    airways = _airways(coarse, main, mm, scale * BRONCHUS_RADIUS_MM)
+    walls = ndimage.binary_dilation(airways) | _within(airways, mm, scale * AIRWAY_WALL_MM)
+    cores = _cores(main & ~walls, mm, scale * CORE_RADIUS_MM)
+    sides = _flood(cores, main & ~walls) | _nearby(spaces & ~main, cores, mm, scale * MAX_CORE_DISTANCE_MM)
     closed = [_close(sides == side, mm, scale * closing) for side in (LEFT, RIGHT)]
     free = ~walls & ~(closed[0] & closed[1]) & (sides == 0)
     for side, mask in zip((LEFT, RIGHT), closed, strict=True):
@@ -113,7 +121,7 @@ def two_lungs(coarse: Image, spaces: Mask, main: Mask, mm: Spacing, scale: float
 
 def _airways(coarse: Image, spaces: Mask, mm: Spacing, lumen: float) -> Mask:
     """The lumen of trachea and main bronchi: nearer to air than to lung in HU, walled in by tissue, `lumen` mm wide."""
-    dark = (coarse < (np.median(coarse[spaces]) + AIR) / 2) & spaces
+    dark = (coarse < (np.median(coarse[spaces]) + AIR_HU) / 2) & spaces
     found, count = ndimage.label(dark)
     airway = np.zeros(count + 1, bool)
     tissue = coarse > DENSEST
@@ -123,7 +131,7 @@ def _airways(coarse: Image, spaces: Mask, mm: Spacing, lumen: float) -> Mask:
         wide = tuple(slice(max(s.start - 2, 0), s.stop + 2) for s in box)
         here = found[wide] == value
         shell = ndimage.binary_dilation(here, iterations=2) & ~ndimage.binary_dilation(here)
-        airway[value] = shell.any() and tissue[wide][shell].mean() > WALLED
+        airway[value] = shell.any() and tissue[wide][shell].mean() > MIN_TISSUE_CONTACT
     tree = airway[found]
     wide_open = ndimage.distance_transform_edt(tree, sampling=mm) > lumen
     return tree & _within(wide_open, mm, lumen)
@@ -191,7 +199,9 @@ def _bow(mask: Mask) -> float:
 def _middle(found: NDArray[np.integer[Any]], count: int) -> float | None:
     """The X index between the largest part and the largest one beside it, or None where none is."""
     sizes = np.bincount(found.ravel(), minlength=count + 1)
-    order = [value for value in np.argsort(-sizes[1:]) + 1 if sizes[value] >= BESIDE * sizes[1:].max()]
+    order = [
+        value for value in np.argsort(-sizes[1:]) + 1 if sizes[value] >= MIN_SECOND_CORE_FRACTION * sizes[1:].max()
+    ]
     spans = {}
     for value in order:
         columns = np.cumsum(np.count_nonzero(found == value, axis=(1, 2)))

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Failure, Frozen, LabelMap, Run, Volume
+from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, Run, Volume
 
 
-class LungsConfig(Frozen):
+class LungsConfig(FrozenConfig):
     """What counts as lung."""
 
     threshold: int = Field(-320, ge=-700, le=-100, description="HU below which a voxel is air or lung")

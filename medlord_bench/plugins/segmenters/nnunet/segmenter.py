@@ -10,14 +10,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from medlord_bench.contracts import Failure, Frozen, LabelMap, Run, Volume
+from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, Run, Volume
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.plugins.segmenters.nnunet.model import check_checkpoint, check_dataset, checkpoints, label_names
 from medlord_bench.plugins.segmenters.subprocess.child import Launch, python, segment
 from medlord_bench.plugins.segmenters.subprocess.model_files import sha256
 
 
-class NnUNetConfig(Frozen):
+class NnUNetConfig(FrozenConfig):
     """Which trained model, and how its images were oriented."""
 
     folder: Path | None = Field(

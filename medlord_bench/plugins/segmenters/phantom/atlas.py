@@ -16,12 +16,12 @@ from medlord_bench.plugins.phantom.anatomy import render
 from medlord_bench.plugins.phantom.patient import LABELS, draw
 
 GRID: Shape = (64, 64, 48)  # the prior is smooth: other grids take it resampled
-BINS = np.arange(-1100.0, 1500.0, 20.0)  # HU
-LIKEST = 48  # phantoms that vote
-NEAR = 2.5  # voxels around a voxel that are compared there
-SHARP = 4.0  # how much more the liker phantom counts
-NOISE = 25.0  # HU that say nothing
-BLUR = 0.6  # cells
+HU_BINS = np.arange(-1100.0, 1500.0, 20.0)  # HU
+VOTING_PHANTOMS = 48  # phantoms that vote
+WINDOW_SIGMA_VOXELS = 2.5  # voxels around a voxel that are compared there
+SIMILARITY_EXPONENT = 4.0  # how much more the liker phantom counts
+NOISE_HU = 25.0  # HU that say nothing
+PRIOR_BLUR_VOXELS = 0.6  # cells
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class Atlas:
         """Draw the phantoms: some seconds, once in a process."""
         x, y, z = (side / n for side, n in zip(FIELD_OF_VIEW, GRID, strict=True))
         labels, volumes = [], []
-        counts, residuals = np.ones((2, max(LABELS) + 1, len(BINS) - 1))
+        counts, residuals = np.ones((2, max(LABELS) + 1, len(HU_BINS) - 1))
         for index in range(count):
             hu, label = render(draw(seed, index), GRID, (x, y, z))
             for value in range(len(counts)):
                 inside = hu[label == value]
-                counts[value] += np.histogram(inside, BINS)[0]
-                residuals[value] += np.histogram(inside - np.median(inside), BINS)[0]
+                counts[value] += np.histogram(inside, HU_BINS)[0]
+                residuals[value] += np.histogram(inside - np.median(inside), HU_BINS)[0]
             labels.append(label)
             volumes.append(hu)
         pictures = tuple(np.stack([seen(hu, view) for hu in volumes]) for view in VIEWS)
@@ -90,18 +90,18 @@ class Atlas:
         view, picture = VIEWS[place], seen(hu, VIEWS[place])
         fits = [_best_shift(picture, other, view.reach) for other in self.pictures[place]]
         votes = np.zeros((max(LABELS) + 1, *picture.shape), np.float32)
-        for index in np.argsort([apart for apart, _ in fits])[:LIKEST]:
+        for index in np.argsort([apart for apart, _ in fits])[:VOTING_PHANTOMS]:
             shift = fits[index][1]
             apart = gaussian_filter(
-                (picture - _moved(self.pictures[place][index], list(shift))) ** 2, NEAR / view.coarse
+                (picture - _moved(self.pictures[place][index], list(shift))) ** 2, WINDOW_SIGMA_VOXELS / view.coarse
             )
-            weight = (apart + NOISE**2) ** -SHARP
+            weight = (apart + NOISE_HU**2) ** -SIMILARITY_EXPONENT
             labels = _moved(self.labels[index], [view.coarse * step for step in shift])[view.part]
             labels = labels[:: view.coarse, :: view.coarse, :: view.coarse]
             for value in range(len(votes)):
                 votes[value] += weight * (labels == value)
         votes /= votes.sum(0)
-        smooth = np.stack([gaussian_filter(vote, BLUR) for vote in votes]) + 1e-4
+        smooth = np.stack([gaussian_filter(vote, PRIOR_BLUR_VOXELS) for vote in votes]) + 1e-4
         result: Image = smooth / smooth.sum(0)
         return result
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medlord_bench.plugins.segmenters.phantom.atlas import BINS, GRID, Atlas, Image
+from medlord_bench.plugins.segmenters.phantom.atlas import GRID, HU_BINS, Atlas, Image
 
 # What contrast medium makes of each region: the least and most its level may be in HU, and how far voxels stray.
 LEVELS = {
@@ -18,13 +18,17 @@ LEVELS = {
     11: (270.0, 500.0),  # aorta
     12: (125.0, 340.0),  # pulmonary_artery
 }
-FILLED = ((7, 9, 11), (8, 10, 12), (6,))  # regions that hold the same blood, or the muscle: one level each
+SHARED_LEVEL_REGIONS = (
+    (7, 9, 11),
+    (8, 10, 12),
+    (6,),
+)  # regions that hold the same blood, or the muscle: one level each
 LUNGS = (4, 5)
 LUNG_MOST = -500.0  # HU; denser is no lung
-CORE = 0.6  # prior above which a voxel tells a region's level
-GRAIN = 120.0  # HU that neighbours inside a region may differ by; more is no tissue but noise
-LEAST = 0.15  # of what the prior expects: with fewer voxels a region is missing
-FLOOR = -12.0  # of a score: no voxel may outvote its neighbours
+CORE_PRIOR = 0.6  # prior above which a voxel tells a region's level
+MAX_NEIGHBOUR_STEP_HU = 120.0  # HU that neighbours inside a region may differ by; more is no tissue but noise
+MIN_EXPECTED_FRACTION = 0.15  # of what the prior expects: with fewer voxels a region is missing
+MIN_LOG_SCORE = -12.0  # of a score: no voxel may outvote its neighbours
 
 Labels = NDArray[np.uint8]
 
@@ -39,9 +43,9 @@ def segment(hu: NDArray[np.int16], atlas: Atlas) -> Labels:
     score = np.log(prior)
     for label in range(len(score)):
         table, offset = (atlas.residual, levels[label]) if label in LEVELS else (atlas.likelihood, 0.0)
-        place = np.clip(np.digitize(values - offset, BINS) - 1, 0, len(BINS) - 2)
+        place = np.clip(np.digitize(values - offset, HU_BINS) - 1, 0, len(HU_BINS) - 2)
         score[label] += np.log(table[label]).astype(np.float32)[place]
-    score = np.stack([ndimage.gaussian_filter(np.maximum(one, FLOOR), 0.5) for one in score])
+    score = np.stack([ndimage.gaussian_filter(np.maximum(one, MIN_LOG_SCORE), 0.5) for one in score])
     labels: Labels = score.argmax(0).astype(np.uint8)
     for label in (*LEVELS, *LUNGS):
         _keep_if_there(labels, label, prior[label], values)
@@ -59,9 +63,11 @@ def _resampled(values: Image, shape: tuple[int, ...]) -> Image:
 def _levels(values: Image, prior: Image) -> dict[int, float]:
     """The HU of each region in this volume: of what the atlas is sure of, as far as contrast medium explains it."""
     levels: dict[int, float] = {}
-    for together in FILLED:
+    for together in SHARED_LEVEL_REGIONS:
         low, high = min(LEVELS[label][0] for label in together), max(LEVELS[label][1] for label in together)
-        core = np.concatenate([values[prior[label] > min(CORE, 0.9 * float(prior[label].max()))] for label in together])
+        core = np.concatenate(
+            [values[prior[label] > min(CORE_PRIOR, 0.9 * float(prior[label].max()))] for label in together]
+        )
         fitting = core[(core > low) & (core < high)]
         level = float(np.median(fitting)) if fitting.size else (low + high) / 2
         levels |= dict.fromkeys(together, level)
@@ -77,8 +83,10 @@ def _keep_if_there(labels: Labels, label: int, prior: Image, values: Image) -> N
     sizes[0] = 0
     part = found == sizes.argmax()
     low, high = LEVELS.get(label, (-1100.0, LUNG_MOST))
-    there = part.sum() >= LEAST * float(prior.sum()) and low <= float(np.median(values[part])) <= high
-    labels[(labels == label) & ~part if there and _grain(part, values) <= GRAIN else labels == label] = 1
+    there = part.sum() >= MIN_EXPECTED_FRACTION * float(prior.sum()) and low <= float(np.median(values[part])) <= high
+    labels[
+        (labels == label) & ~part if there and _grain(part, values) <= MAX_NEIGHBOUR_STEP_HU else labels == label
+    ] = 1
 
 
 def _grain(part: NDArray[np.bool_], values: Image) -> float:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Failure, Frozen, LabelMap, Run, Volume
+from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, Run, Volume
 
 NAMES: Mapping[int, str] = {
     1: "body",
@@ -25,7 +25,7 @@ NAMES: Mapping[int, str] = {
 }
 
 
-class PhantomSegmenterConfig(Frozen):
+class PhantomSegmenterConfig(FrozenConfig):
     """The atlas: phantoms of a seed that no cohort should use."""
 
     atlases: int = Field(48, ge=8, description="phantoms drawn for the atlas")

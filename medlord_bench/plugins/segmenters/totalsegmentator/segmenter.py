@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Failure, Frozen, LabelMap, Run, Volume
+from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, Run, Volume
 from medlord_bench.plugins.segmenters.subprocess.child import Launch, python, segment
 from medlord_bench.plugins.segmenters.totalsegmentator import tasks as tasks_of
 from medlord_bench.plugins.segmenters.totalsegmentator import weights
 from medlord_bench.plugins.segmenters.totalsegmentator.tasks import Speed
 
 
-class TotalSegmentatorConfig(Frozen):
+class TotalSegmentatorConfig(FrozenConfig):
     """Which of its tasks run, and how finely."""
 
     tasks: tuple[str, ...] = Field(

@@ -11,14 +11,14 @@ from medlord_bench.contracts import DataProtocol, Grid, specs, validation
 from medlord_bench.engine import resolve
 from medlord_bench.engine.memory_forecast import Need, forecast
 from medlord_bench.generators.vqtrans.configs import VQTransConfig
+from medlord_bench.generators.vqtrans.dry_runs import dry_runs, memory_options
 from medlord_bench.generators.vqtrans.presets import PRESETS
-from medlord_bench.generators.vqtrans.rehearsals import rehearsals, savings
 from medlord_bench.memory.budget import usable_gib
 
 GIB = 2**30
 TOKENS, DEPTH, DIM = 12_544, 22, 256
 STAGES = ["train autoencoder", "encode", "train transformer", "sample", "decode", "reconstruct"]
-SLOW = ("train autoencoder", "train transformer")  # to act out, not to run
+SLOW = ("train autoencoder", "train transformer")  # minutes each to run: dry runs only
 
 
 def protocol() -> DataProtocol:
@@ -88,10 +88,10 @@ def test_logits_in_chunks_save_what_a_whole_batch_of_them_takes() -> None:
     assert whole.allocated > need("train transformer").allocated + logits / 2
 
 
-def test_only_what_will_be_done_is_rehearsed() -> None:
+def test_only_what_will_be_done_gets_a_dry_run() -> None:
     def names(text: str) -> list[str]:
         plugin = specs.make("generators", resolve.contestant(text, None, {}))
-        return [rehearsal.name for rehearsal in plugin.rehearsals(protocol())]
+        return [dry_run.name for dry_run in plugin.dry_runs(protocol())]
 
     assert names("vqtrans@24gb") == STAGES
     assert names("vqtrans:untrained@24gb") == [stage for stage in STAGES if not stage.startswith("train")]
@@ -101,12 +101,12 @@ def test_every_saving_is_a_setting_that_changes_the_configuration_and_is_not_in_
     over = {"transformer": {"net": {"attention": "math"}}, "autoencoder": {"net": {"checkpointing": False}}}
     start = VQTransConfig.model_validate(validation.merged(PRESETS["24gb"], over))
     seen: set[str] = set()
-    for during in {rehearsal.during for rehearsal in rehearsals(start, protocol())}:
-        for saving in savings(start, during):
-            sets = {f"vqtrans.{path}": value for path, value in saving.sets.items()}
+    for during in {dry_run.during for dry_run in dry_runs(start, protocol())}:
+        for option in memory_options(start, during):
+            sets = {f"vqtrans.{path}": value for path, value in option.sets.items()}
             changed = validation.merged(start.model_dump(), validation.nested(sets, "vqtrans"))
-            assert VQTransConfig.model_validate(changed) != start, saving
-            seen |= set(saving.sets)
+            assert VQTransConfig.model_validate(changed) != start, option
+            seen |= set(option.sets)
     assert seen == {
         *("autoencoder.micro_batch", "autoencoder.net.checkpointing", "tokens.tile"),
         *("transformer.net.attention", "transformer.micro_batch", "transformer.net.checkpointing"),

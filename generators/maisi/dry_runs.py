@@ -1,4 +1,4 @@
-"""MAISI's work, acted out to see what memory it takes: each stretch with the networks that are on the card then."""
+"""MAISI's work as dry runs, which show what memory it takes: each stretch with the networks that are on the card then."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from math import prod
 
 import torch
 
-from medlord_bench.contracts import DataProtocol, Rehearsal, Run, Saving, Shape, Split
-from medlord_bench.memory.rehearsal import on_host
+from medlord_bench.contracts import DataProtocol, DryRun, MemoryOption, Run, Shape, Split
+from medlord_bench.memory.dry_run import on_host
 from medlord_bench.nn.losses import Perceptual
-from medlord_bench.nn.vqgan.rehearsals import CASE, UnreadCohort, recomputed, smaller_micro_batches
+from medlord_bench.nn.vqgan.dry_runs import CASE, UnreadCohort, recomputed, smaller_micro_batches
 
 from .autoencoder import Autoencoder, AutoencoderRecipe, for_precision
 from .configs import DiffusionConfig, MAISIConfig, TilingConfig
@@ -25,19 +25,19 @@ from .unet import bit_planes, build_controlnet, build_unet
 MM = (1.0, 1.0, 1.0)
 
 
-def rehearsals(config: MAISIConfig, data: DataProtocol) -> Sequence[Rehearsal]:
+def dry_runs(config: MAISIConfig, data: DataProtocol) -> Sequence[DryRun]:
     """Training (where there is any), encoding, sampling, reconstructing."""
-    acts: list[tuple[str, str, Callable[[MAISIConfig, DataProtocol, Run, int], None]]] = []
+    workloads: list[tuple[str, str, Callable[[MAISIConfig, DataProtocol, Run, int], None]]] = []
     if config.foundation is None and config.autoencoder.steps:
-        acts += [("train autoencoder", "autoencoder", _train_autoencoder)]
-    acts += [("encode", "latents", _encode)]
-    acts += [("train diffusion", "diffusion", _train_diffusion)] if config.diffusion.steps else []
-    acts += [("sample", "sample", _sample), ("decode", "sample", _decode)]
+        workloads += [("train autoencoder", "autoencoder", _train_autoencoder)]
+    workloads += [("encode", "latents", _encode)]
+    workloads += [("train diffusion", "diffusion", _train_diffusion)] if config.diffusion.steps else []
+    workloads += [("sample", "sample", _sample), ("decode", "sample", _decode)]
     if data.condition_regions:
-        acts += [("train ControlNet", "controlnet", _train_controlnet)] if config.controlnet.steps else []
-        acts += [("sample to masks", "sample-conditional", _sample_conditional)]
-    acts += [("reconstruct", "reconstruct", _reconstruct)]
-    return [Rehearsal(name, during, partial(act, config, data)) for name, during, act in acts]
+        workloads += [("train ControlNet", "controlnet", _train_controlnet)] if config.controlnet.steps else []
+        workloads += [("sample to masks", "sample-conditional", _sample_conditional)]
+    workloads += [("reconstruct", "reconstruct", _reconstruct)]
+    return [DryRun(name, during, partial(workload, config, data)) for name, during, workload in workloads]
 
 
 class _Latents:
@@ -50,7 +50,7 @@ class _Latents:
         return [CASE]
 
     def latent(self, case_id: str) -> tuple[torch.Tensor, torch.Tensor]:
-        raise AssertionError("nothing is read in a rehearsal")
+        raise AssertionError("nothing is read in a dry run")
 
 
 class _AutoencoderRecipe(AutoencoderRecipe):
@@ -181,8 +181,8 @@ def _as_sampled(config: MAISIConfig) -> DiffusionConfig:
     return config.diffusion.model_copy(update={"net": net})
 
 
-# ------------------------------------------------------------------------------------------------------------- savings
-def savings(config: MAISIConfig, during: str) -> Sequence[Saving]:
+# ------------------------------------------------------------------------------------------------------ memory options
+def memory_options(config: MAISIConfig, during: str) -> Sequence[MemoryOption]:
     """What would make a stage or purpose fit, the cheapest first."""
     if during == "autoencoder":
         batches = smaller_micro_batches("autoencoder", config.autoencoder.batch, config.autoencoder.micro_batch)
@@ -198,18 +198,20 @@ def savings(config: MAISIConfig, during: str) -> Sequence[Saving]:
     return [*fused, *_splits(config), *_tiles(part, config.latents.tile if part == "latents" else config.sampling.tile)]
 
 
-def _fused(part: str, attention: str) -> list[Saving]:
-    return [Saving({f"{part}.attention": "auto"}, "none")] if attention == "math" else []
+def _fused(part: str, attention: str) -> list[MemoryOption]:
+    return [MemoryOption({f"{part}.attention": "auto"}, "none")] if attention == "math" else []
 
 
-def _splits(config: MAISIConfig) -> list[Saving]:
+def _splits(config: MAISIConfig) -> list[MemoryOption]:
     net, width = config.autoencoder.net, config.autoencoder.patch[1] // config.autoencoder.net.factor
     more = [parts for parts in (2, 4, 8) if parts > net.num_splits]
     more = [parts for parts in more if net.model_copy(update={"num_splits": parts}).takes(width)]
-    return [Saving({"autoencoder.net.num_splits": parts}, "borders of parts are computed twice") for parts in more]
+    return [
+        MemoryOption({"autoencoder.net.num_splits": parts}, "borders of parts are computed twice") for parts in more
+    ]
 
 
-def _tiles(part: str, tile: Shape) -> list[Saving]:
+def _tiles(part: str, tile: Shape) -> list[MemoryOption]:
     smaller = [size for size in ((80, 80, 32), (64, 64, 32), (48, 48, 32)) if prod(size) < prod(tile)]
     cost = "another result: group norms see a smaller window; more windows overlap"
-    return [Saving({f"{part}.tile": size}, cost) for size in smaller]
+    return [MemoryOption({f"{part}.tile": size}, cost) for size in smaller]

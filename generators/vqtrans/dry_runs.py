@@ -1,4 +1,4 @@
-"""VQ-Trans's work, acted out to see what memory it takes: each stretch with the networks that are on the card then."""
+"""VQ-Trans's work as dry runs, which show what memory it takes: each stretch with the networks that are on the card then."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from math import prod
 import torch
 from torch import Tensor
 
-from medlord_bench.contracts import DataProtocol, Rehearsal, Run, Saving, Shape, Split
-from medlord_bench.memory.rehearsal import on_host
+from medlord_bench.contracts import DataProtocol, DryRun, MemoryOption, Run, Shape, Split
+from medlord_bench.memory.dry_run import on_host
+from medlord_bench.nn.vqgan.dry_runs import CASE, recomputed, smaller_micro_batches, smaller_tiles, train_autoencoder
 from medlord_bench.nn.vqgan.network import VQGAN
-from medlord_bench.nn.vqgan.rehearsals import CASE, recomputed, smaller_micro_batches, smaller_tiles, train_autoencoder
 from medlord_bench.volumes.native_grid import native_grid
 
 from .configs import VQTransConfig
@@ -22,15 +22,15 @@ from .training import TransformerRecipe
 from .transformer import Transformer
 
 
-def rehearsals(config: VQTransConfig, data: DataProtocol) -> Sequence[Rehearsal]:
+def dry_runs(config: VQTransConfig, data: DataProtocol) -> Sequence[DryRun]:
     """Training (where there is any), encoding, sampling, reconstructing."""
-    acts: list[tuple[str, str, Callable[[VQTransConfig, DataProtocol, Run, int], None]]] = []
-    acts += [("train autoencoder", "autoencoder", _train_autoencoder)] if config.autoencoder.steps else []
-    acts += [("encode", "tokens", _encode)]
-    acts += [("train transformer", "transformer", _train_transformer)] if config.transformer.steps else []
-    acts += [("sample", "sample", _sample), ("decode", "sample", _decode)]
-    acts += [("reconstruct", "reconstruct", _reconstruct)]
-    return [Rehearsal(name, during, partial(act, config, data)) for name, during, act in acts]
+    workloads: list[tuple[str, str, Callable[[VQTransConfig, DataProtocol, Run, int], None]]] = []
+    workloads += [("train autoencoder", "autoencoder", _train_autoencoder)] if config.autoencoder.steps else []
+    workloads += [("encode", "tokens", _encode)]
+    workloads += [("train transformer", "transformer", _train_transformer)] if config.transformer.steps else []
+    workloads += [("sample", "sample", _sample), ("decode", "sample", _decode)]
+    workloads += [("reconstruct", "reconstruct", _reconstruct)]
+    return [DryRun(name, during, partial(workload, config, data)) for name, during, workload in workloads]
 
 
 class _Sequences:
@@ -105,8 +105,8 @@ def _host_image(config: VQTransConfig, data: DataProtocol) -> Tensor:
         return torch.zeros(1, 1, *config.native(data.grid.shape))
 
 
-# ------------------------------------------------------------------------------------------------------------- savings
-def savings(config: VQTransConfig, during: str) -> Sequence[Saving]:
+# ------------------------------------------------------------------------------------------------------ memory options
+def memory_options(config: VQTransConfig, during: str) -> Sequence[MemoryOption]:
     """What would make a stage or purpose fit, the cheapest first."""
     if during == "autoencoder":
         part = config.autoencoder
@@ -115,10 +115,12 @@ def savings(config: VQTransConfig, during: str) -> Sequence[Saving]:
         return smaller_tiles("tokens", config.tokens.tile)
     if during == "transformer":
         training = config.transformer
-        fused = [Saving({"transformer.net.attention": "auto"}, "none")] if training.net.attention == "math" else []
+        fused = (
+            [MemoryOption({"transformer.net.attention": "auto"}, "none")] if training.net.attention == "math" else []
+        )
         smaller = smaller_micro_batches(during, training.batch, training.micro_batch)
         return [*fused, *smaller, recomputed("transformer.net")]
     tiles, single = smaller_tiles("sampling", config.sampling.tile), {"sampling.tokens_precision": "fp32"}
     if during == "reconstruct" or config.sampling.tokens_precision == "fp32":
         return tiles
-    return [*tiles, Saving(single, "now and then the codes of a sample depend on its batch")]
+    return [*tiles, MemoryOption(single, "now and then the codes of a sample depend on its batch")]

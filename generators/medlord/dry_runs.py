@@ -1,4 +1,4 @@
-"""MedLoRD's work, acted out to see what memory it takes: each stretch with the networks that are on the card then."""
+"""MedLoRD's work as dry runs, which show what memory it takes: each stretch with the networks that are on the card then."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from medlord_bench.contracts import DataProtocol, Rehearsal, Run, Saving, Shape, Split
-from medlord_bench.memory.rehearsal import on_host
-from medlord_bench.nn.vqgan.network import VQGAN
-from medlord_bench.nn.vqgan.rehearsals import (
+from medlord_bench.contracts import DataProtocol, DryRun, MemoryOption, Run, Shape, Split
+from medlord_bench.memory.dry_run import on_host
+from medlord_bench.nn.vqgan.dry_runs import (
     CASE,
     UnreadCohort,
     recomputed,
@@ -19,6 +18,7 @@ from medlord_bench.nn.vqgan.rehearsals import (
     smaller_tiles,
     train_autoencoder,
 )
+from medlord_bench.nn.vqgan.network import VQGAN
 
 from .conditioning import ControlNetRecipe
 from .configs import LatentsConfig, MedLoRDConfig, UNetConfig
@@ -30,20 +30,20 @@ from .schedule import CosineSchedule
 from .unet import build_unet
 
 
-def rehearsals(config: MedLoRDConfig, data: DataProtocol) -> Sequence[Rehearsal]:
+def dry_runs(config: MedLoRDConfig, data: DataProtocol) -> Sequence[DryRun]:
     """Training (where there is any), encoding, sampling, reconstructing."""
-    acts: list[tuple[str, str, Callable[[MedLoRDConfig, DataProtocol, Run, int], None]]] = []
+    workloads: list[tuple[str, str, Callable[[MedLoRDConfig, DataProtocol, Run, int], None]]] = []
     if config.pretrained is None:
-        acts += [("train autoencoder", "autoencoder", _train_autoencoder)] if config.autoencoder.steps else []
-    acts += [("encode", "latents", _encode)]
+        workloads += [("train autoencoder", "autoencoder", _train_autoencoder)] if config.autoencoder.steps else []
+    workloads += [("encode", "latents", _encode)]
     if config.pretrained is None:
-        acts += [("train diffusion", "diffusion", _train_diffusion)] if config.diffusion.steps else []
-    acts += [("sample", "sample", _sample), ("decode", "sample", _decode)]
+        workloads += [("train diffusion", "diffusion", _train_diffusion)] if config.diffusion.steps else []
+    workloads += [("sample", "sample", _sample), ("decode", "sample", _decode)]
     if data.condition_regions and config.pretrained is None:
-        acts += [("train ControlNet", "controlnet", _train_controlnet)] if config.controlnet.steps else []
-        acts += [("sample to masks", "sample-conditional", _sample_conditional)]
-    acts += [("reconstruct", "reconstruct", _reconstruct)]
-    return [Rehearsal(name, during, partial(act, config, data)) for name, during, act in acts]
+        workloads += [("train ControlNet", "controlnet", _train_controlnet)] if config.controlnet.steps else []
+        workloads += [("sample to masks", "sample-conditional", _sample_conditional)]
+    workloads += [("reconstruct", "reconstruct", _reconstruct)]
+    return [DryRun(name, during, partial(workload, config, data)) for name, during, workload in workloads]
 
 
 class _Latents:
@@ -177,8 +177,8 @@ def _unet_config(config: MedLoRDConfig) -> UNetConfig:
     return config.diffusion.net.model_copy(update=chosen)
 
 
-# ------------------------------------------------------------------------------------------------------------- savings
-def savings(config: MedLoRDConfig, during: str) -> Sequence[Saving]:
+# ------------------------------------------------------------------------------------------------------ memory options
+def memory_options(config: MedLoRDConfig, during: str) -> Sequence[MemoryOption]:
     """What would make a stage or purpose fit, the cheapest first."""
     if during == "autoencoder":
         return _of_training("autoencoder", config.autoencoder.batch, config.autoencoder.micro_batch)
@@ -192,13 +192,13 @@ def savings(config: MedLoRDConfig, during: str) -> Sequence[Saving]:
     return [*_fused("sampling", config.sampling.attention or "auto"), *smaller_tiles("sampling", config.sampling.tile)]
 
 
-def _of_diffusion(config: MedLoRDConfig) -> list[Saving]:
+def _of_diffusion(config: MedLoRDConfig) -> list[MemoryOption]:
     return _of_training("diffusion", config.diffusion.batch, config.diffusion.parts_of)
 
 
-def _of_training(part: str, batch: int, micro_batch: int) -> list[Saving]:
+def _of_training(part: str, batch: int, micro_batch: int) -> list[MemoryOption]:
     return [*smaller_micro_batches(part, batch, micro_batch), recomputed(f"{part}.net")]
 
 
-def _fused(part: str, attention: str) -> list[Saving]:
-    return [Saving({f"{part}.attention": "auto"}, "none")] if attention == "math" else []
+def _fused(part: str, attention: str) -> list[MemoryOption]:
+    return [MemoryOption({f"{part}.attention": "auto"}, "none")] if attention == "math" else []

@@ -1,4 +1,4 @@
-"""HA-GAN's work, acted out to see what memory it takes."""
+"""HA-GAN's work as dry runs, which show what memory it takes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from functools import partial
 
 import torch
 
-from medlord_bench.contracts import DataProtocol, Rehearsal, Run, Saving
-from medlord_bench.memory.rehearsal import on_host
-from medlord_bench.nn.vqgan.rehearsals import UnreadCohort, smaller_micro_batches
+from medlord_bench.contracts import DataProtocol, DryRun, MemoryOption, Run
+from medlord_bench.memory.dry_run import on_host
+from medlord_bench.nn.vqgan.dry_runs import UnreadCohort, smaller_micro_batches
 
 from .configs import STAGE, HAGANConfig
 from .networks import Generator, LatentEncoder, SlabEncoder
@@ -17,12 +17,12 @@ from .sampling import encoded, volume
 from .training import Batch, GANRecipe
 
 
-def rehearsals(config: HAGANConfig, data: DataProtocol) -> Sequence[Rehearsal]:
+def dry_runs(config: HAGANConfig, data: DataProtocol) -> Sequence[DryRun]:
     """Training (where there is any), sampling, reconstructing."""
-    acts: list[tuple[str, str, Callable[[HAGANConfig, DataProtocol, Run, int], None]]] = []
-    acts += [("train GAN", STAGE, _train)] if config.training.steps else []
-    acts += [("sample", "sample", _sample), ("reconstruct", "reconstruct", _reconstruct)]
-    return [Rehearsal(name, during, partial(act, config, data)) for name, during, act in acts]
+    workloads: list[tuple[str, str, Callable[[HAGANConfig, DataProtocol, Run, int], None]]] = []
+    workloads += [("train GAN", STAGE, _train)] if config.training.steps else []
+    workloads += [("sample", "sample", _sample), ("reconstruct", "reconstruct", _reconstruct)]
+    return [DryRun(name, during, partial(workload, config, data)) for name, during, workload in workloads]
 
 
 def _train(config: HAGANConfig, data: DataProtocol, run: Run, times: int) -> None:
@@ -50,10 +50,10 @@ def _reconstruct(config: HAGANConfig, data: DataProtocol, run: Run, times: int) 
         volume(generator, z, config.sampling.precision)
 
 
-def savings(config: HAGANConfig, during: str) -> Sequence[Saving]:
+def memory_options(config: HAGANConfig, during: str) -> Sequence[MemoryOption]:
     """What would make a stage or purpose fit, the cheapest first."""
     training = config.training
     if during == STAGE:
-        mixed = [Saving({"training.precision": "bf16"}, "rounding")] if training.precision == "fp32" else []
+        mixed = [MemoryOption({"training.precision": "bf16"}, "rounding")] if training.precision == "fp32" else []
         return [*smaller_micro_batches("training", training.batch, training.micro_batch), *mixed]
-    return [Saving({"sampling.precision": "fp16"}, "rounding")] if config.sampling.precision == "fp32" else []
+    return [MemoryOption({"sampling.precision": "fp16"}, "rounding")] if config.sampling.precision == "fp32" else []

@@ -12,7 +12,7 @@ from medlord_bench.contracts.regions import CARDIAC
 from medlord_bench.engine import resolve
 from medlord_bench.engine.memory_forecast import Forecast, Need, forecast
 from medlord_bench.generators.medlord.configs import MedLoRDConfig
-from medlord_bench.generators.medlord.rehearsals import rehearsals, savings
+from medlord_bench.generators.medlord.dry_runs import dry_runs, memory_options
 from medlord_bench.memory.budget import usable_gib
 
 FULL = (512, 512, 256)
@@ -189,10 +189,10 @@ def test_a_grid_of_another_size_scales() -> None:
 
 def names(text: str, regions: tuple[str, ...] = CARDIAC[:6]) -> list[str]:
     plugin = specs.make("generators", resolve.contestant(text, None, {}))
-    return [rehearsal.name for rehearsal in plugin.rehearsals(protocol(regions=regions))]
+    return [dry_run.name for dry_run in plugin.dry_runs(protocol(regions=regions))]
 
 
-def test_only_what_will_be_done_is_rehearsed() -> None:
+def test_only_what_will_be_done_gets_a_dry_run() -> None:
     assert names("medlord@24gb") == STAGES
     assert names("medlord@24gb", regions=()) == [name for name in STAGES if name not in STAGES[5:7]]
     assert names("medlord@released-luna") == ["encode", "sample", "decode", "reconstruct"]
@@ -205,13 +205,13 @@ def test_every_saving_is_a_setting_that_the_configuration_takes_and_that_changes
         validation.merged(default, {"diffusion": {"net": {"attention": "math"}}, "sampling": {"attention": "math"}})
     )
     seen = 0
-    for during in {rehearsal.during for rehearsal in rehearsals(explicit, protocol())}:
-        for saving in savings(explicit, during):
+    for during in {dry_run.during for dry_run in dry_runs(explicit, protocol())}:
+        for option in memory_options(explicit, during):
             changed = validation.merged(
                 explicit.model_dump(),
-                validation.nested({f"medlord.{path}": value for path, value in saving.sets.items()}, "medlord"),
+                validation.nested({f"medlord.{path}": value for path, value in option.sets.items()}, "medlord"),
             )
-            assert MedLoRDConfig.model_validate(changed) != explicit, saving
+            assert MedLoRDConfig.model_validate(changed) != explicit, option
             seen += 1
     assert seen > 10
 
@@ -220,7 +220,9 @@ def test_a_saving_that_is_in_force_already_is_not_offered_again() -> None:
     at_the_end = specs.make("generators", resolve.contestant("medlord@24gb", None, {})).config
     for during in ("latents", "sample", "reconstruct"):
         assert (256, 256, 128) not in [
-            value for saving in savings(at_the_end, during) for value in saving.sets.values()
+            value for option in memory_options(at_the_end, during) for value in option.sets.values()
         ]
     for during in ("autoencoder", "diffusion"):
-        assert not [saving for saving in savings(at_the_end, during) if any("micro" in path for path in saving.sets)]
+        assert not [
+            option for option in memory_options(at_the_end, during) if any("micro" in path for path in option.sets)
+        ]

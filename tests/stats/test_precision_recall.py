@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from medlord_bench import stats
 from medlord_bench.errors import UserError
-from medlord_bench.stats import manifold
+from medlord_bench.stats import precision_recall
 
 Rows = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ def brute(real: Rows, fake: Rows, k: int) -> tuple[float, float, float, float]:
 
 @pytest.mark.parametrize("chunk", [512, 7])
 def test_the_four_are_those_of_the_definitions(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifold, "CHUNK", chunk)
+    monkeypatch.setattr(precision_recall, "CHUNK", chunk)
     real, fake = rows(40, 0), rows(30, 1, shift=0.8, scale=0.7)
     for k in (1, 3, 5):
         found = stats.prdc(real, fake, k)
@@ -44,7 +44,7 @@ def test_reach_is_the_distance_that_sklearn_finds() -> None:
 
     real = rows(60, 2)
     distances, _ = neighbors.NearestNeighbors(n_neighbors=4).fit(real).kneighbors()
-    np.testing.assert_allclose(np.sqrt(manifold._reach(real, 4)), distances[:, -1], rtol=1e-9)
+    np.testing.assert_allclose(np.sqrt(precision_recall._reach(real, 4)), distances[:, -1], rtol=1e-9)
 
 
 def test_copies_of_duplicated_real_vectors_count_as_inside() -> None:

@@ -1,6 +1,6 @@
-"""The VQ-GAN's training, acted out to see what memory it takes, and what makes such work take less.
+"""The VQ-GAN's training as dry runs, which show what memory it takes, and what makes such work take less.
 
-A generator's own `rehearsals` are made of these; see `contracts.Rehearsable`.
+A generator's own `dry_runs` are made of these; see `contracts.HasDryRuns`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from medlord_bench.contracts import DataProtocol, Run, Saving, Shape, Split
-from medlord_bench.memory.rehearsal import on_host
+from medlord_bench.contracts import DataProtocol, MemoryOption, Run, Shape, Split
+from medlord_bench.memory.dry_run import on_host
 from medlord_bench.nn.losses import Perceptual
 from medlord_bench.nn.vqgan.config import AutoencoderConfig
 from medlord_bench.nn.vqgan.training import AutoencoderRecipe
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CASE = "rehearsal"
+CASE = "dry run"
 
 
 class UnreadCohort:
@@ -35,10 +35,10 @@ class UnreadCohort:
         return [CASE]
 
     def hu(self, case_id: str) -> NDArray[np.int16]:
-        raise AssertionError("nothing is read in a rehearsal")
+        raise AssertionError("nothing is read in a dry run")
 
     def labels(self, case_id: str) -> NDArray[np.uint8] | None:
-        raise AssertionError("nothing is read in a rehearsal")
+        raise AssertionError("nothing is read in a dry run")
 
 
 class _Recipe(AutoencoderRecipe):
@@ -57,20 +57,20 @@ def train_autoencoder(config: AutoencoderConfig, data: DataProtocol, run: Run, t
         recipe.step(step, batch)
 
 
-# ------------------------------------------------------------------------------------------------------------- savings
-def smaller_micro_batches(part: str, batch: int, now: int) -> list[Saving]:
+# ------------------------------------------------------------------------------------------------------ memory options
+def smaller_micro_batches(part: str, batch: int, now: int) -> list[MemoryOption]:
     """part: the dotted path of the settings that hold `micro_batch`."""
     smaller = [size for size in range(now - 1, 0, -1) if batch % size == 0]
-    return [Saving({f"{part}.micro_batch": size}, "smaller kernels, a little slower") for size in smaller]
+    return [MemoryOption({f"{part}.micro_batch": size}, "smaller kernels, a little slower") for size in smaller]
 
 
-def recomputed(part: str) -> Saving:
+def recomputed(part: str) -> MemoryOption:
     """part: the dotted path of the settings that hold `checkpointing`."""
-    return Saving({f"{part}.checkpointing": True}, "activations are computed twice: about a third slower")
+    return MemoryOption({f"{part}.checkpointing": True}, "activations are computed twice: about a third slower")
 
 
-def smaller_tiles(part: str, tile: Shape | None) -> list[Saving]:
+def smaller_tiles(part: str, tile: Shape | None) -> list[MemoryOption]:
     """part: the dotted path of the settings that hold `tile`."""
     sizes = [(256, 256, 128), (128, 128, 128), (128, 128, 64)]
     smaller = [size for size in sizes if tile is None or prod(size) < prod(tile)]
-    return [Saving({f"{part}.tile": size}, "borders of tiles are computed twice") for size in smaller]
+    return [MemoryOption({f"{part}.tile": size}, "borders of tiles are computed twice") for size in smaller]

@@ -1,4 +1,4 @@
-"""Act a piece of work out without computing it, to see what memory it takes: no GPU, no weights, no data.
+"""A dry run of a piece of work shows what memory it takes without computing it: no GPU, no weights, no data.
 
 Everything runs on fake CPU tensors that stand for the card's, with CUDA's autocast. Fake tensors on "cuda" are no way:
 without a GPU their backward pass fails, and PyTorch's CPU builds, which laptops have, do not know the device at all.
@@ -30,37 +30,37 @@ DEPENDS_ON_DATA = (DataDependentOutputException, DynamicOutputShapeException)
 
 
 class NotPredictable(Exception):
-    """What the work takes depends on the data, or on an operator that cannot be acted out."""
+    """What the work takes depends on the data, or on an operator that has no dry run."""
 
 
-def is_rehearsed(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has no values because the work is only acted out; for the one place a training reads them."""
+def is_dry_run(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has no values because this is a dry run; for the one place a training reads them."""
     return isinstance(tensor, FakeTensor)
 
 
-def rehearse(act: Callable[[], None]) -> Peak:
-    """The memory peak of `act()`, which builds its networks and inputs itself.
+def run_dry(workload: Callable[[], None]) -> Peak:
+    """The memory peak of `workload()`, which builds its networks and inputs itself.
 
-    Raises `NotPredictable` where it cannot be acted out, whatever the reason, and lets a `UserError` pass.
+    Raises `NotPredictable` where the dry run fails, whatever the reason, and lets a `UserError` pass.
     """
     tracker = MemoryTracker()
     try:
         with cuda_autocast(), FakeTensorMode(allow_non_fake_inputs=True), _modules_keep_fake_parameters():
             with tracker, tracker.naming_layers():
-                act()
+                workload()
     except DEPENDS_ON_DATA as error:
         raise NotPredictable(f"what it does depends on the data ({_first_line(error)})") from error
     except UnsupportedOperatorException as error:
-        raise NotPredictable(f"an operator cannot be acted out ({_first_line(error)})") from error
+        raise NotPredictable(f"an operator has no dry run ({_first_line(error)})") from error
     except UserError:
         raise
     except Exception as error:  # tensors have no values to print or to make arrays of, and each way says so differently
-        raise NotPredictable(f"it cannot be acted out ({type(error).__name__}: {_first_line(error)})") from error
+        raise NotPredictable(f"the dry run fails ({type(error).__name__}: {_first_line(error)})") from error
     return tracker.peak()
 
 
 def on_host() -> AbstractContextManager[None]:
-    """Context: tensors made inside lie in the computer's memory and do not count. Does nothing outside a rehearsal."""
+    """Context: tensors made inside lie in the computer's memory and do not count. Does nothing outside a dry run."""
     mode = _get_current_dispatch_mode()
     return mode.on_host() if isinstance(mode, MemoryTracker) else nullcontext()
 
