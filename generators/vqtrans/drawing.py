@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from medlord_bench.errors import Stopped
+from medlord_bench.memory.dry_run import is_dry_run
 from medlord_bench.util import seeds
 from medlord_bench.volumes.arrays import load_state, save_state
 
@@ -104,9 +105,13 @@ def draw(
 
 
 def _bring_back(net: Transformer, cache: Cache, tokens: Tensor) -> None:
-    """Fill the cache from tokens that were drawn before, of one sample and one block at a time to save memory."""
+    """Fill the cache from tokens that were drawn before, of one sample and one block at a time to save memory.
+
+    The last block takes the most memory, since it attends to all tokens: a dry run does that one alone.
+    """
+    starts = range(0, tokens.shape[1], TOKENS_PER_BLOCK)
     for sample in range(len(tokens)):
-        for start in range(0, tokens.shape[1], TOKENS_PER_BLOCK):
+        for start in starts[-1:] if is_dry_run(tokens) else starts:
             net.hidden(tokens[sample : sample + 1, start : start + TOKENS_PER_BLOCK], cache.of(sample), start)
 
 
