@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from medlord_bench.contracts import Shape
-from medlord_bench.memory.dry_run import on_host
+from medlord_bench.memory.dry_run import is_dry_run, on_host
 
 
 def starts(size: int, tile: int, overlap: float) -> list[int]:
@@ -58,7 +58,7 @@ def blended(
         weight = importance(window, written)
         total = torch.zeros([side * written for side in sides])
     corners = itertools.product(*(starts(n, t, overlap) for n, t in zip(sides, window, strict=True)))
-    for corner in corners:
+    for corner in itertools.islice(corners, 2) if is_dry_run(x) else corners:  # all windows take equal memory
         source: Any = tuple(slice(c * read, (c + t) * read) for c, t in zip(corner, window, strict=True))
         target: Any = tuple(slice(c * written, (c + t) * written) for c, t in zip(corner, window, strict=True))
         y = network(x[(..., *source)].to(device)).float().cpu()
