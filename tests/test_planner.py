@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, MetricInputs, Need, Run, State, registry
+from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, Made, MetricInputs, Need, Run, State, registry
 from medlord_bench.contracts.results import Score
 from medlord_bench.engine import resolve
 from medlord_bench.engine.plan import Plan, read_plan
@@ -253,7 +253,7 @@ class TwoSplits:
         self.config = config
 
     def needs(self) -> Sequence[Need]:
-        return [Need("real:train", "states"), Need("real:test", "states")]
+        return [Need("real:train", Made.STATES), Need("real:test", Made.STATES)]
 
     def plugin_config(self) -> dict[str, Any]:
         return {}

@@ -306,7 +306,7 @@ class Metric(Protocol):
         ...
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
-        """One state per item, in order; called only for needs whose `by` begins with "states"."""
+        """One state per item, in order; called only for needs of `Made.STATES`."""
         ...
 
     def protocol(self, data: DataProtocol) -> MetricProtocol:

@@ -301,19 +301,42 @@ class Item:
     reference_names: Mapping[int, str] = field(default_factory=dict)
 
 
+class Made(StrEnum):
+    """What a metric reads of a source: the volumes, or what a plugin makes of each.
+
+    STATES are the metric's own `extract`, case by case.
+    """
+
+    VOLUMES = "volumes"
+    FEATURES = "features"
+    LABELS = "labels"
+    STATES = "states"
+
+
 @dataclass(frozen=True)
 class Need:
-    """What a metric reads: items of `source`, as made by `by`.
+    """What a metric reads: the volumes of `source`, or what is made of them.
 
-    by: "volumes", "features:EXTRACTOR", "labels:SEGMENTER", "states" (the metric's own `extract`, case by case) or
-        "states:labels:SEGMENTER" (the metric's own `extract` of that segmenter's label maps).
+    made: what is made of each volume. extractor: makes the features. segmenter: makes the label maps, or those that the
+    metric's own `extract` turns into states; empty where `extract` reads the volumes themselves.
+    Raises ValueError for a source or `made` that does not exist, and for a plugin that is missing or not used.
     """
 
     source: Source
-    by: str
+    made: Made
+    extractor: str = ""
+    segmenter: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "source", Source(self.source))  # its name will do; another raises ValueError
+        object.__setattr__(self, "source", Source(self.source))
+        object.__setattr__(self, "made", Made(self.made))
+        if bool(self.extractor) != (self.made == Made.FEATURES):
+            raise ValueError(
+                f"need of {self.made}: extractor {self.extractor!r}; features need one, nothing else has one"
+            )
+        allowed = {Made.LABELS: (True,), Made.STATES: (True, False)}.get(self.made, (False,))
+        if bool(self.segmenter) not in allowed:
+            raise ValueError(f"need of {self.made}: segmenter {self.segmenter!r}; labels need one, states may have one")
 
 
 @dataclass(frozen=True)

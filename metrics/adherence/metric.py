@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, Item, Made, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score, notes
 from medlord_bench.contracts.segmentation import Segmentation, SegmentationConfig
@@ -58,7 +58,7 @@ class Adherence:
 
     def needs(self) -> Sequence[Need]:
         """Label maps of the conditional samples; for the ceilings, of the real test images and reconstructions."""
-        return [Need(source, f"states:labels:{self.segmentation.name}") for source in SOURCES]
+        return [Need(source, Made.STATES, segmenter=self.segmentation.name) for source in SOURCES]
 
     def plugin_config(self) -> Mapping[str, Any]:
         return self.config.segmenter_settings

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, Made, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import Score, notes
 from medlord_bench.errors import UserError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .match import Match
 
-SAMPLES, REAL = Need(Source.SAMPLES, "states"), Need(Source.REAL_TRAIN, "states")
+SAMPLES, REAL = Need(Source.SAMPLES, Made.STATES), Need(Source.REAL_TRAIN, Made.STATES)
 RULES = {
     "value": "Pearson correlation of the mean sample and the mean real training volume, over the cube's boxes",
     "cube": "the whole field of view, every axis cut into equal boxes, means of HU clipped to the window",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, Item, Made, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import Note, Replicates, Score, notes
 
@@ -36,7 +36,7 @@ class FID:
         self.config = config
 
     def _need(self, source: Source) -> Need:
-        return Need(source, f"features:{self.config.extractor}")
+        return Need(source, Made.FEATURES, extractor=self.config.extractor)
 
     def needs(self) -> Sequence[Need]:
         """Features of the samples and of both real splits."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, Item, Made, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
@@ -22,8 +22,8 @@ from .quantities import QUANTITIES
 if TYPE_CHECKING:
     from .scores import Audit
 
-SAMPLES, TRAIN = Need(Source.SAMPLES, "states"), Need(Source.REAL_TRAIN, "states")
-HELD_OUT = (Need(Source.REAL_VAL, "states"), Need(Source.REAL_TEST, "states"))
+SAMPLES, TRAIN = Need(Source.SAMPLES, Made.STATES), Need(Source.REAL_TRAIN, Made.STATES)
+HELD_OUT = (Need(Source.REAL_VAL, Made.STATES), Need(Source.REAL_TEST, Made.STATES))
 RULES = {
     "picture": "voxels clipped to the window and averaged in boxes, about 40 along the longest axis",
     "registration": "rigid, in every flip, onto the training volumes that are likeliest by tangent distance",

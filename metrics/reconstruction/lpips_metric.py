@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, Made, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
@@ -20,7 +20,7 @@ from medlord_bench.errors import UserError
 from .backbones import FILES, Net, missing, path_of, sha256_of
 from .quantities import LPIPS_QUANTITIES
 
-NEED = Need(Source.RECONSTRUCTIONS, "states")
+NEED = Need(Source.RECONSTRUCTIONS, Made.STATES)
 
 
 class LPIPSConfig(FrozenConfig):

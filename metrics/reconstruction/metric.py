@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, Made, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 
 from .quantities import QUANTITIES
 
-NEED = Need(Source.RECONSTRUCTIONS, "states")
+NEED = Need(Source.RECONSTRUCTIONS, Made.STATES)
 Name = Literal["psnr", "ms_ssim"]
 NAMES: tuple[Name, ...] = ("psnr", "ms_ssim")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from medlord_bench.contracts import DataProtocol, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, Item, Made, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.segmentation import Segmentation
@@ -47,7 +47,7 @@ class RVR:
 
     def needs(self) -> Sequence[Need]:
         """Label maps of the samples and of both real splits, by one segmenter."""
-        return [Need(source, f"states:labels:{self.segmentation.name}") for source in SOURCES]
+        return [Need(source, Made.STATES, segmenter=self.segmentation.name) for source in SOURCES]
 
     def plugin_config(self) -> Mapping[str, Any]:
         return self.config.segmenter_settings

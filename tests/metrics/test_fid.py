@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medlord_bench import stats
-from medlord_bench.contracts import DataProtocol, Grid, Item, MetricInputs, Need, Run
+from medlord_bench.contracts import DataProtocol, Grid, Item, Made, MetricInputs, Need, Run
 from medlord_bench.contracts.metrics import protocol_of
 from medlord_bench.contracts.results import Score
 from medlord_bench.errors import UserError
@@ -54,7 +54,9 @@ def items(tmp_path: Path) -> MakeItems:
 
 def inputs(samples: Sequence[Item], train: Sequence[Item], test: Sequence[Item]) -> MetricInputs:
     sets = {"samples": samples, "real:train": train, "real:test": test}
-    by_need = {Need(source, "features:imagenet"): found for source, found in sets.items() if found is not None}
+    by_need = {
+        Need(source, Made.FEATURES, extractor="imagenet"): found for source, found in sets.items() if found is not None
+    }
     return MetricInputs("noise", "toy", DATA, by_need)
 
 

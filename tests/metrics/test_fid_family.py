@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from medlord_bench import stats
-from medlord_bench.contracts import DataProtocol, Grid, Item, MetricInputs, Need, Run
+from medlord_bench.contracts import DataProtocol, Grid, Item, Made, MetricInputs, Need, Run
 from medlord_bench.contracts.results import Replicates, Score
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.fid import sides
@@ -55,7 +55,9 @@ def reduced(
 ) -> tuple[Found, list[Replicates]]:
     needs = {"samples": samples, "real:train": train, "real:test": test}
     extractor = FIDConfig.model_validate(settings).extractor
-    given = MetricInputs("noise", "toy", DATA, {Need(k, f"features:{extractor}"): v for k, v in needs.items()})
+    given = MetricInputs(
+        "noise", "toy", DATA, {Need(k, Made.FEATURES, extractor=extractor): v for k, v in needs.items()}
+    )
     found = list(FID(FIDConfig.model_validate(settings)).reduce(given, run))
     scores = {(one.metric, one.reference, one.region): one for one in found if isinstance(one, Score)}
     return scores, [one for one in found if isinstance(one, Replicates)]

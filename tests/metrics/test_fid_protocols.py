@@ -40,7 +40,7 @@ def test_named_protocols_say_so_in_their_id_and_keep_what_their_name_promises(mo
     given = metrics["maisi-compat"].plugin_config()
     assert given["normalisation"] == "volume-min-max" and given["slices"] is None and given["size"] is None
     assert "normalisation" not in metrics["radimagenet"].plugin_config()
-    assert metrics["radimagenet"].needs()[0].by == "features:radimagenet"
+    assert metrics["radimagenet"].needs()[0].extractor == "radimagenet"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from medlord_bench.contracts import (
     FrozenConfig,
     Item,
     LabelMap,
+    Made,
     MetricInputs,
     Need,
     Run,
@@ -35,7 +36,7 @@ from medlord_bench.generators.controls.noise import Noise
 from medlord_bench.volumes.checks import item_labels, item_reference
 
 SETS = {"dataset.shape": [32, 32, 16], "dataset.n_train": 3, "dataset.n_val": 1, "dataset.n_test": 3}
-NEEDS = [Need(source, "states:labels:halves") for source in ("samples", "real:test")]
+NEEDS = [Need(source, Made.STATES, segmenter="halves") for source in ("samples", "real:test")]
 
 
 class HalvesConfig(FrozenConfig):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from medlord_bench.checks.contract import Check
 from medlord_bench.checks.contract.common import configures, imports_nothing_heavy, phantom, version_of
-from medlord_bench.contracts import Item, Metric, MetricInputs, Run, registry
+from medlord_bench.contracts import Item, Metric, MetricInputs, Need, Run, registry
 from medlord_bench.contracts.metrics import protocol_of, quantities_of
 from medlord_bench.contracts.results import Score
 from medlord_bench.engine.resolve import metric_spec
@@ -28,8 +28,7 @@ def check(name: str, run: Run) -> Iterator[Check]:
         "declares its quantities, each with a meaning", bool(declared) and all(one.meaning for one in declared.values())
     )
     needs = list(metric.needs())
-    known = all(need.by.split(":")[0] in ("volumes", "features", "labels", "states") for need in needs)
-    yield Check("needs name a source and how it is read", bool(needs) and known, str(needs))
+    yield Check("has needs", bool(needs) and all(isinstance(need, Need) for need in needs), str(needs))
     id, text = protocol_of(name, metric, cohort.protocol)
     yield Check("its protocol has an id and a text", bool(id) and bool(text), id)
     failed = {need: [Item(f"{need.source}-{i}", need.source, None, failed="NaN") for i in range(4)] for need in needs}

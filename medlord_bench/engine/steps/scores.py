@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from medlord_bench.contracts import FrozenConfig, Item, MetricInputs, Need, Source, specs
+from medlord_bench.contracts import FrozenConfig, Item, Made, MetricInputs, Need, Source, specs
 from medlord_bench.contracts.metrics import protocol_of, quantities_of, undeclared
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.specs import PluginSpec
@@ -23,8 +24,18 @@ class Needed(FrozenConfig):
     """One need of a metric. items: what it reads; None where the contestant makes no such volumes."""
 
     source: Source
-    by: str
+    made: Made
+    extractor: str
+    segmenter: str
     items: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, need: Need, items: tuple[str, ...] | None) -> Needed:
+        return cls(**dataclasses.asdict(need), items=items)
+
+    @property
+    def need(self) -> Need:
+        return Need(self.source, self.made, self.extractor, self.segmenter)
 
 
 class Detail(FrozenConfig):
@@ -41,12 +52,12 @@ def plan(planning: Planning, entrant: Entrant, spec: PluginSpec) -> Step:
     for need in wanted:
         found = _source(planning, entrant, need.source) if measurable else None
         if found is None:
-            needs.append(Needed(source=need.source, by=need.by, items=None))
+            needs.append(Needed.of(need, None))
             continue
         of, items = found
-        inputs[f"{need.source}|{need.by}"] = _made(planning, spec, metric, need, of, items).id
-        inputs[f"{need.source}|volumes"] = of.id
-        needs.append(Needed(source=need.source, by=need.by, items=items))
+        inputs[_role(need)] = _made(planning, spec, metric, need, of, items).id
+        inputs[_role(Need(need.source, Made.VOLUMES))] = of.id
+        needs.append(Needed.of(need, items))
     identity = {
         "version": metric.version,
         "config": specs.without_places(spec.config),
@@ -71,15 +82,23 @@ def _source(planning: Planning, entrant: Entrant, source: Source) -> tuple[Step,
 
 def _made(planning: Planning, spec: PluginSpec, metric: Any, need: Need, of: Step, items: Sequence[str]) -> Step:
     """The step that turns a source's volumes into what the metric reads."""
-    by, _, name = need.by.partition(":")
-    if by == "volumes":
+    if need.made == Made.VOLUMES:
         return of
-    if by == "features":
-        return features.plan(planning, specs.plugin_spec("extractors", name, metric.plugin_config()), of, items)
-    if by == "labels":
-        return labels.plan(planning, specs.plugin_spec("segmenters", name, metric.plugin_config()), of, items)
-    read = _made(planning, spec, metric, Need(need.source, name), of, items) if name else None
-    return states.plan(planning, spec, metric, need.source, of, items, read)
+    if need.made == Made.FEATURES:
+        extractor = specs.plugin_spec("extractors", need.extractor, metric.plugin_config())
+        return features.plan(planning, extractor, of, items)
+    maps = None
+    if need.segmenter:
+        segmenter = specs.plugin_spec("segmenters", need.segmenter, metric.plugin_config())
+        maps = labels.plan(planning, segmenter, of, items)
+        if need.made == Made.LABELS:
+            return maps
+    return states.plan(planning, spec, metric, need.source, of, items, maps)
+
+
+def _role(need: Need) -> str:
+    """The role of an input of the step: which step makes what this need reads."""
+    return "|".join(filter(None, (need.source, need.made, need.extractor, need.segmenter)))
 
 
 class Scores(Kind):
@@ -90,11 +109,7 @@ class Scores(Kind):
     def run(self, job: Job, items: Sequence[str]) -> None:
         """Publish the metric's scores, case rows and replicates."""
         metric, detail = job.plugin("metrics"), Detail.model_validate(job.step.detail)
-        found = {
-            Need(need.source, need.by): list(_needed(job, need, need.items))
-            for need in detail.needs
-            if need.items is not None
-        }
+        found = {one.need: list(_needed(job, one.need, one.items)) for one in detail.needs if one.items is not None}
         name = job.step.plugin.plugin
         id, text = protocol_of(name, metric, job.plan.protocol)
         inputs = MetricInputs(job.step.contestant, job.plan.dataset.plugin, job.plan.protocol, found, id)
@@ -109,9 +124,9 @@ class Scores(Kind):
         job.out.put("scores", {SCORES: by(write_json, value)}, {})
 
 
-def _needed(job: Job, need: Needed, items: Sequence[str]) -> Iterator[Item]:
+def _needed(job: Job, need: Need, items: Sequence[str]) -> Iterator[Item]:
     """The items of one need of a metric."""
-    made = job.plan.step(job.step.inputs[f"{need.source}|{need.by}"])
-    read = Volumes(job, job.plan.step(job.step.inputs[f"{need.source}|volumes"]))
+    made = job.plan.step(job.step.inputs[_role(need)])
+    read = Volumes(job, job.plan.step(job.step.inputs[_role(Need(need.source, Made.VOLUMES))]))
     derived = None if made.id == read.step.id else Derived(job.object(made), VOLUME if made.kind == "labels" else STATE)
     return items_of(need.source, read, derived, items)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, Made, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import Headline, MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 
@@ -20,7 +20,7 @@ MAE = Quantity(
     headline=(Headline(rank=90),),
     margin=5.0,
 )
-NEED = Need(Source.RECONSTRUCTIONS, "states")
+NEED = Need(Source.RECONSTRUCTIONS, Made.STATES)
 
 
 class MeanAbsoluteErrorConfig(FrozenConfig):
