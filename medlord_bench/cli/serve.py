@@ -90,7 +90,8 @@ class Forking:
             os.close(self.answers)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+            # The worker unblocks them once its own handlers are installed: a stop before that waits and is not lost.
+            signal.pthread_sigmask(signal.SIG_SETMASK, {*self.mask, *SIGNALS})
             code = _execute(task)
         finally:
             os._exit(code)

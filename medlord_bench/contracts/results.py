@@ -126,10 +126,6 @@ class ResultsFile(FrozenConfig):
     controls: tuple[str, ...] = ()
     quantities: tuple[Quantity, ...] = ()
 
-    def quantity(self, name: str) -> Quantity | None:
-        """The quantity of a score; None for one that no metric of the run declares."""
-        return next((one for one in self.quantities if one.name == name), None)
-
 
 CASE_COLUMNS = tuple(CaseRow.model_fields)
 

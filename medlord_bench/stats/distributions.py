@@ -1,17 +1,15 @@
-"""Two samples of numbers compared: distances between their distributions, and permutation tests."""
+"""Distances between the distributions of two samples of numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from medlord_bench.errors import UserError
-from medlord_bench.stats.arrays import Matrix, Vector, same_features
+from medlord_bench.stats.arrays import Vector, same_features
 from medlord_bench.stats.two_sample_statistics import TwoSample, two_sample
-from medlord_bench.util.seeds import numpy_rng
 
 
 def energy_distance(x: ArrayLike, y: ArrayLike, seed: int, permutations: int = 2000) -> TwoSample:
@@ -27,24 +25,6 @@ def energy_distance(x: ArrayLike, y: ArrayLike, seed: int, permutations: int = 2
     first, second = same_features(x, y)
     rows = np.concatenate([first, second])
     return two_sample(-cdist(rows, rows), len(first), seed, permutations, "energy distance")
-
-
-def permutation_test(
-    statistic: Callable[[Matrix, Matrix], float], x: ArrayLike, y: ArrayLike, seed: int, permutations: int = 2000
-) -> float:
-    """One-sided p-value of `statistic(x, y)`, large values speaking against one common distribution.
-
-    x, y: (n, ...) and (m, ...), one row per exchangeable unit (volume or patient). p = (1 + count) / (1 + permutations),
-    Phipson & Smyth 2010. For a two-sided test let the statistic be an absolute value.
-    """
-    first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    rows, n = np.concatenate([first, second]), len(first)
-    seen = statistic(first, second)
-    equal = seen - 1e-9 * abs(seen)  # the same split in another order differs by rounding
-    rng = numpy_rng(seed, "permutation test")
-    orders = (rng.permutation(len(rows)) for _ in range(permutations))
-    count = sum(statistic(rows[order[:n]], rows[order[n:]]) >= equal for order in orders)
-    return (1 + count) / (1 + permutations)
 
 
 def wasserstein1(x: ArrayLike, y: ArrayLike) -> float:

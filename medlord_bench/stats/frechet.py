@@ -74,9 +74,3 @@ def _roots_of_product(covariance1: Matrix, covariance2: Matrix) -> float:
     except LinAlgError:  # S2 is singular
         factor = _factor(covariance2)
         return _roots(factor.T @ covariance1 @ factor)
-
-
-def frechet_from_moments(mean1: ArrayLike, covariance1: ArrayLike, mean2: ArrayLike, covariance2: ArrayLike) -> float:
-    """The same distance from means (d,) and covariances (d, d)."""
-    m1, c1, m2, c2 = (np.asarray(part, dtype=np.float64) for part in (mean1, covariance1, mean2, covariance2))
-    return _frechet(m1, c1, m2, c2)

@@ -18,9 +18,10 @@ class Stopper:
         self.signal: int | None = None
 
     def install(self) -> None:
-        """Catch the signals in this process (main thread only)."""
+        """Catch the signals in this process (main thread only), also those that were blocked until now."""
         for number in SIGNALS:
             signal.signal(number, self._caught)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:

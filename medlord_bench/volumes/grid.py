@@ -98,17 +98,6 @@ def restore(volume: Volume, placement: Placement, outside: int = -1000) -> Volum
     return Volume(hu, placement.source_affine)
 
 
-def restore_labels(labels: LabelMap, placement: Placement) -> LabelMap:
-    """Bring a label map from the grid back to the source's; background outside, nearest neighbour."""
-    if placement.how == "crop-pad":
-        back = tuple(-s for s in placement.start)
-        values = window(labels.labels, (back[0], back[1], back[2]), placement.source_shape, 0)
-    else:
-        factors = [m / n for n, m in zip(placement.source_shape, placement.shape, strict=True)]
-        values = _nearest(labels.labels, placement.source_shape, factors)
-    return LabelMap(values, placement.source_affine, labels.names)
-
-
 def resample(volume: Volume, spacing: tuple[float, float, float], hu_window: tuple[int, int]) -> Volume:
     """Resample to `spacing` mm about the volume's centre, clipped to the window first, blurred where it shrinks."""
     shape, factors, affine = _to_spacing(volume.shape, volume.affine, spacing)

@@ -51,22 +51,6 @@ def test_a_missing_region_is_refused_and_not_dropped() -> None:
         stats.energy_distance(rows(5, 1), rows(2, 0), 0)
 
 
-def test_permutation_test_is_scipys() -> None:
-    x, y = rows(12, 10, d=1)[:, 0], rows(15, 11, shift=0.5, d=1)[:, 0]
-
-    def apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-        return float(abs(a.mean() - b.mean()))
-
-    reference = scipy.stats.permutation_test((x, y), apart, alternative="greater", n_resamples=20_000, rng=0)
-    found = stats.permutation_test(apart, x, y, 0, 5000)
-    assert found == pytest.approx(reference.pvalue, abs=0.02)
-    assert found == stats.permutation_test(apart, x, y, 0, 5000)
-
-
-def test_permutation_test_of_identical_rows_is_one() -> None:
-    assert stats.permutation_test(lambda a, b: float(a.sum() - b.sum()), np.full(4, 0.1), np.full(4, 0.1), 0, 50) == 1.0
-
-
 def test_wasserstein_of_a_shift_is_the_shift_and_ks_is_scipys() -> None:
     x = rows(50, 12, d=1)[:, 0]
     assert stats.wasserstein1(x, x + 0.3) == pytest.approx(0.3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from medlord_bench import stats
@@ -48,6 +48,15 @@ def test_full_rank_distance_is_that_of_torch_fidelity() -> None:
     assert stats.frechet_distance(x, y) == pytest.approx(expected, rel=1e-6)
 
 
+def rows_of(mean: ArrayLike, covariance: ArrayLike) -> NDArray[np.float64]:
+    """Rows (4 d, d) with exactly this mean and covariance."""
+    d = len(np.asarray(mean))
+    noise = np.random.default_rng(1).standard_normal((4 * d, d))
+    white, _ = np.linalg.qr(noise - noise.mean(0))  # columns are orthonormal and sum to 0
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(mean) + np.sqrt(4 * d - 1) * white @ (vectors * np.sqrt(values.clip(0))).T
+
+
 def test_distance_of_gaussians_on_the_same_axes_is_the_closed_form_of_any_dimension() -> None:
     rng = np.random.default_rng(0)
     axes, _ = np.linalg.qr(rng.standard_normal((30, 30)))
@@ -56,7 +65,7 @@ def test_distance_of_gaussians_on_the_same_axes_is_the_closed_form_of_any_dimens
     expected = (shift**2).sum() + ((np.sqrt(first) - np.sqrt(second)) ** 2).sum()
     covariances = [axes * values @ axes.T for values in (first, second)]
     for one, other in (covariances, covariances[::-1]):
-        found = stats.frechet_from_moments(np.zeros(30), one, shift, other)
+        found = stats.frechet_distance(rows_of(np.zeros(30), one), rows_of(shift, other))
         assert found == pytest.approx(expected, rel=1e-6)
 
 
@@ -65,16 +74,17 @@ def test_distance_of_two_gaussians_is_the_closed_form_of_two_dimensions() -> Non
     product = a @ b  # for 2 x 2: tr sqrt(P) = sqrt(tr P + 2 sqrt(det P))
     cross = np.sqrt(np.trace(product) + 2 * np.sqrt(np.linalg.det(product)))
     expected = 1.0 + 4.0 + np.trace(a) + np.trace(b) - 2 * cross
-    assert stats.frechet_from_moments([0, 0], a, [1, 2], b) == pytest.approx(expected, rel=1e-12)
+    assert stats.frechet_distance(rows_of([0, 0], a), rows_of([1, 2], b)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_few_rows_in_many_dimensions_agree_with_the_dense_form() -> None:
     x, y = np.concatenate(volumes(4, 3, 60, 2)), np.concatenate(volumes(6, 4, 60, 3, shift=0.2))
     # The dense form in the rows' own span, where it has full rank on the smaller side.
     basis, _ = np.linalg.qr(np.concatenate([x, y]).T)
-    dense = stats.frechet_from_moments(
-        (x @ basis).mean(0), np.cov(x @ basis, rowvar=False), (y @ basis).mean(0), np.cov(y @ basis, rowvar=False)
-    )
+    covariances = [np.cov(rows @ basis, rowvar=False) for rows in (x, y)]
+    cross = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).real.clip(0)).sum()
+    apart = ((x.mean(0) - y.mean(0)) ** 2).sum()
+    dense = apart + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * cross
     assert stats.frechet_distance(x, y) == pytest.approx(dense, rel=1e-6)
 
 

@@ -57,10 +57,6 @@ class WorkerProcess:
         self.tasks -= codes.keys()
         return codes
 
-    @property
-    def gone(self) -> bool:
-        return self.process.poll() is not None
-
     def close(self) -> None:
         """End the process. What it has in hand saves and ends first, as far as it is still at work."""
         assert self.process.stdin is not None and self.process.stdout is not None
