@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.nn.checkpoints import load_model, load_strict, read_torch, save_model
+from medlord_bench.nn.checkpoints import load_frozen, load_model, load_strict, read_torch, save_model
 
 
 def test_weights_come_back_bit_equal_with_their_config(tmp_path: Path) -> None:
@@ -16,6 +16,29 @@ def test_weights_come_back_bit_equal_with_their_config(tmp_path: Path) -> None:
     config, tensors = load_model(tmp_path, "kind")
     assert config == {"width": 3}
     assert all(torch.equal(tensors[name], value) for name, value in net.state_dict().items())
+
+
+def test_a_network_to_be_used_comes_back_frozen_with_its_facts(tmp_path: Path) -> None:
+    def build(described):
+        return nn.Sequential(nn.Linear(described["width"], 2), nn.Dropout()), described["names"]
+
+    net, _ = build({"width": 3, "names": None})
+    save_model(tmp_path, "kind", {"width": 3, "names": ["a"]}, net.state_dict())
+    found, facts = load_frozen(tmp_path, "kind", build)
+    assert facts == ["a"] and not found.training and not any(value.requires_grad for value in found.parameters())
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in found.state_dict().items())
+    with pytest.raises(UserError, match="expected 'another'"):
+        load_frozen(tmp_path, "another", build)
+    save_model(tmp_path, "kind", {"width": 4, "names": []}, net.state_dict())
+    with pytest.raises(UserError, match=r"model\.safetensors: tensor '0\.weight' is \(2, 3\), expected \(2, 4\)"):
+        load_frozen(tmp_path, "kind", build)
+
+
+@pytest.mark.parametrize(("described", "reason"), [({"width": 3}, "'names'"), ({"width": "x", "names": []}, ".*")])
+def test_a_description_that_makes_no_network_is_named(tmp_path: Path, described, reason: str) -> None:
+    save_model(tmp_path, "kind", described, nn.Linear(3, 2).state_dict())
+    with pytest.raises(UserError, match=rf"model\.json: damaged \({reason}\); restore it or train again"):
+        load_frozen(tmp_path, "kind", lambda found: (nn.Linear(found["width"], 2), found["names"]))
 
 
 def test_weights_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:

@@ -127,6 +127,8 @@ def test_no_plugin_changed_without_a_look_at_its_version() -> None:
     [
         ("medlord_bench/nn/attention.py", "generators/medlord"),
         ("medlord_bench/nn/attention.py", "generators/maisi"),
+        ("medlord_bench/nn/diffusion/schedules.py", "generators/medlord"),
+        ("medlord_bench/nn/diffusion/training.py", "generators/maisi"),
         ("medlord_bench/nn/vqgan/network.py", "generators/vqtrans"),
         ("medlord_bench/nn/training.py", "generators/hagan"),
         ("medlord_bench/plugins/extractors/imagenet/network.py", "extractors/imagenet"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from medlord_bench.contracts import CheckpointSelection, Run
+from medlord_bench.contracts import CheckpointSelection, Run, Stage
 from medlord_bench.errors import StepError, Stopped
 from medlord_bench.nn.checkpoints import load_model, save_model
 from medlord_bench.nn.training import TRAINED, Horizon, Optimiser, fit
@@ -52,6 +52,15 @@ class Line:
 
     def export(self, folder: Path) -> None:
         save_model(folder, "line", {}, self.net.state_dict())
+
+
+@pytest.mark.parametrize(("asked", "published"), [("best", "best"), ("last", "last"), ("fid", "last")])
+def test_a_stage_goes_as_far_as_it_says_and_a_choice_is_made_elsewhere(asked: str, published: str) -> None:
+    config: Any = SimpleNamespace(validate_every=5, checkpoint_every=4, selection=asked)
+    choice = CheckpointSelection(10, 2) if asked == "fid" else None
+    stage = Stage("diffusion", (), 20, (), choice=choice)
+    assert Horizon.of(config, stage) == Horizon(20, 5, 4, published, choice)  # type: ignore[arg-type]
+    assert Horizon.of(config, Stage("diffusion", (), None, ())).steps == 0
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -37,9 +37,7 @@ def train(config: HAGANConfig, stage: Stage, data: Cohort, out: Path, run: Run) 
     """Train the one stage in `out`; see `contracts.Generator.train`."""
     grid = native_grid(data.protocol.grid, config.net.shape, "resize")
     cohort = on_native_grid(data, grid, "resize", out / "native")
-    training = config.training
-    selection = "last" if training.selection == "fid" else training.selection
-    horizon = Horizon(stage.steps or 0, training.validate_every, training.checkpoint_every, selection, stage.choice)
+    horizon = Horizon.of(config.training, stage)
     return fit(GANRecipe(config, cohort, run), horizon, out, run, stage.name)
 
 

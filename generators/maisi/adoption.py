@@ -19,6 +19,7 @@ import torch
 from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.nn.checkpoints import load_model, load_strict, read_torch, stored_models
+from medlord_bench.nn.diffusion.latents import FACTS, latent_facts
 from medlord_bench.nn.pretrained import WeightsFile, find
 from medlord_bench.util.files import write_json
 from medlord_bench.util.hashing import file_sha256
@@ -27,7 +28,7 @@ from .autoencoder import Autoencoder, load_autoencoder, save_autoencoder
 from .configs import Foundation, MAISIConfig
 from .control import load_controlnet, save_controlnet
 from .diffusion import ARCHITECTURE, load_diffusion, save_diffusion
-from .latents import encode_cohort, latent_facts
+from .latents import SPACING, encode_cohort
 from .spacing import case_spacing
 from .unet import ControlNet, UNet
 
@@ -148,7 +149,7 @@ def _latents(config: MAISIConfig, source: Path, data: Cohort, inputs: Mapping[st
     facts = {"scale": scale, "measured": False, "channels": described["net"]["latent_channels"]}
     folder = out / "latents"
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "latents.json", facts | {"spacing": np.median(spacings, axis=0).tolist()})
+    write_json(folder / FACTS, facts | {SPACING: np.median(spacings, axis=0).tolist()})
     return folder
 
 
@@ -211,7 +212,7 @@ def _convert_diffusion(job: Job, path: Path) -> None:
     channels = job.config.autoencoder.net.latent_channels
     net = UNet(config, channels)
     load_strict(net, tensors, f"{path}: unet_state_dict")
-    spacing = latent_facts(job.inputs["latents"])["spacing"]
+    spacing = latent_facts(job.inputs["latents"])[SPACING]
     save_diffusion(job.folder, config, tensors, scale, (spacing[0], spacing[1], spacing[2]))
 
 

@@ -6,7 +6,7 @@ the paper says it adapted its training.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -175,6 +175,8 @@ class OptimisationConfig(FrozenConfig):
     lr_decay_steps: the learning rate falls as (1 - step / lr_decay_steps)^2; None: it stays.
     ema_decay: of the averaged weights, which are validated, exported and sampled; 0: the latest weights, as NV-Generate.
     """
+
+    loss: ClassVar[Literal["l1"]] = "l1"
 
     batch: Positive = 2
     micro_batch: Positive | None = None

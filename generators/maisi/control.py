@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from medlord_bench.contracts import AttentionBackend, Cohort, Run, Shape
-from medlord_bench.contracts.regions import members
-from medlord_bench.errors import UserError
-from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
+from medlord_bench.contracts.regions import condition_values
+from medlord_bench.nn.checkpoints import load_frozen, save_model
+from medlord_bench.nn.diffusion.control import ControlRecipe, condition_regions
 from medlord_bench.volumes.native_grid import labels_to_native
 
 from .configs import ControlNetConfig, DiffusionConfig, Levels
 from .diffusion import ARCHITECTURE, Diffusion, read_config
-from .latent_training import LatentRecipe, Latents
-from .unet import ControlNet, UNet, bit_planes, build_controlnet, copy_encoder
+from .latents import SpacedLatents
+from .unet import ControlNet, bit_planes, build_controlnet, copy_encoder
 
 KIND = "maisi.controlnet"
-PREFIX = "controlnet."
 
 
 def numbered(labels: NDArray[np.uint8], names: Mapping[int, str], regions: Mapping[str, int]) -> NDArray[np.uint8]:
@@ -34,67 +34,47 @@ def numbered(labels: NDArray[np.uint8], names: Mapping[int, str], regions: Mappi
     """
     table = np.zeros(256, dtype=np.uint8)
     for region, number in regions.items():
-        values = [value for value, name in names.items() if name in members(region)]
-        if not values:
-            known = ", ".join(sorted(set(names.values())))
-            raise UserError(
-                f"condition region {region!r} is not in the label map (it knows: {known}); give masks of it"
-            )
-        table[values] = number
+        table[condition_values(region, names)] = number
     return table[labels]
 
 
-class ControlledUNet(nn.Module):
-    """The frozen U-Net with the ControlNet that is being trained, as one network over label maps."""
-
-    def __init__(self, unet: UNet, controlnet: ControlNet) -> None:
-        super().__init__()
-        self.unet, self.controlnet = unet, controlnet
-
-    def forward(self, x: Tensor, times: Tensor, spacing: Tensor, labels: Tensor) -> Tensor:
-        """labels: numbered, uint8 (N, X, Y, Z); the rest as `UNet` takes it."""
-        return self.unet(x, times, spacing, self.controlnet(x, times, self.controlnet.embed(bit_planes(labels))))
-
-
-class ControlNetRecipe(LatentRecipe):
+class ControlNetRecipe(ControlRecipe):
     """The conditional stage: the U-Net's averaged weights stay as they are, the ControlNet starts from its encoder.
 
     The condition regions are the protocol's, numbered from 1. shape: MAISI's grid.
     """
 
+    latents: SpacedLatents
+
     def __init__(
         self,
         config: ControlNetConfig,
         diffusion: Diffusion,
-        latents: Latents,
+        latents: SpacedLatents,
         cohort: Cohort,
         shape: Shape,
         run: Run,
     ) -> None:
-        named = cohort.protocol.condition_regions
-        if not named:
-            raise UserError(f"protocol {cohort.protocol.id()}: no condition_regions; name those to condition on")
-        self.cohort, self.shape, self.unet = cohort, shape, diffusion.unet.requires_grad_(False)
-        self.regions = {region: number for number, region in enumerate(named, 1)}
+        self.regions = {region: number for number, region in enumerate(condition_regions(cohort), 1)}
+        self.shape, self.unet, self.embedding_channels = shape, diffusion.unet, config.embedding_channels
         torch.manual_seed(run.seed)
-        channels = self.unet.in_channels
-        self.controlnet = build_controlnet(self.unet.config, config.embedding_channels, channels, run.device)
-        copy_encoder(self.unet, self.controlnet)
-        self.embedding_channels = config.embedding_channels
-        model = ControlledUNet(self.unet, self.controlnet)
-        super().__init__(config, diffusion.schedule, model, self.controlnet, latents, run, stage="controlnet")
+        net = build_controlnet(self.unet.config, config.embedding_channels, self.unet.in_channels, run.device)
+        copy_encoder(self.unet, net)
 
-    def labels(self, case_id: str) -> Tensor:
-        labels = self.cohort.labels(case_id)
-        if labels is None:
-            raise UserError(f"case {case_id}: has no mask; conditional training needs one per case")
-        values = numbered(np.asarray(labels), self.cohort.label_names, self.regions)
-        return torch.from_numpy(labels_to_native(values, self.shape, "resize"))
+        def embed(labels: Tensor) -> Tensor:
+            return net.embed(bit_planes(labels))
+
+        super().__init__(config, diffusion.schedule, self.unet, net, embed, latents, cohort, run)
+
+    def conditions(self, case_id: str, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Voxel size in mm, float32 (3,), and numbered labels, uint8 (X, Y, Z), on MAISI's grid."""
+        values = numbered(np.asarray(self.labels(case_id)), self.cohort.label_names, self.regions)
+        labels = torch.from_numpy(labels_to_native(values, self.shape, "resize"))
+        return self.latents.spacing(case_id), labels
 
     def export(self, folder: Path) -> None:
         """The averaged weights."""
-        weights = {name.removeprefix(PREFIX): value for name, value in self.ema.shadow.items()}
-        save_controlnet(folder, self.unet.config, self.embedding_channels, self.regions, weights)
+        save_controlnet(folder, self.unet.config, self.embedding_channels, self.regions, self.averaged())
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +105,10 @@ def save_controlnet(
 
 def load_controlnet(folder: Path, device: str, attention: AttentionBackend | None = None) -> Control:
     """What `save_controlnet` wrote, frozen, on `device`. Raises `MissingError` or `UserError` naming the file."""
-    described, tensors = load_model(folder, KIND)
-    try:
+
+    def build(described: dict[str, Any]) -> tuple[ControlNet, dict[str, int]]:
         embedding, regions = tuple(described["embedding_channels"]), dict(described["regions"])
-        net = build_controlnet(read_config(described, attention), embedding, described["latent_channels"], device)
-    except (KeyError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{folder / 'model.json'}: damaged ({reason}); restore it or train again") from None
-    load_strict(net, tensors, str(folder / "model.safetensors"))
-    return Control(net.eval().requires_grad_(False), regions)
+        config = read_config(described, attention)
+        return build_controlnet(config, embedding, described["latent_channels"], device), regions
+
+    return Control(*load_frozen(folder, KIND, build))

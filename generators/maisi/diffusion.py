@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,15 @@ import torch
 from torch import Tensor
 
 from medlord_bench.contracts import AttentionBackend, Precision, Run, Shape
-from medlord_bench.errors import Stopped, UserError
-from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
+from medlord_bench.nn.checkpoints import load_frozen, save_model
+from medlord_bench.nn.diffusion.sampling import draw_latents
+from medlord_bench.nn.diffusion.schedules import NoiseSchedule, RectifiedFlow, ScaledLinearSchedule
+from medlord_bench.nn.diffusion.training import LatentRecipe
 from medlord_bench.nn.training import autocast
 from medlord_bench.util import seeds
-from medlord_bench.util.seeds import noise as draw
 
 from .configs import DiffusionConfig
-from .latent_training import LatentRecipe, Latents
-from .schedule import NoiseSchedule, make_schedule
+from .latents import SpacedLatents
 from .spacing import Spacing
 from .unet import ControlNet, UNet, build_unet
 
@@ -43,14 +42,27 @@ class Diffusion:
     spacing: Spacing | None
 
 
-class DiffusionRecipe(LatentRecipe):
-    """The unconditional stage."""
+def make_schedule(config: DiffusionConfig) -> NoiseSchedule:
+    """The schedule that a configuration names."""
+    if config.schedule == "rflow":
+        return RectifiedFlow(config.timesteps, config.reference_voxels)
+    return ScaledLinearSchedule(config.timesteps)
 
-    def __init__(self, config: DiffusionConfig, latents: Latents, channels: int, run: Run) -> None:
+
+class DiffusionRecipe(LatentRecipe):
+    """The unconditional stage: the U-Net is told each case's voxel size."""
+
+    latents: SpacedLatents
+
+    def __init__(self, config: DiffusionConfig, latents: SpacedLatents, channels: int, run: Run) -> None:
         torch.manual_seed(seeds.derive(run.seed, "diffusion", "initial weights"))
         self.unet = build_unet(config, channels, run.device)
         schedule = make_schedule(config)
         super().__init__(config, schedule, self.unet, self.unet, latents, run, stage="diffusion")
+
+    def conditions(self, case_id: str, rng: torch.Generator | None) -> tuple[Tensor]:
+        """Voxel size in mm, float32 (3,)."""
+        return (self.latents.spacing(case_id),)
 
     def export(self, folder: Path) -> None:
         """The averaged weights."""
@@ -75,17 +87,15 @@ def read_config(described: Mapping[str, Any], attention: AttentionBackend | None
 
 def load_diffusion(folder: Path, device: str, attention: AttentionBackend | None = None) -> Diffusion:
     """What `save_diffusion` wrote, frozen, on `device`. Raises `MissingError` or `UserError` naming the file."""
-    described, tensors = load_model(folder, KIND)
-    try:
-        config, scale, spacing = read_config(described, attention), described["latent_scale"], described["spacing"]
+
+    def build(described: dict[str, Any]) -> tuple[UNet, tuple[NoiseSchedule, float, Spacing | None]]:
+        config, spacing = read_config(described, attention), described["spacing"]
+        known = None if spacing is None else (spacing[0], spacing[1], spacing[2])
         unet = build_unet(config, described["latent_channels"], device)
-    except (KeyError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{folder / 'model.json'}: damaged ({reason}); restore it or train again") from None
-    load_strict(unet, tensors, str(folder / "model.safetensors"))
-    schedule = make_schedule(config)
-    known = None if spacing is None else (spacing[0], spacing[1], spacing[2])
-    return Diffusion(unet.eval().requires_grad_(False), schedule, scale, known)
+        return unet, (make_schedule(config), described["latent_scale"], known)
+
+    unet, facts = load_frozen(folder, KIND, build)
+    return Diffusion(unet, *facts)
 
 
 @torch.inference_mode()
@@ -101,30 +111,21 @@ def sample_latents(
     planes: Sequence[Callable[[], Tensor]] = (),
     stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """One latent per seed: float32 (N, C, x, y, z) on `device`, still multiplied by the latent scale.
+    """`draw_latents` of the U-Net: float32 (N, C, x, y, z) on `device`, still multiplied by the latent scale.
 
-    All noise is drawn on the CPU from each sample's own seed, so that a sample does not depend on the batch it is in.
-    planes: with a ControlNet, gives each sample's bit planes (1, 8, X, Y, Z) on `device` when they are needed.
-    Raises `Stopped` between steps when `stop()` is true.
+    shape: (x, y, z) of the latents. spacing: each sample's voxel size in mm. planes: with a ControlNet, gives each
+    sample's bit planes (1, 8, X, Y, Z) on `device` when they are needed. Raises `Stopped` between steps when `stop()` is
+    true.
     """
-    unet, schedule = diffusion.unet, diffusion.schedule
-    ladder = schedule.ladder(steps, prod(shape))
-    size = (unet.in_channels, *shape)
-    x = torch.stack([draw(size, seed, "start") for seed in seeds]).to(device)
+    unet, embedded = diffusion.unet, None
     sizes = torch.tensor(spacing, dtype=torch.float32).to(device)
-    embedded = None
     if controlnet is not None:
         with autocast(precision, device):  # one by one: full-resolution planes are large
             embedded = torch.cat([controlnet.embed(make()) for make in planes])
-    for place, time in enumerate(ladder):
-        if stop():
-            raise Stopped(f"sampling: stopped after {place} of {len(ladder)} steps; this sample is drawn again")
-        times = torch.full((len(seeds),), time, device=device)
-        with autocast(precision, device):
-            residuals = None if controlnet is None or embedded is None else controlnet(x, times, embedded)
-            predicted = unet(x, times, sizes, residuals).float()
-        fresh = None
-        if schedule.is_noisy(ladder, place):
-            fresh = torch.stack([draw(size, seed, "step", place) for seed in seeds]).to(device)
-        x = schedule.step(x, predicted, ladder, place, fresh)
-    return x
+
+    def predict(x: Tensor, times: Tensor) -> Tensor:
+        residuals = None if controlnet is None or embedded is None else controlnet(x, times, embedded)
+        return unet(x, times, sizes, residuals)
+
+    size = (unet.in_channels, *shape)
+    return draw_latents(diffusion.schedule, predict, seeds, size, steps, device, precision, stop)

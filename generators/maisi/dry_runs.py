@@ -8,18 +8,17 @@ from math import prod
 
 import torch
 
-from medlord_bench.contracts import DataProtocol, DryRun, MemoryOption, Run, Shape, Split
+from medlord_bench.contracts import DataProtocol, DryRun, MemoryOption, Run, Shape
 from medlord_bench.memory.dry_run import on_host
+from medlord_bench.nn.diffusion.dry_runs import MadeLatents, fused_attention, train_latents
 from medlord_bench.nn.losses import Perceptual
-from medlord_bench.nn.vqgan.dry_runs import CASE, UnreadCohort, recomputed, smaller_micro_batches
+from medlord_bench.nn.vqgan.dry_runs import UnreadCohort, recomputed, smaller_micro_batches
 
 from .autoencoder import Autoencoder, AutoencoderRecipe, for_precision
 from .configs import DiffusionConfig, MAISIConfig, TilingConfig
 from .control import ControlNetRecipe
-from .diffusion import Diffusion, DiffusionRecipe, sample_latents
-from .latent_training import LatentBatch, LatentRecipe
+from .diffusion import Diffusion, DiffusionRecipe, make_schedule, sample_latents
 from .latents import decode, encode
-from .schedule import make_schedule
 from .unet import bit_planes, build_controlnet, build_unet
 
 MM = (1.0, 1.0, 1.0)
@@ -40,17 +39,13 @@ def dry_runs(config: MAISIConfig, data: DataProtocol) -> Sequence[DryRun]:
     return [DryRun(name, during, partial(workload, config, data)) for name, during, workload in workloads]
 
 
-class _Latents:
-    """`latent_training.Latents` of one case that is never read."""
+class _Latents(MadeLatents):
+    """`SpacedLatents` of one shape."""
 
-    scale = 1.0
     spacing_of_a_sample = MM
 
-    def ids(self, split: Split) -> Sequence[str]:
-        return [CASE]
-
-    def latent(self, case_id: str) -> tuple[torch.Tensor, torch.Tensor]:
-        raise AssertionError("nothing is read in a dry run")
+    def spacing(self, case_id: str) -> torch.Tensor:
+        return torch.ones(3)
 
 
 class _AutoencoderRecipe(AutoencoderRecipe):
@@ -81,29 +76,16 @@ def _encode(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> No
 
 
 def _train_diffusion(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
-    recipe = DiffusionRecipe(config.diffusion, _Latents(), config.autoencoder.net.latent_channels, run)
-    _train(recipe, config.diffusion.batch, _latent_shape(config, data), None, times)
+    shape = _latent_shape(config, data)
+    recipe = DiffusionRecipe(config.diffusion, _Latents(shape), config.autoencoder.net.latent_channels, run)
+    train_latents(recipe, shape, [((3,), torch.float32)], times)
 
 
 def _train_controlnet(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
-    shape = _grid(config, data)
-    recipe = ControlNetRecipe(
-        config.controlnet, _diffusion(config, run, config.diffusion), _Latents(), UnreadCohort(data), shape, run
-    )
-    _train(recipe, config.controlnet.batch, _latent_shape(config, data), shape, times)
-
-
-def _train(recipe: LatentRecipe, batch: int, latent: tuple[int, ...], labels: Shape | None, times: int) -> None:
-    with on_host():
-        made = LatentBatch(
-            torch.randn(batch, *latent),
-            torch.randn(batch, *latent),
-            torch.rand(batch),
-            torch.ones(batch, 3),
-            None if labels is None else torch.zeros(batch, *labels, dtype=torch.uint8),
-        )
-    for step in range(times):
-        recipe.step(step, made)
+    shape, diffusion = _latent_shape(config, data), _diffusion(config, run, config.diffusion)
+    grid, cohort = _grid(config, data), UnreadCohort(data)
+    recipe = ControlNetRecipe(config.controlnet, diffusion, _Latents(shape), cohort, grid, run)
+    train_latents(recipe, shape, [((3,), torch.float32), (grid, torch.uint8)], times)
 
 
 def _sample(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
@@ -189,17 +171,17 @@ def memory_options(config: MAISIConfig, during: str) -> Sequence[MemoryOption]:
         return [*batches, recomputed("autoencoder.net"), *_splits(config)]
     if during == "diffusion":
         batches = smaller_micro_batches("diffusion", config.diffusion.batch, config.diffusion.parts_of)
-        return [*_fused("diffusion.net", config.diffusion.net.attention), *batches, recomputed("diffusion.net")]
+        return [
+            *fused_attention("diffusion.net", config.diffusion.net.attention),
+            *batches,
+            recomputed("diffusion.net"),
+        ]
     if during == "controlnet":
         batches = smaller_micro_batches("controlnet", config.controlnet.batch, config.controlnet.parts_of)
         return [*batches, recomputed("diffusion.net")]
     part = "latents" if during == "latents" else "sampling"
-    fused = [] if part == "latents" else _fused("sampling", config.sampling.attention or "auto")
+    fused = [] if part == "latents" else fused_attention("sampling", config.sampling.attention or "auto")
     return [*fused, *_splits(config), *_tiles(part, config.latents.tile if part == "latents" else config.sampling.tile)]
-
-
-def _fused(part: str, attention: str) -> list[MemoryOption]:
-    return [MemoryOption({f"{part}.attention": "auto"}, "none")] if attention == "math" else []
 
 
 def _splits(config: MAISIConfig) -> list[MemoryOption]:

@@ -10,7 +10,7 @@ from medlord_bench.nn.training import Horizon, fit
 from medlord_bench.volumes.native_grid import native_grid, on_native_grid
 
 from .autoencoder import AutoencoderRecipe
-from .configs import AutoencoderConfig, ControlNetConfig, DiffusionConfig, MAISIConfig
+from .configs import MAISIConfig
 from .control import ControlNetRecipe
 from .diffusion import DiffusionRecipe, load_diffusion
 from .latents import StoredLatents, encode_cohort
@@ -29,17 +29,11 @@ def train(config: MAISIConfig, stage: Stage, data: Cohort, inputs: Mapping[str, 
         windowed = data.protocol.grid.model_copy(update={"hu_window": config.hu_window})
         cohort = on_native_grid(data, native_grid(windowed, shape, "resize"), "resize", out / "native")
         recipe = AutoencoderRecipe(config.autoencoder, cohort, config.hu_window, run)
-        return fit(recipe, _horizon(config.autoencoder, stage), out, run, stage.name)
+        return fit(recipe, Horizon.of(config.autoencoder, stage), out, run, stage.name)
     latents = StoredLatents(inputs["latents"], data)
     if stage.name == "diffusion":
         unconditional = DiffusionRecipe(config.diffusion, latents, config.autoencoder.net.latent_channels, run)
-        return fit(unconditional, _horizon(config.diffusion, stage), out, run, stage.name)
+        return fit(unconditional, Horizon.of(config.diffusion, stage), out, run, stage.name)
     diffusion = load_diffusion(inputs["diffusion"], run.device)
     conditional = ControlNetRecipe(config.controlnet, diffusion, latents, data, shape, run)
-    return fit(conditional, _horizon(config.controlnet, stage), out, run, stage.name)
-
-
-def _horizon(config: AutoencoderConfig | DiffusionConfig | ControlNetConfig, stage: Stage) -> Horizon:
-    """As far as the stage says. With its choice, what is published is not decided here."""
-    selection = "last" if config.selection == "fid" else config.selection
-    return Horizon(stage.steps or 0, config.validate_every, config.checkpoint_every, selection, stage.choice)
+    return fit(conditional, Horizon.of(config.controlnet, stage), out, run, stage.name)

@@ -3,17 +3,17 @@ recomputed by level, and their conditions in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
 from monai.apps.generation.maisi.networks.controlnet_maisi import ControlNetMaisi
 from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from medlord_bench.contracts import AttentionBackend
 from medlord_bench.nn.attention import resolve, set_kernel
+from medlord_bench.nn.diffusion.control import Residuals
+from medlord_bench.nn.recompute import run_checkpointed
 
 from .configs import REGIONS, DiffusionConfig, Levels, Schedule, UNetConfig
 
@@ -21,13 +21,7 @@ MODALITIES, CT = 128, 1  # classes of NV-Generate's rectified flow, and which of
 BITS = 8
 CONDITION_SCALE = 100.0  # spacing in mm and one-hot regions enter the networks times 100
 
-Residuals = tuple[Sequence[Tensor], Tensor]
 Net = TypeVar("Net", bound=nn.Module)
-
-
-def run_checkpointed(block: Any, *inputs: Any) -> Any:
-    """`block(*inputs)`, with its activations recomputed in the backward pass (there is no dropout to replay)."""
-    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def _common(net: UNetConfig, schedule: Schedule, latent_channels: int) -> dict[str, Any]:

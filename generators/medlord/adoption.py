@@ -16,6 +16,8 @@ from typing import Any
 from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.nn.checkpoints import stored_models
+from medlord_bench.nn.diffusion.latents import FACTS, LATENT, latent_facts
+from medlord_bench.nn.diffusion.schedules import CosineSchedule
 from medlord_bench.nn.intensity import Window
 from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
 from medlord_bench.nn.vqgan.training import load_autoencoder, save_autoencoder
@@ -29,7 +31,6 @@ from .controlnet import build_controlnet
 from .convert import Converted, Kind, Unstored, convert_upstream
 from .diffusion import Diffusion, load_diffusion, save_diffusion
 from .latents import encode_cohort
-from .schedule import CosineSchedule
 from .unet import build_unet
 
 LOADERS: Mapping[str, Callable[[Path, str], object]] = {
@@ -150,16 +151,16 @@ def _latents(
     folder = out / "latents"
     folder.mkdir(parents=True, exist_ok=True)
     facts = {"scale": scale, "quantised": config.latents.quantised, "measured": False}
-    write_json(folder / "latents.json", facts | {"channels": _autoencoder(inputs["autoencoder"]).dim})
+    write_json(folder / FACTS, facts | {"channels": _autoencoder(inputs["autoencoder"]).dim})
     return folder
 
 
 def _latent_facts(folder: Path) -> tuple[float, bool, int]:
     """Scale, whether it was measured, and channels of a latents folder."""
-    facts = json.loads((folder / "latents.json").read_text())
+    facts = latent_facts(folder)
     channels = facts.get("channels")
     if channels is None:
-        channels = load_state(next(iter(sorted(folder.glob("*.safetensors")))))["latent"].shape[0]
+        channels = load_state(next(iter(sorted(folder.glob("*.safetensors")))))[LATENT].shape[0]
     return facts["scale"], facts["measured"], channels
 
 

@@ -10,58 +10,35 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from medlord_bench.contracts import AttentionBackend, Cohort, Run
-from medlord_bench.contracts.regions import members
-from medlord_bench.errors import UserError
-from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
+from medlord_bench.contracts.regions import condition_values
+from medlord_bench.nn.checkpoints import load_frozen, save_model
+from medlord_bench.nn.diffusion.control import ControlRecipe, condition_regions
+from medlord_bench.nn.diffusion.latents import Latents
 
 from .configs import ControlNetConfig, ControlUNetConfig, UNetConfig
 from .controlnet import ControlNet, build_controlnet
-from .diffusion import Diffusion
-from .latent_training import LatentRecipe, Latents
-from .unet import UNet
-
-__all__ = ["Control", "ControlNetConfig", "ControlNetRecipe", "load_controlnet", "region_masks"]
+from .diffusion import Diffusion, condition_draw
 
 KIND = "medlord.controlnet"
-PREFIX = "controlnet."
 
 
 def region_masks(labels: NDArray[np.uint8], names: Mapping[int, str], regions: Sequence[str]) -> torch.Tensor:
-    """One binary mask per region: labels uint8 (X, Y, Z) to uint8 (K, X, Y, Z).
+    """One binary mask per region: labels uint8 (X, Y, Z) to bool (K, X, Y, Z).
 
     names: label value to region name. Raises `UserError` for a region that the label map does not know; one that it
     knows and that is empty in this volume is an empty mask.
     """
-    masks = np.empty((len(regions), *labels.shape), dtype=np.uint8)
+    masks = np.empty((len(regions), *labels.shape), dtype=np.bool_)
     for mask, region in zip(masks, regions, strict=True):
-        values = [value for value, name in names.items() if name in members(region)]
-        if not values:
-            known = ", ".join(sorted(set(names.values())))
-            raise UserError(
-                f"condition region {region!r} is not in the label map (it knows: {known}); give masks of it"
-            )
-        belongs = np.zeros(256, dtype=np.uint8)
-        belongs[values] = 1
+        belongs = np.zeros(256, dtype=np.bool_)
+        belongs[condition_values(region, names)] = True
         mask[...] = belongs[labels]
     return torch.from_numpy(masks)
 
 
-class ControlledUNet(nn.Module):
-    """The frozen U-Net with the ControlNet that is being trained, as one network over masks."""
-
-    def __init__(self, unet: UNet, controlnet: ControlNet) -> None:
-        super().__init__()
-        self.unet, self.controlnet = unet, controlnet
-
-    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """x: latents (N, d, x, y, z); timesteps: int (N,); masks: float (N, K, X, Y, Z). Returns the velocity."""
-        return self.unet(x, timesteps, self.controlnet(x, timesteps, self.controlnet.embed(masks)))
-
-
-class ControlNetRecipe(LatentRecipe):
+class ControlNetRecipe(ControlRecipe):
     """The conditional stage (paper, section 2.3): the U-Net's averaged weights stay as they are.
 
     diffusion: as `load_diffusion` gives it. downsampling: the autoencoder's factor.
@@ -77,27 +54,23 @@ class ControlNetRecipe(LatentRecipe):
         downsampling: int,
         run: Run,
     ) -> None:
-        self.cohort, self.regions, self.dropout = cohort, cohort.protocol.condition_regions, config.condition_dropout
-        if not self.regions:
-            raise UserError(f"protocol {cohort.protocol.id()}: no condition_regions; name those to condition on")
-        self.downsampling, self.unet = downsampling, diffusion.unet.requires_grad_(False)
+        self.regions, self.dropout = condition_regions(cohort), config.condition_dropout
+        self.downsampling, self.unet = downsampling, diffusion.unet
         torch.manual_seed(run.seed)
-        self.controlnet = build_controlnet(config.net, self.unet.config, len(self.regions), downsampling, run.device)
-        model = ControlledUNet(self.unet, self.controlnet)
-        super().__init__(config, diffusion.schedule, model, self.controlnet, latents, run, stage="controlnet")
+        net = build_controlnet(config.net, self.unet.config, len(self.regions), downsampling, run.device)
+        self.controlnet = net
+        super().__init__(config, diffusion.schedule, self.unet, net, net.embed, latents, cohort, run)
 
-    def masks(self, case_id: str, drop: torch.Tensor | None) -> torch.Tensor:
-        labels = self.cohort.labels(case_id)
-        if labels is None:
-            raise UserError(f"case {case_id}: has no mask; conditional training needs one per case")
-        if drop is not None and float(drop) < self.dropout:
-            return torch.zeros(len(self.regions), *labels.shape, dtype=torch.uint8)
-        return region_masks(labels, self.cohort.label_names, self.regions)
+    def conditions(self, case_id: str, rng: torch.Generator | None) -> tuple[torch.Tensor]:
+        """Masks, bool (K, X, Y, Z)."""
+        labels = self.labels(case_id)
+        if rng is not None and condition_draw(rng) < self.dropout:
+            return (torch.zeros(len(self.regions), *labels.shape, dtype=torch.bool),)
+        return (region_masks(labels, self.cohort.label_names, self.regions),)
 
     def export(self, folder: Path) -> None:
         """The averaged weights."""
-        weights = {name.removeprefix(PREFIX): value for name, value in self.ema.shadow.items()}
-        save_controlnet(folder, self.controlnet, self.unet.config, self.regions, self.downsampling, weights)
+        save_controlnet(folder, self.controlnet, self.unet.config, self.regions, self.downsampling, self.averaged())
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +104,12 @@ def load_controlnet(folder: Path, device: str, attention: AttentionBackend | Non
 
     Raises `MissingError` or `UserError` naming the file.
     """
-    described, tensors = load_model(folder, KIND)
-    chosen: dict[str, Any] = {} if attention is None else {"attention": attention}
-    unet = UNetConfig.model_validate({**described["unet"], **chosen})
-    regions = tuple(described["regions"])
-    config = ControlUNetConfig.model_validate(described["net"])
-    net = build_controlnet(config, unet, len(regions), described["downsampling"], device)
-    load_strict(net, tensors, str(folder / "model.safetensors"))
-    return Control(net.eval().requires_grad_(False), regions)
+
+    def build(described: dict[str, Any]) -> tuple[ControlNet, tuple[str, ...]]:
+        chosen: dict[str, Any] = {} if attention is None else {"attention": attention}
+        unet = UNetConfig.model_validate({**described["unet"], **chosen})
+        regions = tuple(described["regions"])
+        config = ControlUNetConfig.model_validate(described["net"])
+        return build_controlnet(config, unet, len(regions), described["downsampling"], device), regions
+
+    return Control(*load_frozen(folder, KIND, build))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -123,6 +123,8 @@ class OptimisationConfig(FrozenConfig):
     loss: "l1" (paper, section 2.2) or "huber" (the authors' code, beta 1), on the velocity.
     """
 
+    weight_decay: ClassVar[float] = 0.01  # AdamW's default
+
     batch: Positive = 4
     micro_batch: Positive | None = None
     steps: Annotated[int, Field(ge=0), BUDGET] = 750_000
@@ -145,6 +147,10 @@ class OptimisationConfig(FrozenConfig):
     def parts_of(self) -> int:
         """Latents per forward pass."""
         return self.micro_batch or self.batch
+
+    def lr_factor(self, step: int) -> float:
+        """What the learning rate is multiplied by at a step."""
+        return float(self.lr_decay**step)
 
 
 class DiffusionConfig(OptimisationConfig):

@@ -13,9 +13,10 @@ from torch.nn import functional
 
 from medlord_bench.errors import UserError
 from medlord_bench.nn.attention import resolve, set_kernel
+from medlord_bench.nn.diffusion.control import Residuals
+from medlord_bench.nn.recompute import run_checkpointed
 
 from .configs import ControlUNetConfig, UNetConfig
-from .unet import Residuals, run_checkpointed
 
 __all__ = ["ControlNet", "ControlUNetConfig", "build_controlnet", "control_channels"]
 

@@ -10,18 +10,17 @@ from typing import Any
 import torch
 
 from medlord_bench.contracts import AttentionBackend, Precision, Run, Shape
-from medlord_bench.errors import Stopped, UserError
-from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
+from medlord_bench.errors import UserError
+from medlord_bench.nn.checkpoints import load_frozen, save_model
+from medlord_bench.nn.diffusion.latents import Latents
+from medlord_bench.nn.diffusion.sampling import draw_latents
+from medlord_bench.nn.diffusion.schedules import CosineSchedule, NoiseSchedule
+from medlord_bench.nn.diffusion.training import LatentRecipe
 from medlord_bench.nn.training import autocast
-from medlord_bench.util.seeds import noise as draw
 
 from .configs import DiffusionConfig, UNetConfig
 from .controlnet import ControlNet
-from .latent_training import LatentRecipe, Latents
-from .schedule import CosineSchedule
 from .unet import UNet, build_unet, check_latent_shape
-
-__all__ = ["Diffusion", "DiffusionConfig", "DiffusionRecipe", "Latents", "load_diffusion", "sample_latents"]
 
 KIND = "medlord.diffusion"
 
@@ -34,9 +33,18 @@ class Diffusion:
     """
 
     unet: UNet
-    schedule: CosineSchedule
+    schedule: NoiseSchedule
     latent_shape: Shape | None
     latent_scale: float | None
+
+
+def condition_draw(rng: torch.Generator) -> float:
+    """A number in [0, 1), to decide on dropout of the condition by.
+
+    The unconditional stage draws it too and leaves it: an item's noise comes after it from the same generator, and would
+    be another one without, in every training.
+    """
+    return float(torch.rand((), generator=rng))
 
 
 class DiffusionRecipe(LatentRecipe):
@@ -45,10 +53,14 @@ class DiffusionRecipe(LatentRecipe):
     def __init__(self, config: DiffusionConfig, latents: Latents, run: Run) -> None:
         torch.manual_seed(run.seed)
         self.unet = build_unet(config.net, run.device)
-        super().__init__(
-            config, CosineSchedule(config.timesteps), self.unet, self.unet, latents, run, stage="diffusion"
-        )
+        schedule = CosineSchedule(config.timesteps)
+        super().__init__(config, schedule, self.unet, self.unet, latents, run, stage="diffusion")
         self.shape = _spatial(latents.latent(self.cases["train"][0]), config.net)
+
+    def conditions(self, case_id: str, rng: torch.Generator | None) -> tuple[torch.Tensor, ...]:
+        if rng is not None:
+            condition_draw(rng)
+        return ()
 
     def export(self, folder: Path) -> None:
         """The averaged weights."""
@@ -84,59 +96,47 @@ def load_diffusion(folder: Path, device: str, attention: AttentionBackend | None
 
     Raises `MissingError` or `UserError` naming the file.
     """
-    described, tensors = load_model(folder, KIND)
-    chosen: dict[str, Any] = {} if attention is None else {"attention": attention}
-    unet = build_unet(UNetConfig.model_validate({**described["net"], **chosen}), device)
-    load_strict(unet, tensors, str(folder / "model.safetensors"))
-    shape = described["latent_shape"]
-    return Diffusion(
-        unet.eval().requires_grad_(False),
-        CosineSchedule(described["timesteps"]),
-        None if shape is None else (shape[0], shape[1], shape[2]),
-        described["latent_scale"],
-    )
+
+    def build(described: dict[str, Any]) -> tuple[UNet, tuple[NoiseSchedule, Shape | None, float | None]]:
+        chosen: dict[str, Any] = {} if attention is None else {"attention": attention}
+        unet = build_unet(UNetConfig.model_validate({**described["net"], **chosen}), device)
+        shape = described["latent_shape"]
+        known = None if shape is None else (shape[0], shape[1], shape[2])
+        return unet, (CosineSchedule(described["timesteps"]), known, described["latent_scale"])
+
+    unet, facts = load_frozen(folder, KIND, build)
+    return Diffusion(unet, *facts)
 
 
 @torch.inference_mode()
 def sample_latents(
     unet: UNet,
-    schedule: CosineSchedule,
+    schedule: NoiseSchedule,
     seeds: Sequence[int],
     shape: Shape,
-    n_steps: int,
+    steps: int | None,
     device: str,
     precision: Precision,
     controlnet: ControlNet | None = None,
     condition: torch.Tensor | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> torch.Tensor:
-    """One latent per seed: float32 (N, d, x, y, z) on `device`, still multiplied by the latent scale.
+    """`draw_latents` of the U-Net: float32 (N, d, x, y, z) on `device`, still multiplied by the latent scale.
 
-    All noise is drawn on the CPU from each sample's own seed, so that a sample does not depend on the batch it is in.
-    n_steps: T draws by DDPM; fewer by deterministic DDIM.
-    condition: masks of a ControlNet, (N, K, X, Y, Z). Raises `UserError` for a shape or n_steps that cannot be, and
-    `Stopped` between steps when `stop()` is true.
+    shape: (x, y, z) of the latents. condition: masks of a ControlNet, (N, K, X, Y, Z). Raises `UserError` for a shape or
+    steps that cannot be, and `Stopped` between steps when `stop()` is true.
     """
     check_latent_shape(unet.config, shape)
     if (controlnet is None) != (condition is None):
         raise ValueError("a ControlNet and its condition go together")
-    timesteps = schedule.sampling_timesteps(n_steps)
-    size = (unet.config.latent_channels, *shape)
-    x = torch.stack([draw(size, seed, "start") for seed in seeds]).to(device)
     embedded = None
     with autocast(precision, device):
         if controlnet is not None and condition is not None:  # one by one: full-resolution masks are large
             embedded = torch.cat([controlnet.embed(masks[None].to(device).float()) for masks in condition])
-    for t, following in zip(timesteps, [*timesteps[1:], None], strict=True):
-        if stop():
-            raise Stopped(f"sampling: stopped at t = {t}; this sample is drawn again")
-        times = torch.full((len(seeds),), t, device=device)
-        with autocast(precision, device):
-            residuals = None if controlnet is None or embedded is None else controlnet(x, times, embedded)
-            velocity = unet(x, times, residuals).float()
-        if n_steps < schedule.timesteps:
-            x = schedule.ddim_step(x, velocity, t, following)
-        else:
-            fresh = torch.stack([draw(size, seed, "step", t) for seed in seeds]).to(device) if t else None
-            x = schedule.ddpm_step(x, velocity, t, fresh)
-    return x
+
+    def predict(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        residuals = None if controlnet is None or embedded is None else controlnet(x, times, embedded)
+        return unet(x, times, residuals)
+
+    size = (unet.config.latent_channels, *shape)
+    return draw_latents(schedule, predict, seeds, size, steps, device, precision, stop)

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from medlord_bench.contracts import DataProtocol, DryRun, MemoryOption, Run, Shape, Split
+from medlord_bench.contracts import DataProtocol, DryRun, MemoryOption, Run, Shape
 from medlord_bench.memory.dry_run import on_host
+from medlord_bench.nn.diffusion.dry_runs import MadeLatents, fused_attention, train_latents
+from medlord_bench.nn.diffusion.schedules import CosineSchedule
 from medlord_bench.nn.vqgan.dry_runs import (
-    CASE,
     UnreadCohort,
     recomputed,
     smaller_micro_batches,
@@ -24,9 +25,7 @@ from .conditioning import ControlNetRecipe
 from .configs import LatentsConfig, MedLoRDConfig, UNetConfig
 from .controlnet import ControlNet, build_controlnet
 from .diffusion import Diffusion, DiffusionRecipe, sample_latents
-from .latent_training import LatentBatch, LatentRecipe
 from .latents import decode, encode
-from .schedule import CosineSchedule
 from .unet import build_unet
 
 
@@ -44,22 +43,6 @@ def dry_runs(config: MedLoRDConfig, data: DataProtocol) -> Sequence[DryRun]:
         workloads += [("sample to masks", "sample-conditional", _sample_conditional)]
     workloads += [("reconstruct", "reconstruct", _reconstruct)]
     return [DryRun(name, during, partial(workload, config, data)) for name, during, workload in workloads]
-
-
-class _Latents:
-    """`latent_training.Latents` of one shape."""
-
-    scale = 1.0
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = shape
-
-    def ids(self, split: Split) -> Sequence[str]:
-        return [CASE]
-
-    def latent(self, case_id: str) -> torch.Tensor:
-        with on_host():
-            return torch.zeros(self.shape)
 
 
 def _latent_shape(config: MedLoRDConfig, data: DataProtocol) -> tuple[int, int, int, int]:
@@ -80,8 +63,8 @@ def _encode(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> 
 
 
 def _train_diffusion(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
-    recipe = DiffusionRecipe(config.diffusion, _Latents(_latent_shape(config, data)), run)
-    _train(recipe, config.diffusion.batch, _latent_shape(config, data), None, times)
+    shape = _latent_shape(config, data)
+    train_latents(DiffusionRecipe(config.diffusion, MadeLatents(shape), run), shape, (), times)
 
 
 def _train_controlnet(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
@@ -89,26 +72,13 @@ def _train_controlnet(config: MedLoRDConfig, data: DataProtocol, run: Run, times
     recipe = ControlNetRecipe(
         config.controlnet,
         _diffusion(config, shape[1:], run),
-        _Latents(shape),
+        MadeLatents(shape),
         UnreadCohort(data),
         config.autoencoder.net.factor,
         run,
     )
-    _train(recipe, config.controlnet.batch, shape, (len(data.condition_regions), *data.grid.shape), times)
-
-
-def _train(
-    recipe: LatentRecipe, batch: int, latent: tuple[int, ...], masks: tuple[int, ...] | None, times: int
-) -> None:
-    with on_host():
-        made = LatentBatch(
-            torch.randn(batch, *latent),
-            torch.randn(batch, *latent),
-            torch.zeros(batch, dtype=torch.int64),
-            None if masks is None else torch.zeros(batch, *masks, dtype=torch.uint8),
-        )
-    for step in range(times):
-        recipe.step(step, made)
+    masks = (len(data.condition_regions), *data.grid.shape)
+    train_latents(recipe, shape, [(masks, torch.bool)], times)
 
 
 def _sample(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
@@ -121,7 +91,7 @@ def _sample_conditional(config: MedLoRDConfig, data: DataProtocol, run: Run, tim
     factor = config.autoencoder.net.factor
     control = build_controlnet(config.controlnet.net, _unet_config(config), regions, factor, run.device)
     with on_host():
-        masks = torch.zeros(run.batch, regions, *data.grid.shape, dtype=torch.uint8)
+        masks = torch.zeros(run.batch, regions, *data.grid.shape, dtype=torch.bool)
     control.eval().requires_grad_(False)
     _draw(config, _diffusion(config, shape[1:], run), control, masks, run, times)
 
@@ -185,11 +155,14 @@ def memory_options(config: MedLoRDConfig, during: str) -> Sequence[MemoryOption]
     if during == "latents":
         return smaller_tiles("latents", config.latents.tile)
     if during == "diffusion":
-        return [*_fused("diffusion.net", config.diffusion.net.attention), *_of_diffusion(config)]
+        return [*fused_attention("diffusion.net", config.diffusion.net.attention), *_of_diffusion(config)]
     if during == "controlnet":
         parts = config.controlnet.parts_of
         return [*smaller_micro_batches("controlnet", config.controlnet.batch, parts), recomputed("diffusion.net")]
-    return [*_fused("sampling", config.sampling.attention or "auto"), *smaller_tiles("sampling", config.sampling.tile)]
+    return [
+        *fused_attention("sampling", config.sampling.attention or "auto"),
+        *smaller_tiles("sampling", config.sampling.tile),
+    ]
 
 
 def _of_diffusion(config: MedLoRDConfig) -> list[MemoryOption]:
@@ -198,7 +171,3 @@ def _of_diffusion(config: MedLoRDConfig) -> list[MemoryOption]:
 
 def _of_training(part: str, batch: int, micro_batch: int) -> list[MemoryOption]:
     return [*smaller_micro_batches(part, batch, micro_batch), recomputed(f"{part}.net")]
-
-
-def _fused(part: str, attention: str) -> list[MemoryOption]:
-    return [MemoryOption({f"{part}.attention": "auto"}, "none")] if attention == "math" else []

@@ -54,13 +54,12 @@ def _latents(
     if diffusion.latent_scale is None:
         raise UserError("diffusion: the latent scale is not known; give it with --set generator.latents.scale=NUMBER")
     condition = None if control is None else torch.stack([_masks(request, control) for request in requests])
-    steps = config.steps or diffusion.schedule.timesteps
     latents = sample_latents(
         diffusion.unet,
         diffusion.schedule,
         [request.seed for request in requests],
         _latent_shape(requests[0].grid.shape, factor),
-        steps,
+        config.steps,
         run.device,
         config.precision,
         None if control is None else control.net,

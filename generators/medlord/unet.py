@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet, get_timestep_embedding
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from medlord_bench.contracts import Shape
 from medlord_bench.errors import UserError
 from medlord_bench.nn.attention import resolve, set_kernel
+from medlord_bench.nn.diffusion.control import Residuals
+from medlord_bench.nn.recompute import run_checkpointed
 
 from .configs import UNETS, UNetConfig
 
 __all__ = ["UNETS", "UNet", "UNetConfig", "build_unet", "check_latent_shape", "config_from_state"]
-
-Residuals = tuple[Sequence[torch.Tensor], torch.Tensor]
 
 
 class UNet(DiffusionModelUNet):  # type: ignore[misc]
@@ -67,11 +66,6 @@ class UNet(DiffusionModelUNet):  # type: ignore[misc]
         if self.config.checkpointing and torch.is_grad_enabled():
             return run_checkpointed(block, *inputs)
         return block(*inputs)
-
-
-def run_checkpointed(block: nn.Module, *inputs: Any) -> Any:
-    """`block(*inputs)`, with its activations recomputed in the backward pass (there is no dropout to replay)."""
-    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def build_unet(config: UNetConfig, device: str | torch.device = "cpu") -> UNet:

@@ -16,7 +16,6 @@ from medlord_bench.contracts import Cohort, Run, Split, Stage
 from medlord_bench.errors import UserError
 from medlord_bench.nn.ema import EMA
 from medlord_bench.nn.training import Horizon, Optimiser, Stateful, autocast, fit
-from medlord_bench.nn.vqgan.config import AutoencoderConfig
 from medlord_bench.nn.vqgan.training import AutoencoderRecipe
 from medlord_bench.util import seeds
 from medlord_bench.volumes.native_grid import native_grid, on_native_grid
@@ -34,15 +33,15 @@ def train(config: VQTransConfig, stage: Stage, data: Cohort, inputs: Mapping[str
         grid = native_grid(data.protocol.grid, config.native(data.protocol.grid.shape), config.fit)
         cohort = on_native_grid(data, grid, config.fit, out / "native")
         recipe = AutoencoderRecipe(config.autoencoder, cohort, run)
-        return fit(recipe, _horizon(config.autoencoder, stage), out, run, stage.name)
+        return fit(recipe, Horizon.of(config.autoencoder, stage), out, run, stage.name)
     sequences = StoredTokens(inputs["tokens"], data)
     return fit(
-        TransformerRecipe(config.transformer, sequences, run), _horizon(config.transformer, stage), out, run, stage.name
+        TransformerRecipe(config.transformer, sequences, run),
+        Horizon.of(config.transformer, stage),
+        out,
+        run,
+        stage.name,
     )
-
-
-def _horizon(config: AutoencoderConfig | TransformerConfig, stage: Stage) -> Horizon:
-    return Horizon(stage.steps or 0, config.validate_every, config.checkpoint_every, config.selection)
 
 
 class Sequences(Protocol):

@@ -5,6 +5,10 @@ Names are TotalSegmentator's where it has one, shortened as in the paper's Table
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from medlord_bench.errors import UserError
+
 CARDIAC = (
     "lv_myocardium",
     "left_atrium",
@@ -41,3 +45,21 @@ TOTALSEGMENTATOR = {
 def members(name: str) -> tuple[str, ...]:
     """The label names that make up a region: itself, and its parts where it is a composite."""
     return (name, *COMPOSITE.get(name, ()))
+
+
+def values_of(region: str, names: Mapping[int, str]) -> list[int]:
+    """The values that stand for a region in a label map; none where the map does not know it.
+
+    names: label value to region name.
+    """
+    own = members(region)
+    return [value for value, name in names.items() if name in own]
+
+
+def condition_values(region: str, names: Mapping[int, str]) -> list[int]:
+    """`values_of`, for a region that a generator is conditioned on. Raises `UserError` where the map does not know it."""
+    values = values_of(region, names)
+    if not values:
+        known = ", ".join(sorted(set(names.values())))
+        raise UserError(f"condition region {region!r} is not in the label map (it knows: {known}); give masks of it")
+    return values

@@ -82,9 +82,9 @@ class LabelMap:
         """
         import numpy as np
 
-        from medlord_bench.contracts.regions import members
+        from medlord_bench.contracts.regions import values_of
 
-        values = [value for value, known in self.names.items() if known in members(name)]
+        values = values_of(name, self.names)
         if not values:
             raise KeyError(name)
         mask: NDArray[np.bool_] = np.isin(self.labels, values)

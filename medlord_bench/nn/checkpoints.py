@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.util.files import publish, write_json
@@ -18,6 +18,9 @@ from medlord_bench.util.files import publish, write_json
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+Net = TypeVar("Net", bound="nn.Module")
+Facts = TypeVar("Facts")
 
 FORMAT = 1
 
@@ -58,6 +61,22 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch
     except SafetensorError as error:
         raise UserError(f"{folder / 'model.safetensors'}: unreadable ({error}); restore it or train again") from None
     return found["config"], tensors
+
+
+def load_frozen(folder: Path, kind: str, build: Callable[[dict[str, Any]], tuple[Net, Facts]]) -> tuple[Net, Facts]:
+    """A network that `save_model` wrote, to be used and not trained, with what else `build` reads of its description.
+
+    build: the "config" of `model.json` to the network, with any weights, on its device, and those facts. Raises
+    `MissingError` or `UserError` naming the file; a KeyError, ValueError or TypeError of `build` is a damaged one.
+    """
+    described, tensors = load_model(folder, kind)
+    try:
+        net, facts = build(described)
+    except (KeyError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder / 'model.json'}: damaged ({reason}); restore it or train again") from None
+    load_strict(net, tensors, str(folder / "model.safetensors"))
+    return net.eval().requires_grad_(False), facts
 
 
 def stored_models(source: Path, stage: str, kind: str) -> list[Path]:

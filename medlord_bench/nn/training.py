@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
-from medlord_bench.contracts import CheckpointSelection, Precision, Run, Selection, candidate_name
+from medlord_bench.contracts import CheckpointSelection, Precision, Run, Selection, Stage, candidate_name
 from medlord_bench.errors import StepError, Stopped
 from medlord_bench.memory.dry_run import is_dry_run
 from medlord_bench.nn.checkpoints import read_torch
@@ -65,6 +65,17 @@ class Recipe(Protocol):
         ...
 
 
+class StageConfig(Protocol):
+    """What a stage's configuration says of when to look at a training, and of the weights to publish."""
+
+    @property
+    def validate_every(self) -> int: ...
+    @property
+    def checkpoint_every(self) -> int: ...
+    @property
+    def selection(self) -> Selection | Literal["fid"]: ...
+
+
 @dataclass(frozen=True)
 class Horizon:
     """How far to train and how often to look.
@@ -77,6 +88,12 @@ class Horizon:
     checkpoint_every: int
     selection: Selection = "best"
     choice: CheckpointSelection | None = None
+
+    @classmethod
+    def of(cls, config: StageConfig, stage: Stage) -> Horizon:
+        """As far as the stage says. With its choice, what is published is not decided here."""
+        selection: Selection = "last" if config.selection == "fid" else config.selection
+        return cls(stage.steps or 0, config.validate_every, config.checkpoint_every, selection, stage.choice)
 
 
 def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[Any]:

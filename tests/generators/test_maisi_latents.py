@@ -20,9 +20,10 @@ from medlord_bench.contracts import DataProtocol, Grid, Run, Shape, Split
 from medlord_bench.errors import MissingError, StepError, Stopped
 from medlord_bench.generators.maisi.autoencoder import Autoencoder, save_autoencoder, to_unit
 from medlord_bench.generators.maisi.configs import LatentsConfig, NetConfig, TilingConfig
-from medlord_bench.generators.maisi.latents import StoredLatents, decode, encode, encode_cohort, latent_facts
+from medlord_bench.generators.maisi.latents import StoredLatents, decode, encode, encode_cohort
 from medlord_bench.generators.maisi.spacing import spacing_on
 from medlord_bench.generators.maisi.tiles import blended, importance, starts
+from medlord_bench.nn.diffusion.latents import latent_facts
 from medlord_bench.util.seeds import noise, numpy_rng
 from medlord_bench.volumes.arrays import load_state
 
@@ -97,10 +98,11 @@ def test_the_scale_brings_the_training_latents_to_unit_deviation(
     data = Noise()
     folder = encode_cohort(LATENTS, data, SHAPE, inputs, tmp_path / "out", run)
     stored = StoredLatents(folder, data)
-    scaled = np.stack([stored.latent(case)[0].numpy() for case in data.ids("train")])
+    scaled = np.stack([stored.latent(case).numpy() for case in data.ids("train")])
     assert np.std(scaled.astype(np.float64)) == pytest.approx(1, rel=1e-5)
     assert latent_facts(folder)["measured"] and latent_facts(folder)["channels"] == 4
     assert stored.spacing_of_a_sample == (1.0, 1.0, 2.0)  # the training cases' median
+    assert [stored.spacing(case).tolist() for case in "cc"] == [[1.0, 1.0, 5.0]] * 2
 
 
 def test_a_given_scale_is_taken(inputs: dict[str, Path], run: Run, tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_a_given_scale_is_taken(inputs: dict[str, Path], run: Run, tmp_path: Pat
     folder = encode_cohort(given, Noise(), SHAPE, inputs, tmp_path / "out", run)
     assert (latent_facts(folder)["scale"], latent_facts(folder)["measured"]) == (1.25, False)
     raw = load_state(folder / "a.safetensors")["latent"]
-    np.testing.assert_allclose(StoredLatents(folder, Noise()).latent("a")[0].numpy(), raw * 1.25, rtol=1e-6)
+    np.testing.assert_allclose(StoredLatents(folder, Noise()).latent("a").numpy(), raw * 1.25, rtol=1e-6)
 
 
 def test_encoding_goes_on_where_it_was_stopped(inputs: dict[str, Path], run: Run, tmp_path: Path) -> None:

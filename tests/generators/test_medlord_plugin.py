@@ -236,10 +236,10 @@ def plain(cohort: StoredCohort, context: Run) -> Trained:
 def test_all_steps_are_ddpm_and_fewer_are_ddim(
     plain: Trained, cohort: StoredCohort, context: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medlord_bench.generators.medlord.schedule import CosineSchedule
+    from medlord_bench.nn.diffusion.schedules import CosineSchedule
 
     calls: list[str] = []
-    for name in ("ddpm_step", "ddim_step"):
+    for name in ("_ddpm_step", "_ddim_step"):
         step = getattr(CosineSchedule, name)
 
         def counted(self: Any, *arguments: Any, step: Any = step, name: str = name) -> Any:
@@ -248,7 +248,7 @@ def test_all_steps_are_ddpm_and_fewer_are_ddim(
 
         monkeypatch.setattr(CosineSchedule, name, counted)
     _, weights = plain
-    for steps, expected in ((None, "ddpm_step"), (10, "ddpm_step"), (4, "ddim_step"), (9, "ddim_step")):
+    for steps, expected in ((None, "_ddpm_step"), (10, "_ddpm_step"), (4, "_ddim_step"), (9, "_ddim_step")):
         calls.clear()
         _sampled(_plugin("smoke", {"sampling": {"steps": steps}}), weights, cohort, context)
         assert calls == [expected] * 2 * (steps or 10), f"two samples, one by one, in {steps} steps"

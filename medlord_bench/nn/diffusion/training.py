@@ -1,72 +1,85 @@
-"""What training the U-Net and training its ControlNet have in common: batches of latents, loss, EMA, validation."""
+"""Training on latents: batches, loss, averaged weights and validation, for any denoiser and any noise schedule."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from medlord_bench.contracts import Run, Split
+from medlord_bench.contracts import Precision, Run
 from medlord_bench.errors import UserError
+from medlord_bench.memory.dry_run import is_dry_run
+from medlord_bench.nn.diffusion.latents import SPLITS, Latents
+from medlord_bench.nn.diffusion.schedules import NoiseSchedule
 from medlord_bench.nn.ema import EMA
 from medlord_bench.nn.training import Optimiser, Stateful, autocast
 from medlord_bench.util.seeds import torch_rng
 
-from .configs import OptimisationConfig
-from .schedule import NoiseSchedule
-from .spacing import Spacing
-
 VALIDATION_TIMES = 4  # evenly spread times at which each validation case is denoised
 
+Loss = Literal["l1", "huber"]
+LOSSES = {"l1": functional.l1_loss, "huber": functional.smooth_l1_loss}  # "huber" with beta 1
 
-class Latents(Protocol):
-    """The encoded cohort. scale: what its latents have been multiplied by. spacing_of_a_sample: the training cases'
-    median voxel size in mm, for samples of a protocol that has none."""
 
-    scale: float
-    spacing_of_a_sample: Spacing
+class Optimisation(Protocol):
+    """What a `LatentRecipe` reads of a stage's configuration.
 
-    def ids(self, split: Split) -> Sequence[str]: ...
+    batch: items of one optimiser step. parts_of: items of one forward pass, a divisor of `batch`. ema_decay: of the
+    averaged weights, which are validated and exported. The rest: see `nn.training.Optimiser`.
+    """
 
-    def latent(self, case_id: str) -> tuple[Tensor, Tensor]:
-        """float32 (C, x, y, z), already multiplied by `scale`, and its voxel size (3,) in mm, on the CPU."""
+    @property
+    def batch(self) -> int: ...
+    @property
+    def parts_of(self) -> int: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def clip(self) -> float | None: ...
+    @property
+    def ema_decay(self) -> float: ...
+    @property
+    def precision(self) -> Precision: ...
+    @property
+    def loss(self) -> Loss: ...
+    def lr_factor(self, step: int) -> float:
+        """What the learning rate is multiplied by at a step."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class LatentBatch:
-    """latents, noise: float32 (N, C, x, y, z); uniform: (N,) in [0, 1), from which times are made; spacing: (N, 3) in
-    mm; labels: uint8 (N, X, Y, Z) or None."""
+    """latents, noise: float32 (N, C, x, y, z); times: (N,), as the schedule draws them; conditions: each (N, ...)."""
 
     latents: Tensor
     noise: Tensor
-    uniform: Tensor
-    spacing: Tensor
-    labels: Tensor | None
+    times: Tensor
+    conditions: tuple[Tensor, ...]
 
     def part(self, start: int, stop: int, device: str) -> LatentBatch:
-        """Items start to stop on `device`."""
-        labels = None if self.labels is None else self.labels[start:stop].to(device)
-        fields = (self.latents, self.noise, self.uniform, self.spacing)
-        latents, noise, uniform, spacing = (x[start:stop].to(device) for x in fields)
-        return LatentBatch(latents, noise, uniform, spacing, labels)
+        """Items start to stop on `device`. Conditions that are masks, bool, become float32 there: they cross as bytes."""
+        latents, noise, times = (x[start:stop].to(device) for x in (self.latents, self.noise, self.times))
+        conditions = (x[start:stop].to(device) for x in self.conditions)
+        return LatentBatch(latents, noise, times, tuple(x.float() if x.dtype == torch.bool else x for x in conditions))
 
 
 class LatentRecipe:
-    """Trains `trained`, a part of `model`, to predict what the schedule asks for. See `training.Recipe`.
+    """Trains `trained`, a part of `model`, to predict what the schedule asks for. See `nn.training.Recipe`.
 
-    model: called with noisy latents, times, voxel sizes and labels (or None).
+    model: called as ``model(noisy latents, times, *conditions)``. Raises `UserError` where a split is empty.
     """
 
     def __init__(
         self,
-        config: OptimisationConfig,
+        config: Optimisation,
         schedule: NoiseSchedule,
         model: nn.Module,
         trained: nn.Module,
@@ -76,7 +89,7 @@ class LatentRecipe:
     ) -> None:
         self.config, self.schedule, self.model, self.trained = config, schedule, model, trained
         self.latents, self.run, self.stage = latents, run, stage
-        self.cases = {split: list(latents.ids(split)) for split in ("train", "val")}
+        self.cases = {split: list(latents.ids(split)) for split in SPLITS}
         for split, ids in self.cases.items():
             if not ids:
                 raise UserError(f"{stage}: the {split} split is empty; it needs at least one case")
@@ -90,9 +103,12 @@ class LatentRecipe:
             lr_factor=config.lr_factor,
         )
 
-    def labels(self, case_id: str) -> Tensor | None:
-        """The condition of a case, uint8 (X, Y, Z) on MAISI's grid; None for an unconditional stage."""
-        return None
+    def conditions(self, case_id: str, rng: torch.Generator | None) -> tuple[Tensor, ...]:
+        """What the model is given besides latents and times, of one case, on the CPU.
+
+        rng: the training item's own, for what is drawn, e.g. dropout of the condition; None in validation.
+        """
+        return ()
 
     def stateful(self) -> Mapping[str, Stateful]:
         return {"net": self.trained, "ema": self.ema, "optimiser": self.optimiser}
@@ -107,23 +123,28 @@ class LatentRecipe:
         cases, seed = self.cases["train"], self.run.seed
         epoch, place = divmod(n, len(cases))
         order = torch.randperm(len(cases), generator=torch_rng(seed, self.stage, "epoch", epoch))
-        rng = torch_rng(seed, self.stage, "item", n)
-        return self._item(cases[int(order[place])], torch.rand((), generator=rng), rng)
+        case = cases[int(order[place])]
+        latent, rng = self.latents.latent(case), torch_rng(seed, self.stage, "item", n)
+        # The order of the draws: time, condition, noise.
+        time = self.schedule.draw_time(rng, _voxels(latent))
+        conditions = self.conditions(case, rng)
+        return LatentBatch(latent, torch.randn(latent.shape, generator=rng), time, conditions)
 
     def _validation_item(self, case: str, place: int) -> LatentBatch:
-        rng = torch_rng(self.run.seed, self.stage, "validation", case, place)
-        return self._item(case, torch.tensor((place + 0.5) / VALIDATION_TIMES), rng)
-
-    def _item(self, case: str, uniform: Tensor, rng: torch.Generator) -> LatentBatch:
-        latent, spacing = self.latents.latent(case)
-        return LatentBatch(latent, torch.randn(latent.shape, generator=rng), uniform, spacing, self.labels(case))
+        latent = self.latents.latent(case)
+        time = self.schedule.time_at((place + 0.5) / VALIDATION_TIMES, _voxels(latent))
+        noise = torch.randn(latent.shape, generator=torch_rng(self.run.seed, self.stage, "validation", case, place))
+        return LatentBatch(latent, noise, time, self.conditions(case, None))
 
     # ------------------------------------------------------------------------------------------------------ training
     def step(self, step: int, batch: LatentBatch) -> Mapping[str, Tensor | float]:
         self.trained.train()
         size, part = self.config.batch, self.config.parts_of
+        starts = range(0, size, part)
+        if is_dry_run(batch.latents):
+            starts = starts[:2]  # the second has gradients beside its activations, as any later one has
         total = torch.zeros((), device=self.run.device)
-        for start in range(0, size, part):
+        for start in starts:
             loss = self._loss(batch.part(start, start + part, self.run.device), None) * (part / size)
             self.optimiser.backward(loss)
             total += loss.detach()
@@ -143,21 +164,23 @@ class LatentRecipe:
         return {"loss": float(torch.stack(losses).double().mean())}
 
     def _loss(self, batch: LatentBatch, weights: Mapping[str, Tensor] | None) -> Tensor:
-        """L1 in float32. weights: used instead of the model's own where given."""
-        times = self.schedule.times(batch.uniform, prod(batch.latents.shape[2:]))
-        noisy = self.schedule.noised(batch.latents, batch.noise, times)
-        inputs = (noisy, times, batch.spacing, batch.labels)
+        """The loss on the prediction, in float32. weights: used instead of the model's own where given."""
+        noisy = self.schedule.add_noise(batch.latents, batch.noise, batch.times)
+        inputs = (noisy, batch.times, *batch.conditions)
         with autocast(self.config.precision, self.run.device):
             predicted = self.model(*inputs) if weights is None else functional_call(self.model, dict(weights), inputs)
-        return functional.l1_loss(predicted.float(), self.schedule.target(batch.latents, batch.noise))
+        target = self.schedule.target(batch.latents, batch.noise, batch.times)
+        return LOSSES[self.config.loss](predicted.float(), target)
+
+
+def _voxels(latent: Tensor) -> int:
+    return prod(latent.shape[1:])
 
 
 def _stack(items: Sequence[LatentBatch]) -> LatentBatch:
-    labels = [item.labels for item in items if item.labels is not None]
     return LatentBatch(
         torch.stack([item.latents for item in items]),
         torch.stack([item.noise for item in items]),
-        torch.stack([item.uniform for item in items]),
-        torch.stack([item.spacing for item in items]),
-        torch.stack(labels) if labels else None,
+        torch.stack([item.times for item in items]),
+        tuple(torch.stack(parts) for parts in zip(*(item.conditions for item in items), strict=True)),
     )

@@ -1,0 +1,49 @@
+"""Training on made-up latents, which shows what memory it takes; see `contracts.HasDryRuns`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from medlord_bench.contracts import MemoryOption, Split
+from medlord_bench.memory.dry_run import on_host
+from medlord_bench.nn.diffusion.training import LatentBatch, LatentRecipe
+from medlord_bench.nn.vqgan.dry_runs import CASE
+
+
+class MadeLatents:
+    """`Latents` of one shape (C, x, y, z)."""
+
+    scale = 1.0
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def ids(self, split: Split) -> Sequence[str]:
+        return [CASE]
+
+    def latent(self, case_id: str) -> torch.Tensor:
+        with on_host():
+            return torch.zeros(self.shape)
+
+
+def train_latents(
+    recipe: LatentRecipe, shape: tuple[int, ...], conditions: Sequence[tuple[tuple[int, ...], torch.dtype]], times: int
+) -> None:
+    """`times` training steps on latents of `shape` (C, x, y, z). conditions: shape and type of each of an item's."""
+    batch = recipe.config.batch
+    with on_host():
+        made = LatentBatch(
+            torch.randn(batch, *shape),
+            torch.randn(batch, *shape),
+            recipe.schedule.time_at(0.0, 1).expand(batch),
+            tuple(torch.zeros(batch, *size, dtype=dtype) for size, dtype in conditions),
+        )
+    for step in range(times):
+        recipe.step(step, made)
+
+
+def fused_attention(part: str, attention: str) -> list[MemoryOption]:
+    """part: the dotted path of the settings that hold `attention`, which is now `attention`."""
+    return [MemoryOption({f"{part}.attention": "auto"}, "none")] if attention == "math" else []
