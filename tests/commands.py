@@ -23,7 +23,7 @@ HEAVY = (
     *(
         "medlord_bench.cli.run",
         "medlord_bench.engine.runner",
-        "medlord_bench.engine.steps",
+        "medlord_bench.engine.steps.kinds",
         "medlord_bench.engine.executors.inline",
     ),
     *("medlord_bench.plugins.phantom.anatomy", "medlord_bench.plugins.extractors.imagenet.network"),

@@ -53,7 +53,8 @@ def test_masks_of_a_run_can_come_from_label_files(tmp_path: Path, run: Run) -> N
     from medlord_bench.engine.planner import build
     from medlord_bench.engine.resolve import resolve
     from medlord_bench.engine.run_file import RunFile
-    from medlord_bench.engine.steps import KINDS, Job
+    from medlord_bench.engine.steps.job import Job
+    from medlord_bench.engine.steps.kinds import KINDS
     from medlord_bench.engine.store import Store
     from medlord_bench.volumes.io import write_volume
 

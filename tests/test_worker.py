@@ -21,7 +21,7 @@ from medlord_bench.engine.planner import build
 from medlord_bench.engine.run_file import RunFile
 from medlord_bench.engine.run_folder import open_run, settings_of
 from medlord_bench.engine.runner import carry_out
-from medlord_bench.engine.steps import Job
+from medlord_bench.engine.steps.job import Job
 from medlord_bench.engine.store import Store
 from medlord_bench.engine.worker import Settings, execute, missing, output, pick_device
 from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped, UserError

@@ -33,7 +33,7 @@ def plan(memory_check: bool, as_json: bool, **options: Any) -> None:
     file = run_file_of(options)
     settings = settings_of(options)
     from medlord_bench.engine.planner import build
-    from medlord_bench.engine.steps import KINDS
+    from medlord_bench.engine.steps.kinds import KINDS
     from medlord_bench.engine.store import Store
     from medlord_bench.engine.worker import missing, pick_device
 

@@ -31,7 +31,7 @@ LIBRARIES = (
     *("torch", "torch.utils.tensorboard", "monai.networks.nets", "scipy.stats", "nibabel", "SimpleITK", "torchvision"),
     *("threadpoolctl", "medlord_bench.cli.worker", "medlord_bench.engine.run_folder", "medlord_bench.memory.measured"),
     *(
-        "medlord_bench.engine.steps",
+        "medlord_bench.engine.steps.kinds",
         "medlord_bench.nn.training",
         "medlord_bench.nn.vqgan.training",
         "medlord_bench.nn.tiling",

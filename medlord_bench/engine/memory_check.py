@@ -9,7 +9,7 @@ from typing import Any
 
 from medlord_bench.engine.memory_forecast import WHOLE_GENERATOR, Forecast, forecast
 from medlord_bench.engine.plan import Plan, Step
-from medlord_bench.engine.steps import KINDS
+from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.errors import MemoryBudgetError
 from medlord_bench.memory.budget import usable_gib
 from medlord_bench.memory.measured import FORECAST

@@ -15,7 +15,7 @@ import yaml
 from medlord_bench.contracts import validation
 from medlord_bench.engine.plan import Plan, Step, read_plan
 from medlord_bench.engine.run_file import RunFile
-from medlord_bench.engine.steps import KINDS
+from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.engine.store import Store
 from medlord_bench.engine.worker import Settings, missing, output
 from medlord_bench.errors import UserError

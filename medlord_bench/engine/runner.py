@@ -9,7 +9,7 @@ from pathlib import Path
 from medlord_bench.contracts import Executor, registry
 from medlord_bench.engine.collect import collect
 from medlord_bench.engine.plan import Plan
-from medlord_bench.engine.steps import KINDS
+from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.engine.store import Store
 from medlord_bench.engine.worker import Settings, missing, pick_device
 from medlord_bench.errors import StepError, Stopped

@@ -150,7 +150,8 @@ def _context(run_folder: Path, step: Step, settings: Settings, stop: Callable[[]
 
 
 def _handle(plan: Plan, step: Step, store: Store, run: Run, items: list[str], peak: PeakMemory) -> None:
-    from medlord_bench.engine.steps import KINDS, Job
+    from medlord_bench.engine.steps.job import Job
+    from medlord_bench.engine.steps.kinds import KINDS
 
     KINDS[step.kind].run(Job(plan, step, store, run, lambda: {"memory": peak.facts()}), items)
     output(store, step).complete(item for item in step.items if output(store, step).has(item))
@@ -167,7 +168,7 @@ def _told(error: BaseException, step: Step, run: Run, peak: PeakMemory) -> BaseE
         return error
     why = str(error) or type(error).__name__
     if limit is not None:
-        from medlord_bench.engine.steps import KINDS
+        from medlord_bench.engine.steps.kinds import KINDS
 
         advice = KINDS[step.kind].less_memory
         return over_budget(step.id, advice, run.device, limit, why, peak.forecast, peak.gib)

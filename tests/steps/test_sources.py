@@ -29,7 +29,8 @@ from medlord_bench.engine import resolve
 from medlord_bench.engine.plan import Plan
 from medlord_bench.engine.planner import build
 from medlord_bench.engine.run_file import RunFile
-from medlord_bench.engine.steps import KINDS, Job
+from medlord_bench.engine.steps.job import Job
+from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.engine.store import Store
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.generators.controls.noise import Noise

@@ -17,7 +17,8 @@ from medlord_bench.engine.plan import Plan
 from medlord_bench.engine.planner import Planner
 from medlord_bench.engine.prepared import StoredCohort
 from medlord_bench.engine.resolve import RunSpec
-from medlord_bench.engine.steps import KINDS, Job
+from medlord_bench.engine.steps.job import Job
+from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.engine.store import Store
 
 PHANTOM = {"shape": [32, 32, 16], "n_train": 4, "n_val": 3, "n_test": 3}

@@ -12,7 +12,7 @@ from typing import cast
 
 from medlord_bench.engine.executors.processes import ForkServer, WorkerProcess, command
 from medlord_bench.engine.plan import read_plan
-from medlord_bench.engine.steps import KINDS
+from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.engine.worker import Settings, pick_device
 from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped, UserError
 from medlord_bench.memory.hold import over_budget, tells_exhausted
