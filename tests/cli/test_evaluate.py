@@ -117,7 +117,7 @@ def test_what_is_set_goes_before_what_is_guessed(bench: Any, folders: Path, tmp_
     assert [len(plan["splits"][split]) for split in ("train", "val", "test")] == [4, 1, 1]
     assert len(items(plan, "samples:files:small")) == 2
     assert "halves" not in done.err and "grid 8x16" not in done.err
-    assert "go on with: medlord-bench evaluate --real" in done.err
+    assert "resume with: medlord-bench evaluate --real" in done.err
 
 
 def test_patches_of_the_real_images_need_no_shape(bench: Any, folders: Path, tmp_path: Path) -> None:
@@ -170,9 +170,9 @@ def test_names_come_from_the_folder_or_from_the_user(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("synthetic", "message"),
     [
-        (["a/samples", "b/samples"], "'samples' is a/samples already; expected other names: NAME=b/samples"),
-        (["v1.0=a"], "'v1.0' is no name"),
-        (["=a"], "'' is no name"),
+        (["a/samples", "b/samples"], "'samples' is already a/samples; expected different names: NAME=b/samples"),
+        (["v1.0=a"], "'v1.0' is not a valid name"),
+        (["=a"], "'' is not a valid name"),
     ],
 )
 def test_a_name_that_will_not_do_is_said(synthetic: list[str], message: str) -> None:

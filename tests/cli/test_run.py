@@ -227,7 +227,7 @@ def test_a_full_store_is_one_line_and_the_same_command_goes_on(
     done = bench("run", *noise, "--store", tmp_path, prelude=NO_ROOM)
     assert done.code == 2
     message = one_line(done)
-    assert "sample-00001.nii.gz: No space left on device; nothing published is lost" in message
+    assert "sample-00001.nii.gz: No space left on device; published items are kept" in message
     (items,) = tmp_path.glob("objects/samples/*/items")
     kept = {path.name: path.stat().st_mtime_ns for path in items.iterdir()}
     assert sorted(kept) == ["sample-00000.json", "sample-00000.nii.gz"]
@@ -266,7 +266,7 @@ def test_a_disk_that_really_fills_up_in_any_step_is_one_line_leaves_no_rubbish_a
             break
         assert done.code == 2, done.err
         message = one_line(done)
-        assert "No space left on device; nothing published is lost" in message
+        assert "No space left on device; published items are kept" in message
         stopped_in.add(message.split("/objects/")[1].split("/")[0])
         rubbish = [path for path in small_disk.rglob(".*") if path.is_file()]
         assert rubbish == []
