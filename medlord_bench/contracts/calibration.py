@@ -54,7 +54,7 @@ def write(record: Record, folder: Path) -> None:
 
 
 def latest(store: Path) -> Record | None:
-    """The store's last calibration, with what has changed since; None where there was none."""
+    """The store's last calibration, with what has changed since; None if there was none."""
     path = store / FILE
     if not path.exists():
         return None

@@ -67,7 +67,7 @@ def protocol_of(name: str, metric: Any, data: DataProtocol) -> tuple[str, dict[s
 
 
 def quantities_of(metrics: Iterable[Any]) -> dict[str, Quantity]:
-    """Name -> quantity over several metric classes. Raises `StepError` where two metrics give one name to two things."""
+    """Name -> quantity over several metric classes. Raises `StepError` if two metrics give one name to two things."""
     found: dict[str, Quantity] = {}
     for metric in metrics:
         for one in metric.quantities:

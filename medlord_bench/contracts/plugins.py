@@ -83,12 +83,12 @@ class Cohort(Protocol):
         ...
 
     def labels(self, case_id: str) -> NDArray[np.uint8] | None:
-        """uint8 (X, Y, Z); None where the data set has no masks."""
+        """uint8 (X, Y, Z); None if the data set has no masks."""
         ...
 
 
 class Workload(Protocol):
-    """Builds networks and made-up inputs on `run.device` and does a piece of work `times` times: a training step, a
+    """Builds networks and synthetic inputs on `run.device` and does a piece of work `times` times: a training step, a
     denoising step, a volume. At the second training step the optimiser has its state. It reads no file.
     """
 
@@ -125,7 +125,7 @@ class Dataset(Protocol):
     def protocol(self) -> DataProtocol: ...
 
     def cases(self, split: Split) -> Sequence[Case]:
-        """The cases of a split, disjoint by patient. Raises `MissingError` where the data are not there."""
+        """The cases of a split, disjoint by patient. Raises `MissingError` if the data are not there."""
         ...
 
     def load(self, case: Case) -> tuple[Volume, LabelMap | None]:
@@ -284,7 +284,7 @@ class Metric(Protocol):
 
     variants: named protocols, name -> overrides of the config (`--metric fid:maisi-compat`).
     quantities: the numbers that it gives. Whatever shows, ranks or compares numbers reads this and nothing else.
-    default: its place among the metrics that a run measures where none is named; None: only with `--metric`.
+    default: its place among the metrics that a run measures if none is named; None: only with `--metric`.
     A `Config` may have `for_data(data: DataProtocol) -> Self`, which fills what was left open from the data set's
     protocol, such as its segmenter and regions. A `Config` with a field `segmenter` has `segmenter_settings` too.
     """

@@ -1,6 +1,6 @@
 """Names of anatomical regions, and which regions are made of others.
 
-Names are TotalSegmentator's where it has one, shortened as in the paper's Table 2 for the heart.
+Names are TotalSegmentator's if it has one, shortened as in the paper's Table 2 for the heart.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def write_results(folder: Path, results: ResultsFile, rows: Iterable[CaseRow]) -
 
 
 def read_results(folder: Path) -> tuple[ResultsFile, list[CaseRow]]:
-    """Read what `write_results` wrote. Raises `UserError` where a file is missing or of another schema."""
+    """Read what `write_results` wrote. Raises `UserError` if a file is missing or of another schema."""
     path = folder / "scores.json"
     try:
         results = ResultsFile.model_validate_json(path.read_text())

@@ -30,7 +30,7 @@ class Segmentation:
 
     @property
     def name(self) -> str:
-        """Raises `UserError` where neither the user nor the data set named one."""
+        """Raises `UserError` if neither the user nor the data set named one."""
         if self.config.segmenter is None:
             raise UserError(
                 f"metric {self.metric}: segmenter is not given; expected a name: set {self.metric}.segmenter=NAME"
@@ -48,7 +48,7 @@ class Segmentation:
 
     @cached_property
     def regions(self) -> tuple[str, ...]:
-        """The regions to measure; all that the segmenter knows where none is named."""
+        """The regions to measure; all that the segmenter knows if none is named."""
         return self.config.regions or tuple(dict.fromkeys(self.segmenter.names.values()))
 
     @cached_property

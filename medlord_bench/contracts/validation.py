@@ -32,7 +32,7 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
 
 
 def read_json(model: type[Model], path: Path) -> Model:
-    """A JSON file that the bench wrote. Raises `UserError` naming a damaged one, `FileNotFoundError` where none is."""
+    """A JSON file that the bench wrote. Raises `UserError` naming a damaged one, `FileNotFoundError` if none is."""
     try:
         return validate(model, json.loads(path.read_text()), str(path))
     except ValueError as error:

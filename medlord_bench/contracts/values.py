@@ -105,7 +105,7 @@ class Case:
 class Grid(FrozenConfig):
     """The voxel grid that a protocol measures on.
 
-    spacing: nominal voxel size in mm, or None where cases keep their own (then mm and mL values are `not_run` for
+    spacing: nominal voxel size in mm, or None if cases keep their own (then mm and mL values are `not_run` for
     samples). hu_window: lowest and highest HU kept.
     """
 
@@ -114,7 +114,7 @@ class Grid(FrozenConfig):
     hu_window: tuple[int, int] = (-1000, 2000)
 
     def affine(self) -> NDArray[np.float64]:
-        """The affine of a volume that has no position of its own: nominal spacing (1 mm where there is none)."""
+        """The affine of a volume that has no position of its own: nominal spacing (1 mm if there is none)."""
         import numpy as np
 
         return np.diag([*(self.spacing or (1.0, 1.0, 1.0)), 1.0])
@@ -285,8 +285,8 @@ class Item:
 
     path: the volume, label map, features or state of the item; None when the item failed (`failed` says why).
     reference: what it is compared with case by case: the real image of a reconstruction, the mask of a condition; for
-        label maps always the case's own mask, where it has one.
-    spacing: voxel size in mm: the case's own, or the protocol's nominal one; None where none is known.
+        label maps always the case's own mask, if it has one.
+    spacing: voxel size in mm: the case's own, or the protocol's nominal one; None if none is known.
     names, reference_names: label value to region name, where `path` or `reference` is a label map.
     """
 

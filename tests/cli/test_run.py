@@ -48,7 +48,7 @@ def test_the_json_answer_names_run_results_and_report(bench: Any, noise: Any, fi
 
 
 def test_quiet_says_nothing_while_it_goes_well(bench: Any, noise: Any, finished: Path) -> None:
-    assert "there already" in bench("run", *noise, "--store", finished).err
+    assert "already done" in bench("run", *noise, "--store", finished).err
     assert bench("--quiet", "run", *noise, "--store", finished).err == ""
 
 
@@ -196,7 +196,7 @@ Noise.sample = sample
     larger = ("--set", "dataset.n_train=8", "--set", "dataset.n_test=8")  # one sample per test case
     done = bench("run", *noise, *larger, "--store", tmp_path, "--no-report", prelude=broken)
     assert done.code == 0, done.err
-    assert "samples:noise: 6 of 8 failed, the first is sample-00001: it did not converge" in done.err
+    assert "samples:noise: 6 of 8 failed, first: sample-00001: it did not converge" in done.err
     folder = next(tmp_path.glob("objects/samples/*/items"))
     reasons = [json.loads(path.read_text())["failed"] for path in sorted(folder.glob("*.json"))]
     expected = [None, "converge", "constant", "scaled to", "shape", None, "converge", "constant"]

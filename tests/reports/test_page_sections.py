@@ -315,10 +315,10 @@ def test_quantities_of_two_protocols_are_compared_apart() -> None:
 
 
 def test_what_could_not_be_compared_says_why(bare_folder: Path) -> None:
-    file = ComparisonsFile(not_compared=("dsc of a and b: 3 patients in common, at least 6 are needed",))
+    file = ComparisonsFile(not_compared=("dsc of a and b: 3 shared patients, at least 6 are needed",))
     comparisons.write(bare_folder / "results", file)
     section = comparisons_of(bare_folder)
-    assert "1 could not be compared" in section and "3 patients in common" in section
+    assert "1 could not be compared" in section and "3 shared patients" in section
 
 
 # --------------------------------------------------------------------------------------------------------------- pairs
@@ -360,7 +360,7 @@ def test_pairs_stand_in_the_order_of_the_audit_with_its_threshold(bare_folder: P
     order = [section.index(f"sample-{i:05d}") for i in range(3)]
     assert order == sorted(order)  # not by correlation, which would turn it round
     assert "Threshold: a copy is below relative distance 0.333; nominal rate 4.0 %." in section
-    assert "of unseen real volumes 9.875" in section
+    assert "for unseen real volumes 9.875" in section
 
 
 def test_who_is_warned_of_comes_first_opened_with_all_pairs(bare_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every kind of step, one module each: its detail, how it is planned, how it is run, and what is true of it.
+"""Every kind of step, one module each: its detail, planning, execution, and declarations.
 
 ``KINDS`` is in the order of the work. `kind.Kind` says what a kind declares; a new one is a module and a line here.
 """
