@@ -144,7 +144,7 @@ def _card_held(device: str, limit_gib: float, step_id: str) -> Iterator[None]:
         raise MemoryBudgetError(
             f"step {step_id}: {torch.cuda.get_device_name(device)} ({device}): {foreign:.1f} of {total:.1f} GiB are in "
             f"use by other processes; --memory-limit {limit_gib:g} requires {usable:.1f} GiB: "
-            f"free the card, or use another --device or a lower --memory-limit (up to {available / USABLE_FRACTION:.1f})"
+            f"free the card, or use another --device or lower --memory-limit (up to {available / USABLE_FRACTION:.1f})"
         )
     math: bool = torch.backends.cuda.math_sdp_enabled()  # type: ignore[no-untyped-call]
     try:

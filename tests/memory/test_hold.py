@@ -75,7 +75,7 @@ def test_a_card_that_others_use_is_refused_with_what_would_do(card: Card) -> Non
         pass
     assert error.value.code == ExitCode.MEMORY
     assert "H100" in str(error.value) and "6.0 of 24.0 GiB are in use by other processes" in str(error.value)
-    assert "smaller --memory-limit (up to 19.2)" in str(error.value) and "\n" not in str(error.value)
+    assert "lower --memory-limit (up to 19.2)" in str(error.value) and "\n" not in str(error.value)
     assert card.fractions == []
     with held("cuda:0", 19.2, "samples:x"):
         assert card.fractions == [pytest.approx(17.5 / 24)]
