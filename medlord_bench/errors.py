@@ -1,7 +1,7 @@
-"""Errors that are the user's to solve, each with the exit code its kind has everywhere.
+"""Errors that the user can fix, each with the exit code of its kind.
 
-A `UserError` is printed as one line: what is wrong and where, what was expected, what to do next. Any other
-exception that reaches the command line is a bug of ours and is printed as such.
+A `UserError` is printed as one line: what is wrong and where, what was expected, and what to do next. Any other
+exception that reaches the command line is a bug of the bench and is printed as such.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ class ExitCode(IntEnum):
     OK = 0
     FAILED = 1  # a step failed
     USAGE = 2  # usage, or a config or input that cannot be used
-    MISSING = 3  # a dependency, weight or data set is not there
-    MEMORY = 4  # over the memory budget
+    MISSING = 3  # a dependency, weight file or data set is missing
+    MEMORY = 4  # over the memory limit
     REQUEUE = 75  # stopped by time or signal, everything saved: run the same command again
     INTERRUPTED = 130  # Ctrl-C
 
 
 class UserError(Exception):
-    """Something the user can put right. `str(error)` is the one line they read."""
+    """An error that the user can fix. `str(error)` is the printed line."""
 
     code: ExitCode = ExitCode.USAGE
 
@@ -31,24 +31,24 @@ class UserError(Exception):
 
 
 class MissingError(UserError):
-    """A data set, weight or optional package is not there (exit 3)."""
+    """A data set, weight file or optional package is missing (exit code 3)."""
 
     code = ExitCode.MISSING
 
 
 class StepError(UserError):
-    """A step of the plan failed (exit 1)."""
+    """A step of the plan failed (exit code 1)."""
 
     code = ExitCode.FAILED
 
 
 class MemoryBudgetError(UserError):
-    """A step went, or would go, over the memory budget (exit 4)."""
+    """A step exceeded, or would exceed, the memory limit (exit code 4)."""
 
     code = ExitCode.MEMORY
 
 
 class Stopped(UserError):
-    """Stopped by a signal or by `--max-time` with everything saved (exit 75): the same command goes on."""
+    """Stopped by a signal or by `--max-time` with everything saved (exit code 75): the same command resumes."""
 
     code = ExitCode.REQUEUE

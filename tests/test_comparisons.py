@@ -116,7 +116,7 @@ def test_samples_that_only_share_their_numbers_are_not_paired() -> None:
 
 def test_five_patients_are_too_few() -> None:
     (a, a_rows), (b, b_rows) = rows("a", np.full(5, 0.5)), rows("b", np.full(5, 0.7))
-    assert "5 patients in common" in paired([a, b], [*a_rows, *b_rows], []).not_compared[0]
+    assert "5 shared patients" in paired([a, b], [*a_rows, *b_rows], []).not_compared[0]
 
 
 def test_a_missed_structure_in_both_is_no_difference() -> None:

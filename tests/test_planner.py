@@ -219,7 +219,7 @@ def test_weights_that_are_not_there_are_told_before_anything_runs(tmp_path: Path
     place = tmp_path / "w"
     if content == "empty":
         place.mkdir()
-    with pytest.raises(UserError, match=f"--weights {place}: (not found|an empty folder)"):
+    with pytest.raises(UserError, match=f"--weights {place}: (not found|the folder is empty)"):
         plan(weights=place)
 
 

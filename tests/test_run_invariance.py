@@ -193,7 +193,7 @@ def test_more_training_steps_continue_and_end_where_one_long_training_ends(
     )
     done = bench(*longer, "--store", continued)
     assert done.code == 0, done.err
-    assert "train:medlord@smoke:autoencoder: there already" in done.err
+    assert "train:medlord@smoke:autoencoder: already done" in done.err
     lineage = plan_of(alone).step("train:medlord@smoke:diffusion").detail["lineage"]
     assert plan_of(continued).step("train:medlord@smoke:diffusion").detail["lineage"] == lineage
     folder = continued / "objects" / "trainings" / lineage

@@ -140,7 +140,7 @@ def test_a_run_told_to_stop_in_every_stage_saves_says_how_to_go_on_and_ends_in_t
         assert done.code == 75, f"{stage}: {done}"
         message = done.err.splitlines()[-1]
         assert message.startswith("Error: ") and "saved" in message, stage
-        assert "go on with: medlord-bench run --generator medlord@smoke " in message, stage
+        assert "resume with: medlord-bench run --generator medlord@smoke " in message, stage
         assert done.out == "", stage
     assert last.startswith("scores"), "the last step is the only one that a stop leaves nothing after"
     assert bench(*words, "--store", tmp_path).code == 0
@@ -154,7 +154,7 @@ def test_ctrl_c_saves_and_prints_the_command_that_goes_on(
     fragment, nth = moments(plan_of(whole))[stage]
     done = bench(*words, "--store", tmp_path, prelude=FAULT.format(fragment=fragment, nth=nth, signal="SIGINT"))
     assert done.code == 130
-    assert f"go on with: medlord-bench {' '.join(words)}" in done.err.splitlines()[-1]
+    assert f"resume with: medlord-bench {' '.join(words)}" in done.err.splitlines()[-1]
     assert "Traceback" not in done.err
 
 

@@ -132,7 +132,7 @@ def test_the_newest_run_is_the_one_opened_last(opened: Any, tmp_path: Path) -> N
 def test_only_a_run_with_results_is_finished(opened: Any, tmp_path: Path) -> None:
     _, first = opened()
     _, second = opened(seed=1)
-    with pytest.raises(UserError, match="no finished run there"):
+    with pytest.raises(UserError, match="no finished run"):
         newest_finished(Store(tmp_path))
     (first / "results" / "scores.json").write_text("{}")
     aged(first, 20)
@@ -147,7 +147,7 @@ def test_a_run_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
 
 
 def test_an_empty_store_says_how_to_start(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run there yet; start one: medlord-bench run"):
+    with pytest.raises(UserError, match="no run yet; start one: medlord-bench run"):
         locate(Store(tmp_path), None)
 
 

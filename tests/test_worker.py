@@ -192,7 +192,7 @@ def test_too_few_volumes_name_the_first_that_is_missing(ready: Bench, monkeypatc
         return iter(list(real(self, weights, requests, run))[:2])
 
     monkeypatch.setattr(Noise, "sample", few)
-    with pytest.raises(StepError, match="fewer volumes than it was asked for .sample-00002.") as error:
+    with pytest.raises(StepError, match="fewer volumes than requested .sample-00002.") as error:
         ready.execute(STEP)
     assert error.value.code == ExitCode.FAILED
     assert ready.published() == ["sample-00000", "sample-00001"]
@@ -340,7 +340,7 @@ def test_a_worker_over_the_limit_ends_the_step_with_its_own_line(ready: Bench, m
     ("end", "said"),
     [
         ("echo 'libgomp: Thread creation failed: no resource' >> LOG; exit 1", "libgomp: Thread creation failed"),
-        ('echo "what():  std::bad_alloc" >> LOG; kill -ABRT $$', "its process died of SIGABRT"),
+        ('echo "what():  std::bad_alloc" >> LOG; kill -ABRT $$', "its process was ended by SIGABRT"),
     ],
 )
 def test_a_worker_that_a_library_ends_for_want_of_memory_is_exit_4_under_a_limit_only(

@@ -58,7 +58,7 @@ class Control:
         self.config = config
 
     def check(self, data: DataProtocol) -> None:
-        """Raises `UserError` where the split that it keeps volumes of is empty."""
+        """Raises `UserError` if the split that it keeps volumes of is empty."""
         if not data.counts.get(self.split):
             raise UserError(
                 f"control {self.name}: the {self.split} split of {data.name} has no case; expected at least one: "

@@ -54,7 +54,7 @@ class DropRegion(Control):
         self.oracle = Oracle(config)
 
     def check(self, data: DataProtocol) -> None:
-        """Raises `UserError` where there are no masks, or none of the region."""
+        """Raises `UserError` if there are no masks, or none of the region."""
         super().check(data)
         known = dict.fromkeys((*data.rvr_regions, *data.condition_regions, *data.adherence_regions))
         if data.masks == "none" or self.config.region not in known:

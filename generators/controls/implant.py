@@ -38,7 +38,7 @@ class Implant(Control):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"low": {"hu": WINDOW_TOP}, "high": {"hu": 2000}}
 
     def check(self, data: DataProtocol) -> None:
-        """Raises `UserError` where the grid's own window ends where the measuring window does."""
+        """Raises `UserError` if the grid's own window ends where the measuring window does."""
         super().check(data)
         top = data.grid.hu_window[1]
         if top <= WINDOW_TOP:

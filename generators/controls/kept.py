@@ -22,7 +22,7 @@ INDEX = "index.json"
 def keep(data: Cohort, ids: Sequence[str], with_labels: bool, folder: Path, run: Run) -> Path:
     """Copy volumes of the cohort, and their masks where asked, to `folder`; those that are there are left alone.
 
-    Raises `UserError` where a mask is asked for and missing, `Stopped` between two volumes.
+    Raises `UserError` if a mask is asked for and missing, `Stopped` between two volumes.
     """
     names = {str(value): name for value, name in data.label_names.items()} if with_labels else {}
     for case_id in ids:

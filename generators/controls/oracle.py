@@ -34,7 +34,7 @@ class Oracle(Control):
     split: ClassVar[Split] = "train"
 
     def check(self, data: DataProtocol) -> None:
-        """Raises `UserError` where there are no masks to paint, or no training case to see how they look."""
+        """Raises `UserError` if there are no masks to paint, or no training case to see how they look."""
         super().check(data)
         if data.masks == "none" or not data.condition_regions:
             raise UserError(

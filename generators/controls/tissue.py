@@ -31,7 +31,7 @@ class Tissue:
     noise: median over the cases of the standard deviation of the noise, from differences of neighbours inside the
     label. Medians and differences, since a label holds more than its tissue: vessels in the lungs, fat and muscle in
     the body, the table outside it. background: where no label is `body`, the mean of label 0 at each voxel
-    (X, Y, Z), since label 0 is then air and tissue alike; None where there is one.
+    (X, Y, Z), since label 0 is then air and tissue alike; None if there is one.
     """
 
     level: NDArray[np.float64]
@@ -65,7 +65,7 @@ class Tissue:
 
 
 def measure(data: Cohort, ids: Sequence[str], folder: Path, run: Run) -> Path:
-    """What the labels of these cases look like. Raises `UserError` where one has no mask."""
+    """What the labels of these cases look like. Raises `UserError` if one has no mask."""
     medians, noises = np.full((2, len(ids), 256), np.nan)
     background = None if BODY in data.label_names.values() else _Background(data.protocol.grid.shape)
     for row, case_id in enumerate(ids):
@@ -92,7 +92,7 @@ def measure(data: Cohort, ids: Sequence[str], folder: Path, run: Run) -> Path:
 
 
 def _noise(hu: NDArray[np.int16], inside: NDArray[np.bool_]) -> float:
-    """Standard deviation of the noise of a label, from the differences of neighbours along X; 0 where it has none."""
+    """Standard deviation of the noise of a label, from the differences of neighbours along X; 0 if it has none."""
     pairs = inside[1:] & inside[:-1]
     apart = np.abs(hu[1:][pairs].astype(np.int32) - hu[:-1][pairs])
     return float(TO_SD * np.median(apart) / 2**0.5) if apart.size else 0.0
@@ -113,7 +113,7 @@ class _Background:
 
 
 def mask_of(labels: LabelMap, region: str) -> NDArray[np.bool_]:
-    """A region's mask. Raises `UserError` where the label table does not know it."""
+    """A region's mask. Raises `UserError` if the label table does not know it."""
     try:
         return labels.region(region)
     except KeyError:
@@ -128,7 +128,7 @@ def without_label(labels: LabelMap, region: str) -> LabelMap:
 
 
 def painted_over(hu: NDArray[np.int16], labels: LabelMap, region: str, seed: int) -> NDArray[Any] | None:
-    """The volume with a region and its rim painted as the soft tissue around it; None where there is no soft tissue.
+    """The volume with a region and its rim painted as the soft tissue around it; None if there is no soft tissue.
 
     The rim is one voxel, which the region's partial volume reaches. Voxels of other named regions stay as they are.
     Mean and standard deviation are those of soft tissue of no named region within four voxels of the rim; where that

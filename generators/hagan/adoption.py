@@ -45,7 +45,7 @@ def adopt(config: HAGANConfig, stage: Stage, source: Path, out: Path, run: Run) 
 
 
 def _theirs(source: Path) -> dict[Part, Path]:
-    """The authors' files of the latest iteration. Raises `MissingError` where the generator's is not there."""
+    """The authors' files of the latest iteration. Raises `MissingError` if the generator's is not there."""
     if source.is_file():
         return {"generator": source}
     found: dict[Part, Path] = {}

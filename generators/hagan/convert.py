@@ -19,7 +19,7 @@ FILES: Mapping[Part, str] = {"generator": "G", "slab_encoder": "E", "latent_enco
 
 
 def convert(path: Path, part: Part) -> dict[str, torch.Tensor]:
-    """The tensors of one of the authors' files under our names. Raises `UserError` where a name is none of theirs."""
+    """The tensors of one of the authors' files under our names. Raises `UserError` if a name is none of theirs."""
     found = read_torch(path)
     tensors = found.get("model", found) if isinstance(found, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):

@@ -18,7 +18,7 @@ from .training import Batch, GANRecipe
 
 
 def dry_runs(config: HAGANConfig, data: DataProtocol) -> Sequence[DryRun]:
-    """Training (where there is any), sampling, reconstructing."""
+    """Training (if there is any), sampling, reconstructing."""
     workloads: list[tuple[str, str, Callable[[HAGANConfig, DataProtocol, Run, int], None]]] = []
     workloads += [("train GAN", STAGE, _train)] if config.training.steps else []
     workloads += [("sample", "sample", _sample), ("reconstruct", "reconstruct", _reconstruct)]

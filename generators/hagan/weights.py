@@ -1,4 +1,4 @@
-"""HA-GAN's weights on disk: the generator, and the encoders where there are any."""
+"""HA-GAN's weights on disk: the generator, and the encoders if there are any."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What sampling and reconstructing read, frozen. encoders: None where a generator was adopted without them."""
+    """What sampling and reconstructing read, frozen. encoders: None if a generator was adopted without them."""
 
     generator: Generator
     encoders: tuple[SlabEncoder, LatentEncoder] | None

@@ -124,7 +124,7 @@ class Command:
         return self.config.cwd or Path.cwd()
 
     def check(self, data: DataProtocol) -> None:
-        """Raises `UserError` where no command is given or its window is another, `MissingError` without the program."""
+        """Raises `UserError` if no command is given or its window is another, `MissingError` without the program."""
         if not self.capabilities:
             raise UserError(
                 "generator command: no command given; expected "

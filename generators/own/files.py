@@ -88,7 +88,7 @@ class Files:
         return [row for row in self.rows if row.purpose == purpose]
 
     def check(self, data: DataProtocol) -> None:
-        """Looks at every file's header. Raises `UserError` where one cannot be read or lies on another grid."""
+        """Looks at every file's header. Raises `UserError` if one cannot be read or lies on another grid."""
         check_window(self.config, data, self.folder)
         for row in self.rows:
             shape = self._shape(row)
@@ -158,7 +158,7 @@ class Files:
         run.log.info("files: %d volumes of %s; %s", len(rows), self.folder, self.config.words())
 
     def _check_cases(self, by_case: Mapping[str, Row], wanted: Sequence[str]) -> None:
-        """Raise `UserError` where the manifest has none of the wanted cases: then its ids are others."""
+        """Raise `UserError` if the manifest has none of the wanted cases: then its ids are others."""
         if not set(wanted) & set(by_case):
             raise UserError(
                 f"{self.folder}: no condition of the manifest is a test case; expected case ids such as {wanted[0]}, "

@@ -43,7 +43,7 @@ def natural(path: Path) -> list[tuple[int, str]]:
 def rows_of(folder: Path, manifest: Path | None) -> list[Row]:
     """The files of a folder, unconditional samples in the order in which they are numbered.
 
-    Raises `MissingError` where folder or manifest is not there, `UserError` where it names nothing or one twice.
+    Raises `MissingError` if folder or manifest is not there, `UserError` where it names nothing or one twice.
     """
     if not folder.is_dir():
         raise MissingError(f"{folder}: not a folder; expected generated volumes ({KINDS})")

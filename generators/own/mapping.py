@@ -34,7 +34,7 @@ class Scale(FrozenConfig):
 
 
 class MappingConfig(FrozenConfig):
-    """What the volumes are. Nothing is guessed: what is not declared is taken for HU, R, A, S and the right grid."""
+    """What the volumes are. Nothing is guessed: what is not declared is treated as HU, R, A, S and the right grid."""
 
     intensity: Scale | None = Field(None, description="'hu', or {from: [0, 1], to: [-1000, 1000]}")
     orientation: str = Field(
@@ -71,7 +71,7 @@ class MappingConfig(FrozenConfig):
 
 
 def check_window(mapping: MappingConfig, data: DataProtocol, where: Path | str) -> None:
-    """Raise `UserError` where declared values cannot reach the ends of the protocol's window, as real ones do."""
+    """Raise `UserError` if declared values cannot reach the ends of the protocol's window, as real ones do."""
     low, high = data.grid.hu_window
     scale = mapping.intensity
     if scale is not None and (scale.to[0] > low or scale.to[1] < high):

@@ -36,9 +36,9 @@ def run(
     timeout: float,
     bench: Run,
 ) -> str | None:
-    """Run a program to its end. Returns why it failed, None where it did not; its output is added to `log`.
+    """Run a program to its end. Returns why it failed, None if it did not; its output is added to `log`.
 
-    Raises `UserError` where the program cannot be started, and, the program having been ended, `Stopped` where
+    Raises `UserError` if the program cannot be started, and, the program having been ended, `Stopped` where
     `bench.stop()` turns true and `MemoryBudgetError` where it goes over the memory limit. What it leaves running in its
     group is ended too.
     """

@@ -25,7 +25,7 @@ BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError)
 def shape_of(path: Path, mapping: MappingConfig) -> tuple[int, ...]:
     """The file's shape along R, A, S, from its header alone; as stored where it is not 3-D.
 
-    Raises `MissingError` where there is no file and `UserError` where its header cannot be read.
+    Raises `MissingError` if there is no file and `UserError` where its header cannot be read.
     """
     if not path.exists():
         raise MissingError(f"{path}: not found; expected a volume: add it, or mend its line in the manifest")

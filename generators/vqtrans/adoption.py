@@ -40,7 +40,7 @@ def adopt(
     """One stage's weights from `source`; see `contracts.Generator.adopt`.
 
     source: a run's `weights` folder or a folder of ``<stage>/model.json``, or a folder of MONAI's files, named so that
-    they can be told apart (``*vqvae*.pt``, ``*transformer*.pt``). Nothing is encoded, since nothing is trained on it.
+    they can be distinguished (``*vqvae*.pt``, ``*transformer*.pt``). Nothing is encoded, since nothing is trained on it.
     """
     folder = out / "adopted"
     shutil.rmtree(folder, ignore_errors=True)

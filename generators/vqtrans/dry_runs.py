@@ -23,7 +23,7 @@ from .transformer import Transformer
 
 
 def dry_runs(config: VQTransConfig, data: DataProtocol) -> Sequence[DryRun]:
-    """Training (where there is any), encoding, sampling, reconstructing."""
+    """Training (if there is any), encoding, sampling, reconstructing."""
     workloads: list[tuple[str, str, Callable[[VQTransConfig, DataProtocol, Run, int], None]]] = []
     workloads += [("train autoencoder", "autoencoder", _train_autoencoder)] if config.autoencoder.steps else []
     workloads += [("encode", "tokens", _encode)]

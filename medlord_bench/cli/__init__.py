@@ -17,15 +17,15 @@ from medlord_bench.util.files import DISK_FULL
 VERBS = {
     "run": "Train or load a generator, sample, measure, report.",
     "evaluate": "Measure generated volumes in a folder against real ones.",
-    "report": "Draw the report of finished runs again.",
+    "report": "Write the report of finished runs again.",
     "list": "List plugins: generators, datasets, metrics, ...",
-    "status": "How far a run is.",
-    "plan": "What a run would do, without doing it.",
-    "memory": "What every stage would need of a GPU, without one.",
+    "status": "Show the progress of a run.",
+    "plan": "Show the steps of a run without executing them.",
+    "memory": "Predict the GPU memory of every stage, without a GPU.",
     "check": "Test a plugin against its contract.",
-    "calibrate": "Test the bench itself with faults whose answers are known.",
-    "doctor": "Look over this machine and say what to install.",
-    "clean": "Remove what no run needs any more.",
+    "calibrate": "Test the bench itself with known faults.",
+    "doctor": "Check this machine and say what to install.",
+    "clean": "Remove objects that no run needs any more.",
     "worker": "Execute one step of a run (for executors).",
 }
 
@@ -65,7 +65,7 @@ class Verbs(click.Group):
 def cli(debug: bool, quiet: bool) -> None:
     """Evaluation-first benchmarking of generative models of 3D CT.
 
-    Begin with:  medlord-bench run --generator medlord --dataset phantom
+    Start with:  medlord-bench run --generator medlord --dataset phantom
     """
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
@@ -83,13 +83,13 @@ class _Formatter(logging.Formatter):
 
 def main() -> None:
     """Run the command line; every `UserError` is one line on stderr and its exit code."""
-    # What a GPU's allocator reserves then stays close to what is allocated. Not before torch 2.9, which knows another
-    # name and warns of none; both names are the user's to set.
+    # With this the GPU memory reserved by the allocator stays close to the allocated memory. Before torch 2.9 the
+    # variable has another name, and this one is ignored; the user may set either.
     if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):
         os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     debug = "--debug" in sys.argv
     try:
-        code = cli.main(standalone_mode=False)  # click gives the code of an `Exit` back, and a command's own None
+        code = cli.main(standalone_mode=False)  # click returns the code of an `Exit`, and None for a command
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
@@ -101,14 +101,14 @@ def main() -> None:
         if debug:
             raise
         _fail(str(error), error.code)
-    except BrokenPipeError:  # the reader of our output went away
+    except BrokenPipeError:  # the reader of the output has closed it
         sys.exit(ExitCode.OK)
     except OSError as error:
         if debug or (error.filename is None and error.errno not in DISK_FULL):
             raise
         _fail(
-            f"{error.filename or 'the store'}: {error.strerror}; nothing published is lost: give it room or rights "
-            "and run the same command again, or give another --store"
+            f"{error.filename or 'the store'}: {error.strerror}; published items are kept: free disk space or fix "
+            "permissions and run the same command again, or give another --store"
         )
     else:
         sys.exit(code or ExitCode.OK)

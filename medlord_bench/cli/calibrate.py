@@ -1,4 +1,4 @@
-"""``medlord-bench calibrate``: the bench tests itself with faults that are known by how they were made."""
+"""``medlord-bench calibrate``: the bench tests itself with known faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medlord_bench.cli.run import draw, work
 from medlord_bench.contracts.calibration import Finding, Record, Seen, Status, versions, write
 from medlord_bench.errors import ExitCode
 
-MAX_COLUMN_CHARACTERS = 42  # characters of a column; what is longer pushes its own row
+MAX_COLUMN_CHARACTERS = 42  # characters of a column; longer text shifts the rest of its row
 MARKS = {"ok": "ok", "failed": "FAILED", "not_checked": "not checked"}
 
 
@@ -23,9 +23,9 @@ MARKS = {"ok": "ok", "failed": "FAILED", "not_checked": "not checked"}
 @settings_options
 @json_option
 def calibrate(as_json: bool, **options: Any) -> None:
-    """Test the bench itself: controls whose answers are known through every metric, and intervals on simulations.
+    """Test the bench itself: controls with known faults through every metric, and intervals on simulations.
 
-    Prints what was expected and what was seen. Exits 1 when the numbers cannot be trusted.
+    Prints expected and observed results. Exit code 1 if the numbers cannot be trusted.
 
     \b
     medlord-bench calibrate
@@ -41,7 +41,7 @@ def calibrate(as_json: bool, **options: Any) -> None:
     file, left_out = experiment(file)
     folder = work(file, settings)
     found = list(findings(Seen(read_results(folder / "results")[0]), left_out))
-    if file.dataset == "phantom" and not chosen:  # it bears every control: what could not be looked at is a fault
+    if file.dataset == "phantom" and not chosen:  # the phantom supports every control: an unchecked one is a fault
         found = [one.model_copy(update={"status": "failed"}) if one.status == "not_checked" else one for one in found]
     found += _simulated(file.seed)
     record = Record(

@@ -1,4 +1,4 @@
-"""``medlord-bench clean``: remove what no run needs."""
+"""``medlord-bench clean``: remove objects that no run needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ABANDONED_SECONDS = 24 * 3600.0  # no single file takes a day to write
 def clean(store: Path, yes: bool, as_json: bool) -> None:
     """List (or with --yes remove) the store's objects that no run folder refers to. Delete a run's folder first.
 
-    What a killed process left half-written more than a day ago goes too.
+    Incomplete files that a killed process left more than a day ago are included.
     """
     from medlord_bench.engine.store import Store
 
@@ -37,7 +37,7 @@ def clean(store: Path, yes: bool, as_json: bool) -> None:
     for row in rows:
         click.echo(f"{'removed' if yes else 'unused'}  {row['mib']:>10} MiB  {row['object']}")
     if rows and not yes:
-        click.echo("nothing removed; do it with: medlord-bench clean --yes")
+        click.echo("nothing removed; to remove: medlord-bench clean --yes")
 
 
 def unreferenced(store: object) -> list[Path]:

@@ -1,4 +1,4 @@
-"""``medlord-bench doctor``: what this machine has, what is amiss, and what to type about it."""
+"""``medlord-bench doctor``: what this machine has, what is wrong, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from medlord_bench.util.provenance import Driver
 
 State = Literal["ok", "warn", "fail"]
 # A torch build runs on every driver that knows its CUDA major version (minor version compatibility), so one index
-# for each major version is enough: the oldest CUDA of it that our least torch is published for.
+# for each major version is enough: its oldest CUDA for which the lowest supported torch is published.
 INDEXES = {
     13: ("'torch>=2.6,!=2.9.*' torchvision", "cu130"),
     12: ("'torch>=2.6,!=2.9.*' torchvision", "cu126"),
     11: ("'torch>=2.6,<2.8' 'torchvision<0.23'", "cu118"),
 }
-BUDGET_GIB = 24.0  # the card that the paper is about
+BUDGET_GIB = 24.0  # the card size of the paper
 OPTIONAL = {
     "totalsegmentator": ("TotalSegmentator", "masks of real and sampled volumes: `pip install TotalSegmentator`"),
     "nnunetv2": ("nnunetv2", "segmentation as the downstream task: `pip install nnunetv2`"),
@@ -39,7 +39,7 @@ OPTIONAL = {
 
 @dataclass(frozen=True)
 class Row:
-    """One finding. advice: what to do about it, empty where nothing is needed."""
+    """One finding. advice: how to fix it, empty if nothing is needed."""
 
     name: str
     state: State
@@ -58,9 +58,9 @@ class Row:
 @json_option
 @click.pass_context
 def doctor(context: click.Context, store: Path, weights_dir: Path | None, as_json: bool) -> None:
-    """Look over this machine and say what to install.
+    """Check this machine and say what to install.
 
-    Ends with exit code 3 where something fails that a run needs.
+    Ends with exit code 3 if a requirement of a run fails.
     """
     rows = examine(store, weights_dir)
     if as_json:
@@ -76,7 +76,7 @@ def doctor(context: click.Context, store: Path, weights_dir: Path | None, as_jso
 
 
 def examine(store: Path, weights_dir: Path | None) -> list[Row]:
-    """Every check, in the order in which a reader would put things right."""
+    """Every check, in the order in which a user would fix problems."""
     driver = provenance.nvidia_driver()
     return [
         check_python(sys.version_info[:3]),
@@ -92,7 +92,7 @@ def examine(store: Path, weights_dir: Path | None) -> list[Row]:
 def check_python(version: Sequence[int]) -> Row:
     text = ".".join(map(str, version))
     if tuple(version[:2]) < (3, 11):
-        return Row("python", "fail", text, "install Python 3.11 or newer and make the environment again with it")
+        return Row("python", "fail", text, "install Python 3.11 or newer and create the environment again with it")
     return Row("python", "ok", text)
 
 
@@ -109,9 +109,7 @@ def check_torch(driver: Driver | None) -> list[Row]:
     fits = check_driver(build, driver)
     works = "" if fits.state == "fail" else _cuda_fault()
     if works:
-        advice = (
-            f"look at CUDA_VISIBLE_DEVICES, free the card or, where torch lacks kernels for it, {install_line(driver)}"
-        )
+        advice = f"check CUDA_VISIBLE_DEVICES, free the card or, if torch has no kernels for it, {install_line(driver)}"
         fits = Row("driver", "fail", f"{fits.found}; a first computation on the card failed: {works}", advice)
     return [*rows, fits, *check_cards(driver)]
 
@@ -120,14 +118,14 @@ def check_driver(build: str | None, driver: Driver) -> Row:
     """The CUDA that the driver supports against the CUDA that torch was built for.
 
     build: e.g. "12.8", None for a torch without CUDA. Raises nothing; a driver that is too old is a failure with the
-    exact line to install.
+    exact install command.
     """
     release = driver.gpus[0].driver if driver.gpus else "unknown"
     found = f"{release}, supports CUDA {driver.cuda or 'of an unknown version'}"
     if build is None:
         return Row("driver", "fail", f"{found}; torch is a build without CUDA", install_line(driver))
     if driver.cuda is None:
-        return Row("driver", "warn", found, "nvidia-smi does not name its CUDA: compare by hand with torch's")
+        return Row("driver", "warn", found, "nvidia-smi prints no CUDA version: compare it manually with torch's")
     if _major(build) > _major(driver.cuda):
         problem = f"{found}; too old for torch built for CUDA {build}"
         return Row("driver", "fail", problem, f"update the driver, or {install_line(driver)}")
@@ -158,8 +156,8 @@ def check_cards(driver: Driver) -> list[Row]:
 
 def check_no_card(mps: bool) -> Row:
     if mps:
-        advice = "`--device mps` is for trying things out: its numbers may differ from a CUDA card's"
-        return Row("gpu", "warn", "none of NVIDIA; Apple's MPS is there", advice)
+        advice = "use `--device mps` only for first tries: its numbers may differ from a CUDA card's"
+        return Row("gpu", "warn", "no NVIDIA card; Apple's MPS is available", advice)
     advice = "enough for the phantom (`tiny`, minutes); real CT at full size needs an NVIDIA card of 24 GiB"
     return Row("gpu", "warn", "none found by nvidia-smi: everything runs on the CPU", advice)
 
@@ -173,7 +171,7 @@ def check_memory(gib: float | None) -> Row:
 
 
 def check_disk(store: Path) -> Row:
-    """Free space and write access where the store is, or would be made."""
+    """Free space and write access at the store's present or future location."""
     place = store.absolute()
     while not place.exists():
         place = place.parent
@@ -181,11 +179,14 @@ def check_disk(store: Path) -> Row:
     found = f"{free:.1f} GiB free at {store}"
     if not place.is_dir() or not os.access(place, os.W_OK):
         return Row(
-            "store", "fail", f"{place} cannot be written", "name another folder with --store or MEDLORD_BENCH_STORE"
+            "store", "fail", f"{place} is not writable", "name another folder with --store or MEDLORD_BENCH_STORE"
         )
     if free < 5:
         return Row(
-            "store", "warn", found, "a phantom run takes about 1 GiB, real CT hundreds: --store names another disk"
+            "store",
+            "warn",
+            found,
+            "a phantom run takes about 1 GiB, real CT hundreds: choose another disk with --store",
         )
     return Row("store", "ok", found)
 
@@ -202,7 +203,7 @@ def check_weights(folder: Path) -> Row:
 
 
 def check_xformers() -> Row:
-    """xformers is used only where a first call succeeds; `sdpa`, torch's own, is as good."""
+    """xformers is used only if a first call succeeds; torch's own `sdpa` is equivalent."""
     if importlib.util.find_spec("xformers") is None:
         return Row("xformers", "ok", "not installed (optional; torch's own attention is used)")
     from medlord_bench.errors import UserError
@@ -248,7 +249,7 @@ def _mps_available() -> bool:
 
 
 def _cuda_fault() -> str:
-    """Why a first computation on the card fails; empty where it works."""
+    """Why a first computation on the card fails; empty if it works."""
     import torch
 
     try:

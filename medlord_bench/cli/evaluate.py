@@ -1,4 +1,4 @@
-"""``medlord-bench evaluate``: generated volumes in a folder against real ones in another; `run` by a shorter name."""
+"""``medlord-bench evaluate``: generated volumes in a folder against real ones in another; a shorter form of `run`."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ HALVES = "0.5,0,0.5"
 )
 @spec_options("metrics", "samples", "conditional", "seed", "sets")
 @settings_options
-@click.option("--report/--no-report", "report", default=True, help="Draw the page at the end.")
+@click.option("--report/--no-report", "report", default=True, help="Write the page at the end.")
 @json_option
 @click.pass_context
 def evaluate(context: click.Context, /, real: Path, synthetic: tuple[str, ...], **options: Any) -> None:
     """Measure generated volumes against real ones: run --dataset folder --generator files:NAME.
 
     The grid is that of the first generated volume, unless --set dataset.shape or dataset.patches says otherwise. The
-    real patients are divided in halves, `train` and `test`, unless a manifest or --set dataset.split says which of them
-    the model was trained on.
+    real patients are divided into halves, `train` and `test`, unless a manifest or --set dataset.split declares the
+    model's training set.
 
     \b
     medlord-bench evaluate --real DIR --synthetic DIR
@@ -53,11 +53,11 @@ def evaluate(context: click.Context, /, real: Path, synthetic: tuple[str, ...], 
     generators = tuple(f"files:{name}" for name in folders)
     made = [specs.make("generators", resolve.contestant(text, "folder", given)) for text in generators]
     if not any(path.startswith("dataset.split") for path in given):
-        sets.append(f"dataset.split.fractions={HALVES}")  # a manifest's column goes before it
+        sets.append(f"dataset.split.fractions={HALVES}")  # a manifest's column takes precedence
         if "dataset.manifest" not in given:
             log.info(
-                "real patients are divided in halves, train and test: what the model was trained on was not given "
-                "(say it with a manifest's column 'split', or --set dataset.split.file)"
+                "real patients are divided into halves, train and test, since the model's training set is not declared "
+                "(declare it with a manifest's column 'split', or --set dataset.split.file)"
             )
     if not any(path == "dataset.shape" or path.startswith("dataset.patches") for path in given):
         sets.append(_shape_of(made[0]))
@@ -69,9 +69,9 @@ def evaluate(context: click.Context, /, real: Path, synthetic: tuple[str, ...], 
 
 
 def named(synthetic: Iterable[str]) -> dict[str, Path]:
-    """``[NAME=]DIR`` each to name and folder; without a name it is the folder's own.
+    """Name and folder of each ``[NAME=]DIR``; the default name is the folder's.
 
-    Raises `UserError` where two have one name, or a name cannot be part of ``files:NAME``.
+    Raises `UserError` if two have the same name, or a name cannot be part of ``files:NAME``.
     """
     found: dict[str, Path] = {}
     for text in synthetic:
@@ -80,23 +80,23 @@ def named(synthetic: Iterable[str]) -> dict[str, Path]:
             name, place = re.sub(r"[^\w-]+", "-", Path(text).absolute().name).strip("-") or "synthetic", text
         if not NAME.fullmatch(name):
             raise UserError(
-                f"--synthetic {text}: {name!r} is no name; expected letters, digits, '-' and '_', as in a=DIR"
+                f"--synthetic {text}: {name!r} is not a valid name; expected letters, digits, '-' and '_', as in a=DIR"
             )
         if name in found:
             raise UserError(
-                f"--synthetic {text}: {name!r} is {found[name]} already; expected other names: NAME={place}"
+                f"--synthetic {text}: {name!r} is already {found[name]}; expected different names: NAME={place}"
             )
         found[name] = Path(place).expanduser()
     return found
 
 
 def check_apart(real: Path, synthetic: Iterable[Path]) -> None:
-    """Raise `UserError` where generated volumes lie below the real folder, and would be taken for real ones."""
+    """Raise `UserError` if generated volumes are below the real folder, and would be treated as real ones."""
     for folder in synthetic:
         if folder.resolve().is_relative_to(real.resolve()):
             raise UserError(
-                f"--synthetic {folder}: lies in --real {real}, so its volumes would be taken for real ones; "
-                "expected folders apart: move one, or leave it out with --set dataset.exclude='NAME/*'"
+                f"--synthetic {folder}: is inside --real {real}, so its volumes would be treated as real ones; "
+                "expected separate folders: move one, or exclude it with --set dataset.exclude='NAME/*'"
             )
 
 
@@ -105,12 +105,12 @@ def _shape_of(files: Any) -> str:
     shape = files.grid_shape()
     if len(shape) != 3:
         raise UserError(
-            f"{files.rows[0].path}: has shape {shape}, which gives no grid; expected a 3-D volume, or --set dataset.shape"
+            f"{files.rows[0].path}: has shape {shape}; expected a 3-D volume to define the grid, or --set dataset.shape"
         )
     text = ",".join(map(str, shape))
     log.info(
-        "grid %s, that of %s; real images are cropped or padded to it about their centre "
-        "(otherwise: --set dataset.fit=resize, or --set dataset.patches.shape=%s for patches)",
+        "grid %s, from %s; real images are centre-cropped or padded to it "
+        "(alternatives: --set dataset.fit=resize, or --set dataset.patches.shape=%s for patches)",
         *("x".join(map(str, shape)), files.rows[0].path, text),
     )
     return f"dataset.shape={text}"

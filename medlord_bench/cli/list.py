@@ -1,4 +1,4 @@
-"""``medlord-bench list``: the plugins there are."""
+"""``medlord-bench list``: the installed plugins."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medlord_bench.errors import UserError
 def list_command(kind: str, as_json: bool) -> None:
     """List plugins of a KIND: generators, datasets, metrics, segmenters, extractors, reports, executors, commands.
 
-    A plugin that cannot be loaded is listed with what it misses.
+    A plugin that cannot be loaded is listed with its missing requirement.
     """
     rows = [_describe(entry) for entry in registry.entries(registry.kind_of(kind))]
     if as_json:

@@ -1,4 +1,4 @@
-"""``medlord-bench memory``: what every stretch of a generator's work would need of a card, without a card."""
+"""``medlord-bench memory``: the predicted memory of every phase of a generator's work on a card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from medlord_bench.engine.memory_forecast import Forecast
 
 RULE = f"needs = {ALLOCATED_FACTOR} x allocated + workspace + {CONTEXT_GIB} GiB for the context"
-PAPER_REGIONS = CARDIAC[:6]  # what the paper's ControlNet is conditioned on
+PAPER_REGIONS = CARDIAC[:6]  # the regions that condition the paper's ControlNet
 
 
 @click.command()
@@ -38,7 +38,7 @@ def memory(grid: str | None, budget: str, batch: int, stages: Sequence[str], as_
     medlord-bench memory --generator medlord@paper-pccta --budget 48
     medlord-bench memory --generator medlord --dataset luna16 --data-root DIR --json
 
-    Exit 0: everything fits the budget. Exit 4: something does not; beside it stands the cheapest change that would.
+    Exit code 0: everything fits. Exit code 4: a phase does not fit; the table names the cheapest change that does.
     """
     file = run_file_of(options)
     if not file.generators:
@@ -62,7 +62,7 @@ def memory(grid: str | None, budget: str, batch: int, stages: Sequence[str], as_
 
 
 def _protocol(file: run_file.RunFile, grid: str | None) -> DataProtocol:
-    """The data set's protocol, or one of the paper's size; `grid` over either."""
+    """The data set's protocol, or one of the paper's size; `grid` overrides the grid of either."""
     if file.dataset:
         data: DataProtocol = specs.dataset(resolve.dataset_spec(file)).protocol
     else:

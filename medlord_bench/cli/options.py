@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how they become a `RunFile` and `Settings`."""
+"""Options that several verbs share, and their conversion to a `RunFile` and `Settings`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ store_option = click.option(
     default=DEFAULT_STORE,
     show_default=True,
     envvar="MEDLORD_BENCH_STORE",
-    help="Folder that keeps everything computed.",
+    help="Folder of all computed results.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 memory_check_option = click.option(
     "--memory-check/--no-memory-check",
     default=True,
-    help="Predict first what memory each step needs, and refuse (exit 4) what cannot fit the limit.",
+    help="First predict the memory of each step, and refuse (exit code 4) a run that cannot fit the limit.",
 )
 
 
@@ -42,37 +42,37 @@ SPEC_OPTIONS: dict[str, Callable[[Any], Any]] = {
     "data_root": click.option(
         "--data-root",
         type=click.Path(path_type=Path),
-        help="Folder of the data set's images; else MEDLORD_BENCH_DATA_ROOT.",
+        help="Folder of the data set's images; default: MEDLORD_BENCH_DATA_ROOT.",
     ),
     "metrics": click.option(
-        "--metric", "metrics", multiple=True, metavar="NAME", help="Default: all that need nothing to download."
+        "--metric", "metrics", multiple=True, metavar="NAME", help="Default: all that need no download."
     ),
     "samples": click.option(
         "--samples", type=int, metavar="N", help="Unconditional samples; default: one per test case."
     ),
     "conditional": click.option(
-        "--conditional/--no-conditional", default=None, help="Sample to the masks of the test split too."
+        "--conditional/--no-conditional", default=None, help="Also draw samples for the masks of the test split."
     ),
     "resampled": click.option(
         "--resampled/--no-resampled",
         default=None,
-        help="A row of real volumes through each generator's own grid and back.",
+        help="Add a row of real volumes resampled to each generator's own grid and back.",
     ),
     "train_steps": click.option(
         "--train-steps",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Training steps of each contestant in all, divided among its stages as its preset does.",
+        help="Total training steps of each contestant, divided among its stages in the preset's proportions.",
     ),
     "train_hours": click.option(
         "--train-hours",
         type=click.FloatRange(min=0, min_open=True),
         metavar="H",
-        help="End each contestant's training after H hours in all, divided among its stages like its steps.",
+        help="End each contestant's training after H hours in total, divided among its stages like its steps.",
     ),
-    "seed": click.option("--seed", type=int, help="Seed of everything random; default 0."),
+    "seed": click.option("--seed", type=int, help="Random seed; default 0."),
     "weights": click.option(
-        "--weights", type=click.Path(path_type=Path), help="Adopt these weights instead of training."
+        "--weights", type=click.Path(path_type=Path), help="Load these weights instead of training."
     ),
     "sets": click.option(
         "--set", "sets", multiple=True, metavar="PATH=VALUE", help="E.g. --set generator.diffusion.steps=100"
@@ -81,7 +81,7 @@ SPEC_OPTIONS: dict[str, Callable[[Any], Any]] = {
 
 
 def spec_options(*names: str) -> Callable[[Command], Command]:
-    """What decides the results, the same for every verb that measures. names: of those wanted; none for all."""
+    """The options that decide the results, shared by all verbs that measure. names: the wanted ones; none for all."""
 
     def decorate(command: Command) -> Command:
         for name in reversed(names or tuple(SPEC_OPTIONS)):
@@ -92,7 +92,7 @@ def spec_options(*names: str) -> Callable[[Command], Command]:
 
 
 def settings_options(command: Command) -> Command:
-    """Where and how fast: nothing that changes a result."""
+    """Options of place and speed, which change no result."""
     for option in reversed(
         (
             store_option,
@@ -110,14 +110,14 @@ def settings_options(command: Command) -> Command:
                 envvar="MEDLORD_BENCH_WEIGHTS",
                 help="Offline folder of pretrained weights.",
             ),
-            click.option("--max-time", type=float, metavar="SECONDS", help="Save and stop (exit 75) after this long."),
+            click.option("--max-time", type=float, metavar="SECONDS", help="Save and stop (exit 75) after this time."),
             click.option(
                 "--memory-limit",
                 default="auto",
                 show_default=True,
                 metavar="SIZE",
                 envvar="MEDLORD_BENCH_MEMORY_LIMIT",
-                help="What each process may take, e.g. 24 or 3.5GiB (exit 4 beyond it); auto: 24 GiB of a GPU; or none.",
+                help="Memory limit per process, e.g. 24 or 3.5GiB (exit 4 above it); auto: 24 GiB on a GPU; or none.",
             ),
         )
     ):
@@ -126,7 +126,7 @@ def settings_options(command: Command) -> Command:
 
 
 def run_file_of(options: dict[str, Any]) -> RunFile:
-    """The run file with the command line on top. Takes its own options out of `options`."""
+    """The run file, overridden by the command line. Removes its own options from `options`."""
     given = {name: options.pop(name, () if name == "sets" else None) for name in SPEC_OPTIONS}
     file = run_file.read_run_file(given["run_file"]) if given["run_file"] else RunFile()
     over: dict[str, Any] = {

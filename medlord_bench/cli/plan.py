@@ -1,4 +1,4 @@
-"""``medlord-bench plan``: what a run would do."""
+"""``medlord-bench plan``: the steps of a run."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from medlord_bench.memory.budget import DEFAULT_GIB
 @memory_check_option
 @json_option
 def plan(memory_check: bool, as_json: bool, **options: Any) -> None:
-    """Show the steps that `run` would do with the same options, what is there already, the memory and disk they need.
+    """Show the steps of `run` with the same options, which are already done, and the memory and disk they need.
 
-    Memory is that of a card of 24 GiB, or of --memory-limit. Exit 4 where a step cannot fit it.
+    Memory is compared with a card of 24 GiB, or with --memory-limit. Exit code 4 if a step cannot fit.
     """
     file = run_file_of(options)
     settings = settings_of(options)
@@ -40,7 +40,7 @@ def plan(memory_check: bool, as_json: bool, **options: Any) -> None:
     planned = build(resolve.resolve(file))
     store = Store(settings.store)
     x, y, z = planned.protocol.grid.shape
-    on_card = settings.memory_limit == "auto"  # a plan for a GPU may be made where there is none
+    on_card = settings.memory_limit == "auto"  # a plan for a GPU may be made on a machine without one
     budget = DEFAULT_GIB if settings.memory_limit == "auto" else settings.memory_limit
     foreseen = {}
     if memory_check and budget is not None:
@@ -78,10 +78,10 @@ def plan(memory_check: bool, as_json: bool, **options: Any) -> None:
 
 
 def _needs(row: dict[str, Any]) -> str:
-    """What a step needs, in words."""
+    """The requirements of a step as text."""
     needs = []
     if "volumes_to_sample" in row:
-        needs.append(f"samples {row['volumes_to_sample']} volumes to choose from")
+        needs.append(f"samples {row['volumes_to_sample']} volumes for selection")
     if row["disk_gib"] is not None:
         needs.append(f"about {row['disk_gib']} GiB of disk")
     if row.get("memory_gib") is not None:

@@ -1,4 +1,4 @@
-"""``medlord-bench report``: draw again, from results files alone."""
+"""``medlord-bench report``: write the report again, from the run folder alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medlord_bench.cli.run import draw
 @store_option
 @json_option
 def report(runs: tuple[str, ...], store: click.Path, as_json: bool) -> None:
-    """Draw the report of each RUN (a folder or its name); without one, of the newest finished run."""
+    """Write the report of each RUN (a folder or its name); without one, of the newest finished run."""
     from pathlib import Path
 
     from medlord_bench.engine.run_folder import locate, newest_finished

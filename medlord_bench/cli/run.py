@@ -32,11 +32,11 @@ log = logging.getLogger("medlord_bench")
 @click.command()
 @spec_options()
 @settings_options
-@click.option("--report/--no-report", "report", default=True, help="Draw the page at the end.")
+@click.option("--report/--no-report", "report", default=True, help="Write the page at the end.")
 @memory_check_option
 @json_option
 def run(report: bool, memory_check: bool, as_json: bool, **options: Any) -> None:
-    """Train or load generators, sample, measure, and draw the page. Run it again to go on where it stopped.
+    """Train or load generators, sample, measure, and write the page. Run the same command again to resume.
 
     \b
     medlord-bench run --generator medlord --dataset phantom
@@ -56,9 +56,9 @@ def run(report: bool, memory_check: bool, as_json: bool, **options: Any) -> None
 
 
 def work(file: RunFile, settings: Settings, memory_check: bool = True) -> Path:
-    """Carry a run out and return its folder. Raises `UserError` with the command that goes on where it was stopped.
+    """Execute a run and return its folder. Raises `UserError` with the command that resumes it if it was stopped.
 
-    memory_check: refuse before any work what cannot fit the memory limit.
+    memory_check: refuse a run that cannot fit the memory limit before any work.
     """
     stopper = Stopper(settings.max_time)
     stopper.install()
@@ -79,7 +79,7 @@ def work(file: RunFile, settings: Settings, memory_check: bool = True) -> Path:
     if memory_check and limit is not None:
         from medlord_bench.engine.memory_check import check
 
-        log.info("looking ahead at what memory the steps need (--no-memory-check leaves it out)")
+        log.info("predicting the memory of the steps (--no-memory-check skips this)")
         todo = [step for step in planned.steps if missing(store, step)]
         check(planned, todo, limit, settings.batch, device, folder)
     try:
@@ -87,12 +87,12 @@ def work(file: RunFile, settings: Settings, memory_check: bool = True) -> Path:
     except Stopped as stopped:
         resume = shlex.join(["medlord-bench", *sys.argv[1:]])
         code = ExitCode.INTERRUPTED if stopper.interrupted else ExitCode.REQUEUE
-        raise UserError(f"{stopped}; go on with: {resume}", code) from None
+        raise UserError(f"{stopped}; resume with: {resume}", code) from None
     return folder
 
 
 def headlines(folder: Path) -> list[str]:
-    """The whole-volume scores of a run, a line each: value, interval, n, floor; then what has none, and why."""
+    """The whole-volume scores of a run, one per line: value, interval, n, floor; then those without value, and why."""
     from medlord_bench.contracts.results import read_results
 
     lines = []
@@ -123,7 +123,7 @@ def headlines(folder: Path) -> list[str]:
 
 
 def draw(folder: Path) -> list[Path]:
-    """Draw every registered report of a run folder; the page first."""
+    """Write every registered report of a run folder; the page first."""
     from medlord_bench.contracts import registry
 
     names = sorted((entry.name for entry in registry.entries("reports")), key=lambda name: name != "page")

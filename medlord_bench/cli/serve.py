@@ -1,11 +1,12 @@
-"""A worker process that lasts: it imports once and serves the steps of a whole run.
+"""A persistent worker process: it imports the libraries once and serves the steps of a whole run.
 
-The protocol is JSON lines. A task comes on standard input,
+The protocol is JSON lines. A task arrives on standard input,
 ``{"shard": 0, "arguments": ["worker", ...], "log": "FILE", "threads": 2}``, and is the command
-``medlord-bench ARGUMENTS`` with its output appended to the log. Its answer on standard output, ``{"shard": 0, "code": 0}``,
-has the exit code, or the negative number of the signal that ended it. The process ends at the end of standard input.
+``medlord-bench ARGUMENTS`` with its output appended to the log. The answer on standard output,
+``{"shard": 0, "code": 0}``, has the exit code, or the negative number of the signal that ended it. The process ends at
+the end of standard input.
 
-``fork`` serves each task in a child process, many at a time; ``{"stop": true}`` and the end of standard input pass
+``fork`` serves each task in a child process, several at once; ``{"stop": true}`` and the end of standard input pass
 SIGTERM on to all of them. It holds neither a CUDA context nor OpenMP threads, since a child could use neither. ``stay``
 serves each task in this process, one after the other; SIGTERM stops it.
 """
@@ -26,7 +27,7 @@ from typing import Any
 from medlord_bench.engine.executors.processes import READ_BYTES, STOP
 from medlord_bench.util.stopping import SIGNALS
 
-# What most steps need and what takes long to import. Importing starts no OpenMP thread, computing does.
+# Libraries that most steps need and that import slowly. Importing them starts no OpenMP thread, computing does.
 LIBRARIES = (
     *("torch", "torch.utils.tensorboard", "monai.networks.nets", "scipy.stats", "nibabel", "SimpleITK", "torchvision"),
     *("threadpoolctl", "medlord_bench.cli.worker", "medlord_bench.engine.run_folder", "medlord_bench.memory.measured"),
@@ -43,7 +44,7 @@ class Forking:
     """Serves each task in a child that has this process's imports."""
 
     def __init__(self) -> None:
-        # Blocked and not ignored: what reaches a child before it has set its own handlers must not be lost.
+        # Blocked, not ignored: a signal that reaches a child before it sets its own handlers must not be lost.
         self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self.tasks, self.answers = _pipes()
         self.children: dict[int, int] = {}  # process id -> shard
@@ -53,7 +54,7 @@ class Forking:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for name in LIBRARIES:
             import_module(name)
-        gc.freeze()  # else a collection in a child writes to, and so copies, the pages of all that was imported
+        gc.freeze()  # without it a collection in a child writes to, and so copies, the pages of all imported modules
 
     def serve(self) -> None:
         with selectors.DefaultSelector() as ready:
@@ -70,7 +71,7 @@ class Forking:
                     self._reap()
 
     def _read(self) -> bool:
-        """Begin the tasks that came; False at their end."""
+        """Start the tasks that have arrived; False at their end."""
         lines = os.read(self.tasks, READ_BYTES).splitlines()
         for message in map(json.loads, lines) if lines else [STOP]:
             if message == STOP:
@@ -110,14 +111,14 @@ def stay() -> None:
         for line in lines:
             task = json.loads(line)
             code = _execute(task)
-            for number in SIGNALS:  # between two tasks a signal ends the process: the last task's handler would lose it
+            for number in SIGNALS:  # between tasks a signal ends the process; the last task's handler would lose it
                 signal.signal(number, signal.SIG_DFL)
             _release_device()
             _answer(answers, task["shard"], code)
 
 
 def _pipes() -> tuple[int, int]:
-    """File descriptors of tasks and answers, out of reach of what libraries print and of programs that steps start."""
+    """File descriptors of tasks and answers, protected from libraries' output and from programs that steps start."""
     tasks, answers = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -127,12 +128,12 @@ def _pipes() -> tuple[int, int]:
 
 
 def _answer(answers: int, shard: int, code: int) -> None:
-    with suppress(BrokenPipeError):  # the run is gone, and the end of the tasks is next
+    with suppress(BrokenPipeError):  # the run has ended, and the end of the tasks follows
         os.write(answers, json.dumps({"shard": shard, "code": code}).encode() + b"\n")
 
 
 def _execute(task: dict[str, Any]) -> int:
-    """Do what ``medlord-bench ARGUMENTS`` does; returns its exit code."""
+    """Execute ``medlord-bench ARGUMENTS``; returns its exit code."""
     from medlord_bench.cli import main
 
     log = os.open(task["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -156,7 +157,7 @@ def _execute(task: dict[str, Any]) -> int:
 
 
 def _limit_threads(threads: int) -> None:
-    """Do what OMP_NUM_THREADS does, which libraries read once, when they are loaded."""
+    """Set the number of threads; libraries read OMP_NUM_THREADS only once, when they are loaded."""
     import threadpoolctl
     import torch
 
@@ -166,7 +167,7 @@ def _limit_threads(threads: int) -> None:
 
 
 def _release_device() -> None:
-    """Give back what the allocator keeps between steps: another worker may use the same card next."""
+    """Release the memory that the allocator keeps between steps: another worker may use the same card next."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""``medlord-bench status``: how far a run is."""
+"""``medlord-bench status``: the progress of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medlord_bench.cli.options import json_option, store_option
 @store_option
 @json_option
 def status(run: str | None, store: Path, as_json: bool) -> None:
-    """How far RUN is, step by step; without RUN, of the newest one."""
+    """Show the progress of RUN step by step; without RUN, of the newest run."""
     from medlord_bench.engine.plan import read_plan
     from medlord_bench.engine.run_folder import locate, progress_of, settings_of
     from medlord_bench.engine.store import Store

@@ -1,4 +1,4 @@
-"""``medlord-bench worker``: one step of a run, or a shard of it. Executors call it; a person need not."""
+"""``medlord-bench worker``: one step of a run, or a shard of it. Executors call it; users need not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def worker(run_folder: Path, step: str, shard: str) -> None:
 
 @contextmanager
 def _ending_with_parent(stopper: Stopper) -> Iterator[None]:
-    """Stop cleanly when the process that started this one is gone (killed), rather than work on unseen."""
+    """Stop cleanly when the parent process is gone (killed), so that the worker does not continue unnoticed."""
     parent, done = os.getppid(), threading.Event()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""What plugins fulfil and exchange: the Protocols of `plugins` and the frozen values of `values`.
+"""The contracts of plugins: the Protocols in `plugins` and the frozen values in `values`.
 
 Nothing here imports torch or NumPy, so that listing plugins stays fast.
 """

@@ -1,4 +1,4 @@
-"""What calibration expected and what it saw."""
+"""The expected and observed results of a calibration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ Status = Literal["ok", "failed", "not_checked"]
 
 
 class Finding(FrozenConfig):
-    """One expectation. fault: what was done to the volumes, or simulated. metric: what must notice, or must not."""
+    """One expectation. fault: the change of the volumes, or the simulation. metric: the quantity that must, or must
+    not, detect it."""
 
     fault: str
     metric: str
@@ -27,9 +28,9 @@ class Finding(FrozenConfig):
 
 
 class Record(FrozenConfig):
-    """`calibration.json` of a run and of the store: every finding, and the versions of the plugins it is about.
+    """`calibration.json` of a run and of the store: every finding, and the versions of the tested plugins.
 
-    stale: in another run, the plugins whose version is not the one that was calibrated.
+    stale: in another run, the plugins whose version differs from the calibrated one.
     """
 
     trusted: bool
@@ -54,7 +55,7 @@ def write(record: Record, folder: Path) -> None:
 
 
 def latest(store: Path) -> Record | None:
-    """The store's last calibration, with what has changed since; None where there was none."""
+    """The store's last calibration, with the changes since then; None if there was none."""
     path = store / FILE
     if not path.exists():
         return None
@@ -65,7 +66,7 @@ def latest(store: Path) -> Record | None:
 
 
 class Ask(NamedTuple):
-    """One score. reference: needed where a metric is measured against several."""
+    """One score. reference: required if a metric is measured against several."""
 
     metric: str
     control: str
@@ -74,7 +75,7 @@ class Ask(NamedTuple):
 
 
 class Seen:
-    """The scores of a calibration run, looked up by what they are of."""
+    """The scores of a calibration run, looked up by their subject."""
 
     def __init__(self, results: ResultsFile) -> None:
         self.scores = results.scores
@@ -89,7 +90,7 @@ class Seen:
         return next(found, None)
 
     def why_not(self, ask: Ask) -> str:
-        """Why there is no value."""
+        """The reason why there is no value."""
         found = (one.reason for one in self._matching(ask) if one.status == "not_run")
         return next(found, f"{ask.control} has no {ask.metric} {ask.region}".rstrip())
 
@@ -100,9 +101,9 @@ class Seen:
     def expect(
         self, fault: str, metric: str, expected: str, asks: Sequence[Ask], holds: Callable[..., bool]
     ) -> Finding:
-        """Hold an expectation against scores; `not_checked`, with the reason, where one of them has no value.
+        """Test an expectation on scores; `not_checked`, with the reason, if one of them has no value.
 
-        metric: as it is shown. holds: called with the scores, in order.
+        metric: as shown. holds: called with the scores, in order.
         """
         found = [self.score(ask) for ask in asks]
         scores = [score for score in found if score is not None]
@@ -115,7 +116,7 @@ class Seen:
 
 
 def shown(score: Score) -> str:
-    """A score in a few words."""
+    """A score as short text."""
     parts = [f"{score.value:.4g}"]
     if score.low is not None and score.high is not None:
         parts.append(f"[{score.low:.4g}, {score.high:.4g}]")

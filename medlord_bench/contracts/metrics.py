@@ -1,4 +1,4 @@
-"""What a metric declares: the quantities that it gives, and the protocol that it measures under."""
+"""The declarations of a metric: its quantities and its protocol."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Better = Literal["lower", "higher", ""]
 
 
 class Headline(FrozenConfig):
-    """A column of the overview table, where a reader looks first.
+    """A column of the overview table, the first table of the page.
 
-    rank: columns stand in this order; the built-in metrics use 10 (fid) to 72 (lpips). reference: the real split that
-    the column is against; empty for a quantity that has no such split, or has one only.
+    rank: order of the columns; the built-in metrics use 10 (fid) to 72 (lpips). reference: the real split that
+    the column is against; empty for a quantity without or with a single reference.
     """
 
     rank: int = 100
@@ -26,28 +26,26 @@ class Headline(FrozenConfig):
 
 
 class Quantity(FrozenConfig):
-    """One number that a metric gives. Everything that shows or compares numbers reads this, and nothing else, about it."""
+    """One kind of number of a metric. All code that shows or compares numbers reads only this about it."""
 
     name: str = Field(description="as in `Score.metric`, e.g. psnr; no other metric has a quantity of this name")
-    meaning: str = Field(description="one sentence for a reader who has not seen it before")
+    meaning: str = Field(description="one sentence for a reader who does not know it")
     unit: str = ""
-    better: Better = Field("", description="which direction is better; empty where neither is")
+    better: Better = Field("", description="which direction is better; empty if neither is")
     headline: tuple[Headline, ...] = Field(
         (), description="its columns in the overview table; none: only in its own table"
     )
-    by_region: str = Field(
-        "", description="title of the overview's column that lists the regions it is of, not a value"
-    )
-    margin: float | None = Field(None, gt=0, description="difference that does not matter, for tests of equivalence")
-    interval: str = Field("", description="how its interval is made; a score's own text says more")
-    watches: str = Field("", description="what its warnings are about, e.g. missing organs; empty where it has none")
+    by_region: str = Field("", description="title of the overview's column that lists regions instead of a value")
+    margin: float | None = Field(None, gt=0, description="largest irrelevant difference, for tests of equivalence")
+    interval: str = Field("", description="how its interval is made; a score's own text has details")
+    watches: str = Field("", description="subject of its warnings, e.g. missing organs; empty if it has none")
 
 
 class MetricProtocol(FrozenConfig):
     """What decides a metric's numbers besides the data's protocol and its version.
 
-    label: what tells its variants apart at a glance, e.g. the segmenter; it stands in the id. text: the full text, as JSON.
-    locked: whether every weights file that it rests on has a sha256 that somebody wrote down.
+    label: short name that distinguishes its variants, e.g. the segmenter; part of the id. text: the full text, as JSON.
+    locked: whether every weights file it depends on has a recorded sha256.
     """
 
     label: str = ""
@@ -56,9 +54,10 @@ class MetricProtocol(FrozenConfig):
 
 
 def protocol_of(name: str, metric: Any, data: DataProtocol) -> tuple[str, dict[str, Any]]:
-    """The id that stands beside every number of a metric, e.g. ``rvr-phantom-3fa2b1c0``, and the full text behind it.
+    """The id that is printed with every number of a metric, e.g. ``rvr-phantom-3fa2b1c0``, and its full text.
 
-    name: the metric's registered name. The id ends in ``-unlocked`` where a weights file may be another one elsewhere.
+    name: the metric's registered name. The id ends in ``-unlocked`` if a weights file has no lock, since it may differ
+    elsewhere.
     """
     own: MetricProtocol = metric.protocol(data)
     text = {**own.text, "metric": name, "version": metric.version, "data": data.model_dump(mode="json")}
@@ -67,7 +66,7 @@ def protocol_of(name: str, metric: Any, data: DataProtocol) -> tuple[str, dict[s
 
 
 def quantities_of(metrics: Iterable[Any]) -> dict[str, Quantity]:
-    """Name -> quantity over several metric classes. Raises `StepError` where two metrics give one name to two things."""
+    """Name -> quantity over several metric classes. Raises `StepError` if two metrics declare one name differently."""
     found: dict[str, Quantity] = {}
     for metric in metrics:
         for one in metric.quantities:

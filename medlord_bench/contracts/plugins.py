@@ -1,4 +1,4 @@
-"""The Protocols that plugins fulfil, and (from `values`) the frozen values that pass between them.
+"""The Protocols that plugins implement, and (from `values`) the frozen values that they exchange.
 
 Axes of every volume are (X, Y, Z) = (Right, Anterior, Superior), values are Hounsfield units (HU), lengths are mm.
 This module imports neither torch nor NumPy, so that listing plugins stays fast.
@@ -46,15 +46,15 @@ if TYPE_CHECKING:
 # ------------------------------------------------------------------------------------------------------ run context
 @dataclass(frozen=True)
 class Run:
-    """What the bench lends a plugin while it works.
+    """The context that the bench passes to a working plugin.
 
-    stop: becomes true when a signal or `--max-time` asks for an end; long loops save and raise `errors.Stopped`.
+    stop: becomes true on a signal or at `--max-time`; long loops save and raise `errors.Stopped`.
     batch: items that a sampling or feature step may hold at once; results do not depend on it beyond rounding.
     weights_dir: the offline folder of pretrained weights, if any.
-    memory_limit: GiB that this process and the programs it starts may take (`medlord_bench.memory`); None for no limit.
-    The bench holds it in this process; a plugin that starts a program hands it to `memory.children.Watch`.
-    train_seconds: how long this training stage may take, all sittings together; None for no limit. `training.fit` keeps
-    to it; a plugin with a loop of its own does so itself.
+    memory_limit: limit in GiB of this process and the programs it starts (`medlord_bench.memory`); None for no limit.
+    The bench enforces it in this process; a plugin that starts a program passes it to `memory.children.Watch`.
+    train_seconds: time budget of this training stage over all sessions; None for no limit. `training.fit` enforces it;
+    a plugin with its own loop must do so itself.
     """
 
     device: str
@@ -83,13 +83,13 @@ class Cohort(Protocol):
         ...
 
     def labels(self, case_id: str) -> NDArray[np.uint8] | None:
-        """uint8 (X, Y, Z); None where the data set has no masks."""
+        """uint8 (X, Y, Z); None if the data set has no masks."""
         ...
 
 
 class Workload(Protocol):
-    """Builds networks and made-up inputs on `run.device` and does a piece of work `times` times: a training step, a
-    denoising step, a volume. At the second training step the optimiser has its state. It reads no file.
+    """Builds networks and synthetic inputs on `run.device` and executes a unit of work `times` times: a training step,
+    a denoising step, a volume. At the second training step the optimiser has its state. It must not read files.
     """
 
     def __call__(self, run: Run, times: int) -> None: ...
@@ -97,10 +97,10 @@ class Workload(Protocol):
 
 @dataclass(frozen=True)
 class DryRun:
-    """A stretch of a generator's work for a dry run: on fake tensors, to see before any work what memory it
-    takes (`memory.dry_run`), or on a card, to measure it (`benchmarks/gpu_24gb.py`).
+    """A phase of a generator's work for a dry run: on fake tensors, to predict its memory before any work
+    (`memory.dry_run`), or on a card, to measure it (`benchmarks/gpu_24gb.py`).
 
-    name: what a person calls it, e.g. "train diffusion". during: the training stage or the purpose it happens in.
+    name: shown to the user, e.g. "train diffusion". during: the training stage or the purpose that it belongs to.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Dataset(Protocol):
     def protocol(self) -> DataProtocol: ...
 
     def cases(self, split: Split) -> Sequence[Case]:
-        """The cases of a split, disjoint by patient. Raises `MissingError` where the data are not there."""
+        """The cases of a split, disjoint by patient. Raises `MissingError` if the data are not there."""
         ...
 
     def load(self, case: Case) -> tuple[Volume, LabelMap | None]:
@@ -138,9 +138,9 @@ class Generator(Protocol):
     """A generative model of CT volumes. Its module imports torch only inside methods.
 
     presets: preset name -> overrides of the config; variants likewise. `version` is raised when the output changes.
-    capabilities: of the class, or of the configured object where the configuration decides.
-    A class with `free_variants = True` takes any variant name: it tells contestants apart and changes nothing else.
-    A class with `control = True` (`holdout`, `noise`) is there to read the others' numbers by, and not ranked with them.
+    capabilities: of the class, or of the configured object if they depend on the configuration.
+    A class with `free_variants = True` accepts any variant name, which only distinguishes contestants.
+    A class with `control = True` (`holdout`, `noise`) is a reference point for the others' numbers and is not ranked.
     """
 
     Config: ClassVar[type[BaseModel]]
@@ -152,29 +152,29 @@ class Generator(Protocol):
     def __init__(self, config: Any) -> None: ...
 
     def check(self, data: DataProtocol) -> None:
-        """Raise `UserError` before any work where this configuration cannot take the protocol's grid or splits."""
+        """Raise `UserError` before any work if this configuration cannot take the protocol's grid or splits."""
         ...
 
     def available(self, data: DataProtocol) -> int | None:
-        """How many unconditional samples it can give; None for any number. The bench asks for no more than that."""
+        """The number of unconditional samples available; None for any number. The bench requests no more."""
         ...
 
     def stages(self) -> Sequence[Stage]:
-        """All training stages, each after those it needs; the bench trains the ones that a run reads."""
+        """All training stages, each after its dependencies; the bench trains those that a run reads."""
         ...
 
     def dependencies(self, purpose: Purpose) -> Dependencies:
-        """What sampling or reconstructing depends on: which stages' weights, and which part of the config.
+        """The dependencies of sampling or reconstructing: stages whose weights are read, and part of the config.
 
-        Asked for the purposes that its capabilities allow.
+        Called for the purposes that its capabilities allow.
         """
         ...
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
-        """Train one stage in the folder `out`; called again with the same folder it continues where it was.
+        """Train one stage in the folder `out`; called again with the same folder it resumes.
 
-        inputs: the published weights folders of the stages it needs. Returns a folder below `out` that holds what
-        later stages and sampling read (the bench publishes a copy of it); with `stage.choice`, one folder per candidate.
+        inputs: the published weights folders of the stages it needs. Returns a folder below `out` with the files that
+        later stages and sampling read (the bench publishes a copy); with `stage.choice`, one folder per candidate.
         Raises `Stopped` when `run.stop()` is true, with its state saved.
         """
         ...
@@ -191,7 +191,8 @@ class Generator(Protocol):
     def reconstruct(
         self, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
     ) -> Iterator[Volume | Failure]:
-        """Each (case id, volume) through the autoencoder, within the HU window that it was trained on (kept with the weights).
+        """Each (case id, volume) through the autoencoder, within the HU window that it was trained on (kept with the
+        weights).
 
         Only for generators that list "reconstructs".
         """
@@ -200,37 +201,38 @@ class Generator(Protocol):
 
 @runtime_checkable
 class HasDryRuns(Protocol):
-    """A generator whose memory can be told before any work. One that lacks these is "not predictable"."""
+    """A generator whose memory can be predicted before any work. One without these methods is "not predictable"."""
 
     def dry_runs(self, data: DataProtocol) -> Sequence[DryRun]:
-        """Every stretch of its work that takes memory worth knowing, in the order of the work."""
+        """Every phase of its work with relevant memory use, in the order of the work."""
         ...
 
     def memory_options(self, during: str) -> Sequence[MemoryOption]:
-        """What would make the work of a stage or purpose take less memory, the cheapest first."""
+        """Changes that reduce the memory of a stage or purpose, the cheapest first."""
         ...
 
 
 @runtime_checkable
 class HasNativeGrid(Protocol):
-    """A generator that works on a grid of its own, whatever the protocol's: the bench then measures real volumes through
-    the same resampling beside it."""
+    """A generator that works on its own grid for any protocol: the bench then also measures real volumes after
+    the same resampling."""
 
     def native(self, grid: Grid) -> tuple[Grid, FitMode]:
-        """The grid and HU window it works on where the protocol's are `grid`, and how volumes get there and back."""
+        """Its grid and HU window for the protocol's `grid`, and the fit mode between the two."""
         ...
 
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs the steps of a plan: here, in processes of this machine, or on a cluster. Data never crosses the wire."""
+    """Runs the steps of a plan: here, in processes of this machine, or on a cluster. Data are exchanged through the
+    store only."""
 
     def map(self, run_folder: Path, step_id: str, shards: int, stop: Callable[[], bool]) -> None:
-        """Execute every shard of a step and return when all are done. Raises the `UserError` of the first that fails."""
+        """Execute every shard of a step and return when all are done. Raises the `UserError` of the first failure."""
         ...
 
     def close(self) -> None:
-        """End what is kept between steps, such as processes; the run is over."""
+        """Release resources kept between steps, such as processes, at the end of the run."""
         ...
 
 
@@ -247,21 +249,21 @@ class Segmenter(Protocol):
     def fingerprint(self, case_ids: Sequence[str]) -> Mapping[str, str]:
         """What decides its labels besides version and config: the sha256 of its weights, or of label files.
 
-        Asked for while planning, before any work: raises `MissingError` where weights or a licence are missing.
-        case_ids: as `segment` will get them; a real image's case id, CONTESTANT/KIND/ITEM for a generated volume
+        Called while planning, before any work: raises `MissingError` if weights or a licence are missing.
+        case_ids: as `segment` will receive them; a real image's case id, CONTESTANT/KIND/ITEM for a generated volume
         (e.g. noise/samples/sample-00000).
         """
         ...
 
     def segment(self, volumes: Iterable[tuple[str, Volume]], run: Run) -> Iterator[LabelMap | Failure]:
-        """One label map per (case id, volume), on the volume's own grid. A case that cannot be done is a `Failure`;
-        the others finish."""
+        """One label map per (case id, volume), on the volume's own grid. A case that cannot be segmented is a
+        `Failure`; the others finish."""
         ...
 
 
 @runtime_checkable
 class Extractor(Protocol):
-    """Volumes to feature vectors. `preprocessing` is written out and hashed into the protocol of every number."""
+    """Volumes to feature vectors. `preprocessing` is recorded and hashed into the protocol of every number."""
 
     Config: ClassVar[type[BaseModel]]
     version: ClassVar[int]
@@ -283,9 +285,9 @@ class Metric(Protocol):
     """One family of numbers. `extract` works case by case (sharded, stored once); `reduce` sees all cases at once.
 
     variants: named protocols, name -> overrides of the config (`--metric fid:maisi-compat`).
-    quantities: the numbers that it gives. Whatever shows, ranks or compares numbers reads this and nothing else.
-    default: its place among the metrics that a run measures where none is named; None: only with `--metric`.
-    A `Config` may have `for_data(data: DataProtocol) -> Self`, which fills what was left open from the data set's
+    quantities: its kinds of numbers. Code that shows, ranks or compares numbers reads only these.
+    default: its position among the default metrics of a run; None: only with `--metric`.
+    A `Config` may have `for_data(data: DataProtocol) -> Self`, which fills unset fields from the data set's
     protocol, such as its segmenter and regions. A `Config` with a field `segmenter` has `segmenter_settings` too.
     """
 
@@ -298,7 +300,7 @@ class Metric(Protocol):
     def __init__(self, config: Any) -> None: ...
 
     def needs(self) -> Sequence[Need]:
-        """What it reads, what it measures first: where a generator lacks that, nothing of the rest is made."""
+        """Its inputs, the measured one first: if a generator lacks that, the others are not made."""
         ...
 
     def plugin_config(self) -> Mapping[str, Any]:
@@ -310,18 +312,18 @@ class Metric(Protocol):
         ...
 
     def protocol(self, data: DataProtocol) -> MetricProtocol:
-        """What decides its numbers besides the data; the bench forms the id printed beside every number from it."""
+        """What decides its numbers besides the data; the bench forms the id printed with every number from it."""
         ...
 
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow | Replicates]:
-        """The scores, the per-case rows they were derived from, and what differences between generators need."""
+        """The scores, the per-case rows behind them, and the replicates for differences between generators."""
         ...
 
 
 @runtime_checkable
 class Report(Protocol):
-    """Draws results. Pure: reads result files and item paths; needs no torch, GPU or data set."""
+    """Writes results. Pure: reads result files and item paths; needs no torch, GPU or data set."""
 
     def render(self, run_folder: Path, out: Path) -> Sequence[Path]:
-        """Write the report of a finished run below `out` and return what was written, the entry page first."""
+        """Write the report of a finished run below `out` and return the written files, the entry page first."""
         ...

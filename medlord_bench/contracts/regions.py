@@ -1,6 +1,6 @@
-"""Names of anatomical regions, and which regions are made of others.
+"""Names of anatomical regions, and their composites.
 
-Names are TotalSegmentator's where it has one, shortened as in the paper's Table 2 for the heart.
+Names follow TotalSegmentator if it has one, shortened as in the paper's Table 2 for the heart.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ COMPOSITE: dict[str, tuple[str, ...]] = {
         "lung_middle_lobe_right",
         "lung_lower_lobe_right",
     ),
-    "heart": CARDIAC[:5],  # TotalSegmentator's chambers stand in place of its heart where both were asked for
+    "heart": CARDIAC[:5],  # TotalSegmentator's chambers replace its heart if both were requested
 }
 
-# Names of TotalSegmentator's `heartchambers_highres` that are other ones here.
+# Names of TotalSegmentator's `heartchambers_highres` that differ here.
 TOTALSEGMENTATOR = {
     "heart_myocardium": "lv_myocardium",
     "heart_atrium_left": "left_atrium",
@@ -43,7 +43,7 @@ TOTALSEGMENTATOR = {
 
 
 def members(name: str) -> tuple[str, ...]:
-    """The label names that make up a region: itself, and its parts where it is a composite."""
+    """The label names that make up a region: itself, and the parts of a composite."""
     return (name, *COMPOSITE.get(name, ()))
 
 

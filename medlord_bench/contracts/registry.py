@@ -1,6 +1,6 @@
 """Plugins by name, through entry points: names are listed without importing anything, code is loaded on first use.
 
-Built-ins come through the same door as a third party's distribution, so a broken plugin breaks only itself.
+Built-ins are found in the same way as third-party distributions; a broken plugin affects only itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KINDS = ("generators", "datasets", "metrics", "segmenters", "extractors", "repor
 
 @dataclass(frozen=True)
 class Entry:
-    """A plugin as its distribution announces it. `target` is "module:attribute"."""
+    """A plugin as declared by its distribution. `target` is "module:attribute"."""
 
     kind: str
     name: str
@@ -44,7 +44,7 @@ def entries(kind: str) -> list[Entry]:
 
 
 def kind_of(text: str) -> str:
-    """A kind as a person may write it, "generator" or "generators". Raises `UserError` for an unknown one."""
+    """A kind as written by the user, "generator" or "generators". Raises `UserError` for an unknown one."""
     kind = text if text in KINDS else f"{text}s"
     if kind not in KINDS:
         raise UserError(unknown("kind of plugin", text, KINDS))
@@ -61,12 +61,12 @@ def load(kind: str, name: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise MissingError(
             f"{kind.removesuffix('s')} {name!r} ({points[name].value}) cannot be loaded: {error}; "
-            "install what it needs, or its distribution again"
+            "install its requirements, or reinstall its distribution"
         ) from error
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """The line for a name that does not exist: the near miss, or everything there is."""
+    """The message for an unknown name: the nearest name, or all known names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"

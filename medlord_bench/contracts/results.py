@@ -1,6 +1,6 @@
-"""The typed results file: the only thing that reports read.
+"""The typed results file, the only input of reports.
 
-`scores.json` holds a `ResultsFile`; `cases.csv` holds the per-case rows. Everything derived can be derived again.
+`scores.json` holds a `ResultsFile`; `cases.csv` holds the per-case rows. Derived values can be recomputed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ NoteKind = Literal["definition", "counts", "context", "caution", "fallback"]
 
 
 class Note(FrozenConfig):
-    """One remark that a number carries.
+    """One remark on a number.
 
-    kind: `definition`, what exactly the value is; `counts`, which cases count and which are left out; `context`, further
-    values to read it by; `caution`, what limits it; `fallback`, a stand-in that the user asked for.
+    kind: `definition`, what exactly the value is; `counts`, which cases are included and excluded; `context`, further
+    values for comparison; `caution`, a limitation; `fallback`, a substitute that the user requested.
     """
 
     kind: NoteKind
@@ -40,7 +40,7 @@ def notes(kind: NoteKind, *texts: str) -> tuple[Note, ...]:
 
 
 class Score(FrozenConfig):
-    """One number with everything it must carry (docs/architecture.md, "What a number carries")."""
+    """One number with all required details (docs/architecture.md, "What a number carries")."""
 
     metric: str = Field(description="e.g. fid, psnr")
     protocol: str = Field(description="id of the protocol that the number was measured under")
@@ -50,25 +50,25 @@ class Score(FrozenConfig):
     reference: str = Field("", description="the real split it is measured against: train, val or test")
     value: float | None = None
     unit: str = ""
-    better: Better = Field("", description="which direction is better; empty where neither is")
+    better: Better = Field("", description="which direction is better; empty if neither is")
     low: float | None = Field(None, description="lower end of the interval")
     high: float | None = Field(None, description="upper end of the interval")
     interval: str = Field("", description="how the interval was made, e.g. '95 % delete-one-volume jackknife'")
-    quartiles: tuple[float, float] | None = Field(None, description="of the cases, where the value is their median")
+    quartiles: tuple[float, float] | None = Field(None, description="of the cases, if the value is their median")
     p: float | None = Field(None, ge=0, le=1, description="p-value against 'no difference from the reference'")
     p_of: str = Field("", description="which test p is of")
-    n: int = Field(0, description="volumes (or patients) behind the value")
-    n_reference: int | None = Field(None, description="real volumes compared with, where there is such a set")
+    n: int = Field(0, description="number of volumes (or patients)")
+    n_reference: int | None = Field(None, description="number of real reference volumes, if there is such a set")
     failed: int = Field(0, description="samples that failed and are counted in n")
     floor: float | None = Field(None, description="real against real, on disjoint halves")
     floor_n: int | None = Field(None, description="volumes on each side of the floor")
     floor_note: str = ""
-    ceiling: float | None = Field(None, description="the best that the measuring tool itself reaches, on real images")
+    ceiling: float | None = Field(None, description="score of the measuring tool itself on real images")
     ceiling_note: str = ""
     status: Literal["ok", "not_run"] = "ok"
     reason: str = Field("", description="why a value was not computed")
-    notes: tuple[Note, ...] = Field((), description="what a reader must know, e.g. a fallback that was asked for")
-    warning: str = Field("", description="what a reader must not miss, e.g. samples that lie upside down")
+    notes: tuple[Note, ...] = Field((), description="remarks for the reader, e.g. a fallback that the user requested")
+    warning: str = Field("", description="important warning, e.g. samples that are upside down")
 
     @property
     def note_text(self) -> str:
@@ -79,8 +79,8 @@ class Score(FrozenConfig):
 class CaseRow(FrozenConfig):
     """One value of one case.
 
-    generator: the contestant that made the case; empty for a real volume. split: a real volume's split. patient: whose
-    case it is, where cases are compared in pairs. against: the item that the case is compared with, e.g. the nearest
+    generator: the contestant of the case; empty for a real volume. split: a real volume's split. patient: the case's
+    patient, if cases are compared in pairs. against: the item that the case is compared with, e.g. the nearest
     training image.
     """
 
@@ -95,10 +95,10 @@ class CaseRow(FrozenConfig):
 
 
 class Replicates(FrozenConfig):
-    """A score with each unit left out in turn, so that the difference of two generators gets an interval.
+    """A score with each unit left out in turn, for the interval of the difference of two generators.
 
-    samples: sample -> the value without it. real: real patient -> the value without it; the same patients stand
-    behind every generator, so these are paired.
+    samples: sample -> the value without it. real: real patient -> the value without it; the same patients are used
+    for every generator, so these values are paired.
     """
 
     metric: str
@@ -114,10 +114,10 @@ class Replicates(FrozenConfig):
 
 
 class ResultsFile(FrozenConfig):
-    """`results/scores.json` of a run. protocols: id -> its full text, so that an id can always be read back.
+    """`results/scores.json` of a run. protocols: id -> its full text, so that an id can always be explained.
 
-    controls: the contestants that are there to read the others' numbers by, and are not ranked with them.
-    quantities: what the numbers are, as the metrics of the run declare them.
+    controls: contestants that are reference points and are not ranked.
+    quantities: the quantities declared by the metrics of the run.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -141,7 +141,7 @@ def write_results(folder: Path, results: ResultsFile, rows: Iterable[CaseRow]) -
 
 
 def read_results(folder: Path) -> tuple[ResultsFile, list[CaseRow]]:
-    """Read what `write_results` wrote. Raises `UserError` where a file is missing or of another schema."""
+    """Read the files of `write_results`. Raises `UserError` if a file is missing or of another schema."""
     path = folder / "scores.json"
     try:
         results = ResultsFile.model_validate_json(path.read_text())

@@ -1,4 +1,4 @@
-"""What metrics of label maps have in common: which segmenter, which regions, and its description for a protocol."""
+"""Shared parts of metrics of label maps: segmenter, regions, and the segmenter's description for a protocol."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from medlord_bench.errors import UserError
 
 
 class SegmentationConfig(FrozenConfig):
-    """What segments the volumes, and which regions are measured; what is left open is the data set's to say."""
+    """The segmenter and the measured regions; unset fields are taken from the data set."""
 
-    segmenter: str | None = Field(None, description="what finds the regions; unset: the data set's")
+    segmenter: str | None = Field(None, description="segmenter of the volumes; unset: the data set's")
     segmenter_settings: dict[str, Any] = Field(default_factory=dict, description="settings of the segmenter")
     regions: tuple[str, ...] | None = Field(
-        None, description="regions to measure; unset: the data set's; none: all that the segmenter knows"
+        None, description="regions to measure; unset: the data set's; none: all regions of the segmenter"
     )
 
 
 class Segmentation:
-    """The segmenter of a metric's configuration, made when it is first asked for. metric: for messages."""
+    """The segmenter of a metric's configuration, created on first use. metric: for messages."""
 
     def __init__(self, config: SegmentationConfig, metric: str) -> None:
         self.config, self.metric = config, metric
 
     @property
     def name(self) -> str:
-        """Raises `UserError` where neither the user nor the data set named one."""
+        """Raises `UserError` if neither the user nor the data set names one."""
         if self.config.segmenter is None:
             raise UserError(
                 f"metric {self.metric}: segmenter is not given; expected a name: set {self.metric}.segmenter=NAME"
@@ -48,12 +48,12 @@ class Segmentation:
 
     @cached_property
     def regions(self) -> tuple[str, ...]:
-        """The regions to measure; all that the segmenter knows where none is named."""
+        """The regions to measure; all of the segmenter's if none is named."""
         return self.config.regions or tuple(dict.fromkeys(self.segmenter.names.values()))
 
     @cached_property
     def described(self) -> dict[str, object]:
-        """The segmenter, as far as it decides the label maps of every volume."""
+        """The part of the segmenter that decides the label maps of every volume."""
         return {
             "name": self.name,
             "version": self.segmenter.version,

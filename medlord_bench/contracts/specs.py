@@ -60,8 +60,8 @@ def make(kind: str, spec: PluginSpec | Contestant) -> Any:
 
 
 def dataset(spec: PluginSpec) -> Any:
-    """The data set that a resolved spec describes; one object for a process, since finding and hashing its files takes
-    long on a cohort of many cases."""
+    """The data set that a resolved spec describes; one object per process, since finding and hashing its files
+    takes long for a cohort of many cases."""
     return _dataset(spec.plugin, spec.model_dump_json())
 
 
@@ -71,6 +71,6 @@ def _dataset(plugin: str, spec: str) -> Any:
 
 
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without the folders that models and label maps lie in: their content is in a fingerprint."""
+    """Settings without the folders of models and label maps: their content is in a fingerprint."""
     inner = {name: without_places(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
     return {name: value for name, value in inner.items() if name != "folder"}

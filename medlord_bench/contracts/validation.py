@@ -1,4 +1,4 @@
-"""Data of people and files into typed, closed models; errors name the file, the field and the near miss."""
+"""Validate data of users and files into typed, closed models; errors name the file, the field and the nearest name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(model: type[Model], data: Any, where: str) -> Model:
-    """`model.model_validate(data)`, or a `UserError` that names `where`, the field, and the near miss."""
+    """`model.model_validate(data)`, or a `UserError` that names `where`, the field, and the nearest name."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -32,7 +32,7 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
 
 
 def read_json(model: type[Model], path: Path) -> Model:
-    """A JSON file that the bench wrote. Raises `UserError` naming a damaged one, `FileNotFoundError` where none is."""
+    """A JSON file written by the bench. Raises `UserError` naming a damaged one, `FileNotFoundError` if none is."""
     try:
         return validate(model, json.loads(path.read_text()), str(path))
     except ValueError as error:
@@ -40,7 +40,7 @@ def read_json(model: type[Model], path: Path) -> Model:
 
 
 def _holder(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """The model class that a dotted path inside `model` leads to, where it can be told."""
+    """The model class at a dotted path inside `model`, if it can be determined."""
     current: Any = model
     for part in path:
         field = getattr(current, "model_fields", {}).get(part)
@@ -57,7 +57,7 @@ def _fields(model: type[BaseModel] | None, path: tuple[int | str, ...]) -> list[
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `over` laid on top; nested mappings are merged, everything else is replaced."""
+    """`base` overridden by `over`; nested mappings are merged, other values are replaced."""
     result = dict(base)
     for name, value in over.items():
         old = result.get(name)

@@ -18,14 +18,14 @@ Shape = tuple[int, int, int]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Precision = Literal["fp32", "bf16", "fp16"]
-Selection = Literal["best", "last"]  # which checkpoint of a training is published
+Selection = Literal["best", "last"]  # the checkpoint of a training that is published
 AttentionBackend = Literal["auto", "sdpa", "xformers", "math"]
-FitMode = Literal["crop-pad", "resize"]  # about the centre, keeping voxels; or resampled, keeping the field of view
-State = Mapping[str, "NDArray[Any]"]  # what one case contributes to a metric: named arrays, stored without pickles
+FitMode = Literal["crop-pad", "resize"]  # about the centre, same voxels; or resampled, same field of view
+State = Mapping[str, "NDArray[Any]"]  # the contribution of one case to a metric: named arrays, stored without pickles
 
 
 class FrozenConfig(BaseModel):
-    """Base of every configuration and result: immutable, and closed to fields it does not know."""
+    """Base of every configuration and result: immutable, and closed to unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -34,7 +34,7 @@ class FrozenConfig(BaseModel):
 class NotInKey:
     """Marks a configuration field that is in no key: ``tile: Annotated[Shape | None, NotInKey("same result")] = None``.
 
-    why: what makes that safe. It changes no result beyond rounding, or a key holds what it stands for.
+    why: the reason why that is safe. The field changes no result beyond rounding, or a key contains its content.
     """
 
     why: str
@@ -76,9 +76,9 @@ class LabelMap:
         return x, y, z
 
     def region(self, name: str) -> NDArray[np.bool_]:
-        """The mask of a region, bool (X, Y, Z). Raises KeyError where the map does not know `name`.
+        """The mask of a region, bool (X, Y, Z). Raises KeyError if the map does not define `name`.
 
-        A name may stand for several labels ("lungs" for "lung_left" and "lung_right"): see `regions.members`.
+        A name may denote several labels ("lungs" for "lung_left" and "lung_right"): see `regions.members`.
         """
         import numpy as np
 
@@ -105,7 +105,7 @@ class Case:
 class Grid(FrozenConfig):
     """The voxel grid that a protocol measures on.
 
-    spacing: nominal voxel size in mm, or None where cases keep their own (then mm and mL values are `not_run` for
+    spacing: nominal voxel size in mm, or None if cases keep their own (then mm and mL values are `not_run` for
     samples). hu_window: lowest and highest HU kept.
     """
 
@@ -114,19 +114,20 @@ class Grid(FrozenConfig):
     hu_window: tuple[int, int] = (-1000, 2000)
 
     def affine(self) -> NDArray[np.float64]:
-        """The affine of a volume that has no position of its own: nominal spacing (1 mm where there is none)."""
+        """The affine of a volume that has no position of its own: nominal spacing (1 mm if there is none)."""
         import numpy as np
 
         return np.diag([*(self.spacing or (1.0, 1.0, 1.0)), 1.0])
 
 
 class DataProtocol(FrozenConfig):
-    """How images of a data set get onto one grid, and which regions are measured there. Hashed into every number.
+    """How images of a data set are fitted to one grid, and which regions are measured. Its hash is in every protocol
+    id.
 
     fit: "crop-pad" crops or pads about the centre, keeping voxels; "resize" resamples to the grid's shape.
-    split: how the train/val/test lists came about, in words; `split_sha256` pins the lists themselves.
+    split: how the train/val/test lists were made, as text; `split_sha256` identifies the lists themselves.
     masks: "dataset" for masks that came with the images, "none", or the name and version of a segmenter.
-    segmenter: what finds the regions in generated volumes, unless a metric is told otherwise.
+    segmenter: default segmenter of generated volumes for metrics.
     """
 
     name: str
@@ -143,7 +144,7 @@ class DataProtocol(FrozenConfig):
     adherence_regions: tuple[str, ...] = ()
 
     def id(self) -> str:
-        """Name and the first eight digits of the hash, e.g. ``pccta-1f00ab42``: what is printed beside a number."""
+        """Name and the first eight digits of the hash, e.g. ``pccta-1f00ab42``, printed with a number."""
         from medlord_bench.util.hashing import digest
 
         return f"{self.name}-{digest(self.model_dump(mode='json'))[:8]}"
@@ -151,10 +152,10 @@ class DataProtocol(FrozenConfig):
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One sample to draw. The volume may depend on nothing but this, the config and the weights.
+    """One sample to draw. The volume must depend only on this, the config and the weights.
 
     condition: the label map that a conditional sample must follow, on `grid`; None for an unconditional sample.
-    case: the id of the case whose mask that is; empty for an unconditional sample.
+    case: the id of the case of this mask; empty for an unconditional sample.
     """
 
     index: int
@@ -166,16 +167,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Failure:
-    """A sample or case that could not be made (NaN, constant, not HU): counted as failed, never dropped."""
+    """A sample or case that could not be produced (NaN, constant, not HU): counted as failed, never dropped."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class CheckpointSelection:
-    """Choosing a stage's checkpoint by what each one samples: the lowest FID on the validation split (paper, A.1).
+    """Selection of a stage's checkpoint by its samples: the lowest FID to the validation split (paper, A.1).
 
-    every: training steps between candidates; the last step is one too. samples: how many volumes each candidate draws.
+    every: training steps between candidates; the last step is one too. samples: number of volumes per candidate.
     """
 
     every: int
@@ -183,7 +184,7 @@ class CheckpointSelection:
     extractor: str = "imagenet"
 
     def candidates(self, steps: int) -> tuple[int, ...]:
-        """The training steps after which there is a candidate."""
+        """The training steps of the candidates."""
         return tuple(sorted({*range(self.every, steps + 1, self.every), steps}))
 
 
@@ -193,11 +194,11 @@ class Stage:
 
     fields: the part of the configuration that decides its output, as dotted paths of fields or of the models that hold
         them, e.g. ``("autoencoder", "hu_window")``; see `medlord_bench.engine.keys`.
-    steps: how far to train; a training that is short of it continues. None for a stage that does not iterate.
+    steps: number of training steps; a shorter training is resumed. None for a stage that does not iterate.
     needs: earlier stages whose weights it reads.
     conditional: whether it reads masks, so that the protocol's condition regions decide its output too.
-    choice: where its checkpoint is to be chosen by what it samples; `train` then returns one folder of weights per
-        candidate, `candidate_name(step)`, and the bench chooses.
+    choice: set if its checkpoint is selected by its samples; `train` then returns one folder of weights per
+        candidate, `candidate_name(step)`, and the bench selects one.
     """
 
     name: str
@@ -218,10 +219,10 @@ Purpose = Literal["sample", "sample-conditional", "reconstruct"]
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What the output of a purpose depends on.
+    """The dependencies of a purpose's output.
 
-    stages: whose weights it reads. fields: the part of the configuration that decides it besides weights, as `Stage` has
-    it. facts: what decides it and lies outside the configuration, such as the sha256 of a file.
+    stages: the stages whose weights it reads. fields: the part of the configuration that decides it besides weights, as
+    in `Stage`. facts: what decides it outside the configuration, such as the sha256 of a file.
     """
 
     stages: tuple[str, ...]
@@ -231,10 +232,10 @@ class Dependencies:
 
 @dataclass(frozen=True)
 class MemoryOption:
-    """A change of configuration that makes a stretch of work take less memory, with the same result up to rounding
+    """A change of configuration that reduces the memory of a phase of work, with the same result up to rounding
     unless `cost` says otherwise.
 
-    sets: dotted path below the generator's configuration -> value. cost: what it costs, in a few words.
+    sets: dotted path below the generator's configuration -> value. cost: its cost, as short text.
     """
 
     sets: Mapping[str, Any]
@@ -263,7 +264,8 @@ class Source(StrEnum):
 
     @property
     def data_split(self) -> Split:
-        """Whose cases they are or are made from. Not for unconditional samples, which have none."""
+        """The split of their cases, or of the cases they are made from. Not for unconditional samples, which have
+        none."""
         found = "test" if self is Source.RECONSTRUCTIONS else self.value.partition(":")[2]
         return next(split for split in SPLITS if split == found)
 
@@ -273,7 +275,7 @@ class Source(StrEnum):
         return self is not Source.SAMPLES
 
     def compared_with(self, labels: bool) -> Literal["mask", "image"] | None:
-        """What an item is compared with, case by case. labels: whether a label map is read in place of the volume."""
+        """The reference of an item, case by case. labels: whether a label map is read instead of the volume."""
         if self.has_cases and (labels or self is Source.CONDITIONAL):
             return "mask"
         return "image" if self is Source.RECONSTRUCTIONS else None
@@ -284,10 +286,10 @@ class Item:
     """One published file that a metric reads.
 
     path: the volume, label map, features or state of the item; None when the item failed (`failed` says why).
-    reference: what it is compared with case by case: the real image of a reconstruction, the mask of a condition; for
-        label maps always the case's own mask, where it has one.
-    spacing: voxel size in mm: the case's own, or the protocol's nominal one; None where none is known.
-    names, reference_names: label value to region name, where `path` or `reference` is a label map.
+    reference: its reference, case by case: the real image of a reconstruction, the mask of a condition; for
+        label maps always the case's own mask, if it has one.
+    spacing: voxel size in mm: the case's own, or the protocol's nominal one; None if none is known.
+    names, reference_names: label value to region name, if `path` or `reference` is a label map.
     """
 
     id: str
@@ -341,7 +343,7 @@ class Need:
 
 @dataclass(frozen=True)
 class MetricInputs:
-    """Everything a metric's `reduce` may look at. `items[need]` is in the order of the item ids.
+    """All inputs of a metric's `reduce`. `items[need]` is in the order of the item ids.
 
     protocol: of the data. protocol_id: of the metric's numbers, for `Score.protocol` (`metrics.protocol_of`).
     """

@@ -1,4 +1,4 @@
-"""Gather what the steps published into the run folder's `results/`: all that a report reads."""
+"""Gather what the steps published into the run folder's `results/`: the input of every report."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
             rows += [CaseRow.model_validate(row) for row in made["rows"]]
             replicates += [Replicates.model_validate(one) for one in made["replicates"]]
             protocols |= made["protocols"]
-    rows = list(dict.fromkeys(rows))  # each contestant's reduction repeats the rows of the real volumes
+    rows = list(dict.fromkeys(rows))  # the rows of the real volumes are repeated by each contestant's reduction
     classes = {one.name: registry.load("generators", one.plugin) for one in plan.contestants}
     controls = tuple(name for name, plugin in classes.items() if getattr(plugin, "control", False))
     metrics = dict.fromkeys(step.plugin.plugin for step in plan.steps if step.kind == "scores")
@@ -63,7 +63,8 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
 
 
 def _montage(store: Store, plan: Plan, folder: Path) -> dict[str, Any]:
-    """Real test volumes, then everybody's samples, then what else they made: the first few by index, never chosen."""
+    """Real test volumes, then all contestants' samples, then their other volumes: the first few by index, not
+    selected."""
     grid = plan.protocol.grid
     window = [max(grid.hu_window[0], -1000), min(grid.hu_window[1], 1000)]
     images = next(step for step in plan.steps if step.kind == "images")
@@ -83,7 +84,7 @@ def _montage(store: Store, plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def _row(store: Store, folder: Path, title: str, step: Step, items: Iterable[str]) -> dict[str, Any]:
-    """Items that failed stay in the row, with the reason in place of a picture."""
+    """Failed items stay in the row, with the reason in place of a picture."""
     made = output(store, step)
     shown: list[dict[str, Any]] = []
     for item in items:
@@ -94,7 +95,7 @@ def _row(store: Store, folder: Path, title: str, step: Step, items: Iterable[str
 
 
 def _picture(made: StoredObject, step: Step, item: str, folder: Path) -> str:
-    """Write the mid planes of a volume into the run folder; returns where, relative to it."""
+    """Write the mid planes of a volume into the run folder; returns their path relative to it."""
     place = picture_path(step.kind, step.contestant, item)
     if step.kind == "images":  # on the protocol's grid, whose voxel size the montage has
         write_planes(folder / place, planes_of(read_hu(made.file(item, HU))))
@@ -105,7 +106,7 @@ def _picture(made: StoredObject, step: Step, item: str, folder: Path) -> str:
 
 
 def _pairs(store: Store, plan: Plan, rows: Iterable[CaseRow], folder: Path) -> None:
-    """The pictures of the samples most like a training image, and of those images."""
+    """The pictures of the samples most similar to a training image, and of those images."""
     steps = {(step.kind, step.contestant): step for step in plan.steps}
     for row in rows:
         if row.metric == COPY_PAIR:
@@ -117,7 +118,7 @@ def _pairs(store: Store, plan: Plan, rows: Iterable[CaseRow], folder: Path) -> N
 
 
 def _curves(store: Store, plan: Plan, out: Path) -> None:
-    """Copy each training's curves, cut at the steps this run asked for."""
+    """Copy each training's curves, truncated at the steps of this run."""
     for step in plan.steps:
         if step.kind != "weights" or not output(store, step).has("weights"):
             continue

@@ -1,7 +1,8 @@
-"""Which generator is better, and can it be told? Paired tests between all contestants of a run, corrected by Holm.
+"""Which generator is better, and is the difference significant? Paired tests between all contestants of a run, with
+Holm's correction.
 
-Two ways to pair. Distances to a real set (FID, KID) share that set: what leaving a real patient out does to both is
-paired (`Replicates`). Numbers of real cases (adherence, reconstruction) are compared case by case (`CaseRow`s that
+There are two ways to pair. Distances to a real set (FID, KID) share that set: the effects of leaving out a real patient
+are paired (`Replicates`). Numbers of real cases (adherence, reconstruction) are compared case by case (`CaseRow`s that
 name a patient). "Better" and "tie" come from these tests, never from overlapping intervals.
 """
 
@@ -25,14 +26,14 @@ from medlord_bench.contracts.validation import read_json
 from medlord_bench.util.files import write_text
 
 ALPHA = 0.05
-LEAST_PATIENTS = 6  # of fewer pairs no signed-rank test reaches 5 %
+LEAST_PATIENTS = 6  # with fewer pairs no signed-rank test reaches 5 %
 FILE = "comparisons.json"
 Verdict = Literal["first", "second", "tie", "equivalent"]
 
 
 class Comparison(FrozenConfig):
     """Two contestants in one metric, region and reference. difference: the first's value minus the second's; infinite
-    where one of them misses a structure in most cases."""
+    if one of them misses a structure in most cases."""
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
@@ -47,17 +48,17 @@ class Comparison(FrozenConfig):
     low: float | None = None
     high: float | None = None
     how: str = Field(description="how the difference, its interval and p were made")
-    p: float = Field(description="of no difference, as it stands alone")
+    p: float = Field(description="p-value of no difference, uncorrected")
     p_holm: float = Field(description="corrected for all comparisons in this metric against this reference")
     n: int = Field(description="samples a side, or patients")
-    verdict: Verdict = Field(description="who is better, a tie, or shown to be equivalent within `margin`")
+    verdict: Verdict = Field(description="the better one, a tie, or equivalent within `margin`")
     margin: float | None = None
     p_equivalence: float | None = None
-    n_needed: int | None = Field(None, description="beside a tie: units that would tell so small a difference apart")
+    n_needed: int | None = Field(None, description="for a tie: units needed to detect a difference of this size")
 
 
 class ComparisonsFile(FrozenConfig):
-    """`results/comparisons.json`. not_compared: pairs that could not be, and why."""
+    """`results/comparisons.json`. not_compared: pairs that could not be compared, and why."""
 
     comparisons: tuple[Comparison, ...] = ()
     not_compared: tuple[str, ...] = ()
@@ -69,7 +70,8 @@ def compare(
     replicates: Sequence[Replicates],
     quantities: Mapping[str, Quantity],
 ) -> ComparisonsFile:
-    """Every pair of contestants in everything that can be paired. quantities: by name, for their margins."""
+    """Compares every pair of contestants in every quantity that can be paired. quantities: by name, for their
+    margins."""
     found: list[_Raw] = []
     missed: list[str] = []
     for pair in (*_distances(replicates), *_cases(scores, rows, quantities)):
@@ -83,7 +85,7 @@ def compare(
 
 @dataclass(frozen=True)
 class _Raw:
-    """A comparison before it is corrected for the others."""
+    """A comparison before correction for multiple comparisons."""
 
     metric: str
     protocol: str
@@ -104,7 +106,7 @@ class _Raw:
 
 
 def _distances(replicates: Sequence[Replicates]) -> Iterator[_Raw | str]:
-    """Distances to one real set. Planes apart are left out: their mean is what is compared."""
+    """Distances to one real set. Single planes are left out: their mean is compared."""
     groups: dict[tuple[str, str, str, str], list[Replicates]] = defaultdict(list)
     for one in replicates:
         if not one.region:
@@ -140,7 +142,7 @@ def _left_out(of: Replicates, order: Replicates) -> _LeftOut:
 def _cases(
     scores: Sequence[Score], rows: Sequence[CaseRow], quantities: Mapping[str, Quantity]
 ) -> Iterator[_Raw | str]:
-    """Numbers of real cases, a patient's being the median of the patient's cases."""
+    """Numbers of real cases; a patient's number is the median of the patient's cases."""
     by_patient: dict[tuple[str, str, str], dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         if row.patient:
@@ -157,7 +159,7 @@ def _cases(
             names = f"{metric} {region}".strip()
             if len(known) < LEAST_PATIENTS:
                 yield (
-                    f"{names} of {a.generator} and {b.generator}: {len(known)} patients in common, "
+                    f"{names} of {a.generator} and {b.generator}: {len(known)} shared patients, "
                     f"at least {LEAST_PATIENTS} are needed"
                 )
                 continue
@@ -172,7 +174,7 @@ def _cases(
 
 
 def _median_difference(ours: dict[str, float], theirs: dict[str, float]) -> float | None:
-    """Over a patient's common cases; two infinite distances are no difference."""
+    """Over a patient's shared cases; two infinite distances are no difference."""
     apart = [0.0 if ours[case] == theirs[case] else ours[case] - theirs[case] for case in ours if case in theirs]
     return float(np.median(apart)) if apart else None
 
@@ -224,6 +226,6 @@ def write(folder: Path, found: ComparisonsFile) -> None:
 
 
 def read(folder: Path) -> ComparisonsFile:
-    """What `write` wrote; empty for a run of one contestant, or of a release before there were comparisons."""
+    """The file written by `write`; empty for a run of one contestant, or of a release without comparisons."""
     path = folder / FILE
     return read_json(ComparisonsFile, path) if path.exists() else ComparisonsFile()

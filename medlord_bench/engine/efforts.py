@@ -1,4 +1,4 @@
-"""What each contestant was trained with: its own grid and window, steps and time of each stage."""
+"""The training of each contestant: its own grid and window, steps and time of each stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CROPPED = {"crop-pad": "cropped or padded", "resize": "resized"}
 
 @dataclass(frozen=True)
 class StageEffort:
-    """One training stage. steps, seconds: None where it does not iterate, or is not done. adopted: given weights."""
+    """One training stage. steps, seconds: None if it does not iterate, or is not done. adopted: loaded weights."""
 
     stage: str
     steps: int | None
@@ -23,13 +23,13 @@ class StageEffort:
 
     @property
     def each(self) -> float | None:
-        """Seconds a step."""
+        """Seconds per step."""
         return self.seconds / self.steps if self.seconds is not None and self.steps else None
 
 
 @dataclass(frozen=True)
 class Effort:
-    """One contestant's training. native: the grid and window it works on where it has its own, in words."""
+    """One contestant's training. native: its own grid and window as text, if it has them."""
 
     contestant: str
     native: str
@@ -41,13 +41,13 @@ class Effort:
 
     @property
     def seconds(self) -> float | None:
-        """Of all stages, sampled from or not; None where one was not trained here."""
+        """Total of all stages, also of stages not used in sampling; None if one was not trained here."""
         known = [stage.seconds for stage in self.stages if stage.seconds is not None]
         return sum(known) if len(known) == len(self.stages) else None
 
 
 def efforts(plan: Mapping[str, Any], trainings: Mapping[str, Trained | None]) -> list[Effort]:
-    """Of every contestant that has a training stage or a grid of its own. trainings: step id -> what is known of it."""
+    """Of every contestant that has a training stage or a grid of its own. trainings: step id -> its record."""
     by_contestant: dict[str, list[StageEffort]] = {}
     for step in plan.get("steps") or []:
         detail = step.get("detail") or {}
@@ -72,7 +72,7 @@ def efforts(plan: Mapping[str, Any], trainings: Mapping[str, Trained | None]) ->
 
 
 def budget(plan: Mapping[str, Any]) -> str:
-    """What each contestant was allowed, in words; empty where no common budget was set."""
+    """The budget of each contestant as text; empty if no common budget was set."""
     steps, hours = plan.get("train_steps"), plan.get("train_hours")
     parts = [] if steps is None else [f"{steps:,} steps"]
     parts += [] if hours is None else [f"at most {hours:.4g} h"]

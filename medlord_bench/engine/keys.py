@@ -1,8 +1,8 @@
 """Which part of a plugin's configuration is in a step's key.
 
-A field is in the key of the stages and purposes that name it. One that none of them names is in all their keys: a field
-that a plugin's author forgets makes too much anew, and never reuses what was made under another value. Only a field that
-is annotated `NotInKey` is in none.
+A field is in the key of the stages and purposes that name it. A field that none of them names is in all their keys: a
+field that a plugin's author forgets causes unnecessary recomputation, but never the reuse of results of another value.
+Only a field that is annotated `NotInKey` is in none.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def part(every: Settings, fields: Iterable[str]) -> dict[str, Any]:
 
 
 def decides(config: BaseModel, one: Stage | Dependencies) -> dict[str, Any]:
-    """What a stage or purpose depends on besides weights: the settings that it names, and its facts."""
+    """The dependencies of a stage or purpose besides weights: the settings that it names, and its facts."""
     return part(settings(config), one.fields) | (dict(one.facts) if isinstance(one, Dependencies) else {})
 
 

@@ -23,7 +23,7 @@ STALE_SECONDS = 180.0
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold the lease of `folder`. Raises `UserError` naming the holder where somebody else works there."""
+    """Hold the lease of `folder`. Raises `UserError` naming the holder if another process works there."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lease.json"
     _take(path)
@@ -59,7 +59,7 @@ def _take(path: Path) -> None:
 def _read(path: Path) -> dict[str, object]:
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):  # just given back, or cut short by a kill
+    except (OSError, ValueError):  # just released, or truncated by a kill
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -72,13 +72,13 @@ def _is_dead(path: Path) -> bool:
     holder = _read(path)
     pid = holder.get("pid")
     ended = holder.get("host") == socket.gethostname() and isinstance(pid, int) and not _is_alive(pid)
-    return ended or age > STALE_SECONDS  # a number may have passed to another process: the heartbeat decides too
+    return ended or age > STALE_SECONDS  # the process id may have been reused: the heartbeat decides too
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether a process of this host still works; one that ended and that nobody has asked after does not."""
+    """Whether a process of this host still runs; a zombie does not."""
     if not Path("/proc/self/stat").exists():
-        return True  # cannot be told here
+        return True  # unknown on this system
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:

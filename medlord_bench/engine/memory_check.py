@@ -1,4 +1,4 @@
-"""Look ahead before a run starts: which steps would go over the budget, and what would make them fit."""
+"""The memory check before a run starts: which steps would exceed the limit, and which change makes them fit."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ log = logging.getLogger("medlord_bench")
 
 
 def foresee(plan: Plan, todo: Iterable[Step], budget: float, batch: int, device: str) -> dict[str, Forecast]:
-    """Step id -> the stretch of its work that takes the most, for the steps of `todo` that a generator works in.
+    """Step id -> the phase with the highest need, for the steps of `todo` in which a generator works.
 
-    A contestant with given weights is left out: they bring an architecture of their own, known once they are read.
+    A contestant with loaded weights is left out: their architecture is known only when they are read.
     """
     found: dict[str, Forecast] = {}
     steps = list(todo)
@@ -41,7 +41,7 @@ def foresee(plan: Plan, todo: Iterable[Step], budget: float, batch: int, device:
 
 
 def _more(one: Forecast, other: Forecast | None) -> bool:
-    """Whether `one` says more about what a step needs: a number over none, the larger number."""
+    """Whether `one` is the better forecast of a step's need: a number before none, the larger number first."""
     if other is None or one.need is None:
         return other is None
     return other.need is None or one.need.total > other.need.total
@@ -53,17 +53,18 @@ def check(plan: Plan, todo: Iterable[Step], budget: float, batch: int, device: s
     rows = {id: _row(one) for id, one in found.items() if one.need is not None}
     write_json(folder / FORECAST, {"budget_gib": budget, "steps": rows})
     for contestant, reason in {(one.contestant, one.reason) for one in found.values() if one.need is None}:
-        log.warning("%s: memory not predictable (%s); held to %g GiB all the same", contestant, reason, budget)
+        log.warning("%s: memory not predictable (%s); limited to %g GiB", contestant, reason, budget)
     for id, one in found.items():
         if not one.fits:
-            raise MemoryBudgetError(f"step {id}: {refusal(one)}; or try it all the same with --no-memory-check")
+            raise MemoryBudgetError(f"step {id}: {refusal(one)}; or override with --no-memory-check")
 
 
 def refusal(one: Forecast) -> str:
-    """Why a stretch does not fit, and what would make it."""
+    """Why a phase does not fit, and the change that makes it fit."""
     assert one.need is not None and one.budget is not None
-    advice = one.advice or "no known change makes it fit: take a smaller grid, or a larger card and --memory-limit"
-    needs = f"{one.name} needs {one.need.total:.2f} GiB, of {one.budget:g} GiB {usable_gib(one.budget):.4g} can be used"
+    advice = one.advice or "no known change makes it fit: use a smaller grid, or a larger card and --memory-limit"
+    usable = f"{usable_gib(one.budget):.4g} of {one.budget:g} GiB are usable"
+    needs = f"{one.name} needs {one.need.total:.2f} GiB, but {usable}"
     return f"{needs}; {advice}"
 
 

@@ -1,4 +1,4 @@
-"""What a contestant will need before any of its work is done, and what would make it fit."""
+"""The predicted memory of a contestant's work, and the changes that make it fit."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ WHOLE_GENERATOR = ""  # `Forecast.during` of a generator without dry runs
 
 @dataclass(frozen=True)
 class Need:
-    """What a stretch of work takes, in GiB. allocated: its tensors at the peak. workspace: the allowance for what
-    operators take inside themselves. largest: what makes the peak. context: of the process beside its tensors."""
+    """The memory of a phase of work, in GiB. allocated: its tensors at the peak. workspace: the allowance for internal
+    memory of operators. largest: the tensors at the peak. context: of the process beside its tensors."""
 
     allocated: float
     workspace: float
@@ -35,13 +35,13 @@ class Need:
 
     @property
     def total(self) -> float:
-        """What the card must provide, by the one rule (`budget.total_gib`)."""
+        """The memory that the card must provide, by the rule (`budget.total_gib`)."""
         return total_gib(self.allocated, self.workspace, self.context)
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The cheapest change that makes a stretch fit: settings to add to the command line, what they cost, the need."""
+    """The cheapest change that makes a phase fit: settings to add to the command line, their cost, the new need."""
 
     sets: Mapping[str, Any]
     cost: str
@@ -49,14 +49,14 @@ class Advice:
 
     def __str__(self) -> str:
         options = " ".join(f"--set {path}={_written(value)}" for path, value in self.sets.items())
-        return f"{options} brings it to {self.need.total:.2f} GiB ({self.cost})"
+        return f"{options} reduces it to {self.need.total:.2f} GiB ({self.cost})"
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """One stretch of a contestant's work. need: None where it cannot be told, and `reason` says why.
+    """One phase of a contestant's work. need: None if it cannot be predicted; `reason` says why.
 
-    advice: where it does not fit; None there too when no known change makes it fit.
+    advice: the change that makes it fit; None if it fits or no known change does.
     """
 
     contestant: str
@@ -69,7 +69,7 @@ class Forecast:
 
     @property
     def fits(self) -> bool:
-        """Whether it keeps within what a card of `budget` GiB gives; true where there is no budget or no number."""
+        """Whether it fits a card of `budget` GiB; true if there is no budget or no number."""
         return self.need is None or self.budget is None or self.need.total <= usable_gib(self.budget)
 
 
@@ -82,11 +82,11 @@ def forecast(
     during: Collection[str] = (),
     device: str = "cuda",
 ) -> Iterator[Forecast]:
-    """Each stretch of a contestant's work on a card of `budget` GiB (None: no verdict), as it is worked out.
+    """Each phase of a contestant's work on a card of `budget` GiB (None: no verdict), as soon as it is computed.
 
-    stages: names of stretches to look at, and during: training stages and purposes; none for all. device: on "cpu" the
-    process itself takes more, and the tensors are counted as if they lay on a card. Raises `UserError` for a name that
-    there is not, and for data that the generator refuses: numbers for a grid that it cannot take would mean nothing.
+    stages: names of phases to predict, and during: training stages and purposes; none for all. device: on "cpu" the
+    process itself takes more, and the tensors are counted as if they were on a card. Raises `UserError` for an unknown
+    name, and for data that the generator refuses: numbers for a grid that it cannot take would be meaningless.
     """
     made = specs.make("generators", contestant)
     generator = made if isinstance(made, HasDryRuns) else None
@@ -125,7 +125,7 @@ def _need(dry_run: DryRun, batch: int, device: str) -> Need:
 def _advice(
     contestant: Contestant, generator: HasDryRuns, data: DataProtocol, made: Forecast, batch: int, device: str
 ) -> Advice | None:
-    """The first change alone that makes it fit, else the first few together."""
+    """The first single change that makes it fit, else the first few together."""
     memory_options = generator.memory_options(made.during)
     together = [_together(memory_options[: count + 1]) for count in range(1, len(memory_options))]
     for option in [*memory_options, *together]:

@@ -1,4 +1,4 @@
-"""`plan.json`: the ordered steps of a run with their keys and dependencies, and what items are called.
+"""`plan.json`: the ordered steps of a run with their keys and dependencies, and the names of items.
 
 `planner.py` makes it from a run spec.
 """
@@ -14,8 +14,8 @@ from medlord_bench.errors import UserError
 
 
 class Step(FrozenConfig):
-    """One step. contestant: whom it works for; `planning.REAL` for steps on real images. inputs: role -> step id. items:
-    what it publishes. detail: what its kind needs to know."""
+    """One step. contestant: its contestant; `planning.REAL` for steps on real images. inputs: role -> step id. items:
+    the published items. detail: parameters of its kind."""
 
     id: str
     kind: str
@@ -30,7 +30,7 @@ class Step(FrozenConfig):
 
 
 class Native(FrozenConfig):
-    """The grid and window that a contestant works on where they are not the protocol's, and how volumes get there."""
+    """The grid and window of a contestant if they differ from the protocol's, and the fit mode."""
 
     grid: Grid
     fit: FitMode
@@ -39,7 +39,7 @@ class Native(FrozenConfig):
 class Plan(FrozenConfig):
     """`plan.json`: everything a worker needs, in order. splits: split -> item ids of its cases.
 
-    native: contestant -> its own grid, of those that have one. train_steps, train_hours: the budget of each contestant.
+    native: contestant -> its own grid, if it has one. train_steps, train_hours: the budget of each contestant.
     """
 
     run_key: str
@@ -58,7 +58,7 @@ class Plan(FrozenConfig):
 
 
 def item_id(case: Case) -> str:
-    """A case's item: its id and the first digits of its content's hash, so that changed content is another item."""
+    """A case's item: its id and the first digits of its content's hash, so that changed content is a new item."""
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in case.id)
     return f"{safe}-{case.sha256[:10]}"
 
@@ -68,12 +68,12 @@ def sample_id(index: int) -> str:
 
 
 def generated_name(step: Step, item: str) -> str:
-    """What a segmenter is told a generated volume is called: CONTESTANT/KIND/ITEM."""
+    """The name of a generated volume for a segmenter: CONTESTANT/KIND/ITEM."""
     return f"{step.contestant}/{step.kind}/{item}"
 
 
 def read_plan(run_folder: Path) -> Plan:
-    """The plan of a run folder. Raises `UserError` where there is none."""
+    """The plan of a run folder. Raises `UserError` if there is none."""
     path = run_folder / "plan.json"
     try:
         return validation.read_json(Plan, path)

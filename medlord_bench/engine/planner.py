@@ -1,8 +1,8 @@
 """A run spec to ordered steps with keys and dependencies; each kind of step plans its own (`steps`).
 
 Each step's key is the sha256 of everything that changes its output and of nothing else (docs/architecture.md, "Keys").
-Steps that address items by index or case leave the list of items out of their key, so asking for more adds to what is
-there; only `scores` hold the list. A training's `lineage` leaves its budget out, so asking for more continues.
+The key of a step whose items are addressed by index or case excludes the list of items, so a larger request adds
+items; only `scores` include the list. A training's `lineage` excludes its budget, so a larger budget resumes it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OUTPUTS = {"sample": samples, "sample-conditional": conditional, "reconstruct": 
 
 
 class Planner:
-    """Builds the steps of one run, in order, sharing what contestants share."""
+    """Builds the steps of one run, in order; contestants share equal steps."""
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec, self.planning = spec, Planning(spec)
@@ -52,7 +52,7 @@ class Planner:
 
     def _contestant(self, contestant: Contestant) -> None:
         protocol, generator = self.planning.protocol, specs.make("generators", contestant)
-        if contestant.weights is None:  # given weights bring their own architecture, and are checked as they load
+        if contestant.weights is None:  # loaded weights have their own architecture, checked on loading
             generator.check(protocol)
             if isinstance(generator, HasNativeGrid):
                 grid, fit = generator.native(protocol.grid)
@@ -67,8 +67,8 @@ class Planner:
             scores.plan(self.planning, entrant, metric)
 
     def _stages(self, entrant: Entrant, stages: list[Stage]) -> None:
-        """The trainings, each with its part of the budget, and the choice of a checkpoint where there is one."""
-        if entrant.contestant.weights is not None:  # given weights are the choice
+        """The trainings, each with its part of the budget, and the checkpoint selection if there is one."""
+        if entrant.contestant.weights is not None:  # loaded weights need no selection
             stages = [replace(stage, choice=None) for stage in stages]
         share = self._shares(stages, set(entrant.generator.dependencies("sample").stages))
         if self.spec.train_steps is not None:
@@ -82,9 +82,9 @@ class Planner:
                 select.plan(self.planning, entrant, stage, stage.choice)
 
     def _shares(self, stages: list[Stage], sampling: set[str]) -> dict[str, float]:
-        """The part of a budget that each stage that iterates gets: as the preset divides its steps.
+        """The part of a budget for each iterating stage, in the proportions of the preset's steps.
 
-        A stage that only conditional samples read is not paid for by the others: its part is in proportion, on top.
+        A stage that only conditional samples read does not reduce the others' parts: its part is added in proportion.
         """
         needed = {stage.name for stage in _with_needs(stages, sampling & {stage.name for stage in stages})}
         preset = sum(stage.steps or 0 for stage in stages if stage.name in needed)
@@ -101,7 +101,7 @@ class Planner:
             purposes.append("reconstruct")
         if not purposes:
             raise UserError(
-                f"generator {contestant.name}: nothing to do; it can {sorted(capabilities)}, give --samples"
+                f"generator {contestant.name}: nothing to do; it supports {sorted(capabilities)}, give --samples"
             )
         return purposes
 
@@ -112,7 +112,7 @@ def _entrant(contestant: Contestant, generator: Any, named: Sequence[Stage | Dep
 
 
 def _with_needs(stages: Sequence[Stage], wanted: set[str]) -> list[Stage]:
-    """The wanted stages and everything they need, in order."""
+    """The wanted stages and their dependencies, in order."""
     by_name = {stage.name: stage for stage in stages}
     todo, found = list(wanted), set()
     while todo:
@@ -124,5 +124,5 @@ def _with_needs(stages: Sequence[Stage], wanted: set[str]) -> list[Stage]:
 
 
 def build(spec: RunSpec) -> Plan:
-    """The plan of a run. Finds the data set's cases (raises `MissingError` where they are not there)."""
+    """The plan of a run. Finds the data set's cases (raises `MissingError` if they are missing)."""
     return Planner(spec).plan()

@@ -1,4 +1,4 @@
-"""What the steps of one run are planned with, and the steps planned so far."""
+"""The state of planning a run: its data, and the steps planned so far."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Planning:
         detail: FrozenConfig | None = None,
         seed: int = 0,
     ) -> Step:
-        """Add a step, or items to one that is there. identity: what its key is made of besides kind, plugin, seed and
+        """Add a step, or items to an existing one. identity: content of its key besides kind, plugin, seed and
         inputs. inputs: role -> id of an earlier step."""
         inputs = dict(inputs or {})
         full = dict(identity) | {"kind": kind, "plugin": plugin.plugin, "seed": seed}
@@ -63,7 +63,7 @@ class Planning:
         return self.steps[id]
 
     def segmenter_identity(self, spec: PluginSpec, names: Sequence[str]) -> dict[str, Any]:
-        """What decides a segmenter's labels of these volumes; asks it for weights and licences before any work."""
+        """The fingerprint of a segmenter's labels of these volumes; checks weights and licences before any work."""
         segmenter, key = specs.make("segmenters", spec), digest([spec.plugin, spec.config, list(names)])
         if key not in self._fingerprints:  # hashing weights takes seconds; many steps share them
             self._fingerprints[key] = dict(segmenter.fingerprint(names))
@@ -93,7 +93,7 @@ class Entrant:
         return PluginSpec(plugin=self.contestant.plugin, config=self.contestant.config)
 
     def decides(self, one: Stage | Dependencies) -> dict[str, Any]:
-        """What of the contestant is in the key of a stage or purpose."""
+        """The contestant's part of the key of a stage or purpose."""
         settings = specs.configuration("generators", self.contestant)
         return {**self.unnamed, **keys.decides(settings, one)}
 

@@ -33,7 +33,7 @@ class StoredCohort:
         return self.images.file(case_id, HU)
 
     def mask_path(self, case_id: str) -> Path | None:
-        """The prepared mask: uint8 `.npy`; None where the case has none."""
+        """The prepared mask: uint8 `.npy`; None if the case has none."""
         path = self.images.file(case_id, LABELS)
         return path if path.exists() else None
 
@@ -81,7 +81,7 @@ class StoredCohort:
         return Volume(np.asarray(self.hu(case_id)), self.affine(case_id))
 
     def label_map(self, case_id: str) -> LabelMap:
-        """The prepared mask as a `LabelMap`. Raises `UserError` where the case has none."""
+        """The prepared mask as a `LabelMap`. Raises `UserError` if the case has none."""
         import numpy as np
 
         labels = self.labels(case_id)

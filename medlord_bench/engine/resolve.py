@@ -24,7 +24,7 @@ DEFAULT_PRESET = {"phantom": "tiny"}  # every other data set: 24gb
 
 
 class RunSpec(FrozenConfig):
-    """Everything that decides the results of a run. Where and how fast it runs is not in here (`Settings`)."""
+    """Everything that decides the results of a run. Place and speed of the run are in `Settings`."""
 
     contestants: tuple[Contestant, ...]
     dataset: PluginSpec
@@ -59,16 +59,16 @@ def contestant(text: str, dataset: str, sets: Mapping[str, Any], weights: Path |
 
 
 def _named(where: str, kind: str, name: str, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The overrides of a preset or variant, or a `UserError` with the near miss."""
+    """The overrides of a preset or variant, or a `UserError` that names the nearest."""
     if name not in known:
         raise UserError(f"{where}: " + registry.unknown(kind, name, known))
     return known[name]
 
 
 def metric_spec(text: str, data: DataProtocol, sets: Mapping[str, Any]) -> PluginSpec:
-    """Resolve ``name[:variant]``: `--set NAME.…` on top, then what is left open from the data set's protocol.
+    """Resolve ``name[:variant]``: first `--set NAME.…`, then unset fields from the data set's protocol.
 
-    `--set SEGMENTER.…` goes to whatever the metric segments with.
+    `--set SEGMENTER.…` applies to the metric's segmenter.
     """
     name, _, variant = text.partition(":")
     plugin = registry.load("metrics", name)
@@ -88,7 +88,7 @@ def metric_spec(text: str, data: DataProtocol, sets: Mapping[str, Any]) -> Plugi
 
 
 def dataset_spec(file: RunFile) -> PluginSpec:
-    """The data set of a run file, with its settings and where its images lie."""
+    """The data set of a run file, with its settings and the folder of its images."""
     data = nested(file.set, "dataset")
     root = os.environ.get("MEDLORD_BENCH_DATA_ROOT")
     if root and "data_root" in registry.load("datasets", file.dataset).Config.model_fields:
@@ -107,7 +107,7 @@ def resolve(file: RunFile) -> RunSpec:
     contestants = tuple(contestant(text, file.dataset, file.set, file.weights) for text in file.generators)
     repeated = {c.name for c in contestants if sum(c.name == other.name for other in contestants) > 1}
     if repeated:
-        raise UserError(f"--generator {sorted(repeated)[0]}: given twice; each contestant stands in a table once")
+        raise UserError(f"--generator {sorted(repeated)[0]}: given twice; a contestant appears once in a table")
     made = dataset(spec)
     samples = len(made.cases("test")) if file.samples is None else file.samples
     masks = made.protocol.masks
@@ -125,7 +125,8 @@ def resolve(file: RunFile) -> RunSpec:
 
 
 def _resampled(contestants: Iterable[Contestant], data: DataProtocol) -> tuple[Contestant, ...]:
-    """Real volumes through the grid and window of each contestant that has its own: what those alone cost."""
+    """Real volumes through the grid and window of each contestant that has its own, to show the loss due to these
+    alone."""
     grids: dict[str, dict[str, Any]] = {}
     low, high = data.grid.hu_window
     for one in contestants:
@@ -151,7 +152,7 @@ def _resampled(contestants: Iterable[Contestant], data: DataProtocol) -> tuple[C
 
 
 def _check_heads(file: RunFile) -> None:
-    """Each `--set` path must begin with something that this run has."""
+    """Each `--set` path must begin with a plugin of this run."""
     heads = {"generator", "dataset"}
     for text in (*file.generators, *file.metrics):
         match = CONTESTANT.fullmatch(text)

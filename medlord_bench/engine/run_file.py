@@ -1,4 +1,4 @@
-"""What a run is asked to do: a YAML run file, or command-line options and ``--set a.b=c`` in its place."""
+"""The request of a run: a YAML run file, or command-line options and ``--set a.b=c`` instead."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from medlord_bench.errors import UserError
 
 
 def default_metrics() -> tuple[str, ...]:
-    """The metrics that a run measures where none is named, as they declare it, in their order."""
+    """The default metrics of a run, as declared by the metrics, in their order."""
     names = [entry.name for entry in registry.entries("metrics")]
     ranks = {name: registry.load("metrics", name).default for name in names}
     return tuple(sorted((name for name in names if ranks[name] is not None), key=lambda name: (ranks[name], name)))
 
 
 class RunFile(FrozenConfig):
-    """A YAML run file. Every field can be given on the command line instead; the command line wins."""
+    """A YAML run file. Every field can be given on the command line instead; the command line overrides the file."""
 
     generators: tuple[str, ...] = ()
     dataset: str = ""
@@ -31,7 +31,7 @@ class RunFile(FrozenConfig):
     )
     samples: int | None = Field(None, ge=0)
     conditional: bool = True
-    resampled: bool = Field(True, description="real volumes through each generator's own grid, as rows of their own")
+    resampled: bool = Field(True, description="add rows of real volumes resampled to each generator's own grid")
     seed: int = 0
     train_steps: int | None = Field(None, ge=0, description="optimiser steps of each contestant, in all its stages")
     train_hours: float | None = Field(

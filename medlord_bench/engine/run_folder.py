@@ -1,4 +1,4 @@
-"""The run folder: what a person opens. It holds the run file, the plan, provenance, events, results and the report,
+"""The run folder, for the user to open. It contains the run file, the plan, provenance, events, results and the report,
 and links named by step into the store's objects."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from medlord_bench.util.files import write_json, write_text
 
 
 def open_run(store: Store, plan: Plan, file: RunFile, settings: Settings) -> Path:
-    """The folder of this run: the one an earlier call with the same spec made, or a new one."""
+    """The folder of this run: the one of an earlier call with the same spec, or a new one."""
     folder = find(store, plan.run_key)
     if folder is None:
         names = "+".join(contestant.name for contestant in plan.contestants)
@@ -40,7 +40,7 @@ def open_run(store: Store, plan: Plan, file: RunFile, settings: Settings) -> Pat
 
 
 def _run_file(file: RunFile, plan: Plan) -> str:
-    """The run as a file that runs it again from any folder: the place of the data is in it, wherever it came from."""
+    """The run as a file that repeats it from any folder: it contains the data's path from any source."""
     fields = json.loads(file.model_dump_json(exclude_none=True))
     if plan.dataset.config.get("data_root"):
         fields["set"] |= {"dataset.data_root": plan.dataset.config["data_root"]}
@@ -48,7 +48,7 @@ def _run_file(file: RunFile, plan: Plan) -> str:
 
 
 def record_provenance(folder: Path, device: str) -> None:
-    """Write `provenance.json`; earlier sittings of the same run are kept beneath it."""
+    """Write `provenance.json`; earlier sessions of the same run are kept below it."""
     path = folder / "provenance.json"
     known: list[Any] = json.loads(path.read_text()).get("sittings", []) if path.exists() else []
     now = provenance.collect(device)
@@ -64,7 +64,7 @@ def find(store: Store, run_key: str) -> Path | None:
 
 
 def locate(store: Store, name: str | None) -> Path:
-    """A run by path, by folder name, or (None) the newest one. Raises `UserError` where there is none."""
+    """A run by path, by folder name, or (None) the newest one. Raises `UserError` if there is none."""
     if name is not None:
         for folder in (Path(name), store.root / "runs" / name):
             if (folder / "plan.json").exists():
@@ -72,9 +72,7 @@ def locate(store: Store, name: str | None) -> Path:
         raise UserError(f"{name}: not a run folder, nor the name of a run in {store.root}; see medlord-bench status")
     runs = store.runs()
     if not runs:
-        raise UserError(
-            f"{store.root}: no run there yet; start one: medlord-bench run --generator medlord --dataset phantom"
-        )
+        raise UserError(f"{store.root}: no run yet; start one: medlord-bench run --generator medlord --dataset phantom")
     return runs[-1]
 
 
@@ -82,12 +80,12 @@ def newest_finished(store: Store) -> Path:
     """The newest run that has results."""
     done = [folder for folder in store.runs() if (folder / "results" / "scores.json").exists()]
     if not done:
-        raise UserError(f"{store.root}: no finished run there; see medlord-bench status")
+        raise UserError(f"{store.root}: no finished run; see medlord-bench status")
     return done[-1]
 
 
 def settings_of(folder: Path) -> Settings:
-    """Where and how fast the run last worked. Raises `UserError` where the folder is not a run's."""
+    """The settings of the run's last session. Raises `UserError` if the folder is not a run's."""
     path = folder / "settings.json"
     try:
         return validation.read_json(Settings, path)
@@ -101,7 +99,7 @@ def progress_of(store: Store, step: Step) -> tuple[int, int]:
 
 
 def _link(store: Store, plan: Plan, folder: Path) -> None:
-    """Links such as ``samples/medlord@tiny`` into the store; a listing where links cannot be made."""
+    """Links such as ``samples/medlord@tiny`` into the store; a listing if links cannot be created."""
     listing = []
     for step in plan.steps:
         if not KINDS[step.kind].linked:
@@ -117,6 +115,6 @@ def _link(store: Store, plan: Plan, folder: Path) -> None:
                 link.unlink()
             if not link.is_symlink():
                 link.symlink_to(wanted)
-        except OSError:  # a file system without links: the listing serves
+        except OSError:  # a file system without links: the listing replaces them
             continue
     write_text(folder / "objects.tsv", "\n".join(listing) + "\n")

@@ -1,6 +1,6 @@
-"""The one reader of a run folder, for every report: typed, with what is absent left as None or empty.
+"""The reader of a run folder for every report: typed, with missing parts as None or empty.
 
-A run folder is complete: a copy of it is read alike where the store is gone.
+A run folder is complete: a copy of it can be read without the store.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class RunResults:
-    """Everything a report shows of a run. started: ISO time. budget: of each contestant's training, in words."""
+    """Everything a report shows of a run. started: ISO time. budget: of each contestant's training, as text."""
 
     name: str
     config: str | None
@@ -55,13 +55,13 @@ class RunResults:
 
     @property
     def seconds(self) -> float | None:
-        """Of all steps that were timed in this run."""
+        """Total of all steps that were timed in this run."""
         timed = [step.seconds for step in self.steps if step.seconds is not None]
         return sum(timed) if timed else None
 
     @property
     def memory_columns(self) -> Sequence[str]:
-        """The fields of `Memory` that any step has; the rest are no columns."""
+        """The fields of `Memory` that any step has: the columns of the table."""
         return [name for name in Memory.model_fields if any(getattr(step.memory, name) for step in self.steps)]
 
     @property
@@ -141,5 +141,5 @@ def _curves(folder: Path, steps: Sequence[str]) -> list[Curve]:
 
 
 def picture_path(kind: str, contestant: str, item: str) -> str:
-    """Where `collect` keeps the mid planes of a volume (`volumes.planes`), below the run folder."""
+    """The path at which `collect` stores the mid planes of a volume (`volumes.planes`), below the run folder."""
     return f"results/pictures/{kind}/{SAFE.sub('_', contestant)}/{SAFE.sub('_', item)}.safetensors"

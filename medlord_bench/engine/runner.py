@@ -1,4 +1,4 @@
-"""Carry a plan through: the missing steps in order, then the results. Also what is left to do, for `plan` and `status`."""
+"""Execute a plan: the missing steps in order, then the results. Also the remaining work, for `plan` and `status`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("medlord_bench")
 
 
 def carry_out(plan: Plan, run_folder: Path, settings: Settings, stopper: Stopper) -> None:
-    """Do every step that is not complete, in order, and collect the results. Raises `Stopped` between steps too."""
+    """Do every step that is not complete, in order, and collect the results. May raise `Stopped` between steps."""
     executor: Executor = registry.load("executors", _executor(settings))(settings)
     with closing(executor):
         _do_steps(plan, run_folder, settings, stopper, executor)
@@ -30,22 +30,22 @@ def _do_steps(plan: Plan, run_folder: Path, settings: Settings, stopper: Stopper
     store = Store(settings.store)
     for number, step in enumerate(plan.steps, 1):
         if stopper.stop():
-            raise Stopped(f"stopped before step {step.id}, everything so far is saved")
+            raise Stopped(f"stopped before step {step.id}, everything is saved")
         todo = missing(store, step)
         where = f"[{number}/{len(plan.steps)}] {step.id}"
         if not todo:
-            log.info("%s: there already", where)
+            log.info("%s: already done", where)
             continue
         log.info("%s: %d of %d to do", where, len(todo), len(step.items))
         shards = min(settings.workers, len(todo)) if KINDS[step.kind].sharded else 1
         executor.map(run_folder, step.id, shards, stopper.stop)
         left = missing(store, step)
         if left:
-            raise StepError(f"step {step.id}: {len(left)} of {len(step.items)} items were not made ({left[0]}, ...)")
+            raise StepError(f"step {step.id}: {len(left)} of {len(step.items)} items are missing ({left[0]}, ...)")
 
 
 def _executor(settings: Settings) -> str:
-    """The executor's name. Under a limit on a CPU, steps work in processes of their own: there a library may end the
-    whole process where it gets no memory, which then is one step's end and not the run's."""
+    """The executor's name. Under a limit on a CPU, steps run in separate processes: a library may end the whole process
+    when an allocation fails, which then ends one step and not the run."""
     limited = isinstance(settings.memory_limit, float) and pick_device(settings.device) == "cpu"
     return "local" if limited and settings.executor == "inline" else settings.executor

@@ -1,4 +1,4 @@
-"""What every step of a run cost and where it came from: `results/steps.json`, for reports that never see the store."""
+"""The cost and origin of every step of a run: `results/steps.json`, for reports, which do not read the store."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SCHEMA_VERSION = 1
 
 
 class Memory(FrozenConfig):
-    """What a step was predicted to take and took, in GiB, the highest of its shards; None where it is not known.
+    """Predicted and measured memory of a step, in GiB, the highest of its shards; None if unknown.
 
-    evidence: what kind of figures these are, e.g. "measured-on-24GB"; "predicted" where nothing was measured.
+    evidence: the kind of figures, e.g. "measured-on-24GB"; "predicted" if nothing was measured.
     """
 
     predicted: float | None = None
@@ -34,7 +34,7 @@ class Memory(FrozenConfig):
 
 
 class Trained(FrozenConfig):
-    """How far a stage was trained, over all sittings. seconds: of the device."""
+    """Steps and device seconds of a stage's training, over all sessions."""
 
     steps: int | None = None
     seconds: float | None = None
@@ -42,9 +42,9 @@ class Trained(FrozenConfig):
 
 
 class StepRecord(FrozenConfig):
-    """What one step cost. seconds: summed over its shards; peak_gib: the highest of them.
+    """The cost of one step. seconds: summed over its shards; peak_gib: the highest of them.
 
-    memory: of this run, or of the earlier one that left the result in the store. trained: of a training that was done.
+    memory: of this run, or of the earlier run that stored the result. trained: of a completed training.
     """
 
     name: str
@@ -76,7 +76,7 @@ def record_steps(folder: Path, store: Path) -> None:
 
 
 def read_steps(folder: Path) -> tuple[StepRecord, ...]:
-    """The records of a run's steps; of a run that is not finished, as far as its own folder knows them."""
+    """The records of a run's steps; for an unfinished run, those known from its own folder."""
     path = folder / "results" / FILE
     return read_json(StepsFile, path).steps if path.exists() else tuple(_steps(folder, None))
 
@@ -119,11 +119,11 @@ def _step(
 def _memory(
     store: Path | None, step: Mapping[str, Any], events: Sequence[Mapping[str, Any]], forecast: Mapping[str, Any]
 ) -> Memory:
-    """From the events of this run; else from the sidecars of what an earlier run made; else what was predicted."""
+    """From the events of this run; else from the sidecars of an earlier run's results; else the prediction."""
     measured = [event["memory"] for event in events if isinstance(event.get("memory"), Mapping)]
     if not measured and store is not None:
         items = (store / _place(step) / "items").glob("*.json")
-        whole = sorted(path for path in items if not path.name.startswith("."))  # what a kill left has a dot
+        whole = sorted(path for path in items if not path.name.startswith("."))  # remains of a kill begin with a dot
         facts = [(read_object(path) or {}).get("facts") or {} for path in whole]
         measured = [fact["memory"] for fact in facts if isinstance(fact.get("memory"), Mapping)]
     figures: dict[str, float] = {}
@@ -158,7 +158,7 @@ def _state(store: Path | None, step: Mapping[str, Any], events: Sequence[Mapping
 
 
 def _trained(store: Path | None, step: Mapping[str, Any]) -> Trained | None:
-    """What the sidecar of a training's weights says."""
+    """The facts in the sidecar of a training's weights."""
     if store is None or step.get("kind") != "weights":
         return None
     facts = (read_object(store / _place(step) / "items" / "weights.json") or {}).get("facts") or {}
@@ -166,27 +166,27 @@ def _trained(store: Path | None, step: Mapping[str, Any]) -> Trained | None:
 
 
 def name_of(entry: Any) -> str:
-    """What a contestant, plugin or data set of a plan is called."""
+    """The name of a contestant, plugin or data set of a plan."""
     if isinstance(entry, Mapping):
         return str(entry.get("name") or entry.get("plugin") or "")
     return str(entry)
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None where there is no file. Raises `UserError` naming a damaged one."""
+    """A JSON object; None if there is no file. Raises `UserError` naming a damaged one."""
     if not path.exists():
         return None
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); it is damaged: run the same command again to write it") from None
+        raise UserError(f"{path}: damaged JSON ({error}): run the same command again to rewrite it") from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: holds a {type(found).__name__}, expected an object; run the same command again")
     return found
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows of a log and how many lines are no rows: a killed run may leave half a line behind."""
+    """The rows of a log and the number of unreadable lines: a killed run may leave a partial line."""
     if not path.exists():
         return [], 0
     rows, unreadable = [], 0

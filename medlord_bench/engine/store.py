@@ -1,8 +1,9 @@
-"""The content-addressed store: everything computed, by what it was computed from.
+"""The content-addressed store: every computed result, under the key of its inputs.
 
 ``<root>/objects/<kind>/<key>/items/`` holds one published file (or a few) per item and a sidecar ``<item>.json``,
 which is written last: an item exists exactly when its sidecar does. Publishing is a temporary file in the same folder,
-fsync, rename. Resuming is listing what is there and doing what is missing. There is no database and no lock server.
+fsync, rename. To resume is to list the existing items and compute the missing ones. There is no database and no lock
+server.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from medlord_bench.util.hashing import digest, file_sha256
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What is known about a published item. files: suffix -> sha256. failed: why there is no file."""
+    """The record of a published item. files: suffix -> sha256. failed: reason why there is no file."""
 
     files: Mapping[str, str] = field(default_factory=dict)
     failed: str | None = None
@@ -41,7 +42,7 @@ class StoredObject:
         return self.path / "items"
 
     def declare(self, step: Mapping[str, Any]) -> None:
-        """Write `step.json`: what the key was made from, so that a person can read it."""
+        """Write `step.json`: the content of the key in readable form."""
         if not (self.path / "step.json").exists():
             write_json(self.path / "step.json", step)
 
@@ -63,7 +64,7 @@ class StoredObject:
 
     def put_folder(self, item: str, source: Path, facts: Mapping[str, Any]) -> None:
         """Publish a folder as an item, by hard links where the file system has them."""
-        # Without hidden files: what a killed writer left is no part of the item.
+        # Without hidden files: remains of a killed writer are not part of the item.
         hidden = shutil.ignore_patterns(".*")
         publish_folder(
             self.items / item,
@@ -72,7 +73,7 @@ class StoredObject:
         self._put_sidecar(item, Sidecar({}, None, facts))
 
     def put_failure(self, item: str, reason: str, facts: Mapping[str, Any]) -> None:
-        """Publish that an item could not be made: it is counted, and not tried again."""
+        """Publish the failure of an item: it is counted and not retried."""
         self._put_sidecar(item, Sidecar({}, reason, facts))
 
     def _put_sidecar(self, item: str, known: Sidecar) -> None:
@@ -83,7 +84,7 @@ class StoredObject:
         return Sidecar(**json.loads((self.items / f"{item}.json").read_text()))
 
     def complete(self, items: Iterable[str]) -> None:
-        """Write `manifest.json`: every item asked for so far, with its hashes."""
+        """Write `manifest.json`: every item requested so far, with its hashes."""
         manifest = self.path / "manifest.json"
         known: dict[str, Any] = json.loads(manifest.read_text()) if manifest.exists() else {}
         fresh = {item: dict(self.sidecar(item).files) for item in items}
@@ -100,7 +101,7 @@ def _link_or_copy(source: str, target: str) -> str:
 
 
 def training_names(lineage: str, steps: int | None, seconds: float | None) -> tuple[str, str]:
-    """The folders that a training may lie in: its lineage's, or its own where the lineage went past its budget."""
+    """The possible folders of a training: its lineage's, or its own if the lineage exceeds its budget."""
     return lineage, digest([lineage, steps, seconds])
 
 
@@ -118,7 +119,7 @@ class Store:
         return sorted(path for path in (self.root / "objects").glob("*/*") if path.is_dir())
 
     def leftovers(self, age: float) -> list[Path]:
-        """Temporaries below `objects`, files and folders, untouched for `age` seconds: a killed process left them."""
+        """Temporaries below `objects`, files and folders, untouched for `age` seconds: remains of a killed process."""
         oldest = time.time() - age
         found = (self.root / "objects").glob("*/*/**/.*")
         return sorted(path for path in found if path.lstat().st_mtime < oldest)

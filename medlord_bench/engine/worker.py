@@ -1,4 +1,4 @@
-"""Execute one (step, shard) of a run: find what is missing, let the step's handler publish it, record what it took."""
+"""Execute one (step, shard) of a run: find the missing items, let the step's handler publish them, record the cost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("medlord_bench")
 
 
 class Settings(FrozenConfig):
-    """Where and how fast a run works: nothing in here changes a result beyond rounding (docs/architecture.md)."""
+    """Place and speed of a run: nothing in here changes a result beyond rounding (docs/architecture.md)."""
 
     store: Path
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
@@ -37,11 +37,11 @@ class Settings(FrozenConfig):
     max_time: float | None = Field(None, gt=0, description="seconds after which to save and stop with exit 75")
     memory_limit: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
         "auto",
-        description="GiB that each process may take; auto: 24 on a CUDA device, no limit on a CPU; None: no limit",
+        description="memory limit of each process in GiB; auto: 24 on a CUDA device, no limit on a CPU; None: no limit",
     )
 
     def export(self) -> None:
-        """Put where weights are, and whether the network may be used, where plugins look: also while planning."""
+        """Set the weights folder and the use of the network for plugins, also during planning."""
         if self.offline:
             os.environ["MEDLORD_BENCH_OFFLINE"] = "1"
         if self.weights_dir is not None:
@@ -49,7 +49,7 @@ class Settings(FrozenConfig):
 
 
 def pick_device(wanted: str) -> str:
-    """ "auto" to a CUDA device where there is one. Raises `UserError` for a device that is not there."""
+    """ "auto" to a CUDA device if there is one. Raises `UserError` for a device that does not exist."""
     if wanted == "cpu":
         return wanted
     import torch
@@ -76,7 +76,8 @@ def missing(store: Store, step: Step) -> list[str]:
 
 
 def record(run_folder: Path, **event: object) -> None:
-    """Append one line to the run's `events.jsonl`; short lines appended at once stay whole between processes."""
+    """Append one line to the run's `events.jsonl`; short lines that are appended in one call are not interleaved
+    between processes."""
     line = json.dumps({"time": round(time.time(), 3), **event}) + "\n"
     with open(run_folder / "events.jsonl", "a") as file:
         file.write(line)
@@ -91,10 +92,10 @@ def execute(
     shards: int = 1,
     progress: Progress | None = None,
 ) -> None:
-    """Do shard `shard` of `shards` of one step. Raises `UserError` (and its kinds) with the step named.
+    """Execute shard `shard` of `shards` of one step. Raises `UserError` (and its kinds) with the step named.
 
-    Items are dealt by position, batch b to shard b mod `shards`, so that the same items share a batch whatever the
-    number of workers; a step that is complete costs nothing.
+    Items are assigned by position, batch b to shard b mod `shards`, so that the same items share a batch for any
+    number of workers; a complete step costs nothing.
     """
     settings.export()
     plan = read_plan(run_folder)
@@ -158,9 +159,9 @@ def _handle(plan: Plan, step: Step, store: Store, run: Run, items: list[str], pe
 
 
 def _told(error: BaseException, step: Step, run: Run, peak: PeakMemory) -> BaseException:
-    """The error as a person should read it: running out of memory is one line; every other stays what it is."""
+    """The error as shown to the user: running out of memory becomes one line; other errors are unchanged."""
     if isinstance(error, MemoryBudgetError) and step.id not in str(error):  # of a program that a plugin started
-        return MemoryBudgetError(f"step {step.id}: {error}; what was published is kept")
+        return MemoryBudgetError(f"step {step.id}: {error}; published items are kept")
     limit = run.memory_limit
     if not isinstance(error, Exception | SystemExit) or isinstance(error, MemoryBudgetError | Stopped):
         return error

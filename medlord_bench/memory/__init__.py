@@ -1,5 +1,5 @@
-"""The memory guard: what a step may take (`budget`), held while it works (`hold`, `children`), and what it took
+"""The memory guard: the limit of a step (`budget`), its enforcement (`hold`, `children`), and the measured peaks
 (`measured`).
 
-Nothing here imports torch when it is imported, so that listing and reporting stay fast.
+Importing these modules does not import torch, so that listing and reporting stay fast.
 """

@@ -1,6 +1,6 @@
-"""The one rule: how much of a card a program needs for the tensors it allocates, and how much a card of a size gives.
+"""The memory rule: how much of a card a program needs for its tensors, and how much a card of a given size provides.
 
-Every prediction, cap and verdict of the bench is made with the functions of this file.
+Every prediction, cap and verdict of the bench uses the functions of this file.
 """
 
 from __future__ import annotations
@@ -11,31 +11,32 @@ from medlord_bench.errors import UserError
 
 GIB = 2**30
 CONTEXT_GIB = 0.5  # the CUDA context and the libraries' handles, outside the caching allocator
-PROCESS_GIB = 1.5  # on a CPU instead: libraries once loaded (1.1 seen), threads, batches made ahead
-ALLOCATED_FACTOR = 1.05  # what the allocator reserves beyond the tensors in it: rounding and fragmentation
-USABLE_FRACTION = 22.5 / 24  # a "24 GB" card gives programs 22 to 23.7 GiB, with ECC and what the driver keeps
+PROCESS_GIB = 1.5  # on a CPU instead: loaded libraries (1.1 measured), threads, prefetched batches
+ALLOCATED_FACTOR = 1.05  # memory that the allocator reserves beyond its tensors: rounding and fragmentation
+USABLE_FRACTION = 22.5 / 24  # a "24 GB" card provides 22 to 23.7 GiB to programs, after ECC and driver
 DEFAULT_GIB = 24.0  # the card that the bench's presets are made for
 
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(GiB|GB|G|MiB|MB|M)?", re.IGNORECASE)
 
 
 def context_gib(device: str) -> float:
-    """What a process takes beside its tensors, in GiB."""
+    """The memory of a process besides its tensors, in GiB."""
     return CONTEXT_GIB if device.startswith("cuda") else PROCESS_GIB
 
 
 def total_gib(allocated_gib: float, workspace_gib: float, context_gib: float = CONTEXT_GIB) -> float:
-    """What a card must provide, in GiB, for a peak of allocated tensors and the workspace of the operation at it."""
+    """The memory, in GiB, that a card must provide for a peak of allocated tensors and the operator's workspace at the
+    peak."""
     return ALLOCATED_FACTOR * allocated_gib + workspace_gib + context_gib
 
 
 def usable_gib(budget_gib: float) -> float:
-    """What programs may use of a card that is sold as one of `budget_gib`, in GiB."""
+    """The memory that programs may use on a card sold as `budget_gib`, in GiB."""
     return budget_gib * USABLE_FRACTION
 
 
 def parse_gib(text: str, option: str = "--memory-limit") -> float | None:
-    """A size as a person writes it, in GiB; None for "none". Cards are sold in "GB" and hold GiB: both read as GiB.
+    """A size written by the user, in GiB; None for "none". Cards are sold in "GB" but have GiB: both are read as GiB.
 
     Raises `UserError` naming `option` for anything but a positive size or "none".
     """

@@ -1,7 +1,7 @@
-"""Child programs held to the budget: what they take together is looked at while they are waited for.
+"""Child programs under the memory limit: their total memory is checked while the bench waits for them.
 
-A limit of the kernel's is for each process by itself, and torch's cap is for the process that sets it; a program of
-many processes, or one that brings its own torch, is therefore watched from outside.
+The kernel's limit applies to each process separately, and torch's cap to the process that sets it; a program of
+many processes, or one with its own torch, is therefore monitored from outside.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from medlord_bench.memory.budget import GIB
 from medlord_bench.memory.hold import cap_gib, tells_exhausted
 
 LOOK_SECONDS = 0.2
-ADVICE = "give it less to do at once, a larger --memory-limit, or another device"
+ADVICE = "reduce the amount of work at once, or use a larger --memory-limit or another device"
 
-_peak: float | None = None  # of the programs that this process watched since `reset_peak`, GiB
+_peak: float | None = None  # of the programs that this process monitored since `reset_peak`, GiB
 
 
 def reset_peak() -> None:
-    """Begin anew to record what programs take at most."""
+    """Reset the recorded peak of programs."""
     global _peak
     _peak = None
 
 
 def peak_gib() -> float | None:
-    """What the programs of this step took at most, in GiB of host memory; None where none was watched."""
+    """The peak host memory of this step's programs, in GiB; None if none was monitored."""
     return _peak
 
 
 class Watch:
-    """What the program that process `pid` began takes: call `look` while waiting for it.
+    """The memory of the program started as process `pid`: call `look` while waiting for it.
 
-    Host memory is that of its whole process tree. On a CUDA device the limit is the card's: what is in use there above
-    the time the watch began, by whomever. Where no limit is set the peak is only recorded.
+    Host memory is that of its whole process tree. On a CUDA device the limit applies to the card: the increase in total
+    GPU memory since the monitoring started, over all processes. Without a limit the peak is only recorded.
     """
 
     def __init__(self, name: str, pid: int, run: Run) -> None:
@@ -48,7 +48,7 @@ class Watch:
         self._card_start = _card_used(run.device) if run.device.startswith("cuda") else 0.0
 
     def look(self) -> None:
-        """Raise `MemoryBudgetError` where the program has more than the limit: the caller then ends it."""
+        """Raise `MemoryBudgetError` if the program exceeds the limit: the caller then ends it."""
         if time.monotonic() < self._next or self._process is None:
             return
         self._next = time.monotonic() + LOOK_SECONDS
@@ -66,24 +66,24 @@ class Watch:
             )
 
     def judge(self, problem: str) -> None:
-        """Raise `MemoryBudgetError` where a program failed for want of memory under a limit, which it inherits."""
+        """Raise `MemoryBudgetError` if a program failed from lack of memory under a limit, which it inherits."""
         limit = self.run.memory_limit
         if limit is not None and tells_exhausted(problem, starved=self.run.device == "cpu"):
-            peak = "" if _peak is None else f", {_peak:.2f} GiB at most when looked at"
+            peak = "" if _peak is None else f", {_peak:.2f} GiB measured at most"
             raise MemoryBudgetError(
                 f"{self.name}: out of memory under the cap of {cap_gib(self.run.device, limit):.4g} GiB "
                 f"(--memory-limit {limit:g}{peak}): {problem}; {ADVICE}"
             )
 
     def _host(self, cap: float | None) -> float:
-        """GiB of host memory that the tree has now."""
+        """Current host memory of the process tree, in GiB."""
         global _peak
         members: list[psutil.Process] = []
         with suppress(psutil.Error):
             assert self._process is not None
             members = [self._process, *self._process.children(recursive=True)]
         taken = sum(map(_resident, members)) / GIB
-        if cap is not None and taken > cap:  # pages that processes share were counted for each of them: look closer
+        if cap is not None and taken > cap:  # shared pages were counted for each process: measure exactly
             taken = sum(map(_share, members)) / GIB
         _peak = max(_peak or 0.0, taken)
         return taken
@@ -92,7 +92,7 @@ class Watch:
 def _process(pid: int) -> psutil.Process | None:
     with suppress(psutil.Error):
         return psutil.Process(pid)
-    return None  # it has ended already
+    return None  # the process has already ended
 
 
 def _resident(process: psutil.Process) -> int:
@@ -103,7 +103,7 @@ def _resident(process: psutil.Process) -> int:
 
 
 def _share(process: psutil.Process) -> int:
-    """Resident memory with shared pages divided among those that share them, where the kernel tells (Linux)."""
+    """Resident memory with shared pages divided among their processes, if the kernel reports it (Linux)."""
     with suppress(OSError, StopIteration):
         lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024

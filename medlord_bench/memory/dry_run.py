@@ -1,8 +1,8 @@
-"""A dry run of a piece of work shows what memory it takes without computing it: no GPU, no weights, no data.
+"""A dry run of a piece of work determines its memory without computing it: no GPU, no weights, no data.
 
-Everything runs on fake CPU tensors that stand for the card's, with CUDA's autocast. Fake tensors on "cuda" are no way:
-without a GPU their backward pass fails, and PyTorch's CPU builds, which laptops have, do not know the device at all.
-So a tensor that is moved from the card to the computer's memory still counts, unless it is made `on_host`.
+All code runs on fake CPU tensors that represent those of the card, with CUDA's autocast. Fake tensors on "cuda" do not
+work: without a GPU their backward pass fails, and PyTorch's CPU builds, as on laptops, do not support the device at
+all. A tensor that is moved from the card to host memory still counts, unless it is made `on_host`.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ DEPENDS_ON_DATA = (DataDependentOutputException, DynamicOutputShapeException)
 
 
 class NotPredictable(Exception):
-    """What the work takes depends on the data, or on an operator that has no dry run."""
+    """The memory of the work depends on the data, or on an operator that has no dry run."""
 
 
 def is_dry_run(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has no values because this is a dry run; for the one place a training reads them."""
+    """Whether a tensor has no values because of a dry run; for the one place where a training reads values."""
     return isinstance(tensor, FakeTensor)
 
 
 def run_dry(workload: Callable[[], None]) -> Peak:
     """The memory peak of `workload()`, which builds its networks and inputs itself.
 
-    Raises `NotPredictable` where the dry run fails, whatever the reason, and lets a `UserError` pass.
+    Raises `NotPredictable` if the dry run fails for any reason; a `UserError` is passed on.
     """
     tracker = MemoryTracker()
     try:
@@ -49,18 +49,18 @@ def run_dry(workload: Callable[[], None]) -> Peak:
             with tracker, tracker.naming_layers():
                 workload()
     except DEPENDS_ON_DATA as error:
-        raise NotPredictable(f"what it does depends on the data ({_first_line(error)})") from error
+        raise NotPredictable(f"its work depends on the data ({_first_line(error)})") from error
     except UnsupportedOperatorException as error:
         raise NotPredictable(f"an operator has no dry run ({_first_line(error)})") from error
     except UserError:
         raise
-    except Exception as error:  # tensors have no values to print or to make arrays of, and each way says so differently
+    except Exception as error:  # fake tensors cannot be printed or converted to arrays; the error types differ
         raise NotPredictable(f"the dry run fails ({type(error).__name__}: {_first_line(error)})") from error
     return tracker.peak()
 
 
 def on_host() -> AbstractContextManager[None]:
-    """Context: tensors made inside lie in the computer's memory and do not count. Does nothing outside a dry run."""
+    """Context: tensors created inside are in host memory and do not count. Does nothing outside a dry run."""
     mode = _get_current_dispatch_mode()
     return mode.on_host() if isinstance(mode, MemoryTracker) else nullcontext()
 
@@ -71,7 +71,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _modules_keep_fake_parameters() -> Iterator[None]:
-    """`nn.Module.to` swaps fake parameters in place, which fails for tensors that are being tracked: set them anew."""
+    """`nn.Module.to` swaps fake parameters in place, which fails for tracked tensors: assign new ones instead."""
     original = nn.Module._apply
 
     def apply(self: nn.Module, fn: Callable[[Any], Any], recurse: bool = True) -> nn.Module:

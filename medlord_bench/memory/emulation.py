@@ -1,7 +1,7 @@
-"""CUDA's autocast on CPU tensors, so that a dry run without a GPU takes the memory that a GPU would.
+"""CUDA's autocast on CPU tensors, so that a dry run without a GPU has the memory of a run on a GPU.
 
 The two devices cast different operators: on CUDA normalisation, softmax, powers and interpolation compute in float32,
-on a CPU they stay in half precision, and pooling the other way round. Without this, the activations of a 3D U-Net's
+on a CPU they stay in half precision; for pooling it is the reverse. Without this, the activations of a 3D U-Net's
 training step come out 42 % too small.
 """
 
@@ -29,7 +29,7 @@ FLOAT32 = """
     _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa upsample_trilinear3d
     upsample_bicubic2d _upsample_bicubic2d_aa
 """
-# Of the same file: computed with dtype=float32 where none is given; the inputs stay as they are.
+# Of the same file: computed with dtype=float32 if none is given; the inputs are unchanged.
 FLOAT32_RESULT = """
     prod prod.dim_int cumprod cumsum linalg_vector_norm linalg_matrix_norm linalg_matrix_norm.str_ord sum
     sum.dim_IntList
@@ -51,7 +51,7 @@ def cuda_autocast() -> Iterator[None]:
     library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that CPU kernels are overridden is what this is for
+            warnings.simplefilter("ignore")  # overriding CPU kernels is intended
             for names, wrap in ((FLOAT32, _in_float32), (FLOAT32_RESULT, _to_float32), (AS_THEY_ARE, _as_it_is)):
                 for name in names.split():
                     operator = _operator(name)
@@ -66,7 +66,7 @@ def cuda_autocast() -> Iterator[None]:
 
 
 def _operator(name: str) -> Any:
-    """`torch.ops.aten` overload of "name.overload", or None where this PyTorch has none."""
+    """`torch.ops.aten` overload of "name.overload", or None if this PyTorch has none."""
     packet, _, overload = name.partition(".")
     return getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
 

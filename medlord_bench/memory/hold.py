@@ -1,9 +1,9 @@
-"""Hold a step to its budget while it works, and tell when it went over.
+"""Enforce the memory limit of a step while it works, and report when it exceeded it.
 
-On a CUDA device torch's caching allocator may reserve so much of the card and no more, and attention may not fall back
-silently to the kernel that keeps all N x N scores. On a CPU the limit is the kernel's own, RLIMIT_DATA: what a process
-allocates, whether touched or not, without the libraries mapped into it. Each process, and each program it starts, has
-the limit for itself; what programs take together is watched (`children`).
+On a CUDA device the limit caps the memory that torch's caching allocator may reserve, and attention must not fall back
+silently to the kernel that stores all N x N scores. On a CPU the limit is the kernel's own, RLIMIT_DATA: memory that a
+process allocates, touched or not, without the libraries mapped into it. The limit applies separately to each process
+and each program it starts; the total of programs is monitored (`children`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from medlord_bench.memory.budget import CONTEXT_GIB, DEFAULT_GIB, GIB, USABLE_FR
 
 log = logging.getLogger("medlord_bench")
 
-FOREIGN_GIB = 0.5  # less than this in use on a card is the driver's and the desktop's, and no reason to refuse
+FOREIGN_GIB = 0.5  # less than this in use on a card is attributed to driver and desktop, and is accepted
 
 WHY_LENGTH = 160
-# How running out of memory is told, by whoever is the first to ask for too much.
+# Messages of libraries and programs that run out of memory.
 _EXHAUSTED = re.compile(
     r"out of memory"  # CUDA, cuDNN, libgomp
     r"|DefaultCPUAllocator"
@@ -35,21 +35,22 @@ _EXHAUSTED = re.compile(
     r"|bad_alloc|bad allocation"  # C++
     r"|MemoryError"
     r"|STATUS_ALLOC_FAILED"  # cuBLAS, cuDNN
-    r"|[Nn]o available kernel"  # attention, where only the kernel of N x N scores is left
+    r"|[Nn]o available kernel"  # attention, if only the kernel of N x N scores is left
 )
-# What has other causes too, but in a process under RLIMIT_DATA this one: oneDNN, threads (also OpenMP's), libraries.
+# Messages with several causes, of which a process under RLIMIT_DATA has this one: oneDNN, threads (also OpenMP's),
+# libraries.
 _STARVED = re.compile(
     r"could not create a (memory|primitive)|can't start new thread|[Tt]hread creation failed|failed to map"
 )
-# Loaded before a process is limited: an import that gets no memory ends in errors that say anything but that.
+# Loaded before a process is limited: an import that lacks memory ends in misleading errors.
 _LIBRARIES = ("torch", "monai.networks.nets", "scipy.stats", "nibabel", "SimpleITK")
 
 
 def limit_on(device: str, setting: float | Literal["auto"] | None) -> float | None:
-    """The limit in GiB that `--memory-limit` means on `device`; None for no limit.
+    """The limit in GiB of `--memory-limit` on `device`; None for no limit.
 
-    "auto" is 24 GiB on a CUDA device and no limit on a CPU. More than the card has is lowered to the card; a limit
-    that a person gave is lowered with a warning.
+    "auto" is 24 GiB on a CUDA device and no limit on a CPU. A limit above the card's memory is lowered to the card;
+    a limit given by the user is lowered with a warning.
     """
     if setting is None or (setting == "auto" and not device.startswith("cuda")):
         return None
@@ -63,20 +64,21 @@ def limit_on(device: str, setting: float | Literal["auto"] | None) -> float | No
         return limit
     if setting != "auto":
         name = torch.cuda.get_device_name(device)
-        log.warning("--memory-limit %g GiB: %s has %.1f GiB; held to that", limit, name, card)
+        log.warning("--memory-limit %g GiB: %s has %.1f GiB; limit lowered to that", limit, name, card)
     return card / USABLE_FRACTION
 
 
 def cap_gib(device: str, limit_gib: float) -> float:
-    """What a program may take under a limit, in GiB: all of it on a CPU, the usable part of such a card on CUDA."""
+    """The memory that a program may take under a limit, in GiB: all of it on a CPU, the usable part of such a card on
+    CUDA."""
     return usable_gib(limit_gib) if device.startswith("cuda") else limit_gib
 
 
 def held(device: str, limit_gib: float | None, step_id: str) -> AbstractContextManager[None]:
-    """Hold this process to `limit_gib` on `device` inside the `with`; what was set before is restored afterwards.
+    """Limit this process to `limit_gib` on `device` inside the `with`; earlier settings are restored afterwards.
 
-    Raises `MemoryBudgetError` at the start where the limit cannot be kept: other processes use the card, or this
-    process has more already.
+    Raises `MemoryBudgetError` at the start if the limit cannot be kept: other processes use the card, or this
+    process already exceeds it.
     """
     if limit_gib is None:
         return nullcontext()
@@ -84,10 +86,10 @@ def held(device: str, limit_gib: float | None, step_id: str) -> AbstractContextM
 
 
 def is_exhausted(error: BaseException, starved: bool) -> bool:
-    """Whether an error, or one that it came from, says that memory ran out. starved: in a process under RLIMIT_DATA.
+    """Whether an error, or one of its causes, is due to lack of memory. starved: in a process under RLIMIT_DATA.
 
-    A loader that reports a file as damaged when it could not have the memory to read it is such an error too, and in a
-    starved process a library that cannot be imported, or that ends the program over it.
+    This includes a loader that reports a file as damaged because it lacks the memory to read it, and in a
+    starved process a library that cannot be imported, or that ends the program.
     """
     if starved and isinstance(error, ImportError | SystemExit):
         return True
@@ -100,7 +102,7 @@ def is_exhausted(error: BaseException, starved: bool) -> bool:
 
 
 def tells_exhausted(text: str, starved: bool) -> bool:
-    """Whether an error's text says that memory ran out."""
+    """Whether an error's text reports lack of memory."""
     return _EXHAUSTED.search(text) is not None or (starved and _STARVED.search(text) is not None)
 
 
@@ -113,10 +115,10 @@ def over_budget(
     forecast: Mapping[str, Any] | None = None,
     peak_gib: float | None = None,
 ) -> MemoryBudgetError:
-    """The one line for a step that went over: which, the cap, the peak, and what to change.
+    """The one line for a step that exceeded the limit: its name, the cap, the peak, and the setting to change.
 
-    less_memory: what would make it take less, where the forecast has no advice. why: the first that asked for too much,
-    in its own words. forecast: what `forecast.json` says about the step.
+    less_memory: advice if the forecast has none. why: the error of the first allocation that failed.
+    forecast: the entry of the step in `forecast.json`.
     """
     known = forecast or {}
     stage = f" ({known['stage']})" if known.get("stage") else ""
@@ -125,7 +127,7 @@ def over_budget(
     first = (why.strip().splitlines() or ["no message"])[0][:WHY_LENGTH]
     return MemoryBudgetError(
         f"step {step_id}{stage}: out of memory on {device}, cap {cap_gib(device, limit_gib):.4g} GiB{peak} ({first}); "
-        f"{advice}, or a larger --memory-limit than {limit_gib:.4g}; what was published is kept"
+        f"{advice}, or a larger --memory-limit than {limit_gib:.4g}; published items are kept"
     )
 
 
@@ -141,8 +143,8 @@ def _card_held(device: str, limit_gib: float, step_id: str) -> Iterator[None]:
     if foreign > FOREIGN_GIB and available < usable:
         raise MemoryBudgetError(
             f"step {step_id}: {torch.cuda.get_device_name(device)} ({device}): {foreign:.1f} of {total:.1f} GiB are in "
-            f"use by other processes, {usable:.1f} GiB are needed for --memory-limit {limit_gib:g}; "
-            f"free the card, take another --device, or a smaller --memory-limit (up to {available / USABLE_FRACTION:.1f})"
+            f"use by other processes; --memory-limit {limit_gib:g} requires {usable:.1f} GiB: "
+            f"free the card, or use another --device or lower --memory-limit (up to {available / USABLE_FRACTION:.1f})"
         )
     math: bool = torch.backends.cuda.math_sdp_enabled()  # type: ignore[no-untyped-call]
     try:
@@ -152,7 +154,7 @@ def _card_held(device: str, limit_gib: float, step_id: str) -> Iterator[None]:
     finally:
         torch.backends.cuda.enable_math_sdp(math)
         torch.cuda.set_per_process_memory_fraction(1.0, device)
-        torch.cuda.empty_cache()  # programs that a later step starts need the card too
+        torch.cuda.empty_cache()  # programs of a later step need the card too
 
 
 # --------------------------------------------------------------------------------------------------------- the process
@@ -160,7 +162,7 @@ def _card_held(device: str, limit_gib: float, step_id: str) -> Iterator[None]:
 def _process_held(limit_gib: float, step_id: str) -> Iterator[None]:
     if sys.platform != "linux":
         log.warning(
-            "--memory-limit %g GiB: not held in this process, since %s has no such limit", limit_gib, sys.platform
+            "--memory-limit %g GiB: not enforced in this process, since %s has no such limit", limit_gib, sys.platform
         )
         yield
         return
@@ -171,8 +173,8 @@ def _process_held(limit_gib: float, step_id: str) -> Iterator[None]:
     used = _data_gib()
     if used > limit_gib:
         raise MemoryBudgetError(
-            f"step {step_id}: this process has {used:.2f} GiB before the step begins, with the libraries it works "
-            f"with, more than --memory-limit {limit_gib:g}; give a larger one"
+            f"step {step_id}: this process has {used:.2f} GiB before the step begins, including its libraries, "
+            f"more than --memory-limit {limit_gib:g}; give a larger limit"
         )
     before = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = [int(limit_gib * GIB), *(size for size in before if size != resource.RLIM_INFINITY)]
@@ -184,6 +186,6 @@ def _process_held(limit_gib: float, step_id: str) -> Iterator[None]:
 
 
 def _data_gib() -> float:
-    """What RLIMIT_DATA counts of this process."""
+    """The memory of this process that RLIMIT_DATA counts."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmData:")) * 1024 / GIB

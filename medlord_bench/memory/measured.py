@@ -1,4 +1,4 @@
-"""Measured memory peaks of a piece of work, beside what was predicted and how the figures came about."""
+"""Measured memory peaks of a piece of work, with the prediction and the kind of evidence."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from medlord_bench.memory import children
 from medlord_bench.memory.budget import GIB
 from medlord_bench.util import provenance
 
-FORECAST = "forecast.json"  # in a run folder: what was predicted before work started, by step
+FORECAST = "forecast.json"  # in a run folder: predictions before work started, by step
 CARD_24_GIB = 25.0  # a card of at most this size is, or is smaller than, one that is sold as 24 GB
 SAMPLE_SECONDS = 0.1
 
 
 def forecast_of(run_folder: Path, step_id: str) -> Mapping[str, Any]:
-    """What `forecast.json` says about a step, empty where nothing was predicted."""
+    """The entry of a step in `forecast.json`, empty if nothing was predicted."""
     try:
         known = json.loads((run_folder / FORECAST).read_text())
     except FileNotFoundError:
@@ -29,11 +29,12 @@ def forecast_of(run_folder: Path, step_id: str) -> Mapping[str, Any]:
 
 
 class PeakMemory:
-    """Context manager that measures a step; `facts()` may be asked for at any time inside, and afterwards.
+    """Context manager that measures a step; `facts()` may be called at any time inside, and afterwards.
 
     On a CPU the peak is the high-water mark of the whole process (VmHWM), reset at the start where the kernel allows.
-    On a GPU it is torch's allocated and reserved peak, and what the card had in use above the start, sampled.
-    limited: whether a limit is held. predicted: GiB by the one rule, `predicted_allocated` of them in tensors.
+    On a GPU it is torch's allocated and reserved peak, and the sampled increase in the card's memory use since the
+    start.
+    limited: whether a limit is enforced. predicted: GiB by the memory rule, `predicted_allocated` of them in tensors.
     """
 
     def __init__(self, device: str, limited: bool = False, forecast: Mapping[str, Any] | None = None) -> None:
@@ -64,12 +65,12 @@ class PeakMemory:
 
     @property
     def gib(self) -> float | None:
-        """The peak that counts: on a GPU what the allocator reserved, on a CPU the resident set; None if unknown."""
+        """The reported peak: on a GPU the allocator's reserved memory, on a CPU the resident set; None if unknown."""
         peak: float | None = (self._last or self._peaks()).get("reserved" if self.on_card else "resident")
         return peak
 
     def facts(self) -> dict[str, Any]:
-        """What a sidecar records: GiB so far in this step, by this process and the programs it started."""
+        """The facts of a sidecar: GiB so far in this step, of this process and the programs it started."""
         predicted = {
             "predicted": self.forecast.get("total_gib"),
             "predicted_allocated": self.forecast.get("allocated_gib"),
@@ -108,9 +109,9 @@ def _card(device: str, limited: bool) -> tuple[str, str]:
 
 
 class _CardSampler(threading.Thread):
-    """Looks now and then at how much of the card is in use, by anybody, above what was in use at the start.
+    """Samples the increase in the card's memory use, over all processes, since the start.
 
-    What this process's allocator had reserved at the start counts as this step's; the CUDA context does not.
+    Memory that this process's allocator had reserved at the start counts for this step; the CUDA context does not.
     """
 
     def __init__(self, device: str) -> None:
@@ -144,7 +145,7 @@ def _used(device: str) -> int:
 def _reset_high_water_mark() -> None:
     try:
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # not Linux, or not allowed: the mark is then that of the process so far
+    except OSError:  # not Linux, or not permitted: the mark then covers the whole process so far
         return
 
 

@@ -1,7 +1,7 @@
-"""Exact live bytes of every tensor that a piece of code makes, real or fake.
+"""Exact live bytes of every tensor that a piece of code creates, real or fake.
 
-A `TorchDispatchMode` sees each operator's outputs; a storage counts from the operator that made it until nothing holds
-it any more. What an operator takes and gives back inside itself is not seen: `workspace` allows for it. Under
+A `TorchDispatchMode` sees each operator's outputs; a storage counts from the operator that created it until its
+last reference is released. Temporary memory inside an operator is not visible: `workspace` allows for it. Under
 `FakeTensorMode` nothing is computed or allocated, and the bytes are the same (tests/memory/test_tracker.py).
 """
 
@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 BLOCK_BYTES = 512  # bytes: the smallest unit of CUDA's caching allocator
-MIN_NAMED_BYTES = 2**16  # bytes: smaller tensors are counted, but nobody asks which layer made them
+MIN_NAMED_BYTES = 2**16  # bytes: smaller tensors are counted, but their layer is not recorded
 aten = torch.ops.aten
 CONVOLUTIONS = {aten.convolution.default, aten.convolution_backward.default}
 ATTENTION_BACKWARD = {
@@ -36,8 +36,8 @@ ATTENTION_BACKWARD = {
 
 @dataclass(frozen=True)
 class Made:
-    """The memory of one tensor. by: the operator that made it, "given" where it was there before. module: the layer
-    that was at work, "" outside of any."""
+    """The memory of one tensor. by: the operator that created it, "given" if it existed before. module: the active
+    layer, "" outside of any."""
 
     bytes: int
     shape: tuple[int, ...]
@@ -48,10 +48,10 @@ class Made:
 
 @dataclass(frozen=True)
 class Peak:
-    """The fullest moment of a piece of work, in bytes.
+    """The memory peak of a piece of work, in bytes.
 
-    allocated: of all tensors alive. workspace: how much higher the fullest moment is with every operator's own
-    allowance on top of what is alive while it runs. largest: the biggest tensors alive at the peak, biggest first.
+    allocated: of all live tensors. workspace: increase of the peak when every operator's allowance is added to the
+    live tensors while it runs. largest: the largest tensors at the peak, in descending order.
     """
 
     allocated: int
@@ -60,14 +60,14 @@ class Peak:
 
 
 class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts while it is active; `peak()` tells afterwards. Tensors that were there before count from their first use
-    as an operator's input on, except those made `on_host`."""
+    """Counts while it is active; `peak()` returns the result. Tensors that existed before count from their first use
+    as an operator's input, except those created `on_host`."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.highest = self.highest_with_workspace = 0
         self._alive: dict[int, int] = {}  # id of a storage -> its place in the trace
-        self._trace: list[tuple[int, Made | None]] = []  # (place of the storage, what was made, or None: freed)
+        self._trace: list[tuple[int, Made | None]] = []  # (place of the storage, created tensor, or None: freed)
         self._fullest = 0  # length of the trace at the peak
         self._references: dict[int, weakref.ref[Any]] = {}
         self._layers: list[nn.Module] = []
@@ -80,7 +80,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def naming_layers(self) -> Iterator[None]:
-        """Note which layer is at work, for `Made.module`; of networks that are built inside, by its full name."""
+        """Record the active layer for `Made.module`; for networks that are built inside, by its full name."""
         hooks = [
             register_module_module_registration_hook(self._join),
             register_module_forward_pre_hook(lambda module, _: self._layers.append(module)),
@@ -104,7 +104,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.namespace == "prim":
             return func(*args, **kwargs)
         if torch.is_inference_mode_enabled() and func._can_decompose():
-            with self:  # autograd takes compound operators apart; without it this has to
+            with self:  # autograd decomposes compound operators; without autograd this code must
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
@@ -145,7 +145,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         while id(layer) in self._parents:
             parent, name = self._parents[id(layer)]
             above = parent()
-            if above is None:  # that network is gone, and this layer another one's
+            if above is None:  # that network no longer exists; this layer belongs to another
                 break
             names.append(name)
             layer = above
@@ -153,7 +153,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def on_host(self) -> Iterator[None]:
-        """What is made inside lies in the computer's memory, not on the card, and does not count."""
+        """Tensors created inside are in host memory, not on the card, and do not count."""
         outside, self._host = self._host, True
         try:
             yield
@@ -172,10 +172,10 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def workspace(func: Any, args: Any, out: Any) -> int:
-    """Bytes that an operator may take inside itself beside its inputs and outputs, at the most.
+    """Upper bound of the bytes that an operator allocates internally besides its inputs and outputs.
 
     A convolution: a copy of each of its operands, input, weight and result, in another layout. Attention's backward
-    pass: float32 gradients of the queries, which the kernel sums in.
+    pass: float32 gradients of the queries, in which the kernel accumulates.
     """
     if func in CONVOLUTIONS:
         operands = [x for x in (*tree_iter(args), *tree_iter(out)) if isinstance(x, Tensor) and x.ndim == 5]

@@ -51,7 +51,7 @@ def ks(x: ArrayLike, y: ArrayLike) -> KolmogorovSmirnov:
 
 
 def variance_ratio(x: ArrayLike, y: ArrayLike) -> float | None:
-    """Variance of x over that of y, both with n - 1: below 1, x is less varied. None where all of y are equal."""
+    """Variance of x over that of y, both with n - 1: below 1, x is less varied. None if all of y are equal."""
     first, second = _samples(x, y)
     if min(len(first), len(second)) < 2:
         raise UserError(f"variance ratio: {len(first)} and {len(second)} values, expected at least 2 each: give more")

@@ -40,7 +40,7 @@ def jackknife(value: float, *without_each: ArrayLike, squared: bool = False) -> 
     the others, since a small set may hold none of those: 91 to 96 % for Student's t with 5 degrees of freedom, 75 to
     96 % for log-normal features.
 
-    Raises `UserError` where a set has fewer than two, and for negative values of a squared distance.
+    Raises `UserError` if a set has fewer than two, and for negative values of a squared distance.
     """
     from scipy.stats import t
 
@@ -74,7 +74,7 @@ def _error(parts: Sequence[Vector]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class MedianInterval:
-    """Median and quartiles; `low` and `high` are order statistics, None where n is too small for the level."""
+    """Median and quartiles; `low` and `high` are order statistics, None if n is too small for the level."""
 
     value: float
     lower_quartile: float

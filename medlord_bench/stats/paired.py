@@ -25,7 +25,7 @@ MAX_EXACT_PAIRS = (
 class Wilcoxon:
     """A paired comparison: the Hodges-Lehmann estimate of the difference with its interval, and the signed-rank p-value.
 
-    low, high: None where n is too small for the level. n: pairs; zeros: those without a difference, counted in n.
+    low, high: None if n is too small for the level. n: pairs; zeros: those without a difference, counted in n.
     """
 
     estimate: float
@@ -151,7 +151,7 @@ def paired_jackknife(a: LeftOut, b: LeftOut) -> PairedDifference:
 
     x are each generator's own samples; y are the real units, the same and in the same order for both, so that leaving
     one out moves both distances and only the difference of the moves counts. The test is Student's t, two-sided, at
-    Welch-Satterthwaite degrees of freedom. Raises `UserError` where the real units differ in number.
+    Welch-Satterthwaite degrees of freedom. Raises `UserError` if the real units differ in number.
     """
     from scipy.stats import t
 

@@ -42,7 +42,7 @@ _SECRET_QUERY = re.compile(r"(?i)\b((?:access_|private_|api_?)?(?:token|key|pass
 
 @dataclass(frozen=True)
 class Gpu:
-    """One card as the driver names it; memory in GiB, None where the driver does not say."""
+    """One card as the driver names it; memory in GiB, None if the driver does not say."""
 
     name: str
     driver: str
@@ -86,7 +86,7 @@ def redact(text: str) -> str:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit, dirty flag and origin of the checkout that this code runs from; None where it is not one.
+    """Commit, dirty flag and origin of the checkout that this code runs from; None if it is not one.
 
     An installed copy may lie inside somebody else's repository (a venv in a project): only a work tree whose root is
     this package's own parent counts.
@@ -117,7 +117,7 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def nvidia_driver(command: Callable[[Sequence[str]], str | None] | None = None) -> Driver | None:
-    """Cards and supported CUDA from nvidia-smi; None where there is no NVIDIA driver that answers.
+    """Cards and supported CUDA from nvidia-smi; None if there is no NVIDIA driver that answers.
 
     command: runs a command line and returns its stdout, or None when it fails.
     """
@@ -160,7 +160,7 @@ def _version(package: str) -> str | None:
 
 
 def cpu_model() -> str | None:
-    """The processor as the system names it, None where it does not."""
+    """The processor as the system names it, None if it does not."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)

@@ -42,7 +42,7 @@ def load_state(path: Path) -> dict[str, NDArray[Any]]:
 def read_hu(path: Path) -> NDArray[np.int16]:
     """An int16 (X, Y, Z) volume in HU: `.npy` (a read-only memory map) or NIfTI.
 
-    Raises `MissingError` where the file is absent and `UserError` where it holds anything but a 3D int16 volume.
+    Raises `MissingError` if the file is absent and `UserError` where it holds anything but a 3D int16 volume.
     """
     if path.suffix != ".npy":
         from medlord_bench.volumes.io import read_volume

@@ -31,7 +31,7 @@ def not_ct(volume: Volume) -> str | None:
 
 
 def check_ct(volume: Volume, where: Path | str) -> None:
-    """Raise `UserError` where the values cannot be a CT in HU. where: the file, or whatever names the volume."""
+    """Raise `UserError` if the values cannot be a CT in HU. where: the file, or whatever names the volume."""
     problem = not_ct(volume)
     if problem:
         raise UserError(
@@ -41,7 +41,7 @@ def check_ct(volume: Volume, where: Path | str) -> None:
 
 
 def check_same_grid(volume: Volume, labels: LabelMap, image: Path | str, mask: Path | str) -> None:
-    """Raise `UserError` where a mask does not lie on its image's voxels, within a tenth of a voxel.
+    """Raise `UserError` if a mask does not lie on its image's voxels, within a tenth of a voxel.
 
     image, mask: the two files, for the message.
     """
@@ -77,12 +77,12 @@ def missing_regions(labels: LabelMap, regions: Iterable[str]) -> tuple[list[str]
 
 
 def item_labels(item: Item) -> LabelMap:
-    """The label map of an item that a segmenter made. Raises `UserError` where the item failed."""
+    """The label map of an item that a segmenter made. Raises `UserError` if the item failed."""
     return _labels_of(item.path, item.names, item.id)
 
 
 def item_reference(item: Item) -> LabelMap:
-    """The case's own mask, which an item is compared with. Raises `UserError` where it has none."""
+    """The case's own mask, which an item is compared with. Raises `UserError` if it has none."""
     return _labels_of(item.reference, item.reference_names, item.id)
 
 

@@ -29,7 +29,7 @@ def read_volume(path: Path) -> Volume:
     """Read a CT: int16 HU (X, Y, Z), rescale slope and intercept applied, axes towards R, A, S.
 
     path: a NIfTI, MetaImage or NRRD file, or a folder that holds one DICOM series. Values are rounded to whole HU;
-    whether they are HU at all is for `volumes.check_ct` to say. Raises `MissingError` where there is no file and
+    whether they are HU at all is for `volumes.check_ct` to say. Raises `MissingError` if there is no file and
     `UserError` where it is not one 3-D scalar image of finite values with a usable affine.
     """
     values, affine = read_array(path)
@@ -49,7 +49,7 @@ def read_labels(path: Path, names: Mapping[int, str]) -> LabelMap:
 
     names: label value to region name, 0 left out. Where a value is above 255 (MM-WHS counts to 850) labels are
     renumbered 1, 2, ... in ascending order of their values, in the map and in its names alike.
-    Raises `UserError` where the file holds a value that `names` does not know.
+    Raises `UserError` if the file holds a value that `names` does not know.
     """
     values, affine = to_ras(*read_array(path))
     found = np.unique(values)
@@ -69,7 +69,7 @@ def read_labels(path: Path, names: Mapping[int, str]) -> LabelMap:
 def write_volume(path: Path, volume: Volume) -> None:
     """Write int16 NIfTI (.nii or .nii.gz), atomically. The same volume gives the same bytes.
 
-    Raises `UserError` where the suffix is another one.
+    Raises `UserError` if the suffix is another one.
     """
     _write(path, volume.hu.astype(np.int16, copy=False), volume.affine)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Planes:
     """Mid planes in HU, int16. axial: (X, Y), coronal: (X, Z), sagittal: (Y, Z), axes towards R, A, S.
 
-    spacing: mm along X, Y, Z; None where the volume states none.
+    spacing: mm along X, Y, Z; None if the volume states none.
     """
 
     axial: NDArray[np.int16]

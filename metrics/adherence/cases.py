@@ -82,7 +82,7 @@ def _kind(mask: int, made: int) -> Kind:
 
 
 def _held(item: Item, region: str, column: int, masks: Mapping[str, NDArray[Any]]) -> int | None:
-    """Voxels of a region in the mask of a case that failed; None where the mask does not know it.
+    """Voxels of a region in the mask of a case that failed; None if the mask does not know it.
 
     A case whose mask is not at hand is taken to hold every region: a failure is never left out.
     """
@@ -116,7 +116,7 @@ class Summary:
 
 
 def summarise(table: Table, region: int, name: Name) -> Summary | None:
-    """Of one region; None where no case has a score there."""
+    """Of one region; None if no case has a score there."""
     own = _by_patient(table, region, name)
     if not own:
         return None
@@ -144,7 +144,7 @@ class Pooled:
 
 def pool(table: Table, regions: Sequence[int], name: Name) -> Pooled | None:
     """Per region first, then across regions (Metrics Reloaded). The mean, since a median over regions would not see
-    that one of them is always missed. None where no region has a score."""
+    that one of them is always missed. None if no region has a score."""
     columns = [own for region in regions if (own := _by_patient(table, region, name))]
     if not columns:
         return None

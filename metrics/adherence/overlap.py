@@ -28,8 +28,8 @@ def compare(
 ) -> State:
     """Of each of R regions: `dsc`, `nsd`, `hd95` (mm), float64 (R,), and `made_voxels`, `mask_voxels`, int64 (R,).
 
-    spacing: mm, None where it is unknown. tolerance: of NSD, in mm. Voxels are -1 where a map does not know the
-    region (everywhere, where there is no mask). Scores are NaN where either map lacks it, NSD and HD95 also without
+    spacing: mm, None if it is unknown. tolerance: of NSD, in mm. Voxels are -1 where a map does not know the
+    region (everywhere, if there is no mask). Scores are NaN where either map lacks it, NSD and HD95 also without
     a spacing: what an absent region means is for `summary` to say.
     """
     scores = np.full((3, len(regions)), np.nan)
@@ -75,12 +75,12 @@ class _Labels:
         return bool(self._of(region))
 
     def box(self, region: str) -> Box | None:
-        """The smallest box around a region; None where it has no voxel."""
+        """The smallest box around a region; None if it has no voxel."""
         boxes = [self.boxes[value - 1] for value in self._of(region) if value <= len(self.boxes)]
         return _union(boxes)
 
     def inside(self, region: str, box: Box | None) -> Mask:
-        """The region's mask within a box, bool; empty where there is no box."""
+        """The region's mask within a box, bool; empty if there is no box."""
         if box is None:
             return np.zeros((0, 0, 0), dtype=bool)
         table = np.zeros(256, dtype=bool)

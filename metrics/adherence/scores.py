@@ -37,7 +37,7 @@ class Sources:
         return cls(tables[0], dict(zip(CEILINGS, tables[1:], strict=True)), regions, segmenter, tolerance)
 
     def reason(self) -> str:
-        """Why nothing can be measured; empty where something can."""
+        """Why nothing can be measured; empty if something can."""
         items, failed = self.samples.items, self.samples.failed()
         if not items:
             return "the generator has no conditional samples"

@@ -111,7 +111,7 @@ class Axes:
         yield self._score(match(samples, real, self.config.seed), shared)
 
     def _reason(self, items: Sequence[Item], samples: Sequence[Any], real: Sequence[Any]) -> str:
-        """Why there can be no value; empty where there can."""
+        """Why there can be no value; empty if there can."""
         least = f"axes needs at least {self.config.minimum}"
         if not items:
             return "the generator has no unconditional samples"

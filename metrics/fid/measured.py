@@ -18,7 +18,7 @@ class Measured:
     """A value, or the reason why there is none. region: a plane, or empty for all of them.
 
     n_reference: real volumes it rests on. without: the value with each sample left out, and with each real patient,
-    by id; None where that was not computed.
+    by id; None if that was not computed.
     """
 
     metric: str
@@ -39,7 +39,7 @@ class Measured:
 
 
 def too_few_units(features: Features, split: str, least: int = LEAST_UNITS) -> str:
-    """Why units cannot be left out or relabelled; empty where they can."""
+    """Why units cannot be left out or relabelled; empty if they can."""
     samples, patients = len(features.units("samples")), len(features.units(split))
     if min(samples, patients) >= least:
         return ""

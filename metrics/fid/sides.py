@@ -55,7 +55,7 @@ class Sides:
         return f"{total} of all {self.counts['samples']} samples failed" if total > self.failed else ""
 
     def reason(self, split: str) -> str:
-        """Why there can be no value against `split`; empty where there can."""
+        """Why there can be no value against `split`; empty if there can."""
         least = f"fid needs at least {self.minimum} on each side"
         if not self.counts["samples"]:
             return "the generator has no unconditional samples"

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from .matching import Found
 
-SAME_PATIENT_DISTANCE = 0.1  # relative distance up to which two real volumes are taken for one patient's
+SAME_PATIENT_DISTANCE = 0.1  # relative distance up to which two real volumes are treated as one patient's
 
 
 @dataclass(frozen=True)

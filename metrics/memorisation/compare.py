@@ -26,7 +26,7 @@ Picture = NDArray[np.float32]
 def compare(
     sides: Mapping[str, Sequence[Item]], grid: Grid, config: MemorisationConfig, advance: Callable[[], None]
 ) -> Audit | None:
-    """The audit of `sides` (source to items with states); None where all training volumes are one and the same.
+    """The audit of `sides` (source to items with states); None if all training volumes are one and the same.
 
     Every training volume is left out with its patient and compared with the others, as a sample is with all; the
     others are one patient fewer, so nobody is compared with more patients than are left then.

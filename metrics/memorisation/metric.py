@@ -103,7 +103,7 @@ class Memorisation:
             return compare(sides, inputs.protocol.grid, self.config, task.advance)
 
     def _reason(self, inputs: MetricInputs) -> str:
-        """Why it cannot be run; empty where it can."""
+        """Why it cannot be run; empty if it can."""
         samples, training = inputs.items.get(SAMPLES, ()), _usable(inputs, TRAIN)
         if not samples:
             return "the generator has no unconditional samples"

@@ -33,7 +33,7 @@ def missing(net: Net) -> str:
 
 
 def sha256_of(net: Net) -> str | None:
-    """The sha256 of a backbone's file, or None where there is no file. Raises `UserError` where it is damaged."""
+    """The sha256 of a backbone's file, or None if there is no file. Raises `UserError` if it is damaged."""
     path = path_of(net)
     if not path.is_file():
         return None

@@ -20,7 +20,7 @@ Values = Mapping[str, float | None]
 
 
 def read_pair(item: Item) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """A reconstruction and its real image, int16 (X, Y, Z) in HU. Raises `UserError` where they are no pair."""
+    """A reconstruction and its real image, int16 (X, Y, Z) in HU. Raises `UserError` if they are no pair."""
     assert item.path is not None
     if item.reference is None:
         raise UserError(f"case {item.id}: no real image beside {item.path}; expected one: reconstruct it again")
@@ -34,7 +34,7 @@ def read_pair(item: Item) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
 
 
 def load_states(items: Sequence[Item]) -> dict[str, State | None]:
-    """The state of each case; None where it failed."""
+    """The state of each case; None if it failed."""
     states = {item.id: None if item.path is None else load_state(item.path) for item in items}
     return {case: None if state is None or "failed" in state else state for case, state in states.items()}
 
@@ -47,7 +47,7 @@ def not_reconstructed(metric: str, common: Mapping[str, Any]) -> Score:
 def summarise(items: Sequence[Item], values: Values, shared: Mapping[str, Any]) -> Iterator[Score | CaseRow]:
     """The median over patients of each one's median, and a row for every case that has a number.
 
-    values: per case; the worst infinity for a failed case, the best for identical images, None where there is no value.
+    values: per case; the worst infinity for a failed case, the best for identical images, None if there is no value.
     shared: the other fields of the score, `better` among them.
     """
     yield _score(items, values, {**shared, "reference": "test"})

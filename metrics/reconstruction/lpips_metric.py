@@ -43,7 +43,7 @@ class LPIPSConfig(FrozenConfig):
     def for_data(self, data: DataProtocol) -> Self:
         """With the sha256 of the backbone that is there, so that what was measured without it is not kept.
 
-        Raises `UserError` where the file is not the one that was asked for.
+        Raises `UserError` if the file is not the one that was asked for.
         """
         found = sha256_of(self.net)
         if found and self.backbone_sha256 not in (None, found):
@@ -94,7 +94,7 @@ class LPIPS:
         return MetricProtocol(label=self.config.net, text=text)
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
-        """Per case {"lpips"}, float64 (2,): whole volume, body. NaN where there is none, or no backbone."""
+        """Per case {"lpips"}, float64 (2,): whole volume, body. NaN if there is none, or no backbone."""
         import numpy as np
 
         from .cases import read_pair
@@ -113,7 +113,7 @@ class LPIPS:
                 yield {"lpips": looks.difference(made, real, self.config.hu_window, self.config.stride, body)}
 
     def _network(self, device: str) -> Any:
-        """The network, or None where its weights are not there. Raises `UserError` where they changed meanwhile."""
+        """The network, or None if its weights are not there. Raises `UserError` if they changed meanwhile."""
         if self.config.backbone_sha256 is None:
             return None
         if sha256_of(self.config.net) != self.config.backbone_sha256:
@@ -151,6 +151,6 @@ class LPIPS:
 
 
 def _value(state: State | None, place: int) -> float | None:
-    """Of a case: infinity where it failed, None where it has no value."""
+    """Of a case: infinity where it failed, None if it has no value."""
     value = math.inf if state is None else float(state["lpips"][place])
     return None if math.isnan(value) else value

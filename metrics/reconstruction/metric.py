@@ -74,7 +74,7 @@ class Reconstruction:
         return MetricProtocol(label=f"hu{low}..{high}", text=text)
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
-        """Per case {"mse": HU^2, "ms_ssim"}, each float64 (2,): whole volume, body. NaN where there is none."""
+        """Per case {"mse": HU^2, "ms_ssim"}, each float64 (2,): whole volume, body. NaN if there is none."""
         import numpy as np
 
         from .cases import read_pair

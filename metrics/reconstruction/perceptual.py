@@ -39,7 +39,7 @@ class Network:
         stride: int,
         body: NDArray[np.bool_],
     ) -> NDArray[np.float64]:
-        """Float64 (2,): of the whole volumes (X, Y, Z), and inside `body`; NaN where there is none.
+        """Float64 (2,): of the whole volumes (X, Y, Z), and inside `body`; NaN if there is none.
 
         The mean over the pixels of a plane's slices (for the body: over those inside it), then over the three planes.
         NaN where a slice is too small for the network.
@@ -95,7 +95,7 @@ def upright(volume: NDArray[np.generic], axis: int, places: list[int]) -> NDArra
 def _load(backbone: torch.nn.Module, path: Path) -> None:
     """torchvision's weights into the package's backbone, whose slices keep the layers' numbers: slice2.3 is features.3.
 
-    Raises `UserError` where a tensor of `features` is missing or of another shape. The classifier is not read.
+    Raises `UserError` if a tensor of `features` is missing or of another shape. The classifier is not read.
     """
     from medlord_bench.nn.checkpoints import load_strict, read_torch
 

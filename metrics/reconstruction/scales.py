@@ -6,7 +6,7 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & B
 
 
 def scale_weights(smallest_side: int, kernel: int) -> tuple[float, ...]:
-    """Weights of as many of the five scales as fit, renormalised to one; empty where not even two do.
+    """Weights of as many of the five scales as fit, renormalised to one; empty if not even two do.
 
     A scale fits when the smallest side, halved once per scale before it, still holds the kernel: five need 16 times
     the kernel (48 voxels for kernel 3), four 8 times, three 4 times.

@@ -40,7 +40,7 @@ def compare(
     threshold: int,
     device: str,
 ) -> State:
-    """{"mse": HU^2, "ms_ssim"}, each float64 (2,): whole volume, body; NaN where there is none."""
+    """{"mse": HU^2, "ms_ssim"}, each float64 (2,): whole volume, body; NaN if there is none."""
     body = body_mask(real, threshold)
     if body.mean() < LEAST_BODY:
         body[:] = False

@@ -29,7 +29,7 @@ def wasserstein(x: Vector, y: Vector) -> stats.Jackknife:
 
 @dataclass(frozen=True)
 class VarianceRatio:
-    """Variance of x over that of y. low, high: None where values repeat so much that a leave-one-out has no variance."""
+    """Variance of x over that of y. low, high: None if values repeat so much that a leave-one-out has no variance."""
 
     value: float
     low: float | None = None
@@ -41,7 +41,7 @@ class VarianceRatio:
 
 
 def variance_ratio(x: Vector, y: Vector) -> VarianceRatio | None:
-    """None where all of y are equal. The interval is the jackknife's of the logarithm, on which errors are symmetric.
+    """None if all of y are equal. The interval is the jackknife's of the logarithm, on which errors are symmetric.
 
     Simulated with 8 and 16 log-normal ratios against 24 and 88: it covers in 92 to 95 %. (The F distribution's interval
     would hold for normal ratios only.)
@@ -66,7 +66,7 @@ def joint(x: Vector, y: Vector, seed: int, permutations: int) -> stats.TwoSample
 
     The value is in standard deviations of y, the reference, so that generators compare. The permutation test needs a
     scale that does not know who is who: it uses standard deviations of both together (with y's, 8 against 8 samples of
-    one distribution were told apart in 8 % of simulations at 5 %).
+    one distribution were distinguished in 8 % of simulations at 5 %).
     """
     value = stats.energy_distance(x / y.std(0, ddof=1), y / y.std(0, ddof=1), seed, 0)
     pooled = np.concatenate([x, y]).std(0, ddof=1)

@@ -75,7 +75,7 @@ class Measured:
         return Score(metric=metric, status="not_run", reason=reason, better=BY_NAME[metric].better, **counts)
 
     def _no_distribution(self, split: str, samples: int | None = None) -> str:
-        """Why the samples cannot be compared with a split; empty where they can."""
+        """Why the samples cannot be compared with a split; empty if they can."""
         measured = len(self.samples.measured) if samples is None else samples
         patients = len(self.real[split].by_patient()[0])
         least = f"at least {self.config.minimum} are needed"
@@ -185,7 +185,7 @@ class Measured:
         yield self._variance(split, place, x, y, shared)
 
     def _other(self, split: str) -> Vector | None:
-        """The other real split by patient, which floors are made of; None where it is too small."""
+        """The other real split by patient, which floors are made of; None if it is too small."""
         other = self.real[OTHER[split]].by_patient()[1]
         return other if len(other) >= self.config.minimum else None
 

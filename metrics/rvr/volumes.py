@@ -23,7 +23,7 @@ MM3_PER_ML = 1000.0
 
 def count(labels: LabelMap, regions: Sequence[str], spacing: tuple[float, float, float] | None) -> State:
     """{"voxels": int64 (R,), -1 where the map does not know the region; "total": int64 (1,); "voxel_mm3": float64 (1,),
-    NaN where there is no spacing}. A region that is made of several labels is their sum."""
+    NaN if there is no spacing}. A region that is made of several labels is their sum."""
     per_label = np.zeros(256, dtype=np.int64)
     for plane in labels.labels:  # bincount widens to 64 bits: never the whole volume at once
         per_label += np.bincount(plane.ravel(), minlength=256)

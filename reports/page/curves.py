@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Points = list[tuple[float, float]]  # (step, value)
 LIGHT = {"text": "#46505a", "grid": "#d9dee3", "train": "#2463ad", "val": "#b8480c"}
 DARK = {"text": "#b4bec8", "grid": "#39424b", "train": "#7cb3f2", "val": "#f2a468"}
-FIRST = ("loss", "l1", "psnr", "codes_used")  # what says whether a training went well; the rest is folded away
+FIRST = ("loss", "l1", "psnr", "codes_used")  # show whether a training went well; the rest is folded away
 NOT_QUANTITIES = {"step", "split", "time", "seconds"}
 
 
@@ -49,14 +49,14 @@ def _stage(curve: Curve, figures: FigureFolder) -> StageCurves:
         pictures[name] = Picture(light, _alt(curve, name, series), dark)
     notes = [] if pictures else ["no quantity was recorded"]
     if curve.unreadable:
-        notes.append(f"{curve.unreadable} unreadable lines of the record left out")
+        notes.append(f"{curve.unreadable} unreadable lines of the record were skipped")
     first = [name for name in FIRST if name in pictures] or list(pictures)[: len(FIRST)]
     further = [picture for name, picture in pictures.items() if name not in first]
     return StageCurves(curve.contestant, curve.stage, [pictures[name] for name in first], further, "; ".join(notes))
 
 
 def _quantities(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Points]]:
-    """Quantity -> "train" or "val" -> its finite points by step. A step recorded twice (a resumed run) counts last."""
+    """Quantity -> "train" or "val" -> its finite points by step. The last record of a step (a resumed run) is used."""
     found: dict[str, dict[str, dict[float, float]]] = {}
     for row in rows:
         if not _number(row.get("step")):
@@ -100,7 +100,7 @@ def _png(name: str, series: Mapping[str, Points], colours: Mapping[str, str]) ->
 
 
 def _train(axes: Axes, points: Points, colour: str) -> None:
-    """The record as it is, faint, under its running mean where there are enough points to need one."""
+    """The record itself, faint, under its running mean if there are many points."""
     steps, values = zip(*points, strict=True)
     if len(points) < 60:
         axes.plot(steps, values, color=colour, lw=1.4, label="training", marker="o" * (len(points) == 1))

@@ -1,4 +1,4 @@
-"""How much of each organ there is: one strip of dots per contestant, beside the real volumes by the same segmenter."""
+"""Volume of each organ: one strip of dots per contestant, beside the real volumes by the same segmenter."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Strips = dict[str, list[float]]  # contestant or real split -> a value per case
 
 
 def draw_distributions(rows: Sequence[CaseRow], figures: FigureFolder) -> list[Picture]:
-    """One figure per region; none where no regional volume ratio was measured.
+    """One figure per region; none if no regional volume ratio was measured.
 
-    rows: of one protocol. Real volumes stand on top.
+    rows: of one protocol. Real volumes are on top.
     """
     from .figures import Picture
 

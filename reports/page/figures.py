@@ -11,7 +11,7 @@ from medlord_bench.util.files import publish
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on the page. `dark`: the same drawn for a dark page, where it differs. Sources are data URIs."""
+    """A figure on the page. `dark`: its version for a dark page, if it differs. Sources are data URIs."""
 
     source: str
     alt: str
@@ -19,7 +19,7 @@ class Picture:
 
 
 class FigureFolder:
-    """Where PNGs are written; each becomes a `data:` address, so that the page stands alone."""
+    """The folder of the PNG files; each is also embedded as a `data:` URI, so that the page is self-contained."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,5 +37,5 @@ class FigureFolder:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file in one step: a reader never meets half of it."""
+    """Write a file atomically: a reader never sees a partial file."""
     publish(path, lambda temporary: temporary.write_bytes(content))

@@ -1,4 +1,4 @@
-"""The run at a glance: a row per contestant, the headline quantities side by side, and who is better as tests have it."""
+"""The run at a glance: a row per contestant, the headline quantities, and which contestant is better by the tests."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Quantities = Mapping[str, Quantity]  # by name
 
 @dataclass(frozen=True)
 class Column:
-    """One quantity under one protocol. told: what tells it from another column of the same name; empty where none.
+    """One quantity under one protocol. told: its difference from another column of the same name; empty without one.
 
-    floor, ceiling: where one holds for all contestants. by_region: its title where it lists the regions that it is of.
+    floor, ceiling: if one holds for all contestants. by_region: the column's title if it lists regions.
     """
 
     metric: str
@@ -47,8 +47,8 @@ class Column:
 class Place:
     """word: "best" (no other is unbeaten), "tied with best" (some other is unbeaten too), or empty.
 
-    needed: the fewest and the most units that would tell it from the others that it is tied with. untested: whether
-    some other was not compared with it, so that it has no place.
+    needed: the smallest and the largest number of units needed to decide its ties. untested: whether
+    another contestant was not compared with it, so that it has no place.
     """
 
     word: str = ""
@@ -85,9 +85,9 @@ def glance(
     quantities: Quantities,
     controls: Collection[str] = (),
 ) -> Glance:
-    """The headline quantities that this run has, in the order that they declare; empty without any.
+    """The headline quantities of this run, in their declared order; empty without any.
 
-    controls: contestants without a place among the others.
+    controls: contestants that are not ranked.
     """
     listed = _by_region(quantities)
     found = _columns([score for score in scores if not score.region or score.metric in listed], listed)
@@ -104,7 +104,7 @@ def glance(
 
 
 def overview(scores: Sequence[Score], quantities: Quantities) -> Glance:
-    """Every quantity of the scores, contestants that have any down: what a long table says, its numbers alone."""
+    """Every quantity of the scores, one row per contestant with a score: the values of a long table alone."""
     found = _columns(scores, _by_region(quantities))
     names = list(dict.fromkeys((column.metric, column.region) for column in found))
     found.sort(key=lambda one: (names.index((one.metric, one.region)), order_of(one.reference)))
@@ -122,7 +122,7 @@ def _has_value(cell: Standing) -> bool:
 
 
 def order_of(reference: str) -> int:
-    """The test set first: the training set stands beside it to unmask copying."""
+    """The test set first; the training set follows it to reveal copying."""
     return REFERENCES.index(reference) if reference in REFERENCES else len(REFERENCES)
 
 
@@ -139,7 +139,7 @@ def _columns(scores: Sequence[Score], listed: Mapping[str, str]) -> list[Column]
 def _told_apart(
     key: tuple[str, ...], scores: Sequence[Score], every: Collection[tuple[str, ...]], by_region: str
 ) -> Column:
-    """A column; one that shares its name says its protocol, and its data set where there are several."""
+    """A column; a shared name is followed by the protocol, and by the data set if there are several."""
     metric, region, reference, protocol, dataset = key
     told = [dataset] * (len({one[4] for one in every}) > 1)
     told += [protocol] * (len({one[3] for one in every if one[:3] == key[:3]}) > 1)
@@ -198,10 +198,10 @@ def _lacking(scores: Sequence[Score]) -> list[Score]:
 
 
 def places(column: Column, contestants: Sequence[str], comparisons: Sequence[Comparison]) -> Mapping[str, Place]:
-    """Who is beaten by nobody, as the paired tests have it, and of how many that can be said.
+    """The contestants that no other beats in the paired tests, with their place.
 
-    contestants: those that have a value. A contestant that was not compared with each of them has no place; nobody has
-    one where nothing was compared.
+    contestants: those that have a value. A contestant that was not compared with each of them has no place; without any
+    comparison no contestant has one.
     """
     own = [one for one in comparisons if _of(one) == column.key and {one.first, one.second} <= {*contestants}]
     if not own:

@@ -17,7 +17,7 @@ NO_SCORE = "no score was written"
 
 @dataclass(frozen=True)
 class Cell:
-    """A value with its interval or, where it was not computed, why."""
+    """A value with its interval, or the reason why it was not computed."""
 
     score: Score | None
     reason: str = ""
@@ -34,7 +34,7 @@ class MatrixRow:
 
 @dataclass(frozen=True)
 class Matrix:
-    """One quantity of one protocol against one reference. beside: the title of the extra column, empty for none."""
+    """One quantity of one protocol against one reference. beside: title of the extra column, empty for none."""
 
     metric: str
     unit: str
@@ -54,7 +54,7 @@ def is_regional(score: Score) -> bool:
 def matrices(scores: Sequence[Score], rows: Sequence[CaseRow] = ()) -> list[Matrix]:
     """A matrix per quantity and reference; those to read first come first.
 
-    scores: of one protocol, those that were not run among them. rows: of cases, for what the real volumes have; they
+    scores: of one protocol, including those that were not run. rows: of cases, for the values of real volumes; they
     must be of the same protocol.
     """
     found: dict[tuple[str, str], list[Score]] = defaultdict(list)
@@ -112,7 +112,7 @@ def _matrix(
 
 
 def _reason(region: str, absent: Sequence[Score]) -> str:
-    """Why a region has no value. One score may name several regions, and one of no region is about all."""
+    """Why a region has no value. One score may name several regions; one without a region applies to all."""
     for score in absent:
         if not score.region or region in score.region.split(", "):
             return score.reason or "no reason was given"

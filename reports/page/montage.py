@@ -41,7 +41,7 @@ class Montage:
 
 @dataclass(frozen=True)
 class Column:
-    """One volume of a row: its planes, or why there are none."""
+    """One volume of a row: its planes, or the reason why there are none."""
 
     title: str
     planes: Sequence[Plane]
@@ -49,9 +49,9 @@ class Column:
 
 
 def draw_montage(described: Mapping[str, Any], run_folder: Path, figures: FigureFolder) -> Montage:
-    """Draw every row. Volumes that are not on disk any more leave a panel that says so.
+    """Draw every row. A volume that is no longer on disk leaves a panel that says so.
 
-    Raises `UserError` where the description lacks a part, or a volume is not a volume.
+    Raises `UserError` if the description lacks a part, or a file is not a volume.
     """
     window, spacing = _window(described), _spacing(described)
     rows = [
@@ -74,7 +74,7 @@ def _row(
 
     title, items = str(row.get("title", "")), row.get("items") or []
     if not items:
-        return MontageRow(title, None, "not there: no volume was made")
+        return MontageRow(title, None, "missing: no volume was generated")
     spacing = spacing or _common_spacing(items[:MAX_COLUMNS], run_folder)
     columns = [_column(item, run_folder, window, spacing) for item in items[:MAX_COLUMNS]]
     if not any(column.planes for column in columns):
@@ -99,13 +99,13 @@ def _column(
         return Column(title, (), str(item.get("failed") or "failed"))
     path = run_folder / str(item["path"])
     if not path.exists():
-        return Column(title, (), "not there")
+        return Column(title, (), "missing")
     planes = read_planes(path)
     return Column(title, mid_planes(planes, spacing or planes.spacing or (1.0, 1.0, 1.0), window))
 
 
 def _common_spacing(items: Sequence[Mapping[str, Any]], run_folder: Path) -> tuple[float, float, float] | None:
-    """The voxel size of a row whose files do not all state one: those that do not are drawn as the first that does."""
+    """The voxel size of a row: files that do not state one are drawn with that of the first file that does."""
     paths = [run_folder / str(item["path"]) for item in items if item.get("path")]
     known = [read_planes(path).spacing for path in paths if path.exists()]
     stated = [spacing for spacing in known if spacing is not None]
@@ -119,7 +119,7 @@ def _png(columns: Sequence[Column]) -> bytes:
 
     width, heights, scale = _layout(columns)
     letter = width / 15  # pixels: text keeps its size beside the volumes, whatever their resolution
-    gap, band = 2.1 * letter, 1.6 * letter  # between panels stand the letters of the sides, so that they cover nothing
+    gap, band = 2.1 * letter, 1.6 * letter  # the letters of the sides are between panels, so that they cover nothing
     total = (band + gap / 2 + len(columns) * (width + gap), band + gap / 2 + sum(heights) + gap * len(heights))
     figure = Figure(figsize=(total[0] / 100, total[1] / 100), dpi=100, facecolor="black")
     FigureCanvasAgg(figure)
@@ -178,7 +178,7 @@ def _write(
     rotation: float = 0,
     colour: str = "#e4e4e4",
 ) -> None:
-    """Text of `size` pixels centred at a place in pixels; never read as mathematics, whatever a case is called."""
+    """Text of `size` pixels centred at a position in pixels; never parsed as mathematics, for any case name."""
     from matplotlib.patheffects import withStroke
 
     figure.text(

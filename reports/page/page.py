@@ -11,8 +11,8 @@ from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import Score
 from medlord_bench.errors import UserError
 
-OPEN_VOLUME_ROWS = 8  # of volumes that stand open
-OPEN_STEP_ROWS = 40  # of a run that stand open
+OPEN_VOLUME_ROWS = 8  # rows of volumes that are not folded
+OPEN_STEP_ROWS = 40  # rows of steps that are not folded
 
 
 class Page:
@@ -23,8 +23,8 @@ class Page:
     def render(self, run_folder: Path, out: Path) -> Sequence[Path]:
         """Write `out/page.html` and `out/figures/*.png`; returns them, the page first.
 
-        Parts of the run that are not there are named so on the page. Raises `UserError` where a part is there but
-        cannot be read, or where numbers of different protocols would stand in one table.
+        The page names missing parts of the run. Raises `UserError` if a part exists but
+        cannot be read, or if numbers of different protocols would share a table.
         """
         from medlord_bench.engine.run_results import read_run
 
@@ -67,7 +67,7 @@ class Page:
 
 
 def _watched(scores: Sequence[Score], quantities: Mapping[str, Quantity]) -> list[str]:
-    """What this run looked for; a metric that was not run looked for nothing."""
+    """What this run checked for; a metric that was not run checked for nothing."""
     ran = {score.metric for score in scores if score.status == "ok"}
     return [one.watches for name, one in quantities.items() if one.watches and name in ran]
 

@@ -1,4 +1,4 @@
-"""The samples most like a training image, each beside that image: what an audit's number must be looked at with."""
+"""The samples most similar to a training image, each beside that image, to judge the audit's number."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 # Case rows of the audit (see metrics/memorisation): a sample against the nearest training item, the nearest pair first.
 PAIR, RELATIVE = "copy_pair", "relative_distance"
-RATE = "copy_rate"  # the score of these rows: its notes hold the threshold and the nominal rate
-WARNED, QUIET = 6, 3  # pairs of a contestant that is warned of, and of another
+RATE = "copy_rate"  # the score of these rows: its notes contain the threshold and the nominal rate
+WARNED, QUIET = 6, 3  # pairs shown of a contestant with a warning, and without
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The nearest pairs of a contestant. score: its copy rate, None where there is none."""
+    """The nearest pairs of a contestant. score: its copy rate, or None."""
 
     contestant: str
     score: Score | None
@@ -37,7 +37,7 @@ class Pairs:
 
 
 def draw_pairs(run: RunResults, folder: Path, figures: FigureFolder) -> list[Pairs]:
-    """The nearest pairs of every contestant, those that are warned of first; nothing where no audit ran."""
+    """The nearest pairs of every contestant, those with a warning first; nothing if no audit ran."""
     scores = run.results.scores if run.results else ()
     rates = {score.generator: score for score in scores if score.metric == RATE and score.status == "ok"}
     apart = {(row.generator, row.case, row.against): row.value for row in run.rows if row.metric == RELATIVE}

@@ -16,9 +16,9 @@ from medlord_bench.errors import UserError
 from .glance import Glance, Quantities, order_of, overview
 from .matrix import PLANES, Matrix, is_regional, matrices
 
-MAX_INLINE_CHARACTERS = 40  # characters of a remark that may stand in its row
+MAX_INLINE_CHARACTERS = 40  # a longer remark is not shown in its row
 MAX_NAMED_REGIONS = 2  # regions of a metric that are named each with its metric
-MANY, CROWD = 40, 6  # rows, and contestants, of a table beyond which it folds away under an overview
+MANY, CROWD = 40, 6  # rows, and contestants, of a table beyond which it is folded under an overview
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Row:
-    """marks: numbers of its notes. remark: what concerns this row alone and is short enough to stand in it."""
+    """marks: numbers of its notes. remark: concerns this row alone and is short enough to be shown in it."""
 
     score: Score
     bar: Bar | None
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of one metric. interval: how all of its intervals were made, empty where rows differ."""
+    """The rows of one metric. interval: how all of its intervals were made, empty if rows differ."""
 
     metric: str
     meaning: str
@@ -55,7 +55,7 @@ class Group:
 
 @dataclass(frozen=True)
 class NotRun:
-    """What was not computed for one reason, and of whom."""
+    """The quantities and contestants that were not computed for one reason."""
 
     contestants: Sequence[str]
     quantities: Sequence[str]
@@ -75,9 +75,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Table:
-    """main: the quantities to read first; overview: their values alone, where they are so many that they fold away.
-    matrices: regions down, contestants across. more: the rest, e.g. plane by plane, and every region with all that its
-    number carries, named by `more_title`."""
+    """main: the quantities to read first; overview: their values alone, if they are so many that they are folded.
+    matrices: regions down, contestants across. more: the rest, e.g. plane by plane, and every region with all
+    details of its number, named by `more_title`."""
 
     dataset: str
     protocol: str
@@ -89,9 +89,9 @@ class Table:
 
 
 def tables(results: ResultsFile, rows: Sequence[CaseRow] = ()) -> list[Table]:
-    """One table per data set and protocol, in order of appearance. rows: of cases, for what real volumes have.
+    """One table per data set and protocol, in order of appearance. rows: of cases, for the values of real volumes.
 
-    Raises `UserError` where contestants were measured under different protocols, naming the first field that differs.
+    Raises `UserError` if contestants were measured under different protocols, naming the first field that differs.
     """
     _refuse_mixed(results)
     quantities = {one.name: one for one in results.quantities}
@@ -105,7 +105,7 @@ def tables(results: ResultsFile, rows: Sequence[CaseRow] = ()) -> list[Table]:
 
 
 def rows_of(scores: Sequence[Score], rows: Sequence[CaseRow], metrics: Collection[str]) -> list[CaseRow]:
-    """The case rows of metrics that have one protocol: rows do not say which, so those of several cannot be told."""
+    """The case rows of metrics with one protocol: rows do not name it, so rows of several cannot be separated."""
     protocols: dict[str, set[str]] = defaultdict(set)
     for score in scores:
         protocols[score.metric].add(score.protocol)
@@ -119,10 +119,10 @@ def _table(
     first = [score for score in scores if not _is_further(score)]
     rest = [score for score in scores if _is_further(score)]
     regions = matrices(scores, rows)
-    if not any(score.status == "ok" for score in first) and not regions:  # nothing stands before the rest
+    if not any(score.status == "ok" for score in first) and not regions:  # nothing comes before the rest
         first, rest = list(scores), []
     told = ["plane by plane"] * any(map(_is_plane, rest)) + ["every region in full"] * any(map(is_regional, rest))
-    told += ["with the estimated bias taken off"] * any(map(_is_debiased, rest))
+    told += ["with the estimated bias subtracted"] * any(map(_is_debiased, rest))
     main = _part(first, quantities)
     crowded = main.rows > MANY or len({score.generator for score in first if score.status == "ok"}) > CROWD
     short = overview(first, quantities) if crowded else None
@@ -132,7 +132,7 @@ def _table(
 
 
 def _is_further(score: Score) -> bool:
-    """Whether a score is one of many that say in detail what another says as a whole."""
+    """Whether a score is one of many that detail another score of the whole."""
     return _is_debiased(score) or _is_plane(score) or (is_regional(score) and score.status == "ok")
 
 
@@ -159,7 +159,7 @@ def _part(scores: Sequence[Score], quantities: Quantities) -> Part:
 
 
 def _remarks(score: Score) -> list[str]:
-    """What a reader must know of a row, in its parts, each once."""
+    """The notes of a row, each part once."""
     limits = {"floor": score.floor_note, "ceiling": score.ceiling_note}
     beside = [f"{name}: {note}" for name, note in limits.items() if note]
     return list(dict.fromkeys([*(note.text for note in score.notes), *beside]))
@@ -194,7 +194,7 @@ def _quantities(scores: Sequence[Score]) -> tuple[str, ...]:
 
 
 def _refuse_mixed(results: ResultsFile) -> None:
-    """Contestants that a reader would compare need a protocol in common; one metric may have several for all."""
+    """Contestants that a reader would compare must share a protocol; one metric may have several for all."""
     measured: dict[tuple[str, str, str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for score in results.scores:
         if score.status == "ok":
@@ -208,8 +208,8 @@ def _refuse_mixed(results: ResultsFile) -> None:
             field = differing_field(results.protocols.get(first, {}), results.protocols.get(second, {}))
             raise UserError(
                 f"results/scores.json: {metric} on {dataset} was measured under {first} for {its} and under {second} "
-                f"for {other}, which differ in {field}; they cannot stand in one table: run both again with one "
-                "configuration (finished samples are used again, only the metric is computed anew)"
+                f"for {other}, which differ in {field}; they cannot share a table: run both again with one "
+                "configuration (finished samples are reused, only the metric is recomputed)"
             )
 
 

@@ -1,4 +1,4 @@
-"""Mid planes of a volume as a radiologist looks at them."""
+"""Mid planes of a volume in radiological convention."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Plane:
     """One plane, ready to draw. grey: uint8 (rows, columns), row 0 at the top. size: (width, height) in mm.
 
-    sides: what lies at the left, right, top and bottom of the image (R L A P S I of the patient).
+    sides: the patient's sides (R L A P S I) at the left, right, top and bottom of the image.
     """
 
     name: str

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from medlord_bench.engine.comparisons import Comparison, ComparisonsFile
 
-OPEN_COMPARISONS = 6  # comparisons that stand open; more fold away, quantity by quantity
+OPEN_COMPARISONS = 6  # comparisons that are not folded; more are folded by quantity
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Quantity:
-    """The comparisons in one quantity under one protocol. counts: how they came out, in words."""
+    """The comparisons in one quantity under one protocol. counts: their outcomes, in words."""
 
     title: str
     protocol: str
@@ -71,7 +71,7 @@ def _counts(found: Sequence[Comparison]) -> str:
     told = sum(one.verdict in ("first", "second") for one in found)
     same = sum(one.verdict == "equivalent" for one in found)
     ties = len(found) - told - same
-    parts = ((told, "told apart"), (ties, "ties" if ties != 1 else "tie"), (same, "equivalent"))
+    parts = ((told, "decided"), (ties, "ties" if ties != 1 else "tie"), (same, "equivalent"))
     return ", ".join(f"{count} {word}" for count, word in parts if count)
 
 
@@ -83,4 +83,4 @@ def words(one: Comparison) -> str:
         return f"equivalent within {one.margin:g}" if one.margin is not None else "equivalent"
     if one.n_needed is None:
         return "tie"
-    return f"tie; n of about {one.n_needed:,} would tell them apart"
+    return f"tie; n of about {one.n_needed:,} needed to decide"

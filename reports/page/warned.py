@@ -1,4 +1,4 @@
-"""What a reader must not miss: every warning of the run, told once."""
+"""All warnings of the run, each once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from medlord_bench.contracts.results import Score
 
-OPEN_WARNINGS = 8  # warnings that stand open
+OPEN_WARNINGS = 8  # warnings that are not folded
 MAX_TEXTS = 6  # different texts of one contestant and quantity
 
 
@@ -20,7 +20,7 @@ class Warned:
 
 
 def warnings(scores: Sequence[Score]) -> list[Warned]:
-    """One entry per contestant and quantity; quantities that warn of the same are one entry."""
+    """One entry per contestant and quantity; quantities with the same warning share an entry."""
     found: dict[tuple[str, str], list[Score]] = defaultdict(list)
     for score in scores:
         if score.warning:
@@ -32,7 +32,7 @@ def warnings(scores: Sequence[Score]) -> list[Warned]:
 
 
 def _said(scores: Iterable[Score]) -> str:
-    """Each text once, after the regions that it is of."""
+    """Each text once, after its regions."""
     by_text: dict[str, list[str]] = defaultdict(list)
     for score in scores:
         by_text[score.warning].append(score.region)

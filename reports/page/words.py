@@ -1,4 +1,4 @@
-"""Numbers and lists as a reader wants them: the template's filters."""
+"""Numbers and lists as text for a reader: the template's filters."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def listing(words: Sequence[str]) -> str:
 
 
 def headline(words: Sequence[str]) -> str:
-    """Contestants as a heading: by name where they are few."""
+    """Contestants as a heading: by name if they are few."""
     return listing(words) if len(words) <= MAX_NAMED_CONTESTANTS else f"{len(words)} contestants"
 
 
@@ -55,7 +55,7 @@ def span(ends: tuple[int, int]) -> str:
 
 
 def carried(score: Score) -> str:
-    """What a number carries, for a cell that has room for the number alone."""
+    """The details of a number, for a cell that shows only the number."""
     parts = [f"n {score.n}" + (f" against {score.n_reference}" if score.n_reference is not None else "")]
     parts.append(f"{score.failed} failed" if score.failed else "")
     parts.append(f"interval: {score.interval}" if score.low is not None and score.interval else "")
@@ -67,7 +67,7 @@ def carried(score: Score) -> str:
 
 
 def tally(things: Sequence[Any], attribute: str, values: Sequence[str]) -> list[int]:
-    """How many of the things have each value of an attribute."""
+    """The number of items with each value of an attribute."""
     return [sum(getattr(thing, attribute) == value for thing in things) for value in values]
 
 
@@ -77,7 +77,7 @@ def pretty(value: Any) -> str:
 
 
 def facts(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A nested mapping as dotted names and texts; what is None is left out."""
+    """A nested mapping as dotted names and texts; None values are left out."""
     rows: list[tuple[str, str]] = []
     for key, inner in value.items():
         name = f"{prefix}{key}".replace("_", " ")

@@ -45,7 +45,7 @@ def test_the_objects_of_a_deleted_run_alone_are_listed_then_removed(
     assert before > kept
     listed = bench("clean", "--store", store)
     assert objects(store) == before, "without --yes nothing is removed"
-    assert listed.out.splitlines()[-1] == "nothing removed; do it with: medlord-bench clean --yes"
+    assert listed.out.splitlines()[-1] == "nothing removed; to remove: medlord-bench clean --yes"
     answer = json.loads(bench("clean", "--yes", "--store", store, "--json").out)
     assert answer["removed"] is True
     assert {str(Path(row["object"]).relative_to(store)) for row in answer["objects"]} == before - kept

@@ -78,7 +78,7 @@ def test_two_folders_are_measured_against_all_real_images(bench: Any, folders: P
     assert {split: len(ids) for split, ids in plan["splits"].items()} == {"train": 3, "val": 0, "test": 3}
     assert [len(items(plan, f"samples:files:{name}")) for name in ("ours", "b")] == [SAMPLES, SAMPLES]
     assert f"grid 16x16x12, that of {folders / 'ours' / 's0.nii.gz'}" in done.err
-    assert "divided in halves" in done.err
+    assert "divided into halves" in done.err
 
 
 def test_the_samples_in_the_store_are_the_files(bench: Any, folders: Path, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_what_is_set_goes_before_what_is_guessed(bench: Any, folders: Path, tmp_
     assert [len(plan["splits"][split]) for split in ("train", "val", "test")] == [4, 1, 1]
     assert len(items(plan, "samples:files:small")) == 2
     assert "halves" not in done.err and "grid 8x16" not in done.err
-    assert "go on with: medlord-bench evaluate --real" in done.err
+    assert "resume with: medlord-bench evaluate --real" in done.err
 
 
 def test_patches_of_the_real_images_need_no_shape(bench: Any, folders: Path, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_another_grid_in_the_second_folder_is_refused_before_any_work(
 
 def test_samples_below_the_real_folder_are_not_taken_for_real(bench: Any, folders: Path, tmp_path: Path) -> None:
     said = one_line(bench("evaluate", "--real", folders, "--synthetic", folders / "ours", "--store", tmp_path), 2)
-    assert "would be taken for real ones; expected folders apart" in said
+    assert "would be treated as real ones; expected separate folders" in said
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_samples_below_the_real_folder_are_not_taken_for_real(bench: Any, folder
     [
         ("nowhere", "ours", 3, "nowhere: not a folder"),
         ("real", "nowhere", 3, "nowhere: not a folder; expected generated volumes"),
-        ("real", "real", 2, "would be taken for real ones"),
+        ("real", "real", 2, "would be treated as real ones"),
     ],
 )
 def test_a_folder_that_will_not_do_is_named(
@@ -170,9 +170,9 @@ def test_names_come_from_the_folder_or_from_the_user(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("synthetic", "message"),
     [
-        (["a/samples", "b/samples"], "'samples' is a/samples already; expected other names: NAME=b/samples"),
-        (["v1.0=a"], "'v1.0' is no name"),
-        (["=a"], "'' is no name"),
+        (["a/samples", "b/samples"], "'samples' is already a/samples; expected different names: NAME=b/samples"),
+        (["v1.0=a"], "'v1.0' is not a valid name"),
+        (["=a"], "'' is not a valid name"),
     ],
 )
 def test_a_name_that_will_not_do_is_said(synthetic: list[str], message: str) -> None:

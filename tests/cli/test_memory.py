@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_exit_4_with_the_change_that_does_and_making_it_is_
     assert path == "medlord.diffusion.micro_batch" and not others
     text = bench(*words, *big)
     assert text.code == 4 and "DOES NOT FIT" in text.out
-    assert f"    -> --set {path}={value} brings it to " in text.out
+    assert f"    -> --set {path}={value} reduces it to " in text.out
     assert bench(*words, *big, "--set", f"{path}={value}").code == 0
 
 

@@ -59,7 +59,7 @@ def test_a_run_without_results_is_not_taken_for_a_finished_one(bench: Any, finis
     (folder / "results" / "scores.json").unlink()
     done = bench("report", "--store", store)
     assert (done.code, done.out) == (2, "")
-    assert done.err == f"Error: {store}: no finished run there; see medlord-bench status\n"
+    assert done.err == f"Error: {store}: no finished run; see medlord-bench status\n"
     assert bench("report", folder).code == 0, "named, it is drawn as far as it is"
     assert "this run has no results yet" in (folder / "report" / "page.html").read_text()
 

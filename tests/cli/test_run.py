@@ -48,7 +48,7 @@ def test_the_json_answer_names_run_results_and_report(bench: Any, noise: Any, fi
 
 
 def test_quiet_says_nothing_while_it_goes_well(bench: Any, noise: Any, finished: Path) -> None:
-    assert "there already" in bench("run", *noise, "--store", finished).err
+    assert "already done" in bench("run", *noise, "--store", finished).err
     assert bench("--quiet", "run", *noise, "--store", finished).err == ""
 
 
@@ -196,7 +196,7 @@ Noise.sample = sample
     larger = ("--set", "dataset.n_train=8", "--set", "dataset.n_test=8")  # one sample per test case
     done = bench("run", *noise, *larger, "--store", tmp_path, "--no-report", prelude=broken)
     assert done.code == 0, done.err
-    assert "samples:noise: 6 of 8 failed, the first is sample-00001: it did not converge" in done.err
+    assert "samples:noise: 6 of 8 failed, first: sample-00001: it did not converge" in done.err
     folder = next(tmp_path.glob("objects/samples/*/items"))
     reasons = [json.loads(path.read_text())["failed"] for path in sorted(folder.glob("*.json"))]
     expected = [None, "converge", "constant", "scaled to", "shape", None, "converge", "constant"]
@@ -227,7 +227,7 @@ def test_a_full_store_is_one_line_and_the_same_command_goes_on(
     done = bench("run", *noise, "--store", tmp_path, prelude=NO_ROOM)
     assert done.code == 2
     message = one_line(done)
-    assert "sample-00001.nii.gz: No space left on device; nothing published is lost" in message
+    assert "sample-00001.nii.gz: No space left on device; published items are kept" in message
     (items,) = tmp_path.glob("objects/samples/*/items")
     kept = {path.name: path.stat().st_mtime_ns for path in items.iterdir()}
     assert sorted(kept) == ["sample-00000.json", "sample-00000.nii.gz"]
@@ -266,7 +266,7 @@ def test_a_disk_that_really_fills_up_in_any_step_is_one_line_leaves_no_rubbish_a
             break
         assert done.code == 2, done.err
         message = one_line(done)
-        assert "No space left on device; nothing published is lost" in message
+        assert "No space left on device; published items are kept" in message
         stopped_in.add(message.split("/objects/")[1].split("/")[0])
         rubbish = [path for path in small_disk.rglob(".*") if path.is_file()]
         assert rubbish == []

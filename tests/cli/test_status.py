@@ -52,7 +52,7 @@ def test_the_newest_run_is_the_one_started_last(bench: Any, noise: Any, finished
 def test_no_run_and_an_unknown_run_are_exit_2_and_say_what_to_do(bench: Any, finished: Path, tmp_path: Path) -> None:
     done = bench("status", "--store", tmp_path)
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith(f"Error: {tmp_path}: no run there yet; start one: medlord-bench run")
+    assert done.err.startswith(f"Error: {tmp_path}: no run yet; start one: medlord-bench run")
     done = bench("status", "yesterday", "--store", finished)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("Error: yesterday: not a run folder, nor the name of a run in")

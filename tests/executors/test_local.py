@@ -228,7 +228,7 @@ def test_after_a_worker_died_the_server_serves_the_next_step(ready: Any, executo
 def test_under_a_limit_a_worker_that_a_library_ends_is_over_the_budget(ready: Any, executor_of: Any) -> None:
     run = ready(f"if index == 1: os.kill(worker, {int(signal.SIGABRT)})", memory_limit=3.0)
     executor = executor_of(run)
-    with pytest.raises(MemoryBudgetError, match="cap 3 GiB .its process died of SIGABRT, see ") as error:
+    with pytest.raises(MemoryBudgetError, match="cap 3 GiB .its process was ended by SIGABRT, see ") as error:
         executor.map(run.folder, STEP, 1, never)
     assert error.value.code == ExitCode.MEMORY and "\n" not in str(error.value)
     server = executor.workers[0].process.pid

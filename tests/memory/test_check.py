@@ -67,6 +67,6 @@ def test_a_generator_without_dry_runs_is_named_and_goes_on(tmp_path: Path, caplo
     with caplog.at_level(logging.WARNING, logger="medlord_bench"):
         check(steps, steps.steps, 24, 1, "cuda", tmp_path)
     assert [record.getMessage() for record in caplog.records] == [
-        "noise: memory not predictable (generator noise has no dry run); held to 24 GiB all the same"
+        "noise: memory not predictable (generator noise has no dry run); limited to 24 GiB"
     ]
     assert json.loads((tmp_path / "forecast.json").read_text())["steps"] == {}

@@ -97,7 +97,7 @@ def test_no_change_is_made_up_where_none_fits() -> None:
 
 def test_advice_reads_as_it_is_typed_and_typing_it_gives_the_need_it_promised() -> None:
     (one,) = told(total_gib(4, 0) * 24 / 22.5, "train")
-    assert str(one.advice) == "--set fake.batch=2 brings it to 4.70 GiB (slower)"
+    assert str(one.advice) == "--set fake.batch=2 reduces it to 4.70 GiB (slower)"
     assert one.advice is not None
     (again,) = told(24, "train", **run_file.parse_sets(["fake.batch=2"]))
     assert again.need == one.advice.need

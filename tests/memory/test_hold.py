@@ -75,7 +75,7 @@ def test_a_card_that_others_use_is_refused_with_what_would_do(card: Card) -> Non
         pass
     assert error.value.code == ExitCode.MEMORY
     assert "H100" in str(error.value) and "6.0 of 24.0 GiB are in use by other processes" in str(error.value)
-    assert "smaller --memory-limit (up to 19.2)" in str(error.value) and "\n" not in str(error.value)
+    assert "lower --memory-limit (up to 19.2)" in str(error.value) and "\n" not in str(error.value)
     assert card.fractions == []
     with held("cuda:0", 19.2, "samples:x"):
         assert card.fractions == [pytest.approx(17.5 / 24)]
@@ -108,7 +108,7 @@ def test_a_limit_larger_than_the_card_is_lowered_to_it_and_said(
     monkeypatch.setattr(logging.getLogger("medlord_bench"), "propagate", True)
     lowered = limit_on("cuda:0", 40.0)
     assert lowered == pytest.approx(16 / 22.5 * 24)
-    assert "--memory-limit 40 GiB: NVIDIA H100 80GB HBM3 has 16.0 GiB; held to that" in caplog.text
+    assert "--memory-limit 40 GiB: NVIDIA H100 80GB HBM3 has 16.0 GiB; limit lowered to that" in caplog.text
     caplog.clear()
     assert limit_on("cuda:0", "auto") == lowered
     assert caplog.text == ""
@@ -174,7 +174,7 @@ print([is_exhausted(error, starved=True) for error in errors])
 
 @linux
 def test_a_process_that_has_more_than_the_limit_already_is_refused_in_one_line() -> None:
-    with pytest.raises(MemoryBudgetError, match="before the step begins.*--memory-limit 0.1; give a larger one"):
+    with pytest.raises(MemoryBudgetError, match="before the step begins.*--memory-limit 0.1; give a larger limit"):
         with held("cpu", 0.1, "samples:x"):
             pass
 
@@ -186,7 +186,7 @@ def test_where_the_system_has_no_such_limit_it_is_said(
     monkeypatch.setattr("medlord_bench.memory.hold.sys", SimpleNamespace(platform="darwin"))
     with held("cpu", 0.1, "samples:x"):
         pass
-    assert "--memory-limit 0.1 GiB: not held in this process, since darwin has no such limit" in caplog.text
+    assert "--memory-limit 0.1 GiB: not enforced in this process, since darwin has no such limit" in caplog.text
 
 
 # -------------------------------------------------------------------------------------------------- telling it from others
@@ -228,10 +228,10 @@ def test_the_line_names_step_stage_cap_peak_cause_and_change() -> None:
     assert known == (
         "step train:m:diffusion (train diffusion): out of memory on cuda:0, cap 22.5 GiB, peak so far 22.25 GiB (CUDA out "
         "of memory. Tried); set diffusion.micro_batch=1 (18.2 GiB), or a larger --memory-limit than 24; "
-        "what was published is kept"
+        "published items are kept"
     )
     unknown = str(over_budget(*step, "cpu", 3, ""))
     assert unknown == (
         "step train:m:diffusion: out of memory on cpu, cap 3 GiB (no message); use a smaller micro_batch or patch for "
-        "this stage, or a larger --memory-limit than 3; what was published is kept"
+        "this stage, or a larger --memory-limit than 3; published items are kept"
     )

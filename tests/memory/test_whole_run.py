@@ -46,7 +46,7 @@ def test_a_run_over_its_limit_ends_with_exit_4_and_goes_on_with_a_larger_one(ben
     assert over.code == 4, over.err
     (line,) = [line for line in over.err.splitlines() if line.startswith("Error: ")]
     assert line.startswith("Error: step samples:command: the program python")
-    assert "out of memory under the cap of 1.6 GiB" in line and line.endswith("what was published is kept")
+    assert "out of memory under the cap of 1.6 GiB" in line and line.endswith("published items are kept")
     (items,) = (tmp_path / "store" / "objects" / "samples").glob("*/items")
     assert sorted(path.name for path in items.iterdir()) == ["sample-00000.json", "sample-00000.nii.gz"]
     made = (items / "sample-00000.nii.gz").stat().st_mtime_ns

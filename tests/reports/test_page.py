@@ -136,7 +136,7 @@ def test_a_value_lost_to_nan_says_so(bare_folder: Path) -> None:
 
 def test_nobody_is_called_best_without_a_paired_test(bare_folder: Path) -> None:
     _, page = render(bare_folder)  # the intervals lie far apart
-    assert "Nobody is marked: no two contestants were compared" in page.text
+    assert "No contestant is marked: this run compared no two contestants" in page.text
     assert not [attributes for _, attributes in page.tags if attributes.get("class") == "place"]
 
 
@@ -231,7 +231,7 @@ def test_planes_and_debiased_values_are_folded_under_the_mean(bare_folder: Path)
     html, page = render(bare_folder)
     shown, folded = html.split('<details class="more">', 1)
     assert shown.count('class="n value"') == 2 and folded.count('class="n value"') == 14
-    assert "Plane by plane, and with the estimated bias taken off: 14 rows" in page.text
+    assert "Plane by plane, and with the estimated bias subtracted: 14 rows" in page.text
 
 
 def test_a_note_stands_once_however_many_rows_it_concerns(bare_folder: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_long_table_folds_under_its_values_and_loses_none(bare_folder: Path) -
     html, page = render(bare_folder)
     shown, folded = html.split('<details class="more">', 1)
     assert 'class="n value"' not in shown and folded.count('class="n value"') == 48
-    assert "All that these numbers carry, with n, failures, intervals and floors: 48 rows" in page.text
+    assert "All details of these numbers, with n, failures, intervals and floors: 48 rows" in page.text
     assert shown.count("<table") == 2  # at a glance, and the values of this protocol, "odd" among them
     assert "odd test" in page.text
     assert "16 contestants on" in page.text  # no heading of sixteen names
@@ -296,7 +296,7 @@ def test_every_known_metric_has_its_sentence_and_an_unknown_one_none(bare_folder
 
 
 def test_the_floor_is_explained_in_one_sentence(bare_folder: Path) -> None:
-    assert "The floor is what real volumes of one split score against as many of another" in render(bare_folder)[1].text
+    assert "The floor is the score of real volumes of one split against" in render(bare_folder)[1].text
 
 
 def test_quantities_beyond_the_first_look_are_folded_away(run_folder: Path) -> None:
@@ -375,7 +375,7 @@ def test_hostile_names_are_text(run_folder: Path) -> None:
     [
         ("results/montage.json", "no montage"),
         ("results/scores.json", "no results yet"),
-        ("results/curves/medlord@tiny/autoencoder.jsonl", "no training was recorded"),
+        ("results/curves/medlord@tiny/autoencoder.jsonl", "no training is recorded"),
         ("provenance.json", "no provenance.json"),
         ("run.yaml", "no run.yaml"),
     ],
@@ -384,13 +384,13 @@ def test_a_missing_part_is_named_and_the_rest_is_drawn(run_folder: Path, gone: s
     (run_folder / gone).unlink()
     text = render(run_folder)[1].text
     assert told in text
-    assert text.count("Not there:") >= 1
+    assert text.count("Missing:") >= 1
     assert "How to cite" in text
 
 
 def test_an_empty_run_folder_still_gives_a_page(tmp_path: Path) -> None:
     text = render(tmp_path)[1].text
-    assert text.count("Not there:") == 7
+    assert text.count("Missing:") == 7
     with pytest.raises(UserError, match="not a run folder"):
         Page().render(tmp_path / "nowhere", tmp_path / "out")
 

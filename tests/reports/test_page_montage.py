@@ -111,9 +111,9 @@ def test_volumes_that_are_gone_or_failed_leave_words(tmp_path: Path) -> None:
         {"rows": [{"title": "t", "items": items}, {"title": "u", "items": items[1:]}]}, tmp_path, figures
     )
     assert montage.rows[0].picture is not None
-    assert "b (not there), c (NaN)" in montage.rows[0].picture.alt
+    assert "b (missing), c (NaN)" in montage.rows[0].picture.alt
     assert montage.rows[1].picture is None
-    assert montage.rows[1].note == "no volume to show of 2: not there, NaN"
+    assert montage.rows[1].note == "no volume to show of 2: missing, NaN"
 
 
 def test_the_hash_of_a_case_is_not_part_of_its_title(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_plan_prices_the_choice(bench: Any, tmp_path: Path) -> None:
     rows = {row["step"]: row for row in json.loads(done.out)["steps"]}
     assert rows["select:medlord@smoke:diffusion"]["volumes_to_sample"] == 3 * 2
     text = bench("plan", *options(), "--store", tmp_path).out
-    assert "samples 6 volumes to choose from" in text
+    assert "samples 6 volumes for selection" in text
 
 
 def test_another_way_to_choose_trains_nothing_but_the_stage_again(bench: Any, tmp_path: Path) -> None:

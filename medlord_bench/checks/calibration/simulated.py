@@ -18,7 +18,7 @@ from medlord_bench import stats
 from medlord_bench.util.seeds import numpy_rng
 
 JUDGING_LEVEL = 0.999  # level of the intervals by which an observed rate is judged
-NOMINAL_REJECTION_RATE = 0.05  # rejections where there is no difference
+NOMINAL_REJECTION_RATE = 0.05  # rejections if there is no difference
 COVERAGE_RANGE = (0.93, 0.98)  # in which the 95 % interval of a Fréchet distance has to lie
 LEAST_KERNEL_COVERAGE = 0.90
 PERMUTATIONS = 199

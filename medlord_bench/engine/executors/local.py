@@ -1,4 +1,4 @@
-"""The executor that works in processes of this machine: one per GPU, or as many as asked for on a CPU."""
+"""The executor that works in processes of this machine: one per GPU, or the requested number on a CPU."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from medlord_bench.memory.hold import over_budget, tells_exhausted
 from medlord_bench.memory.measured import forecast_of
 
 POLL_SECONDS = 0.1
-CRASHES = {-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS}  # how a library ends that does not expect to get no memory
+CRASHES = {-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS}  # of libraries that do not handle a failed allocation
 
 
 class LocalExecutor:
-    """Worker processes on this machine, one per GPU or as many as asked for, that last for the whole run.
+    """Worker processes on this machine, one per GPU or the requested number, for the whole run.
 
     On a CPU one process imports and forks a child for each (step, shard). CUDA cannot be used after a fork: on a GPU
-    each shard has a process that does its part of one step after the other. A worker's last line on stderr is its error.
+    each shard has a process that executes its part of each step in turn. A worker's last line on stderr is its error.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -53,7 +53,7 @@ class LocalExecutor:
         self.workers.clear()
 
     def _workers(self, logs: Path, shards: int) -> list[WorkerProcess]:
-        """The processes for a step of so many shards; started where they are not there."""
+        """The processes for a step of this many shards; started if they do not exist."""
         count = 1 if self.forks else shards
         for number in range(len(self.workers), count):
             self.workers.append(self._start(number, logs / f"workers.{number}.log"))
@@ -69,7 +69,7 @@ class LocalExecutor:
         return WorkerProcess(command("stay"), log, environment)
 
     def _threads(self, shards: int) -> int | None:
-        """CPU threads of each worker of a step; None where the user set them."""
+        """CPU threads of each worker of a step; None if the user set them."""
         if self.settings.threads is not None or "OMP_NUM_THREADS" in os.environ:
             return None
         if self.settings.device not in ("cpu", "auto"):
@@ -77,7 +77,7 @@ class LocalExecutor:
         return max(1, len(os.sched_getaffinity(0)) // shards) if hasattr(os, "sched_getaffinity") else 1
 
     def _raise_first(self, step_id: str, codes: list[int], run_folder: Path, lines: list[str]) -> None:
-        """lines: what the workers that failed wrote this time."""
+        """lines: output of the failed workers in this step."""
         bad = [code for code in codes if code not in (0, ExitCode.REQUEUE)]
         if not bad:
             if ExitCode.REQUEUE in codes:
@@ -93,17 +93,17 @@ class LocalExecutor:
         raise _error(code, f"step {step_id}: a worker ended with {bad[0]}: {said}")
 
     def _raise_crash(self, step_id: str, code: int, run_folder: Path, lines: list[str]) -> None:
-        """Raise `MemoryBudgetError` where a worker died without a word of its own for want of memory.
+        """Raise `MemoryBudgetError` if a worker died from lack of memory without its own error message.
 
-        Under a limit on a CPU some libraries end the process itself: OpenMP where it can start no thread, C++ code that
-        expects to get what it asks for.
+        Under a limit on a CPU some libraries end the process itself: OpenMP if it cannot start a thread, C++ code that
+        does not check allocations.
         """
         limit, device = self.settings.memory_limit, pick_device(self.settings.device)
         if not isinstance(limit, float) or device != "cpu":
             return
         why = [line for line in lines if tells_exhausted(line, starved=True)]
         if code in CRASHES:
-            why.append(f"its process died of {signal.Signals(-code).name}, see {run_folder / 'logs'}")
+            why.append(f"its process was ended by {signal.Signals(-code).name}, see {run_folder / 'logs'}")
         if why:
             step = read_plan(run_folder).step(step_id)
             advice = KINDS[step.kind].less_memory
@@ -115,7 +115,7 @@ def _error(code: ExitCode, message: str) -> UserError:
 
 
 def _wait(workers: list[WorkerProcess], shards: int, stop: Callable[[], bool]) -> list[int]:
-    """The exit code of each shard once all have ended; the others are told to stop where one fails."""
+    """The exit code of each shard once all have ended; if one fails, the others are asked to stop."""
     codes: dict[int, int] = {}
     told = False
     with selectors.DefaultSelector() as ready:
@@ -131,7 +131,7 @@ def _wait(workers: list[WorkerProcess], shards: int, stop: Callable[[], bool]) -
                 told = True
                 for worker in workers:
                     worker.stop()
-    if told:  # a worker that was still starting when it was told ends by the signal itself
+    if told:  # a worker that was still starting is ended by the signal itself
         codes = {shard: ExitCode.REQUEUE if code == -signal.SIGTERM else code for shard, code in codes.items()}
     return [codes[shard] for shard in range(shards)]
 
@@ -141,7 +141,7 @@ def _log(run_folder: Path, step_id: str, shard: int) -> Path:
 
 
 def _lines(log: Path, start: int) -> list[str]:
-    """What was written to a log after its first `start` bytes."""
+    """The content of a log after its first `start` bytes."""
     return log.read_bytes()[start:].decode(errors="replace").splitlines() if log.exists() else []
 
 

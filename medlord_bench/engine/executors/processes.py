@@ -1,4 +1,4 @@
-"""The run's side of worker processes that last: started once, asked for one task after the other (see `cli.serve`)."""
+"""The run's side of persistent worker processes: started once, given one task after the other (see `cli.serve`)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ STOP = {"stop": True}
 
 
 class WorkerProcess:
-    """A process that serves one task at a time. log: where it writes what belongs to no task."""
+    """A process that serves one task at a time. log: file for output that belongs to no task."""
 
     def __init__(self, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
         with log.open("ab") as errors:
-            # Its own session: Ctrl-C on the terminal reaches the run, which passes it on once.
+            # Own session: Ctrl-C in the terminal reaches only the run, which forwards it once.
             self.process = subprocess.Popen(
                 command,
                 env=environment,
@@ -31,24 +31,25 @@ class WorkerProcess:
                 start_new_session=True,
                 bufsize=0,
             )
-        self.tasks: set[int] = set()  # shards in hand
+        self.tasks: set[int] = set()  # shards being processed
 
     def start(self, task: dict[str, Any]) -> None:
         self.tasks.add(task["shard"])
         self._write(task)
 
     def stop(self) -> None:
-        """Ask for a clean end of what is in hand."""
+        """Ask for a clean end of the running tasks."""
         if self.tasks:
             self.process.send_signal(signal.SIGTERM)
 
     def fileno(self) -> int:
-        """What becomes readable when `ended` has something to tell."""
+        """The object that becomes readable when `ended` has a result."""
         assert self.process.stdout is not None
         return self.process.stdout.fileno()
 
     def ended(self) -> dict[int, int]:
-        """Shard -> exit code of tasks that ended; waits for the first. A process that is gone ends all it had."""
+        """Shard -> exit code of tasks that ended; waits for the first. If the process has ended, all of its tasks
+        have."""
         lines = os.read(self.fileno(), READ_BYTES).splitlines()
         if lines:
             codes = {answer["shard"]: int(answer["code"]) for answer in map(json.loads, lines)}
@@ -58,7 +59,7 @@ class WorkerProcess:
         return codes
 
     def close(self) -> None:
-        """End the process. What it has in hand saves and ends first, as far as it is still at work."""
+        """End the process. Running tasks save and end first."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.stop()
         self.process.stdin.close()
@@ -67,12 +68,12 @@ class WorkerProcess:
 
     def _write(self, message: Mapping[str, Any]) -> None:
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # its end is found by `ended`
+        with suppress(BrokenPipeError):  # `ended` detects its end
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
 
 
 class ForkServer(WorkerProcess):
-    """A process that serves many tasks at a time, each in a child that has its imports. On Linux, without CUDA."""
+    """A process that serves several tasks at once, each in a child that has its imports. On Linux, without CUDA."""
 
     def stop(self) -> None:
         self._write(STOP)

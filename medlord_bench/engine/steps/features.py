@@ -16,10 +16,10 @@ from medlord_bench.util.hashing import digest
 
 
 def plan(planning: Planning, spec: PluginSpec, of: Step, items: Iterable[str]) -> Step:
-    """Features of the volumes of a step; one step however many metrics want them."""
+    """Features of the volumes of a step; one step for all metrics that need them."""
     extractor = specs.make("extractors", spec)
     identity = {"version": extractor.version, "config": spec.config, "preprocessing": dict(extractor.preprocessing)}
-    id = f"features:{of.id}:{spec.plugin}-{digest(identity)[:6]}"  # two metrics may want two configurations
+    id = f"features:{of.id}:{spec.plugin}-{digest(identity)[:6]}"  # two metrics may need two configurations
     return planning.add(id, "features", of.contestant, spec, identity, list(items), {"volumes": of.id})
 
 

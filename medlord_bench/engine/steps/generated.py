@@ -1,4 +1,4 @@
-"""What steps share in which a generator makes volumes: planning them, batches, publishing, failures."""
+"""Code shared by the steps in which a generator makes volumes: planning, batches, publishing, failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medlord_bench.util import seeds
 from medlord_bench.volumes.checks import problem_of
 from medlord_bench.volumes.io import write_volume
 
-BYTES_PER_VOXEL = 1.5  # gzipped int16: seen 1.3 on the phantom, 1.4 to 1.5 on CT
+BYTES_PER_VOXEL = 1.5  # gzipped int16: measured 1.3 on the phantom, 1.4 to 1.5 on CT
 
 
 def plan(
@@ -26,7 +26,7 @@ def plan(
     items: Sequence[str],
     identity: Mapping[str, Any] | None = None,
 ) -> Step:
-    """Volumes that a contestant makes for a purpose. identity: what is in the key besides what every purpose has."""
+    """Volumes that a contestant makes for a purpose. identity: content of the key besides that of every purpose."""
     needed = entrant.generator.dependencies(purpose)
     inputs = {stage: entrant.weights(stage) for stage in needed.stages}
     inputs |= {"images": "images"} if purpose != "sample" else {}
@@ -38,15 +38,16 @@ def plan(
 
 
 def sample(job: Job, purpose: Purpose, items: Sequence[str], requests: Sequence[Request]) -> None:
-    """Draw and publish one volume per request. items: the names of the requests' volumes."""
+    """Draw and publish one volume per request. items: names of the requests' volumes."""
     generator = job.plugin("generators")
     paths = {stage: job.input(stage).items / "weights" for stage in generator.dependencies(purpose).stages}
     publish_volumes(job, items, requests, generator.sample(paths, requests, job.run), purpose)
 
 
 def whole_batches(job: Job, items: Sequence[str]) -> list[str]:
-    """Every item of the batches that `items` are in. Who shares a batch may change the last bit of a sum, so it must
-    not depend on what is there already: samples that were made before a stop are drawn again and not published."""
+    """Every item of the batches that contain `items`. The composition of a batch may change the last bit of a sum, so
+    it
+    must not depend on existing items: samples drawn before a stop are drawn again and not published."""
     size, wanted = job.run.batch, set(items)
     batches = (job.step.items[start : start + size] for start in range(0, len(job.step.items), size))
     return [item for batch in batches if wanted.intersection(batch) for item in batch]
@@ -65,8 +66,8 @@ def publish_volumes(
             start = time.monotonic()
             volume = next(made, None)
             if volume is None:
-                raise StepError(f"{job.step.id}: the generator gave fewer volumes than it was asked for ({item})")
-            if job.out.has(item):  # made before a stop, and drawn again with its batch
+                raise StepError(f"{job.step.id}: the generator returned fewer volumes than requested ({item})")
+            if job.out.has(item):  # published before a stop, drawn again with its batch
                 task.advance()
                 continue
             facts: dict[str, Any] = {"seconds": round(time.monotonic() - start, 3), "device": job.run.device}
@@ -81,4 +82,4 @@ def publish_volumes(
             task.advance()
             job.check_stop(item)
     if failed:
-        job.run.log.warning("%s: %d of %d failed, the first is %s", job.step.id, len(failed), len(items), failed[0])
+        job.run.log.warning("%s: %d of %d failed, first: %s", job.step.id, len(failed), len(items), failed[0])

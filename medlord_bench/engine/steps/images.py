@@ -1,4 +1,4 @@
-"""`images`: every case on the protocol's grid, with its mask, once, for training and measuring alike."""
+"""`images`: every case on the protocol's grid, with its mask, once for training and measuring."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def plan(planning: Planning) -> Step:
 
 
 def _masks(planning: Planning) -> Any:
-    """Where the masks of real images come from, as far as it decides them."""
+    """The origin of the masks of real images, for the key."""
     masks = planning.spec.masks
     if masks is None:
         return planning.protocol.masks

@@ -1,4 +1,4 @@
-"""One (step, shard) with everything that running it needs, and how files are published."""
+"""One (step, shard) with everything needed to run it, and the writers of published files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ VOLUME, STATE, SCORES = ".nii.gz", ".safetensors", ".scores.json"
 
 @dataclass(frozen=True)
 class Job:
-    """One (step, shard) with everything that running it needs. facts: what every sidecar of its output has besides its own."""
+    """One (step, shard) with everything needed to run it. facts: facts that are added to every sidecar of its
+    output."""
 
     plan: Plan
     step: Step
@@ -35,7 +36,7 @@ class Job:
         return StoredObject(self.store.object(self.step.kind, self.step.key).path, self.facts)
 
     def object(self, step: Step) -> StoredObject:
-        """What a step published."""
+        """The published object of a step."""
         return self.store.object(step.kind, step.key)
 
     def input(self, role: str) -> StoredObject:

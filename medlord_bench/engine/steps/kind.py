@@ -1,4 +1,4 @@
-"""What a kind of step declares about itself; everything that asks about kinds reads this and nothing else."""
+"""The declarations of a kind of step; all code that depends on kinds reads only these."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Kind(ABC):
     name: the kind, and the folder of its objects in the store.
     sharded: whether several workers may share its items.
     linked: whether a run folder has a link to its items.
-    bytes_per_voxel: disk that one item takes, per voxel of the protocol's grid; None where it is next to nothing.
-    less_memory: what makes it take less memory, where no forecast has better advice.
+    bytes_per_voxel: disk space of one item per voxel of the protocol's grid; None if negligible.
+    less_memory: change that reduces its memory, if no forecast has better advice.
 
-    Its module also has a function ``plan`` that adds a step of the kind, and ``Detail``, the frozen model of what its
-    `run` reads of the step besides items and inputs, where there is any.
+    Its module also has a function ``plan`` that adds a step of the kind, and ``Detail``, the frozen model of further
+    parameters of its `run` besides items and inputs, if there are any.
     """
 
     name: ClassVar[str]
@@ -31,13 +31,13 @@ class Kind(ABC):
 
     @abstractmethod
     def run(self, job: Job, items: Sequence[str]) -> None:
-        """Publish `items`, the ones of this shard that are missing, each as soon as it is made: a stop at any moment
-        loses at most the item in hand."""
+        """Publish `items`, the missing ones of this shard, each as soon as it is finished: a stop at any time
+        loses at most the current item."""
 
     def during(self, step: Step) -> str | None:
-        """The training stage or purpose that a generator works on in such a step; None where none does."""
+        """The training stage or purpose that a generator works on in such a step; None if none does."""
         return None
 
     def volumes_to_sample(self, step: Step) -> int | None:
-        """Volumes that it samples and does not keep; None for none."""
+        """Number of volumes that it samples without keeping them; None for none."""
         return None

@@ -16,7 +16,7 @@ from medlord_bench.util.hashing import digest
 
 
 def plan(planning: Planning, spec: PluginSpec, of: Step, items: Iterable[str]) -> Step:
-    """Label maps of the volumes of a step; one step however many metrics want them."""
+    """Label maps of the volumes of a step; one step for all metrics that need them."""
     items = list(items)
     if of.contestant == REAL:
         by_item = {item_id(case): case.id for cases in planning.cases.values() for case in cases}
@@ -24,7 +24,7 @@ def plan(planning: Planning, spec: PluginSpec, of: Step, items: Iterable[str]) -
     else:
         names = [generated_name(of, item) for item in items]
     identity = planning.segmenter_identity(spec, names)
-    # Two metrics may want two configurations, and a fingerprint may depend on the list of cases.
+    # Two metrics may need two configurations, and a fingerprint may depend on the list of cases.
     id = f"labels:{of.id}:{spec.plugin}-{digest(identity)[:6]}"
     return planning.add(id, "labels", of.contestant, spec, identity, items, {"volumes": of.id})
 
@@ -53,11 +53,11 @@ class Labels(Kind):
 
 
 def _is_ct(job: Job, source: Volumes, item: str) -> bool:
-    """Whether the values are HU. A segmenter given [0, 1] or windowed values returns empty masks, which would read as
-    anatomy."""
+    """Whether the values are HU. For [0, 1] or windowed values a segmenter returns empty masks, which would be read
+    as missing organs."""
     from medlord_bench.volumes.checks import not_ct
 
     problem = not_ct(source.open(item))
     if problem is not None:
-        job.out.put_failure(item, f"not segmented, since not CT in HU: {problem}", {})
+        job.out.put_failure(item, f"not segmented: not CT in HU: {problem}", {})
     return problem is None

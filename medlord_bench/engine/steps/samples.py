@@ -15,7 +15,7 @@ from medlord_bench.util import seeds
 
 
 def plan(planning: Planning, entrant: Entrant) -> Step:
-    """As many samples as the run asks for, or as the generator has."""
+    """The requested number of samples, or the number that the generator has."""
     available = entrant.generator.available(planning.protocol)
     count = planning.spec.samples if available is None else min(planning.spec.samples, available)
     return generated.plan(planning, entrant, "samples", "sample", [sample_id(index) for index in range(count)])

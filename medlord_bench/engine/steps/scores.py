@@ -1,4 +1,4 @@
-"""`scores`: a metric reduced over everything it needs."""
+"""`scores`: a metric reduced over all of its inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medlord_bench.util.files import write_json
 
 
 class Needed(FrozenConfig):
-    """One need of a metric. items: what it reads; None where the contestant makes no such volumes."""
+    """One need of a metric. items: its items; None if the contestant has no such volumes."""
 
     source: Source
     made: Made
@@ -43,12 +43,12 @@ class Detail(FrozenConfig):
 
 
 def plan(planning: Planning, entrant: Entrant, spec: PluginSpec) -> Step:
-    """A metric of a contestant, and the steps that make what it needs."""
+    """A metric of a contestant, and the steps that make its inputs."""
     metric = specs.make("metrics", spec)
     inputs: dict[str, str] = {}
     needs: list[Needed] = []
     wanted = metric.needs()
-    measurable = _source(planning, entrant, wanted[0].source) is not None  # else the others need not be made
+    measurable = _source(planning, entrant, wanted[0].source) is not None  # if not, the others are not needed
     for need in wanted:
         found = _source(planning, entrant, need.source) if measurable else None
         if found is None:
@@ -73,7 +73,7 @@ def plan(planning: Planning, entrant: Entrant, spec: PluginSpec) -> Step:
 
 
 def _source(planning: Planning, entrant: Entrant, source: Source) -> tuple[Step, tuple[str, ...]] | None:
-    """The step that makes a source's volumes and the items of it, or None where the contestant has no such thing."""
+    """The step that makes a source's volumes and its items, or None if the contestant has no such step."""
     if source.is_real:
         return planning.steps["images"], planning.splits[source.data_split]
     step = planning.steps.get(f"{source.kind}:{entrant.name}")

@@ -1,4 +1,5 @@
-"""`select`: a stage's checkpoint, chosen by what each candidate samples (paper, A.1), on the validation split."""
+"""`select`: a stage's checkpoint, selected by the FID of each candidate's samples (paper, A.1) to the validation
+split."""
 
 from __future__ import annotations
 
@@ -43,10 +44,10 @@ class Detail(FrozenConfig):
 
 
 def plan(planning: Planning, entrant: Entrant, stage: Stage, choice: CheckpointSelection) -> Step:
-    """Choose among a training's candidates by the FID of their samples to the validation split."""
+    """Select one of a training's candidates by the FID of its samples to the validation split."""
     reads, steps = entrant.generator.dependencies("sample"), stage.steps or 0
     if stage.name not in reads.stages:
-        raise UserError(f"{entrant.name}: stage {stage.name} does not take part in sampling; choose it by loss")
+        raise UserError(f"{entrant.name}: stage {stage.name} is not used in sampling; select it by loss")
     others = tuple(name for name in reads.stages if name != stage.name)
     inputs = {name: entrant.weights(name) for name in others}
     extractor = specs.plugin_spec("extractors", choice.extractor, {})
@@ -80,7 +81,8 @@ class Select(Kind):
         return len(detail.candidates) * detail.samples
 
     def run(self, job: Job, items: Sequence[str]) -> None:
-        """Sample from every candidate with the same noise; publish the one of the lowest FID. Ties go to the earlier."""
+        """Sample from every candidate with the same noise; publish the one of the lowest FID. In a tie the earlier is
+        selected."""
         real = job.input("val")
         reference = [load_state(real.file(item, STATE)) for item in job.plan.splits["val"]]
         found: dict[int, float] = {}
@@ -90,7 +92,7 @@ class Select(Kind):
         ) as task:
             for step in candidates:
                 name = candidate_name(step)
-                if not job.out.has(name):  # each is published as it is made, so that a stop loses one at most
+                if not job.out.has(name):  # each is published when finished, so that a stop loses at most one
                     result = _candidate(job, job.input("candidates").items / "weights" / name, reference)
                     job.out.put(name, {}, result)
                     job.check_stop(name)
@@ -100,7 +102,7 @@ class Select(Kind):
         best = min(found, key=lambda step: found[step])
         if not math.isfinite(found[best]):
             raise StepError(
-                f"{job.step.id}: no candidate gave two samples that are CT; train longer, or select by loss"
+                f"{job.step.id}: no candidate produced two valid CT samples; train longer, or select by loss"
             )
         job.run.log.info("%s: step %d, FID %.4g on val", job.step.id, best, found[best])
         facts = {"steps": best, "fid_val": {str(step): fid for step, fid in found.items() if math.isfinite(fid)}}
@@ -108,7 +110,7 @@ class Select(Kind):
 
 
 def _reached(job: Job) -> list[int]:
-    """The planned candidates; where a budget of time ended the training before, those it got to and its last step."""
+    """The planned candidates; if a time budget ended the training early, those it reached and its last step."""
     end = job.input("candidates").sidecar("weights").facts["trained"]["steps"]
     return sorted({end, *(step for step in Detail.model_validate(job.step.detail).candidates if step < end)})
 

@@ -1,4 +1,4 @@
-"""The volumes that measuring steps read: which they are, how they are opened, and what each is compared with."""
+"""The volumes that measuring steps read: their steps, how they are opened, and their references."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medlord_bench.volumes.arrays import save_state
 
 @dataclass(frozen=True)
 class Volumes:
-    """The volumes that a step made: prepared images, or what a contestant generated."""
+    """The volumes of a step: prepared images, or a contestant's volumes."""
 
     job: Job
     step: Step
@@ -44,7 +44,7 @@ class Volumes:
         return self.cohort.volume(item) if self.are_real else read_volume(self.path(item))
 
     def name(self, item: str) -> str:
-        """What a segmenter calls it: as in `Segmenter.fingerprint`."""
+        """Its name for a segmenter, as in `Segmenter.fingerprint`."""
         return self.cohort.case_of(item) if self.are_real else generated_name(self.step, item)
 
 
@@ -54,7 +54,7 @@ def volumes(job: Job) -> Volumes:
 
 
 def usable(job: Job, items: Sequence[str], made: StoredObject) -> list[str]:
-    """The items that were made; those that failed there are published as failed here too."""
+    """The items that exist; those that failed there are published as failed here too."""
     good = []
     for item in items:
         failed = made.sidecar(item).failed
@@ -76,7 +76,7 @@ def publish_states(job: Job, items: Sequence[str], made: Iterator[Mapping[str, A
 
 @dataclass(frozen=True)
 class Derived:
-    """What a step made of volumes, one file per volume: label maps (`VOLUME`), or features or states (`STATE`)."""
+    """The outputs of a step, one file per volume: label maps (`VOLUME`), or features or states (`STATE`)."""
 
     object: StoredObject
     suffix: str
@@ -87,7 +87,7 @@ class Derived:
 
 
 def items_of(source: Source, read: Volumes, derived: Derived | None, items: Iterable[str]) -> Iterator[Item]:
-    """The items of a source as a metric sees them, with what each is compared with.
+    """The items of a source as passed to a metric, each with its reference.
 
     derived: what the metric reads in place of the volumes; None for the volumes themselves.
     """

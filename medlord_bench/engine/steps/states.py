@@ -27,10 +27,10 @@ def plan(
     items: Iterable[str],
     labels: Step | None,
 ) -> Step:
-    """States of the volumes of a step. labels: the label maps that are read in their place, if any."""
+    """States of the volumes of a step. labels: the label maps that are read instead, if any."""
     inputs = {"volumes": of.id, "images": "images"} | ({} if labels is None else {"labels": labels.id})
     identity = {"version": metric.version, "config": specs.without_places(spec.config), "source": source}
-    place = source if of.contestant == REAL else of.id  # each split's apart: a metric may read several
+    place = source if of.contestant == REAL else of.id  # one step per split: a metric may read several
     id = f"states:{place}:{spec.name}"
     return planning.add(id, "states", of.contestant, spec, identity, list(items), inputs, Detail(source=source))
 

@@ -25,7 +25,8 @@ from medlord_bench.util.hashing import digest, file_sha256
 
 
 class Detail(FrozenConfig):
-    """steps, seconds: the budget. lineage: the key without the budget: where it trains. weights: what is adopted."""
+    """steps, seconds: the budget. lineage: the key without the budget: the training's folder. weights: the adopted
+    weights."""
 
     stage: str
     steps: int | None
@@ -44,7 +45,7 @@ def plan(planning: Planning, entrant: Entrant, stage: Stage, seconds: float | No
     identity["data"] = {split: list(planning.splits[split]) for split in ("train", "val")}
     if stage.conditional:
         identity["regions"] = list(planning.protocol.condition_regions)
-    if contestant.weights is not None:  # data all the same: a latent scale may be measured on the training split
+    if contestant.weights is not None:  # data are still needed: a latent scale may be measured on the training split
         identity["adopted"] = _sha256_of(contestant.weights)
     seed = seeds.derive(planning.spec.seed, "train")
     keys = {role: planning.steps[step].key for role, step in inputs.items()}
@@ -71,7 +72,7 @@ def _sha256_of(weights: Path) -> dict[str, str]:
         below = os.walk(weights, followlinks=True)
         files = sorted(Path(folder) / name for folder, _, names in below for name in names)
     if not files:
-        raise UserError(f"--weights {weights}: an empty folder; expected checkpoint files")
+        raise UserError(f"--weights {weights}: the folder is empty; expected checkpoint files")
     return {str(file.relative_to(weights) if file != weights else file.name): file_sha256(file) for file in files}
 
 
@@ -84,7 +85,7 @@ class Weights(Kind):
         return Detail.model_validate(step.detail).stage
 
     def run(self, job: Job, items: Sequence[str]) -> None:
-        """Train the stage (or adopt given weights) and publish its weights folder."""
+        """Train the stage (or adopt weights of the user) and publish its weights folder."""
         generator, detail = job.plugin("generators"), Detail.model_validate(job.step.detail)
         (described,) = (stage for stage in generator.stages() if stage.name == detail.stage)
         stage = replace(described, steps=detail.steps, choice=detail.choice)
@@ -104,7 +105,7 @@ class Weights(Kind):
 
 
 def _trained(folder: Path, stage: Stage, seconds: float) -> dict[str, Any]:
-    """Steps done and seconds spent: as `training.fit` counted them, over all sittings; else those of this call."""
+    """Steps and seconds, as counted by `training.fit` over all sessions; else those of this call."""
     from medlord_bench.nn.training import TRAINED
 
     path = folder / TRAINED
@@ -113,8 +114,8 @@ def _trained(folder: Path, stage: Stage, seconds: float) -> dict[str, Any]:
 
 
 def _training_folder(store: Store, lineage: str, steps: int | None, seconds: float | None) -> Path:
-    """Where a lineage trains. A training that already went for more than this budget is left alone: a shorter one has its
-    own folder."""
+    """The folder in which a lineage trains. A training that already exceeds this budget is not touched: a shorter one
+    has its own folder."""
     shared, own = training_names(lineage, steps, seconds)
     folder = store.object("trainings", shared).path
     if steps is None:

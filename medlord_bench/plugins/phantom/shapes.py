@@ -39,7 +39,7 @@ def frame(along: Sequence[float], up: Sequence[float] = (0.0, 0.0, 1.0)) -> NDAr
 
 
 def ellipsoid(centre: Point, radii: Point, axes: NDArray[np.float64] | None = None) -> Distance:
-    """An ellipsoid with its radii along the rows of `axes` (R, A, S where there are none)."""
+    """An ellipsoid with its radii along the rows of `axes` (R, A, S if there are none)."""
     rows = np.eye(3) if axes is None else axes
 
     def distance(r: Array, a: Array, s: Array) -> Array:

@@ -58,7 +58,7 @@ class FolderDataset:
 
     @property
     def grid(self) -> Grid:
-        """Raises `UserError` where neither `patches` nor `shape` is given."""
+        """Raises `UserError` if neither `patches` nor `shape` is given."""
         config = self.config
         shape = config.patches.shape if config.patches else config.shape
         if shape is None:

@@ -130,7 +130,7 @@ class Luna16Dataset:
 def name_sides(labels: LabelMap, where: Path) -> LabelMap:
     """Labels 3 and 4 to left and right by their centres along R (a lung on its own: by the image's middle).
 
-    Returns values 1 lung_left, 2 lung_right, 3 trachea. Raises `UserError` where there is no lung.
+    Returns values 1 lung_left, 2 lung_right, 3 trachea. Raises `UserError` if there is no lung.
     """
     import numpy as np
 

@@ -49,7 +49,7 @@ class FilesConfig(FrozenConfig):
 
 
 def root_of(config: FilesConfig, name: str, advice: str) -> Path:
-    """The data folder. Raises `MissingError` where none is given or it is not there. advice: what else to do."""
+    """The data folder. Raises `MissingError` if none is given or it is not there. advice: what else to do."""
     given = config.data_root or os.environ.get("MEDLORD_BENCH_DATA_ROOT")
     if not given:
         raise MissingError(
@@ -69,7 +69,7 @@ def find(root: Path, config: FilesConfig) -> list[Found]:
     There, a folder with a `ct.*` holds that one image and its masks; in any other folder each image file counts that
     is not named as a mask. A folder of DICOM files is one image. The id is the path below the root, joined by "__";
     the patient is its first part: all images below one folder of the root are one patient's.
-    Raises `UserError` where there is none, or where two images have one id.
+    Raises `UserError` if there is none, or where two images have one id.
     """
     if config.manifest is not None:
         found = list(_from_manifest(root, config.manifest))
@@ -235,7 +235,7 @@ def region_names(root: Path, config: FilesConfig, found: Iterable[Found]) -> dic
 
 
 def masks_of(config: FilesConfig, found: Iterable[Found], names: Mapping[int, str]) -> str:
-    """What the protocol says about masks. Raises `UserError` where the data set's are asked for and one is missing."""
+    """What the protocol says about masks. Raises `UserError` if the data set's are asked for and one is missing."""
     cases = list(found)
     masks = config.masks
     if masks is None:

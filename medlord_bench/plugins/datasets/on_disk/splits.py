@@ -45,7 +45,7 @@ def divide(found: Sequence[Found], config: SplitConfig, where: str) -> tuple[Spl
 
     Patients are ordered by the hash of (seed, patient): test takes the first, then val, then train, so a patient that
     joins the cohort displaces few others. where: the data set's folder, for messages.
-    Raises `UserError` where a patient is in two splits or a split gets too few.
+    Raises `UserError` if a patient is in two splits or a split gets too few.
     """
     if config.file is not None:
         splits, how = _listed(found, config.file), f"lists of {config.file.name}"

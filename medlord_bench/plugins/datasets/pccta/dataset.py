@@ -78,7 +78,7 @@ class PcctaDataset:
         return self.files.cases(split)
 
     def load(self, case: Case) -> tuple[Volume, LabelMap | None]:
-        """Raises `UserError` where the mask holds a single structure: ImageCAS's own masks are of the coronaries."""
+        """Raises `UserError` if the mask holds a single structure: ImageCAS's own masks are of the coronaries."""
         volume, labels = self.files.read(case.id)
         if labels is not None and len(set(labels.labels[labels.labels > 0].tolist())) < 2:
             raise UserError(

@@ -54,7 +54,7 @@ class ImageNetExtractor:
 
     @cached_property
     def weights(self) -> Path:
-        """The installed weights file. Raises `MissingError` where the package is not installed."""
+        """The installed weights file. Raises `MissingError` if the package is not installed."""
         spec = find_spec(PACKAGE)
         path = Path(spec.origin).parent / WEIGHTS if spec and spec.origin else None
         if path is None or not path.exists():

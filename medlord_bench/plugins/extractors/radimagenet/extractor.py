@@ -65,7 +65,7 @@ class RadImageNetExtractor:
 
     @cached_property
     def weights(self) -> pretrained.Found:
-        """The file on disk, fetched where the network may be used. Raises `MissingError` where it cannot be had."""
+        """The file on disk, fetched where the network may be used. Raises `MissingError` if it cannot be had."""
         return pretrained.find(WEIGHTS)
 
     @property

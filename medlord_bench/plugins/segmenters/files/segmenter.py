@@ -38,7 +38,7 @@ class FilesSegmenter:
         return {case_id: file_sha256(self._path(case_id)) for case_id in case_ids}
 
     def segment(self, volumes: Iterable[tuple[str, Volume]], run: Run) -> Iterator[LabelMap | Failure]:
-        """Raises `MissingError` where a case has no file, `UserError` where it is unreadable or on another grid."""
+        """Raises `MissingError` if a case has no file, `UserError` where it is unreadable or on another grid."""
         from medlord_bench.volumes.checks import check_same_grid
         from medlord_bench.volumes.io import read_labels
 

@@ -43,7 +43,7 @@ MAX_CORE_DISTANCE_MM = 30.0  # mm: how near to a lung's core a separate space li
 
 
 def lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: float) -> Labels:
-    """Label map of the lungs, uint8 (X, Y, Z): 1 left, 2 right, all zero where there is no lung.
+    """Label map of the lungs, uint8 (X, Y, Z): 1 left, 2 right, all zero if there is no lung.
 
     spacing: voxel size in mm. threshold: HU below which a voxel is air or lung. closing: radius in mm.
     """
@@ -197,7 +197,7 @@ def _bow(mask: Mask) -> float:
 
 
 def _middle(found: NDArray[np.integer[Any]], count: int) -> float | None:
-    """The X index between the largest part and the largest one beside it, or None where none is."""
+    """The X index between the largest part and the largest one beside it, or None if none is."""
     sizes = np.bincount(found.ravel(), minlength=count + 1)
     order = [
         value for value in np.argsort(-sizes[1:]) + 1 if sizes[value] >= MIN_SECOND_CORE_FRACTION * sizes[1:].max()

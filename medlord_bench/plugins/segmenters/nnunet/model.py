@@ -17,7 +17,7 @@ RESERVED = ("background", "ignore")  # label names that are not regions
 def label_names(folder: Path) -> dict[int, str]:
     """Label value to region, from `dataset.json`.
 
-    Raises `UserError` where labels overlap (nnU-Net's region-based training): a voxel's value is then not one region.
+    Raises `UserError` if labels overlap (nnU-Net's region-based training): a voxel's value is then not one region.
     """
     path, found = folder / "dataset.json", _dataset(folder)
     labels = found.get("labels")
@@ -33,7 +33,7 @@ def label_names(folder: Path) -> dict[int, str]:
 
 
 def check_dataset(folder: Path, names: Mapping[int, str]) -> None:
-    """Raise `UserError` where the model does not take one CT channel, or a label has no name or more than eight bits."""
+    """Raise `UserError` if the model does not take one CT channel, or a label has no name or more than eight bits."""
     found = _dataset(folder)
     channels = found.get("channel_names", {})
     if len(channels) != 1:
@@ -68,7 +68,7 @@ def checkpoints(folder: Path, folds: Sequence[int | str] | None, name: str) -> l
 
 
 def check_checkpoint(path: Path) -> None:
-    """Raise `UserError` where a checkpoint holds more than tensors, plain values and NumPy scalars.
+    """Raise `UserError` if a checkpoint holds more than tensors, plain values and NumPy scalars.
 
     nnU-Net loads checkpoints as pickles, which can run any code; one that torch's restricted loader takes cannot. What
     `nnUNetTrainer.save_checkpoint` (2.8) writes passes: beside tensors it holds NumPy scalars in its training log.

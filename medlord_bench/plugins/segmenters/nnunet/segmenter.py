@@ -51,7 +51,7 @@ class NnUNetSegmenter:
     def fingerprint(self, case_ids: Sequence[str]) -> Mapping[str, str]:
         """nnU-Net's version, and the sha256 of the model's files.
 
-        Raises `MissingError` where nnU-Net or one of them is missing, and `UserError` where the model takes more than
+        Raises `MissingError` if nnU-Net or one of them is missing, and `UserError` where the model takes more than
         one channel, has overlapping labels without `label_names`, or a checkpoint that is not trusted holds code.
         """
         if find_spec("nnunetv2") is None:

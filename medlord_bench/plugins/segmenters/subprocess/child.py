@@ -58,7 +58,7 @@ def segment(
     """One label map for each (case id, volume), on the volume's own grid, in order.
 
     A case whose process fails, dies or is silent for `launch.timeout_s` is a `Failure` with the reason, and the next
-    case gets a new process. Raises `StepError` where the process cannot start, `Stopped` when `run.stop()` is true, and
+    case gets a new process. Raises `StepError` if the process cannot start, `Stopped` when `run.stop()` is true, and
     `MemoryBudgetError` where it goes over the memory limit: a larger limit would give the labels, so that the case must
     not be published as one that cannot be done.
     """
@@ -134,7 +134,7 @@ class _Child:
             raise StepError(f"segmenter {self.launch.name}: its process did not start: {problem}; see {self.log}")
 
     def ask(self, request: Mapping[str, Any], seconds: float) -> str | None:
-        """Send a request and wait; None when it is done, else why it is not. Raises `UserError` where it answers with
+        """Send a request and wait; None when it is done, else why it is not. Raises `UserError` if it answers with
         one, `Stopped`, and `MemoryBudgetError`."""
         problem = self._ask(request, seconds)
         if problem is not None:

@@ -38,7 +38,7 @@ class TotalSegmentatorSegmenter:
 
     @property
     def names(self) -> Mapping[int, str]:
-        """Label value to region. Raises `MissingError` where TotalSegmentator is not installed, `UserError` for a task
+        """Label value to region. Raises `MissingError` if TotalSegmentator is not installed, `UserError` for a task
         that it does not have."""
         self._check_tasks()
         return tasks_of.names(self.config.tasks)
@@ -46,7 +46,7 @@ class TotalSegmentatorSegmenter:
     def fingerprint(self, case_ids: Sequence[str]) -> Mapping[str, str]:
         """Versions of TotalSegmentator and nnU-Net, which change its labels, and the sha256 of all its weights.
 
-        Raises `MissingError` where the package, a licence or weights are missing.
+        Raises `MissingError` if the package, a licence or weights are missing.
         """
         self._check_tasks()
         tasks_of.check_licence(self.config.tasks)

@@ -25,7 +25,7 @@ REFINED_BY = {"vertebrae_pp_refined": 305}  # a second model that python_api run
 
 
 def check_installed() -> None:
-    """Raise `MissingError` where TotalSegmentator or nnU-Net is not installed."""
+    """Raise `MissingError` if TotalSegmentator or nnU-Net is not installed."""
     for package in ("totalsegmentator", "nnunetv2"):
         if find_spec(package) is None:
             raise MissingError(
@@ -53,7 +53,7 @@ def label_tables(tasks: Sequence[str]) -> dict[str, dict[int, int]]:
     """For each task, its own label values to those of the merged map.
 
     The first task keeps its values. A region that an earlier task has too keeps that value, so that it is the union of
-    both; other regions are numbered on from there. Raises `UserError` where they do not fit into eight bits.
+    both; other regions are numbered on from there. Raises `UserError` if they do not fit into eight bits.
     """
     values: dict[str, int] = {}
     tables: dict[str, dict[int, int]] = {}
@@ -159,7 +159,7 @@ def licence_number(home: Path) -> str | None:
 
 
 def check_licence(tasks: Sequence[str]) -> None:
-    """Raise `MissingError` where a task needs a licence and none is set, as TotalSegmentator itself would find it."""
+    """Raise `MissingError` if a task needs a licence and none is set, as TotalSegmentator itself would find it."""
     needing = [task for task in tasks if licensed(task)]
     if not needing:
         return

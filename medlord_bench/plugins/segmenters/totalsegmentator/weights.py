@@ -29,7 +29,7 @@ def folder(weights_dir: Path | None = None) -> Path:
 
 
 def model_folders(tasks: Sequence[str], speed: Speed, root: Path) -> list[Path]:
-    """The folders of all models that the tasks run. Raises `MissingError` where one is missing or not whole."""
+    """The folders of all models that the tasks run. Raises `MissingError` if one is missing or not whole."""
     wanted = {model: root / name for task in tasks for model, name in tasks_of.models(task, speed).items()}
     missing = {
         model: place
