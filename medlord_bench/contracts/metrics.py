@@ -38,6 +38,20 @@ class Quantity(FrozenConfig):
     by_region: str = Field("", description="title of the overview's column that lists regions instead of a value")
     margin: float | None = Field(None, gt=0, description="largest irrelevant difference, for tests of equivalence")
     interval: str = Field("", description="how its interval is made; a score's own text has details")
+    caution: str = Field("", description="a sentence below the overview: what to know before reading its column")
+    read_with: str = Field(
+        "", description="a quantity that it must be read beside; the overview says if the run lacks it"
+    )
+    open_by_region: bool = Field(False, description="whether its table by region is open; the others fold away")
+    folded: str = Field(
+        "", description="why its rows fold away, e.g. 'with the estimated bias subtracted'; empty: open"
+    )
+    distribution: str = Field(
+        "", description="axis title of the figures of its case rows, contestants beside real volumes; empty: none"
+    )
+    pairs: str = Field(
+        "", description="metric of case rows that are drawn as pairs: the case beside `against`, in their order"
+    )
     watches: str = Field("", description="subject of its warnings, e.g. missing organs; empty if it has none")
 
 

@@ -25,7 +25,6 @@ from medlord_bench.volumes.io import read_volume
 from medlord_bench.volumes.planes import planes_of, write_planes
 
 VOLUMES_PER_ROW = 3  # volumes per row of the montage
-COPY_PAIR = "copy_pair"  # case rows of a sample and, as the region, the training image nearest to it
 VOLUME, SCORES = ".nii.gz", ".scores.json"
 
 
@@ -57,7 +56,7 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
     if calibrated is not None:
         calibration.write(calibrated, results)
     write_json(results / "montage.json", _montage(store, plan, folder))
-    _pairs(store, plan, rows, folder)
+    _pairs(store, plan, [row for row in rows if row.metric in {one.pairs for one in found.quantities}], folder)
     record_steps(folder, store.root)
     _curves(store, plan, results / "curves")
 
@@ -109,12 +108,10 @@ def _pairs(store: Store, plan: Plan, rows: Iterable[CaseRow], folder: Path) -> N
     """The pictures of the samples most similar to a training image, and of those images."""
     steps = {(step.kind, step.contestant): step for step in plan.steps}
     for row in rows:
-        if row.metric == COPY_PAIR:
-            wanted = (("samples", row.generator, row.case), ("images", REAL, row.against))
-            for kind, contestant, item in wanted:
-                step = steps.get((kind, contestant))
-                if step is not None and output(store, step).has(item):
-                    _picture(output(store, step), step, item, folder)
+        for kind, contestant, item in (("samples", row.generator, row.case), ("images", REAL, row.against)):
+            step = steps.get((kind, contestant))
+            if step is not None and output(store, step).has(item):
+                _picture(output(store, step), step, item, folder)
 
 
 def _curves(store: Store, plan: Plan, out: Path) -> None:

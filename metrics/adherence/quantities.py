@@ -10,6 +10,7 @@ QUANTITIES = (
         meaning="Overlap (Dice) of each conditional sample, segmented again, with the mask it had to follow; beside it the ceiling that the segmenter reaches on real images.",
         better="higher",
         headline=(Headline(rank=60),),
+        open_by_region=True,
         margin=0.05,
         watches="regions of masks that are missed",
     ),

@@ -13,10 +13,13 @@ QUANTITIES = (
             Headline(rank=10, reference="test"),
             Headline(rank=11, reference="train"),
         ),
+        caution="FID is given against test and against training volumes: a low distance to the training set alone rewards copying.",
+        read_with="copy_rate",
         interval="delete-one jackknife by volume and patient",
     ),
     Quantity(
         name="fid_debiased",
+        folded="with the estimated bias subtracted",
         meaning="The same distance with its estimated bias of few volumes taken off; about 0 for equal sets.",
         better="lower",
         interval="delete-one jackknife by volume and patient",

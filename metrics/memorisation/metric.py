@@ -1,7 +1,7 @@
 """`memorisation`: is a sample a copy of a training patient? The nearest training volume of every sample.
 
 Rows for reports. Of each sample, with `case` its id and `region` the item id of the training volume nearest to it:
-`nearest` (correlation of detail) and `relative_distance`. `copy_pair`, in this order, are the six samples nearest to a
+`nearest_correlation` (of detail) and `relative_distance`. `copy_pair`, in this order, are the six samples nearest to a
 training volume by relative distance, whether called copies or not, for review by eye: draw the sample (`samples`,
 `case`) beside the training image (`images`, `region`); `value` is their correlation.
 """

@@ -10,6 +10,7 @@ QUANTITIES = (
         meaning="Share of samples nearer to one training patient than unseen patients are: copies. Its floor is the share of unseen real volumes that the same threshold calls copies.",
         better="lower",
         headline=(Headline(rank=20),),
+        pairs="copy_pair",
         interval="Clopper-Pearson",
         watches="copies of training patients",
     ),

@@ -13,6 +13,9 @@ from .audit import SAME_PATIENT_DISTANCE, Nearest, Threshold
 
 PAIRS_FOR_REVIEW = 6  # pairs for review
 WILSON = "95 % Wilson interval"
+RELATIVE_DISTANCE = (
+    "relative distance: 1 - correlation with the nearest training patient, divided by its mean over the next nearest"
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,10 @@ class Audit:
             p=p,
             p_of="" if p is None else "so many copies among unseen patients: exact, beta-binomial",
             better="lower",
-            notes=(*notes("definition", self._threshold_note()), *notes("caution", *self._training_cautions())),
+            notes=(
+                *notes("definition", RELATIVE_DISTANCE, self._threshold_note()),
+                *notes("caution", *self._training_cautions()),
+            ),
             warning="; ".join(filter(None, (warning, self._leaks()))),
             **floor,
             **shared,
@@ -177,11 +183,11 @@ class Audit:
         )
 
     def rows(self, generator: str) -> Iterator[CaseRow]:
-        """Per sample `nearest` and `relative_distance`; then the `copy_pair`s, the nearest first. See `metric`."""
+        """Per sample `nearest_correlation` and `relative_distance`; then the `copy_pair`s, the nearest first. See `metric`."""
         pairs = list(zip(self.samples.ids, self.samples.nearest, strict=True))
         for id, one in pairs:
             where = {"generator": generator, "case": id, "against": self.training[one.training]}
-            yield CaseRow(metric="nearest", value=one.correlation, **where)
+            yield CaseRow(metric="nearest_correlation", value=one.correlation, **where)
             yield CaseRow(metric="relative_distance", value=one.relative, **where)
         for id, one in sorted(pairs, key=lambda pair: pair[1].relative)[:PAIRS_FOR_REVIEW]:
             against = self.training[one.training]

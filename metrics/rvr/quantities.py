@@ -7,6 +7,8 @@ from medlord_bench.contracts.metrics import Headline, Quantity
 QUANTITIES = (
     Quantity(
         name="rvr",
+        open_by_region=True,
+        distribution="region / all voxels",
         meaning="Voxels of a region over all voxels, median of the samples: right where it is as in real volumes.",
     ),
     Quantity(
@@ -20,6 +22,7 @@ QUANTITIES = (
         better="lower",
         headline=(Headline(rank=51),),
         by_region="missing regions",
+        open_by_region=True,
         watches="missing organs",
     ),
     Quantity(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import CaseRow
 
 from .curves import DARK, LIGHT
@@ -14,39 +15,41 @@ from .curves import DARK, LIGHT
 if TYPE_CHECKING:
     from .figures import FigureFolder, Picture
 
-METRIC, REAL = "rvr", "real "
+REAL = "real "  # begins the name of a strip of real volumes; their split follows
 Strips = dict[str, list[float]]  # contestant or real split -> a value per case
 
 
-def draw_distributions(rows: Sequence[CaseRow], figures: FigureFolder) -> list[Picture]:
-    """One figure per region; none if no regional volume ratio was measured.
+def draw_distributions(rows: Sequence[CaseRow], quantities: Iterable[Quantity], figures: FigureFolder) -> list[Picture]:
+    """One figure for each region of each quantity that has a `distribution` and case rows.
 
     rows: of one protocol. Real volumes are on top.
     """
     from .figures import Picture
 
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for row in rows:  # every contestant's reduction repeats the rows of the real volumes: each case counts once
-        if row.metric == METRIC:
-            found.setdefault(row.region, {}).setdefault(row.generator or f"{REAL}{row.split}", {})[row.case] = row.value
     pictures = []
-    for region, by_source in found.items():
-        order = sorted(by_source, key=lambda name: not name.startswith(REAL))
-        strips = {name: list(by_source[name].values()) for name in order}
-        light, dark = (
-            figures.add(f"rvr-{region}{suffix}", _png(region, strips, colours))
-            for suffix, colours in (("", LIGHT), ("-dark", DARK))
-        )
-        pictures.append(Picture(light, _alt(region, strips), dark))
+    for quantity in quantities:
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for row in rows:  # every contestant's reduction repeats the rows of the real volumes: each case counts once
+            if quantity.distribution and row.metric == quantity.name:
+                source = row.generator or f"{REAL}{row.split}"
+                found.setdefault(row.region, {}).setdefault(source, {})[row.case] = row.value
+        for region, by_source in found.items():
+            order = sorted(by_source, key=lambda name: not name.startswith(REAL))
+            strips = {name: list(by_source[name].values()) for name in order}
+            light, dark = (
+                figures.add(f"{quantity.name}-{region}{suffix}", _png(region, quantity.distribution, strips, colours))
+                for suffix, colours in (("", LIGHT), ("-dark", DARK))
+            )
+            pictures.append(Picture(light, _alt(quantity.name, region, strips), dark))
     return pictures
 
 
-def _alt(region: str, strips: Strips) -> str:
+def _alt(quantity: str, region: str, strips: Strips) -> str:
     told = "; ".join(f"{name} median {median(values):.3g} of {len(values)}" for name, values in strips.items())
-    return f"volume ratio of {region}: {told}"
+    return f"{quantity} of {region}: {told}"
 
 
-def _png(region: str, strips: Strips, colours: Mapping[str, str]) -> bytes:
+def _png(region: str, axis: str, strips: Strips, colours: Mapping[str, str]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -60,7 +63,7 @@ def _png(region: str, strips: Strips, colours: Mapping[str, str]) -> bytes:
     axes.set_yticks(range(len(strips)), list(strips), fontsize=8.5, parse_math=False)
     axes.set_ylim(len(strips) - 0.5, -0.5)
     axes.set_title(region.replace("_", " "), fontsize=11, color=colours["text"], loc="left", parse_math=False)
-    axes.set_xlabel("region / all voxels", fontsize=9, color=colours["text"])
+    axes.set_xlabel(axis, fontsize=9, color=colours["text"])
     axes.tick_params(labelsize=8.5, colors=colours["text"])
     axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="x", color=colours["grid"], lw=0.6)

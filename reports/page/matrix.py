@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from types import MappingProxyType
 
+from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 
-FIRST = ("rvr", "rvr_missing", "dsc")  # the quantities to read first; the others fold away
 PLANES = ("axial", "coronal", "sagittal")
 BODY = "body"
 NO_SCORE = "no score was written"
@@ -51,7 +52,9 @@ def is_regional(score: Score) -> bool:
     return bool(score.region) and score.region not in (*PLANES, BODY)
 
 
-def matrices(scores: Sequence[Score], rows: Sequence[CaseRow] = ()) -> list[Matrix]:
+def matrices(
+    scores: Sequence[Score], rows: Sequence[CaseRow] = (), quantities: Mapping[str, Quantity] = MappingProxyType({})
+) -> list[Matrix]:
     """A matrix per quantity and reference; those to read first come first.
 
     scores: of one protocol, including those that were not run. rows: of cases, for the values of real volumes; they
@@ -66,8 +69,9 @@ def matrices(scores: Sequence[Score], rows: Sequence[CaseRow] = ()) -> list[Matr
         if score.status == "not_run":
             absent[score.metric, score.reference, score.generator].append(score)
     real = _real(rows)
-    made = [_matrix(key, members, absent, real.get(key[0], {})) for key, members in found.items()]
-    return sorted(made, key=lambda one: FIRST.index(one.metric) if one.first else len(FIRST))
+    first = [name for name, one in quantities.items() if one.open_by_region]
+    made = [_matrix(key, members, absent, real.get(key[0], {}), key[0] in first) for key, members in found.items()]
+    return sorted(made, key=lambda one: first.index(one.metric) if one.first else len(first))
 
 
 def _real(rows: Sequence[CaseRow]) -> dict[str, dict[str, float]]:
@@ -87,6 +91,7 @@ def _matrix(
     scores: Sequence[Score],
     absent: Mapping[tuple[str, str, str], Sequence[Score]],
     real: Mapping[str, float],
+    first: bool,
 ) -> Matrix:
     contestants = list(dict.fromkeys(score.generator for score in scores))
     by_place = {(score.region, score.generator): score for score in scores}
@@ -107,7 +112,7 @@ def _matrix(
         rows=[
             MatrixRow(region, [cell(region, name) for name in contestants], limits.get(region)) for region in regions
         ],
-        first=key[0] in FIRST,
+        first=first,
     )
 
 

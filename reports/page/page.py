@@ -29,7 +29,7 @@ class Page:
         from medlord_bench.engine.run_results import read_run
 
         from .curves import draw_curves
-        from .distributions import METRIC, draw_distributions
+        from .distributions import draw_distributions
         from .figures import FigureFolder, write
         from .glance import glance
         from .montage import draw_montage
@@ -53,11 +53,12 @@ class Page:
                 scores, run.comparisons.comparisons, quantities, run.results.controls if run.results else ()
             ),
             "verdicts": verdicts(run.comparisons),
-            "anatomy": draw_distributions(rows_of(scores, run.rows, [METRIC]), figures),
+            "anatomy": draw_distributions(rows_of(scores, run.rows, quantities), quantities.values(), figures),
             "pairs": draw_pairs(run, run_folder, figures),
             "montage": draw_montage(run.montage, run_folder, figures) if run.montage else None,
             "curves": draw_curves(run.curves, figures),
             "shown": {"warnings": OPEN_WARNINGS, "montage": OPEN_VOLUME_ROWS, "steps": OPEN_STEP_ROWS},
+            "cautions": _cautions(scores, quantities),
             "meanings": {name: one.meaning for name, one in quantities.items()},
             "css": _text("page.css"),
         }
@@ -70,6 +71,18 @@ def _watched(scores: Sequence[Score], quantities: Mapping[str, Quantity]) -> lis
     """What this run checked for; a metric that was not run checked for nothing."""
     ran = {score.metric for score in scores if score.status == "ok"}
     return [one.watches for name, one in quantities.items() if one.watches and name in ran]
+
+
+def _cautions(scores: Sequence[Score], quantities: Mapping[str, Quantity]) -> list[str]:
+    """What to know before reading the columns that the overview has."""
+    ran = {score.metric for score in scores if score.status == "ok"}
+    found = []
+    for one in quantities.values():
+        if one.headline and one.name in ran:
+            found += [one.caution] if one.caution else []
+            if one.read_with and one.read_with not in ran:
+                found.append(f"This run has no {one.read_with} to read {one.name} beside.")
+    return found
 
 
 def _render(context: dict[str, Any]) -> str:

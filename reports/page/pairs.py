@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +12,12 @@ from medlord_bench.engine.run_results import picture_path
 from .montage import MontageRow, draw_montage
 
 if TYPE_CHECKING:
+    from medlord_bench.contracts.metrics import Quantity
     from medlord_bench.contracts.results import CaseRow, Score
     from medlord_bench.engine.run_results import RunResults
 
     from .figures import FigureFolder
 
-# Case rows of the audit (see metrics/memorisation): a sample against the nearest training item, the nearest pair first.
-PAIR, RELATIVE = "copy_pair", "relative_distance"
-RATE = "copy_rate"  # the score of these rows: its notes contain the threshold and the nominal rate
 WARNED, QUIET = 6, 3  # pairs shown of a contestant with a warning, and without
 
 
@@ -37,31 +35,39 @@ class Pairs:
 
 
 def draw_pairs(run: RunResults, folder: Path, figures: FigureFolder) -> list[Pairs]:
-    """The nearest pairs of every contestant, those with a warning first; nothing if no audit ran."""
+    """The nearest pairs of every contestant, those with a warning first; none if no metric of the run gives pairs."""
+    drawn: list[Pairs] = []
+    for quantity in run.results.quantities if run.results else ():
+        if quantity.pairs:
+            drawn += _of_quantity(quantity, run, folder, figures)
+    return sorted(drawn, key=lambda one: not one.warned)
+
+
+def _of_quantity(quantity: Quantity, run: RunResults, folder: Path, figures: FigureFolder) -> Iterator[Pairs]:
     scores = run.results.scores if run.results else ()
-    rates = {score.generator: score for score in scores if score.metric == RATE and score.status == "ok"}
-    apart = {(row.generator, row.case, row.against): row.value for row in run.rows if row.metric == RELATIVE}
+    rates = {score.generator: score for score in scores if score.metric == quantity.name and score.status == "ok"}
     found: dict[str, list[CaseRow]] = {}
+    values: dict[tuple[str, str, str], list[str]] = {}
     for row in run.rows:
-        if row.metric == PAIR:
+        if row.metric == quantity.pairs:
             found.setdefault(row.generator, []).append(row)
+        elif row.against:
+            text = f"{row.metric.replace('_', ' ')} {row.value:.3g}"
+            values.setdefault((row.generator, row.case, row.against), []).append(text)
     described = {key: (run.montage or {}).get(key) for key in ("window", "spacing")}
-    drawn = []
-    for name, pairs in sorted(found.items(), key=lambda one: not (one[0] in rates and rates[one[0]].warning)):
+    for name, pairs in found.items():
         shown = WARNED if name in rates and rates[name].warning else QUIET
         rows = [
-            {"file": f"nearest-{name}-{place}", **_row(pair, apart.get((name, pair.case, pair.against)))}
+            {"file": f"nearest-{name}-{place}", **_row(pair, values.get((name, pair.case, pair.against), []))}
             for place, pair in enumerate(pairs[:shown], 1)
         ]
-        drawn.append(Pairs(name, rates.get(name), draw_montage({**described, "rows": rows}, folder, figures).rows))
-    return drawn
+        yield Pairs(name, rates.get(name), draw_montage({**described, "rows": rows}, folder, figures).rows)
 
 
-def _row(pair: CaseRow, relative: float | None) -> dict[str, object]:
-    """A row of a montage: the sample, then the training image."""
-    apart = "" if relative is None else f", relative distance {relative:.3g}"
+def _row(pair: CaseRow, values: Sequence[str]) -> dict[str, object]:
+    """A row of a montage: the case, then what it is compared with. values: of the pair, in words."""
     return {
-        "title": f"{pair.case} beside the nearest training image: correlation {pair.value:.3f}{apart}",
+        "title": f"{pair.case} beside {pair.against}" + (f": {', '.join(values)}" if values else ""),
         "items": [
             {"id": pair.case, "path": picture_path("samples", pair.generator, pair.case)},
             {"id": pair.against, "path": picture_path("images", "real", pair.against)},

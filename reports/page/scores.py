@@ -116,13 +116,13 @@ def rows_of(scores: Sequence[Score], rows: Sequence[CaseRow], metrics: Collectio
 def _table(
     dataset: str, protocol: str, scores: Sequence[Score], rows: Sequence[CaseRow], quantities: Quantities
 ) -> Table:
-    first = [score for score in scores if not _is_further(score)]
-    rest = [score for score in scores if _is_further(score)]
-    regions = matrices(scores, rows)
+    first = [score for score in scores if not _is_further(score, quantities)]
+    rest = [score for score in scores if _is_further(score, quantities)]
+    regions = matrices(scores, rows, quantities)
     if not any(score.status == "ok" for score in first) and not regions:  # nothing comes before the rest
         first, rest = list(scores), []
     told = ["plane by plane"] * any(map(_is_plane, rest)) + ["every region in full"] * any(map(is_regional, rest))
-    told += ["with the estimated bias subtracted"] * any(map(_is_debiased, rest))
+    told += dict.fromkeys(filter(None, (_folded(score, quantities) for score in rest)))
     main = _part(first, quantities)
     crowded = main.rows > MANY or len({score.generator for score in first if score.status == "ok"}) > CROWD
     short = overview(first, quantities) if crowded else None
@@ -131,17 +131,19 @@ def _table(
     )
 
 
-def _is_further(score: Score) -> bool:
+def _is_further(score: Score, quantities: Quantities) -> bool:
     """Whether a score is one of many that detail another score of the whole."""
-    return _is_debiased(score) or _is_plane(score) or (is_regional(score) and score.status == "ok")
+    return bool(_folded(score, quantities)) or _is_plane(score) or (is_regional(score) and score.status == "ok")
 
 
 def _is_plane(score: Score) -> bool:
     return score.region in PLANES
 
 
-def _is_debiased(score: Score) -> bool:
-    return score.metric.endswith("_debiased")
+def _folded(score: Score, quantities: Quantities) -> str:
+    """Why the rows of its quantity fold away; empty if they do not."""
+    quantity = quantities.get(score.metric)
+    return quantity.folded if quantity else ""
 
 
 def _part(scores: Sequence[Score], quantities: Quantities) -> Part:

@@ -135,7 +135,7 @@ def test_copies_of_phantoms_are_found_and_unseen_averaged_or_random_volumes_are_
     assert scores["copy_rate"].value == 1 and scores["copy_rate"].floor == 0
     assert scores["copy_rate"].warning and scores["copy_rate"].p < 1e-4
     assert scores["memorised_share"].value == 8 / 12
-    nearest = {row.case: row.against for row in rows if row.metric == "nearest"}
+    nearest = {row.case: row.against for row in rows if row.metric == "nearest_correlation"}
     assert [nearest[f"samples-{i:02d}"] for i in range(8)] == [f"train-{i:02d}" for i in range(8)]
     noise = np.random.default_rng(0).normal(np.mean(train), np.std(train), (2, *shape)).clip(-1000, 1000)
     scores, _ = audit([*val, val[0], val[0], np.mean(train, axis=0), *noise])

@@ -157,9 +157,9 @@ def test_fid_test_and_train_stand_beside_the_copy_rate() -> None:
 
 
 def test_a_run_without_an_audit_says_that_no_copy_rate_would_tell(bare_folder: Path) -> None:
-    assert "This run has no copy rate to detect copies." in render(bare_folder)[1]
+    assert "This run has no copy_rate to read fid beside." in render(bare_folder)[1]
     put(bare_folder, [fid("a"), copy_rate("a")])
-    assert "together with the copy rate" in render(bare_folder)[1]
+    assert "to read fid beside" not in render(bare_folder)[1]
 
 
 def test_missing_regions_are_those_that_real_volumes_have() -> None:
@@ -244,8 +244,8 @@ def test_a_real_patient_counts_once_beside_the_samples() -> None:
 
 def test_matrices_to_read_first_come_first() -> None:
     given = [fid("a", metric=m, region="aorta") for m in ("rvr_w1", "dsc", "rvr_missing", "rvr")]
-    assert [(one.metric, one.first) for one in matrices(given)] == [
-        ("rvr", True), ("rvr_missing", True), ("dsc", True), ("rvr_w1", False)
+    assert [(one.metric, one.first) for one in matrices(given, quantities=QUANTITIES)] == [
+        ("dsc", True), ("rvr", True), ("rvr_missing", True), ("rvr_w1", False)
     ]  # fmt: skip
 
 
@@ -264,10 +264,10 @@ def test_every_real_volume_is_one_dot_however_many_contestants_repeat_it(tmp_pat
     real = [CaseRow(metric="rvr", split="train", case=f"c{i}", region="aorta", value=i) for i in range(5)]
     own = [CaseRow(metric="rvr", generator=name, case="s0", region="aorta", value=9) for name in "ab"]
     other = CaseRow(metric="dsc", generator="a", case="s0", region="aorta", value=9)
-    (picture,) = draw_distributions([own[0], *real, own[1], *real, other], FigureFolder(tmp_path))
-    told = "volume ratio of aorta: real train median 2 of 5; a median 9 of 1; b median 9 of 1"
+    (picture,) = draw_distributions([own[0], *real, own[1], *real, other], QUANTITIES.values(), FigureFolder(tmp_path))
+    told = "rvr of aorta: real train median 2 of 5; a median 9 of 1; b median 9 of 1"
     assert picture.alt == told and picture.dark
-    assert draw_distributions([other], FigureFolder(tmp_path)) == []
+    assert draw_distributions([other], QUANTITIES.values(), FigureFolder(tmp_path)) == []
 
 
 def test_cases_of_two_protocols_are_never_drawn_as_one() -> None:
@@ -325,7 +325,8 @@ def test_what_could_not_be_compared_says_why(bare_folder: Path) -> None:
 def nearest(name: str, count: int = 6, **changes: object) -> list[CaseRow]:
     """What the audit writes, the nearest first by relative distance, which need not be the order of correlations."""
     where = [{"generator": name, "case": f"sample-{i:05d}", "against": f"case-{i}"} for i in range(count)]
-    rows = [CaseRow(metric="relative_distance", value=0.25 + i / 8, **one) for i, one in enumerate(where)]
+    rows = [CaseRow(metric="nearest_correlation", value=0.5 + i / 100, **one) for i, one in enumerate(where)]
+    rows += [CaseRow(metric="relative_distance", value=0.25 + i / 8, **one) for i, one in enumerate(where)]
     return rows + [CaseRow(metric="copy_pair", value=0.5 + i / 100, **one) for i, one in enumerate(where)]
 
 
@@ -343,7 +344,7 @@ def copy_rate(name: str, warning: str = "") -> Score:
 def test_pairs_whose_files_are_gone_are_named_all_the_same(bare_folder: Path) -> None:
     section = audited(bare_folder, nearest("noise"), copy_rate("noise"))
     assert section.count("no volume to show of 2: missing") == 3
-    assert "sample-00000 beside the nearest training image: correlation 0.500, relative distance 0.25" in section
+    assert "sample-00000 beside case-0: nearest correlation 0.5, relative distance 0.25" in section
 
 
 def test_a_pair_shows_the_sample_beside_its_training_image(bare_folder: Path) -> None:
