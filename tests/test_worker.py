@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from medlord_bench.contracts import Volume
-from medlord_bench.engine import resolve, steps
+from medlord_bench.engine import resolve
 from medlord_bench.engine.executors.local import LocalExecutor
 from medlord_bench.engine.executors.processes import WorkerProcess
 from medlord_bench.engine.plan import Plan, sample_id
@@ -22,6 +22,7 @@ from medlord_bench.engine.run_file import RunFile
 from medlord_bench.engine.run_folder import open_run, settings_of
 from medlord_bench.engine.runner import carry_out
 from medlord_bench.engine.steps.job import Job
+from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.engine.store import Store
 from medlord_bench.engine.worker import Settings, execute, missing, output, pick_device
 from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped, UserError
@@ -83,7 +84,7 @@ def dealt(bench: Bench, monkeypatch: pytest.MonkeyPatch, shards: int, batch: int
     """The sample indices that each shard is given."""
     given: list[list[int]] = []
     names = [sample_id(index) for index in range(100)]
-    monkeypatch.setattr(steps.KINDS["samples"], "run", lambda job, items: given.append([names.index(i) for i in items]))
+    monkeypatch.setattr(KINDS["samples"], "run", lambda job, items: given.append([names.index(i) for i in items]))
     for shard in range(shards):
         bench.execute(STEP, shard, shards, batch=batch)
     return given
@@ -207,7 +208,7 @@ def test_running_out_of_memory_is_one_line_with_advice(
     def handler(job: Job, items: Any) -> None:
         raise kind(f"{message}\nand a long story")
 
-    monkeypatch.setattr(steps.KINDS["samples"], "run", handler)
+    monkeypatch.setattr(KINDS["samples"], "run", handler)
     with pytest.raises(StepError, match="out of memory on cpu .*use a smaller --batch") as error:
         ready.execute(STEP)
     assert "\n" not in str(error.value)
@@ -221,7 +222,7 @@ def test_under_a_limit_running_out_of_memory_is_exit_4_with_cap_and_peak_and_is_
         assert job.run.memory_limit == 64
         raise error
 
-    monkeypatch.setattr(steps.KINDS["samples"], "run", handler)
+    monkeypatch.setattr(KINDS["samples"], "run", handler)
     with pytest.raises(
         MemoryBudgetError, match=r"step samples:noise: out of memory on cpu, cap 64 GiB, peak so far"
     ) as it:
@@ -238,7 +239,7 @@ def test_a_forecasts_advice_is_given_where_there_is_one(ready: Bench, monkeypatc
     said = {"stage": "sample", "allocated_gib": 1.0, "workspace_gib": 0.0, "total_gib": 1.55, "advice": "set tiles=2"}
     forecast = {"budget_gib": 24.0, "steps": {STEP: said}}
     (ready.folder / "forecast.json").write_text(json.dumps(forecast))
-    monkeypatch.setattr(steps.KINDS["samples"], "run", handler)
+    monkeypatch.setattr(KINDS["samples"], "run", handler)
     with pytest.raises(MemoryBudgetError, match=r"step samples:noise \(sample\): .*; set tiles=2, or a larger"):
         ready.execute(STEP, memory_limit=64.0)
 
@@ -259,7 +260,7 @@ def test_an_unexpected_error_stays_what_it_is_and_is_recorded(ready: Bench, monk
     def handler(job: Job, items: Any) -> None:
         raise ZeroDivisionError("by nobody")
 
-    monkeypatch.setattr(steps.KINDS["samples"], "run", handler)
+    monkeypatch.setattr(KINDS["samples"], "run", handler)
     with pytest.raises(ZeroDivisionError):
         ready.execute(STEP)
     assert ready.events()[-1]["why"] == "by nobody"

@@ -50,7 +50,7 @@ open(given["--out"], "wb").write(b"\\x93NUMPY\\x01\\x00" + len(header).to_bytes(
 # A server that imports the little which these steps need, and so starts soon.
 LIGHT = (
     "from medlord_bench.cli import serve\n"
-    "serve.LIBRARIES = ('torch', 'medlord_bench.engine.steps', 'medlord_bench.cli.worker')\n"
+    "serve.LIBRARIES = ('torch', 'medlord_bench.engine.steps.kinds', 'medlord_bench.cli.worker')\n"
     "serve.Forking().serve()"
 )
 
