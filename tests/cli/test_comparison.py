@@ -8,6 +8,7 @@ from typing import Any
 
 CONTESTANTS = ("medlord@smoke", "maisi:scratch@smoke", "hagan@smoke", "vqtrans@smoke", "holdout", "noise")
 SMALL = ("dataset.shape=32,32,16", "dataset.n_train=4", "dataset.n_val=2", "dataset.n_test=2")
+SMALL += ("fid.features.size=32", "fid.features.slices=4")
 
 
 def test_four_generators_and_two_controls_stand_in_one_table(bench: Any, tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ def test_a_run_with_a_budget_of_time_says_how_far_each_training_got(bench: Any, 
     sets = [word for one in (*small, *(f"generator.{one}" for one in fid)) for word in ("--set", one)]
     options = ["--generator", "medlord@smoke", "--dataset", "phantom", "--metric", "reconstruction", *sets]
     hours = 1e-9  # spent by the first step of each stage
-    done = bench("run", *options, "--no-conditional", "--train-hours", hours, "--store", tmp_path, "--json")
+    words = ("run", *options, "--no-conditional", "--train-hours", hours, "--store", tmp_path, "--json")
+    done = bench(*words, prelude=bench.small_features)
     assert done.code == 0, done.err
     answer = json.loads(done.out)
     page = Path(answer["report"][0]).read_text()
