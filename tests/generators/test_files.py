@@ -201,7 +201,7 @@ def test_an_undeclared_scale_is_a_failure_on_every_way_to_the_grid(fit: str, tmp
     shape = SHAPE if fit == "exact" else (6, 6, 6)
     array(tmp_path / "s" / "a.npy", np.random.default_rng(0).random(shape))
     assert reason(tmp_path / "s", run, fit=fit) == (
-        "values lie in 0..1: scaled to [0, 1] or [-1, 1], not HU: declare intensity.from and intensity.to"
+        "values are in 0..1: scaled to [0, 1] or [-1, 1], not HU: declare intensity.from and intensity.to"
     )
 
 
