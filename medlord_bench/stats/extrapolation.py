@@ -20,10 +20,9 @@ BLOCKS = (3, 2)  # divisions into thirds, then halves: one block is left out
 class FrechetInfinity:
     """A Fréchet distance extrapolated to infinitely many volumes a side (it may be negative, as an unbiased value may).
 
-    shares: fractions of the volumes in the subsets; distances: the mean distance of such subsets. bend: deviation of
-    the
-    points from the line, divided by its drop: well below 1 if the distance is linear in 1/N. There is no interval:
-    the points share their volumes, so the line's own error would be too small.
+    shares: fractions of the volumes in the subsets; distances: the mean distance of such subsets. bend: deviation
+    of the points from the line, divided by its drop: well below 1 if the distance is linear in 1/N. There is no
+    interval: the points share their volumes, so the line's own error would be too small.
     """
 
     value: float

@@ -190,7 +190,7 @@ BAD = {
     "fails": ("sys.exit('no GPU, said the model')", "exit code 1: no GPU, said the model"),
     "raises": ("raise ValueError('twelve heads')", "exit code 1: ValueError: twelve heads"),
     "is killed": ("import os; os.kill(os.getpid(), 9)", "ended by signal 9"),
-    "writes nothing": ("pass", "ended well, but wrote nothing to {out}"),
+    "writes nothing": ("pass", "exit code 0, but no output written to {out}"),
     "writes text": ("open(out, 'w').write('hello')", "cannot be read"),
     "writes the wrong shape": (
         "save(values[: (x - 1) * y * z], (x - 1, y, z))",

@@ -138,7 +138,7 @@ def changed(state: dict[str, Any], **more: Any) -> dict[str, Any]:
     [
         ({"vqvae": vqvae(), "transformer": transformer(codes=CODES + 3)}, "on 23 codes, the autoencoder has 20"),
         ({"vqvae": vqvae(), "transformer": transformer(length=40)}, r"for 40 tokens, the grid \(32, 32, 16\) has 32"),
-        ({"vqvae": vqvae(), "transformer": transformer(dim=16).blocks}, "not a transformer as MONAI lays it out"),
+        ({"vqvae": vqvae(), "transformer": transformer(dim=16).blocks}, "not a transformer in MONAI's layout"),
         ({"vqvae": transformer(), "transformer": transformer()}, "not a 3D VQ-VAE"),
         ({"vqvae": vqvae(), "old_vqvae": vqvae(), "transformer": transformer()}, "2 weights for the stage autoencoder"),
     ],
