@@ -171,9 +171,7 @@ class HighCritic(nn.Module):
         widths = [c >> (halvings - 1 - i) for i in range(halvings)]
         layers = []
         for i, (a, b) in enumerate(pairwise([1, *widths])):
-            left = (
-                halvings - 1 - i
-            )  # halvings after this one: the last keeps the slices; before it few are left
+            left = halvings - 1 - i  # halvings after this one: the last keeps the slices, before it few are left
             depth, step = (1, 1) if left == 0 else (2, 2) if left <= 2 else (4, 2)
             layers.append(_critic(a, b, (depth, 4, 4), (step, 2, 2)))
         self.layers = nn.ModuleList(layers)

@@ -41,8 +41,7 @@ FITTED: Mapping[str, Any] = {
 
 # The whole model in minutes on two cores, for grids of about 64 voxels a side. Departures: the protocol's own grid,
 # downsampled 8 times (16 would leave 48 tokens of a phantom), a codebook of 64 x 8 (more codes reconstruct better, but
-# two
-# dozen volumes are too few to learn their order: with 512 the samples are incoherent), few channels and no
+# two dozen volumes are too few to learn their order: with 512 the samples are incoherent), few channels and no
 # residual units (with them latents stay near zero in such a short training), a transformer of 4 blocks, sampling at
 # temperature 0.7, small patches, minutes of training, higher learning rates that decay, float32, and a perceptual
 # weight of 0 (its backbone would have to be downloaded).
