@@ -140,7 +140,7 @@ def test_a_process_that_cannot_start_is_an_error_at_once_not_a_failure_of_every_
 
 def test_the_process_makes_no_network_call(fake_child: ModuleType, run: Run) -> None:
     (found,) = results([fake_child.NETWORK], run)
-    assert found == Failure("fake: PermissionError: a segmenter's process makes no network call")
+    assert found == Failure("fake: PermissionError: a segmenter's process may not make network calls")
     (log,) = run.scratch.glob("fake-*.log")
     assert "network call refused: socket.getaddrinfo" in log.read_text()
 
