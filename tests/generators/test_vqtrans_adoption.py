@@ -161,7 +161,7 @@ def test_files_that_do_not_belong_together_are_refused(
         (lambda path: torch.save(changed(transformer().state_dict(), spare=torch.zeros(1)), path),
          "surplus tensor 'spare'"),
         (lambda path: torch.save(transformer(dim=16).state_dict() | {"token_embeddings.weight": torch.zeros(21, 15)},
-                                 path), "width 15, expected some and a multiple of heads = 2"),
+                                 path), "width 15, expected at least one, and a multiple of heads = 2"),
         (lambda path: None, "nothing for the stage transformer"),
     ],
 )  # fmt: skip
