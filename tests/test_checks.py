@@ -44,7 +44,7 @@ def test_a_data_set_without_its_data_says_what_it_needs(name: str, run: Run, mon
     monkeypatch.delenv("MEDLORD_BENCH_DATA_ROOT", raising=False)
     found = list(check("datasets", name, run))
     assert [one.name for one in found if not one.ok] == []
-    assert found[-1].name == "says what it needs where the data are not there"
+    assert found[-1].name == "names what it needs if the data are missing"
     assert "--data-root" in found[-1].detail
 
 
@@ -87,7 +87,7 @@ def test_a_plugin_that_imports_torch_to_be_listed_fails_that_check(
 ) -> None:
     distribution("import torch\nfrom medlord_bench.generators.controls.noise import Noise as Broken\n")
     (only,) = failed(check("generators", "broken", run))
-    assert only.startswith("loads without importing torch and its like (torch")
+    assert only.startswith("loads without importing torch or similar (torch")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the controls do alike: keep some volumes of the cohort as their weights, and give them back, damaged or not."""
+"""Code shared by the controls: they keep some volumes of the cohort as weights, and return them, degraded or not."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ VOLUMES = "volumes"  # the one training stage of most controls
 
 
 class ControlConfig(FrozenConfig):
-    """What every control that keeps volumes can be told."""
+    """The settings of every control that keeps volumes."""
 
-    volumes: int = Field(64, ge=1, description="volumes kept at most, the first in order of case id")
+    volumes: int = Field(64, ge=1, description="largest number of volumes kept, the first in order of case id")
 
 
 class Control:
     """A generator whose weights are volumes of one split of the cohort.
 
-    A control implements `draw`. name: as its entry point has it. split: whose volumes it keeps; "val" is real and unseen, and no metric's reference.
+    A control implements `draw`. name: of its entry point. split: the split whose volumes it keeps; "val" is real and
+    unseen, and not the reference of any metric.
     """
 
     name: ClassVar[str]
@@ -58,7 +59,7 @@ class Control:
         self.config = config
 
     def check(self, data: DataProtocol) -> None:
-        """Raises `UserError` if the split that it keeps volumes of is empty."""
+        """Raises `UserError` if the split of its volumes is empty."""
         if not data.counts.get(self.split):
             raise UserError(
                 f"control {self.name}: the {self.split} split of {data.name} has no case; expected at least one: "
@@ -66,7 +67,7 @@ class Control:
             )
 
     def available(self, data: DataProtocol) -> int | None:
-        """As many samples as volumes are kept: none is given twice."""
+        """One sample per kept volume; none is returned twice."""
         return min(data.counts[self.split], self.config.volumes)
 
     def stages(self) -> Sequence[Stage]:
@@ -82,7 +83,7 @@ class Control:
         return keep(data, sorted(data.ids(self.split))[: self.config.volumes], self.with_labels, out / "weights", run)
 
     def adopt(self, stage: Stage, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
-        raise UserError(f"--weights {source}: control {self.name} has no weights to load; leave --weights out")
+        raise UserError(f"--weights {source}: control {self.name} has no weights to load; remove --weights")
 
     def sample(self, weights: Mapping[str, Path], requests: Sequence[Request], run: Run) -> Iterator[Volume | Failure]:
         from .kept import Kept, on_grid
@@ -93,7 +94,7 @@ class Control:
             yield made if isinstance(made, Failure) else on_grid(made, request.grid)
 
     def draw(self, kept: Kept, request: Request) -> NDArray[Any] | Failure:
-        """One sample in HU (X, Y, Z), any number type; it is rounded and clipped to the grid's window afterwards."""
+        """One sample in HU (X, Y, Z), of any number type; it is rounded and clipped to the grid's window afterwards."""
         raise NotImplementedError
 
     def reconstruct(
@@ -103,7 +104,7 @@ class Control:
 
 
 class Degraded(Control):
-    """A control that spoils unseen real volumes, and reconstructions of the test volumes alike.
+    """A control that degrades unseen real volumes, and reconstructions of the test volumes in the same way.
 
     A control implements `degrade`.
     """
@@ -111,7 +112,7 @@ class Degraded(Control):
     capabilities: frozenset[Capability] = frozenset({"unconditional", "reconstructs"})
 
     def degrade(self, hu: NDArray[Any]) -> NDArray[Any]:
-        """The volume spoilt: HU (X, Y, Z) to HU of the same shape."""
+        """The degraded volume: HU (X, Y, Z) to HU of the same shape."""
         raise NotImplementedError
 
     def draw(self, kept: Kept, request: Request) -> NDArray[Any] | Failure:

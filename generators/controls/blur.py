@@ -1,4 +1,4 @@
-"""The control that loses detail: unseen real volumes, blurred."""
+"""The control with lost detail: unseen real volumes, blurred."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BlurConfig(ControlConfig):
-    """How much is lost."""
+    """The strength of the blur."""
 
     sigma: float = Field(1.0, gt=0, description="standard deviation of the Gaussian, voxels along every axis")
 

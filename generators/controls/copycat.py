@@ -1,4 +1,4 @@
-"""The control that has learnt by heart: training volumes, lightly augmented."""
+"""The control that memorises: training volumes, slightly augmented."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class CopycatConfig(ControlConfig):
-    """How far a copy is from its original."""
+    """The difference of a copy from its original."""
 
-    rotation: float = Field(5.0, ge=0, description="largest angle about an axis drawn at random, degrees")
+    rotation: float = Field(5.0, ge=0, description="largest angle about a random axis, degrees")
     shift: float = Field(2.0, ge=0, description="largest shift along each axis, voxels; never above 1/32 of the axis")
-    flips: float = Field(0.5, ge=0, le=1, description="share of the copies that are flipped left to right")
-    noise_hu: float = Field(10.0, ge=0, description="standard deviation of the noise added, HU")
-    gain: float = Field(0.02, ge=0, lt=1, description="largest change of the attenuation (HU + 1000), a share of it")
+    flips: float = Field(0.5, ge=0, le=1, description="fraction of the copies that are flipped left to right")
+    noise_hu: float = Field(10.0, ge=0, description="standard deviation of the added noise, HU")
+    gain: float = Field(0.02, ge=0, lt=1, description="largest relative change of the attenuation (HU + 1000)")
 
 
 class Copycat(Control):
-    """Training volumes, turned, shifted, some flipped, with a little noise and gain: near-perfect, and memorised."""
+    """Training volumes, rotated, shifted, some flipped, with some noise and gain: near-perfect, and memorised."""
 
     name: ClassVar[str] = "copycat"
     Config: ClassVar[type[CopycatConfig]] = CopycatConfig
@@ -55,8 +55,8 @@ class Copycat(Control):
     def _moved(
         self, hu: NDArray[np.float32], spacing: tuple[float, float, float], rng: np.random.Generator
     ) -> NDArray[np.float32]:
-        """Turned about the volume's centre in mm and shifted in voxels, cubic splines, since linear
-        interpolation blurs; edges are repeated."""
+        """Rotated about the volume's centre in mm and shifted in voxels, with cubic splines, since linear
+        interpolation blurs; edges are replicated."""
         import numpy as np
         from scipy.ndimage import affine_transform
         from scipy.spatial.transform import Rotation
@@ -64,9 +64,9 @@ class Copycat(Control):
         axis = rng.standard_normal(3)
         angle = np.deg2rad(rng.uniform(-self.config.rotation, self.config.rotation))
         turn = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()
-        matrix = turn * np.array(spacing) / np.array(spacing)[:, None]  # voxels to mm, turned, back to voxels
+        matrix = turn * np.array(spacing) / np.array(spacing)[:, None]  # voxels to mm, rotated, back to voxels
         centre = (np.array(hu.shape) - 1) / 2
-        most = np.minimum(self.config.shift, np.array(hu.shape) / 32)  # two voxels of a coarse grid are no small shift
+        most = np.minimum(self.config.shift, np.array(hu.shape) / 32)  # two voxels of a coarse grid are a large shift
         shift = rng.uniform(-most, most)
         moved: NDArray[np.float32] = affine_transform(
             hu, matrix, centre - matrix @ centre + shift, order=3, mode="nearest"

@@ -1,4 +1,4 @@
-"""The control that forgets an organ: unseen real volumes, and volumes painted to the mask, without one region."""
+"""The control with a missing organ: unseen real volumes, and volumes painted to the mask, without one region."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 
 class DropRegionConfig(ControlConfig):
-    """What is forgotten."""
+    """The missing region."""
 
-    region: str = Field("aorta", description="the region that no sample has")
+    region: str = Field("aorta", description="the region that all samples lack")
 
 
 class DropRegion(Control):
-    """Unseen real volumes with one organ painted over by the soft tissue around it, and, to a mask, volumes as the
-    `oracle` paints them but without that organ. Variants: the organ."""
+    """Unseen real volumes with one organ painted over by the soft tissue around it, and, for a mask, the volumes
+    of the `oracle` without that organ. Variants: the organ."""
 
     name: ClassVar[str] = "drop-region"
     Config: ClassVar[type[DropRegionConfig]] = DropRegionConfig
@@ -61,7 +61,7 @@ class DropRegion(Control):
             found = ", ".join(known) if known and data.masks != "none" else "no masks"
             raise UserError(
                 f"control {self.name}: {data.name} has no mask of {self.config.region!r} (it has {found}); "
-                f"expected one: set {self.name}.region, or leave this control out"
+                f"expected one: set {self.name}.region, or remove this control"
             )
 
     def stages(self) -> Sequence[Stage]:

@@ -1,4 +1,4 @@
-"""The control that lies wrong: unseen real volumes with one axis turned round."""
+"""The control with a wrong orientation: unseen real volumes with one axis reversed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ AXES = ("left-right", "front-back", "head-feet")
 
 
 class FlipConfig(ControlConfig):
-    """Which axis runs the wrong way."""
+    """The reversed axis."""
 
-    axis: Literal["left-right", "front-back", "head-feet"] = Field("head-feet", description="the axis turned round")
+    axis: Literal["left-right", "front-back", "head-feet"] = Field("head-feet", description="the reversed axis")
 
 
 class Flip(Control):
-    """Unseen real volumes with one axis turned round, as a forgotten affine leaves them. Variants: the axis."""
+    """Unseen real volumes with one axis reversed, as after ignoring an affine. Variants: the axis."""
 
     name: ClassVar[str] = "flip"
     Config: ClassVar[type[FlipConfig]] = FlipConfig

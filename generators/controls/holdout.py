@@ -1,4 +1,4 @@
-"""The control that is as good as can be: real volumes of patients that no training has seen."""
+"""The best possible control: real volumes of patients that no training has seen."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 class HoldoutConfig(ControlConfig):
-    """Which volumes, and through which grid and window."""
+    """The volumes, and the grid and window through which they pass."""
 
-    through: Shape | None = Field(None, description="bring them onto a grid of this shape and back; None: as they are")
-    fit: FitMode = Field("resize", description="how they get there and back")
-    window: tuple[int, int] | None = Field(None, description="lowest and highest HU kept there; None: the protocol's")
+    through: Shape | None = Field(None, description="resample them to a grid of this shape and back; None: unchanged")
+    fit: FitMode = Field("resize", description="fit mode to that grid and back")
+    window: tuple[int, int] | None = Field(None, description="lowest and highest HU on that grid; None: the protocol's")
 
 
 class Holdout(Control):
-    """Real volumes of the validation split, one after another: the best that a generator can do.
+    """Real volumes of the validation split, one after another: the best possible result.
 
-    Through another grid and back: the best that a generator which works on that grid can do.
+    Through another grid and back: the best possible result of a generator with that grid.
     """
 
     name: ClassVar[str] = "holdout"

@@ -1,4 +1,4 @@
-"""The control whose scale is off: unseen real volumes with a constant added."""
+"""The control with an HU offset: unseen real volumes with a constant added."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class HUShiftConfig(ControlConfig):
-    """How far the scale is off."""
+    """The HU offset."""
 
-    shift: int = Field(50, description="HU added to every voxel; what leaves the grid's window is clipped")
+    shift: int = Field(50, description="HU added to every voxel; values outside the grid's window are clipped")
 
 
 class HUShift(Degraded):
-    """Unseen real volumes, and reconstructions of the test volumes, a constant too bright. Variants: the HU added."""
+    """Unseen real volumes, and reconstructions of the test volumes, with a constant added. Variants: the HU added."""
 
     name: ClassVar[str] = "hu-shift"
     Config: ClassVar[type[HUShiftConfig]] = HUShiftConfig

@@ -1,4 +1,4 @@
-"""The control for the HU window: unseen real volumes with a metal ball, as bright as the window or far beyond it."""
+"""The control for the HU window: unseen real volumes with a metal ball, at the top of the window or far above it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
     from .kept import Kept
 
-WINDOW_TOP = 1000  # HU: the end of the window that metrics measure in, unless told otherwise
+WINDOW_TOP = 1000  # HU: the end of the metrics' default window
 
 
 class ImplantConfig(ControlConfig):
-    """How bright and how large the ball is."""
+    """HU and size of the ball."""
 
-    hu: int = Field(WINDOW_TOP, description="HU of the ball; what leaves the grid's window is clipped")
+    hu: int = Field(WINDOW_TOP, description="HU of the ball; values outside the grid's window are clipped")
     radius: float = Field(4.0, gt=0, description="radius of the ball, voxels")
 
 
 class Implant(Control):
     """Unseen real volumes with a ball of metal in them. Variants: `low`, at the top of the measuring window of
-    -1000..1000 HU, and `high`, at 2000 HU, in the same place. A metric that measures in that window cannot tell them
-    apart; one that can does not apply it."""
+    -1000..1000 HU, and `high`, at 2000 HU, at the same position. A metric that applies that window gives both
+    the same score."""
 
     name: ClassVar[str] = "implant"
     Config: ClassVar[type[ImplantConfig]] = ImplantConfig
@@ -51,7 +51,7 @@ class Implant(Control):
         import numpy as np
 
         hu = np.array(kept.hu(request.index))
-        rng = seeds.numpy_rng(request.seed, "implant")  # not by HU: both variants have it in the same place
+        rng = seeds.numpy_rng(request.seed, "implant")  # independent of HU: same position in both variants
         distance = np.zeros(hu.shape)
         for axis, length in enumerate(hu.shape):
             margin = min(self.config.radius, (length - 1) / 2)

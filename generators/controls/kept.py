@@ -20,9 +20,9 @@ INDEX = "index.json"
 
 
 def keep(data: Cohort, ids: Sequence[str], with_labels: bool, folder: Path, run: Run) -> Path:
-    """Copy volumes of the cohort, and their masks where asked, to `folder`; those that are there are left alone.
+    """Copy volumes of the cohort, and their masks if requested, to `folder`; existing ones are not changed.
 
-    Raises `UserError` if a mask is asked for and missing, `Stopped` between two volumes.
+    Raises `UserError` if a mask is requested and missing, `Stopped` between two volumes.
     """
     names = {str(value): name for value, name in data.label_names.items()} if with_labels else {}
     for case_id in ids:
@@ -32,7 +32,7 @@ def keep(data: Cohort, ids: Sequence[str], with_labels: bool, folder: Path, run:
         if with_labels:
             labels = data.labels(case_id)
             if labels is None:
-                raise UserError(f"case {case_id}: no mask, but this control needs one; give masks, or leave it out")
+                raise UserError(f"case {case_id}: no mask, but this control needs one; give masks, or remove it")
             _keep(folder / f"{case_id}.labels.npy", labels)
     window = list(data.protocol.grid.hu_window)
     write_json(folder / INDEX, {"ids": list(ids), "names": names, "hu_window": window})
@@ -46,7 +46,7 @@ def _keep(path: Path, values: NDArray[Any]) -> None:
 
 @dataclass(frozen=True)
 class Kept:
-    """Volumes of a weights folder, read as they are asked for. names: label value to region name."""
+    """Volumes of a weights folder, read on demand. names: label value to region name."""
 
     folder: Path
     ids: tuple[str, ...]
@@ -70,10 +70,10 @@ class Kept:
 
 
 def rounded(hu: NDArray[Any], window: tuple[int, int]) -> NDArray[np.int16]:
-    """Whole HU within the window, int16."""
+    """Integer HU within the window, int16."""
     return np.clip(np.rint(hu), *window).astype(np.int16)
 
 
 def on_grid(hu: NDArray[Any], grid: Grid) -> Volume:
-    """A sample as the bench wants it: whole HU within the grid's window, with the grid's affine."""
+    """A sample in the bench's format: integer HU within the grid's window, with the grid's affine."""
     return Volume(rounded(hu, grid.hu_window), grid.affine())

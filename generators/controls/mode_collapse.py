@@ -1,4 +1,4 @@
-"""The control that has one thing to say: one real volume again and again."""
+"""The control without variety: one real volume repeated."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class ModeCollapseConfig(ControlConfig):
-    """How like each other the samples are."""
+    """The similarity of the samples."""
 
-    noise_hu: float = Field(5.0, gt=0, description="standard deviation of the noise that tells samples apart, HU")
+    noise_hu: float = Field(5.0, gt=0, description="standard deviation of the noise that distinguishes samples, HU")
     volumes: int = Field(1, ge=1, description="volumes that are repeated in turn")
 
 
 class ModeCollapse(Control):
-    """One real, unseen volume again and again, with a little noise: each sample is good, all together are not."""
+    """One real, unseen volume repeated, with some noise: each sample is realistic, but the set has no variety."""
 
     name: ClassVar[str] = "mode-collapse"
     Config: ClassVar[type[ModeCollapseConfig]] = ModeCollapseConfig

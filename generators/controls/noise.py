@@ -1,4 +1,4 @@
-"""The control that knows nothing of anatomy: white noise with the training set's mean and spread."""
+"""The control without anatomy: white noise with the training set's mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from medlord_bench.volumes.arrays import load_state, save_state
 
 
 class NoiseConfig(FrozenConfig):
-    """White noise has nothing to set."""
+    """White noise has no settings."""
 
 
 class Noise:
-    """White noise with the training set's mean and spread: the worst that a generator should do."""
+    """White noise with the training set's mean and standard deviation: the worst expected result."""
 
     Config: ClassVar[type[NoiseConfig]] = NoiseConfig
     version: ClassVar[int] = 1
@@ -42,7 +42,7 @@ class Noise:
         self.config = config
 
     def check(self, data: DataProtocol) -> None:
-        """Any grid will do."""
+        """Any grid is accepted."""
 
     def available(self, data: DataProtocol) -> int | None:
         """Any number of samples."""
@@ -70,7 +70,7 @@ class Noise:
         return folder
 
     def adopt(self, stage: Stage, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
-        raise UserError(f"--weights {source}: noise has no weights to load; leave --weights out")
+        raise UserError(f"--weights {source}: noise has no weights to load; remove --weights")
 
     def sample(self, weights: Mapping[str, Path], requests: Sequence[Request], run: Run) -> Iterator[Volume | Failure]:
         import numpy as np

@@ -1,4 +1,4 @@
-"""The control that does as it is told: volumes painted exactly to the mask."""
+"""The control with perfect adherence: volumes painted exactly to the mask."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ TISSUE = "tissue"
 
 
 class Oracle(Control):
-    """Volumes painted exactly to the mask, each tissue in the HU of the training set: what adherence can reach."""
+    """Volumes painted exactly to the mask, each tissue in the HU of the training set: the highest possible
+    adherence."""
 
     name: ClassVar[str] = "oracle"
     capabilities: frozenset[Capability] = frozenset({"conditional"})
     split: ClassVar[Split] = "train"
 
     def check(self, data: DataProtocol) -> None:
-        """Raises `UserError` if there are no masks to paint, or no training case to see how they look."""
+        """Raises `UserError` if there are no masks to paint, or no training case to measure tissue HU."""
         super().check(data)
         if data.masks == "none" or not data.condition_regions:
             raise UserError(
                 f"control {self.name}: {data.name} has no masks to paint; expected masks: "
-                "give them (dataset.masks), or leave this control out"
+                "give them (dataset.masks), or remove this control"
             )
 
     def available(self, data: DataProtocol) -> int | None:
@@ -53,7 +54,7 @@ class Oracle(Control):
         return Dependencies((TISSUE,))
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
-        """How each label looks in the first training cases, in order of case id."""
+        """HU statistics of each label in the first training cases, in order of case id."""
         from .tissue import measure
 
         return measure(data, sorted(data.ids("train"))[: self.config.volumes], out / "weights", run)
@@ -65,6 +66,6 @@ class Oracle(Control):
         tissue = Tissue.read(weights[TISSUE])
         for request in requests:
             if request.condition is None:
-                raise UserError(f"control {self.name}: paints masks, and was asked for a sample without one")
+                raise UserError(f"control {self.name}: paints masks, but the request has no mask")
             hu = tissue.paint(request.condition, request.seed)
             yield Volume(rounded(hu, request.grid.hu_window), request.condition.affine)

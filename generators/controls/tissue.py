@@ -1,4 +1,4 @@
-"""What each labelled tissue looks like, painting it, and painting a region over."""
+"""HU statistics of each labelled tissue, painting it, and painting over a region."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from medlord_bench.errors import Stopped, UserError
 from medlord_bench.util import seeds
 from medlord_bench.volumes.arrays import load_state, save_state
 
-BODY = "body"  # the label of what is inside the skin and nothing else; then label 0 is what lies outside
+BODY = "body"  # the label of unlabelled tissue inside the skin; label 0 is then outside
 FILE = "tissue.safetensors"
 SOFT_TISSUE_HU = (-150, 150)  # HU of fat, muscle and blood without contrast
-SHELL_VOXELS = 4  # voxels around a region that its surroundings are taken from
-MIN_SOFT_VOXELS = 50  # voxels of soft tissue that say what it looks like
+SHELL_VOXELS = 4  # width of a region's surroundings in voxels
+MIN_SOFT_VOXELS = 50  # smallest number of voxels of soft tissue for its statistics
 TO_SD = 1.4826  # median absolute deviation to standard deviation, of a Gaussian
 
 
@@ -29,9 +29,9 @@ class Tissue:
 
     level: mean over the cases of the label's median. between: standard deviation of those medians over the cases.
     noise: median over the cases of the standard deviation of the noise, from differences of neighbours inside the
-    label. Medians and differences, since a label holds more than its tissue: vessels in the lungs, fat and muscle in
-    the body, the table outside it. background: where no label is `body`, the mean of label 0 at each voxel
-    (X, Y, Z), since label 0 is then air and tissue alike; None if there is one.
+    label. Medians and differences, since a label contains more than its tissue: vessels in the lungs, fat and muscle in
+    the body, the table outside it. background: if no label is `body`, the mean of label 0 at each voxel
+    (X, Y, Z), since label 0 is then both air and tissue; None if there is one.
     """
 
     level: NDArray[np.float64]
@@ -52,7 +52,7 @@ class Tissue:
         unknown = [value for value in np.unique(labels.labels).tolist() if np.isnan(self.level[value])]
         if unknown:
             names = ", ".join(str(labels.names.get(value, value)) for value in unknown)
-            raise UserError(f"no training case has the label {names}, so how it looks is unknown; leave such cases out")
+            raise UserError(f"no training case has the label {names}, so its HU are unknown; exclude such cases")
         rng = seeds.numpy_rng(seed, "oracle")
         level = self.level + self.between * rng.standard_normal(256)
         hu = level.astype(np.float32)[labels.labels]
@@ -65,15 +65,15 @@ class Tissue:
 
 
 def measure(data: Cohort, ids: Sequence[str], folder: Path, run: Run) -> Path:
-    """What the labels of these cases look like. Raises `UserError` if one has no mask."""
+    """HU statistics of the labels of these cases. Raises `UserError` if one has no mask."""
     medians, noises = np.full((2, len(ids), 256), np.nan)
     background = None if BODY in data.label_names.values() else _Background(data.protocol.grid.shape)
     for row, case_id in enumerate(ids):
         if run.stop():
-            raise Stopped(f"stopped before case {case_id}; nothing is lost but seconds")
+            raise Stopped(f"stopped before case {case_id}; run the same command again")
         labels, hu = data.labels(case_id), data.hu(case_id)
         if labels is None:
-            raise UserError(f"case {case_id}: no mask, but this control paints masks; give masks, or leave it out")
+            raise UserError(f"case {case_id}: no mask, but this control paints masks; give masks, or remove it")
         for value in np.unique(labels).tolist():
             inside = labels == value
             medians[row, value] = np.median(hu[inside])
@@ -99,7 +99,7 @@ def _noise(hu: NDArray[np.int16], inside: NDArray[np.bool_]) -> float:
 
 
 class _Background:
-    """The mean of label 0 at each voxel; 0 HU, as water, where no case has label 0."""
+    """The mean of label 0 at each voxel; 0 HU, as water, if no case has label 0."""
 
     def __init__(self, shape: Shape) -> None:
         self.total, self.count = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
@@ -113,7 +113,7 @@ class _Background:
 
 
 def mask_of(labels: LabelMap, region: str) -> NDArray[np.bool_]:
-    """A region's mask. Raises `UserError` if the label table does not know it."""
+    """A region's mask. Raises `UserError` if the label table does not define it."""
     try:
         return labels.region(region)
     except KeyError:
@@ -122,17 +122,17 @@ def mask_of(labels: LabelMap, region: str) -> NDArray[np.bool_]:
 
 
 def without_label(labels: LabelMap, region: str) -> LabelMap:
-    """The label map with a region given to the body, or to the background where no label is `body`."""
+    """The label map with a region assigned to the body, or to the background if no label is `body`."""
     body = next((value for value, name in labels.names.items() if name == BODY), 0)
     return LabelMap(np.where(mask_of(labels, region), body, labels.labels), labels.affine, labels.names)
 
 
 def painted_over(hu: NDArray[np.int16], labels: LabelMap, region: str, seed: int) -> NDArray[Any] | None:
-    """The volume with a region and its rim painted as the soft tissue around it; None if there is no soft tissue.
+    """The volume with a region and its rim painted with the soft tissue around it; None if there is no soft tissue.
 
-    The rim is one voxel, which the region's partial volume reaches. Voxels of other named regions stay as they are.
-    Mean and standard deviation are those of soft tissue of no named region within four voxels of the rim; where that
-    is next to nothing, of all of the volume.
+    The rim is one voxel, which contains the region's partial volume. Voxels of other named regions are unchanged.
+    Mean and standard deviation are those of soft tissue of no named region within four voxels of the rim; if there
+    is almost none, of the whole volume.
     """
     from scipy.ndimage import binary_dilation
 

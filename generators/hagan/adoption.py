@@ -1,7 +1,7 @@
-"""Weights instead of training: ours from an earlier run, or the authors' checkpoints.
+"""Weights instead of training: of an earlier run, or the authors' checkpoints.
 
-Their files hold no configuration: architecture and size are read off the tensors; what [-1, 1] stands for in HU is not
-in them either, so their preprocessing's default is assumed, said in the log and written into `model.json` ("assumed").
+Their files contain no configuration: architecture and size are inferred from the tensors. They do not contain the HU
+range of [-1, 1] either, so their preprocessing's default is assumed, logged and written to `model.json` ("assumed").
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def adopt(config: HAGANConfig, stage: Stage, source: Path, out: Path, run: Run) 
     """
     found = stored_models(source, stage.name, KIND)
     if len(found) > 1:
-        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage.name}; leave one of them")
+        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage.name}; keep only one")
     folder = out / "adopted"
     shutil.rmtree(folder, ignore_errors=True)
     if found:
-        load_gan(found[0], "cpu")  # what cannot be used is an error now
+        load_gan(found[0], "cpu")  # unusable weights are an error now
         shutil.copytree(found[0], folder)
         return folder
     return _convert(config.net, _theirs(source), folder, run)
 
 
 def _theirs(source: Path) -> dict[Part, Path]:
-    """The authors' files of the latest iteration. Raises `MissingError` if the generator's is not there."""
+    """The authors' files of the latest iteration. Raises `MissingError` if the generator's is missing."""
     if source.is_file():
         return {"generator": source}
     found: dict[Part, Path] = {}
@@ -65,9 +65,7 @@ def _theirs(source: Path) -> dict[Part, Path]:
         )
     if len({_iteration(path) for path in found.values()}) > 1:
         names = ", ".join(path.name for path in found.values())
-        raise UserError(
-            f"--weights {source}: the networks are of different iterations ({names}); leave one iteration's"
-        )
+        raise UserError(f"--weights {source}: the networks are of different iterations ({names}); keep those of one")
     return found
 
 
@@ -87,14 +85,15 @@ def _convert(configured: NetConfig, files: dict[Part, Path], folder: Path, run: 
     save_gan(folder, net, UPSTREAM_WINDOW, parts, {"converted_from": origin, "assumed": assumed})
     told = "; ".join(f"{name} {value}" for name, value in assumed.items())
     names = ", ".join(str(path) for path in files.values())
-    run.log.warning("gan: converted from %s; assumed, since no file says: %s", names, told)
+    run.log.warning("gan: converted from %s; assumed, since no file states it: %s", names, told)
     return folder
 
 
 def _architecture(
     configured: NetConfig, parts: dict[Part, dict[str, torch.Tensor]], files: dict[Part, Path]
 ) -> NetConfig:
-    """Widths from the shapes. The size only `LatentEncoder` tells, by its halvings; else it is the configured one."""
+    """Widths from the shapes. The size follows from the halvings of `LatentEncoder`; without it, the configured one is
+    used."""
     project = parts["generator"].get("trunk.project.weight")
     if project is None or project.ndim != 2:
         raise UserError(f"{files['generator']}: no tensor 'fc1.weight'; give the authors' generator, G_iter*.pth")

@@ -1,4 +1,4 @@
-"""Configuration of HA-GAN. Imports no torch: plugins are listed fast."""
+"""Configuration of HA-GAN. Does not import torch, so that listing plugins stays fast."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from medlord_bench.contracts import BUDGET, CheckpointSelection, FrozenConfig, P
 
 Positive = Annotated[int, Field(gt=0)]
 STAGE = "gan"  # its one training stage
-Part = Literal["generator", "slab_encoder", "latent_encoder"]  # what is kept of it
-MIN_CUBE_VOXELS = 32  # below, the high-resolution sub-volume has no four slices
+Part = Literal["generator", "slab_encoder", "latent_encoder"]  # the exported networks
+MIN_CUBE_VOXELS = 32  # below, the high-resolution sub-volume has fewer than four slices
 
 
 class NetConfig(FrozenConfig):
-    """The architecture, for any cube of 4 * 2**n voxels a side; the authors have 128 and 256.
+    """The architecture, for any cube of 4 * 2**n voxels per side; the authors use 128 and 256.
 
-    channels: at the coarsest level, 4 voxels a side; every other width follows from it (authors: 512).
-    latent: dimensions of the random vector that a volume is made from.
+    channels: at the coarsest level, 4 voxels per side; determines every other width (authors: 512).
+    latent: dimensions of the random vector of a volume.
     """
 
     size: int = 256
@@ -31,7 +31,7 @@ class NetConfig(FrozenConfig):
         if self.size < MIN_CUBE_VOXELS or self.size & (self.size - 1):
             near = min((MIN_CUBE_VOXELS << n for n in range(6)), key=lambda side: abs(side - self.size))
             raise ValueError(
-                f"size {self.size}: expected a power of two from {MIN_CUBE_VOXELS} on; the nearest is {near}"
+                f"size {self.size}: expected a power of two, at least {MIN_CUBE_VOXELS}; the nearest is {near}"
             )
         if self.channels % 32 or (self.channels // 32) % self.norm_num_groups:
             raise ValueError(
@@ -41,7 +41,7 @@ class NetConfig(FrozenConfig):
 
     @property
     def shape(self) -> Shape:
-        """The cube it makes, whichever axis comes first."""
+        """The shape of the cube, the same for every order of axes."""
         return self.size, self.size, self.size
 
     @property
@@ -51,17 +51,18 @@ class NetConfig(FrozenConfig):
 
     @property
     def coarse(self) -> int:
-        """Voxels a side of the features that both branches start from, and of the low-resolution volume."""
+        """Voxels per side of the features shared by both branches, and of the low-resolution volume."""
         return self.size // 4
 
 
 class TrainingConfig(FrozenConfig):
-    """How the networks are trained. Defaults: the authors' `train.py`, except `ema_decay` (they average nothing).
+    """How the networks are trained. Defaults: the authors' `train.py`, except `ema_decay` (they do not average
+    weights).
 
-    batch: volumes of a step, in parts of `micro_batch`: the same result but for rounding, and for the power iteration of the
-    spectral norm, which runs once per part.
+    batch: volumes of a step, in parts of `micro_batch`: the same result except for rounding and the power iteration of
+    the spectral norm, which runs once per part.
     lr, lr_d: of generator and encoders, and of the discriminator.
-    ema_decay: of the averaged generator, which is the one that is exported; 0: the latest weights.
+    ema_decay: of the averaged generator, which is exported; 0: the latest weights.
     selection: "last", or "fid" on the validation split, among candidates every `candidate_every` steps of
     `candidate_samples` volumes. A GAN's losses say nothing about its samples, so there is no "best".
     """
@@ -83,23 +84,23 @@ class TrainingConfig(FrozenConfig):
     @model_validator(mode="after")
     def _parts_fit(self) -> TrainingConfig:
         if self.batch % self.micro_batch:
-            raise ValueError(f"batch = {self.batch} is no multiple of micro_batch = {self.micro_batch}")
+            raise ValueError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
         return self
 
     @property
     def choice(self) -> CheckpointSelection | None:
-        """What the bench chooses among, where it is to choose."""
+        """The candidates of the checkpoint selection, if any."""
         return CheckpointSelection(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
 
 
 class SamplingConfig(FrozenConfig):
-    """Drawing volumes."""
+    """Sampling of volumes."""
 
     precision: Precision = "fp32"
 
 
 class HAGANConfig(FrozenConfig):
-    """The whole model. Departures of each preset from the paper are written in `presets.py`."""
+    """The whole model. `presets.py` lists the departures of each preset from the paper."""
 
     net: NetConfig = NetConfig()
     training: TrainingConfig = TrainingConfig()

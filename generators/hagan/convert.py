@@ -1,4 +1,4 @@
-"""The authors' checkpoint layout, as ours: a map of names, nothing else.
+"""Conversion of the authors' checkpoint layout to ours: a map of names only.
 
 Their files are ``{"model": tensors, "optimizer": ...}`` of one network each, saved from `DataParallel` ("module.").
 """
@@ -19,16 +19,16 @@ FILES: Mapping[Part, str] = {"generator": "G", "slab_encoder": "E", "latent_enco
 
 
 def convert(path: Path, part: Part) -> dict[str, torch.Tensor]:
-    """The tensors of one of the authors' files under our names. Raises `UserError` if a name is none of theirs."""
+    """The tensors of one of the authors' files under our names. Raises `UserError` for an unknown name."""
     found = read_torch(path)
     tensors = found.get("model", found) if isinstance(found, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise UserError(f'{path}: expected {{"model": tensors}} or tensors by name, as the authors save a network')
+        raise UserError(f'{path}: expected {{"model": tensors}} or tensors by name, as saved by the authors')
     plain = {name.removeprefix("module."): value for name, value in tensors.items()}
     names = _NAMES[part](plain)
     unknown = [name for name in plain if name not in names]
     if unknown:
-        raise UserError(f"{path}: tensor {unknown[0]!r} is none of HA-GAN's {FILES[part]}; give that network's file")
+        raise UserError(f"{path}: tensor {unknown[0]!r} is not in HA-GAN's {FILES[part]}; give that network's file")
     return {names[name]: value for name, value in plain.items()}
 
 

@@ -1,4 +1,4 @@
-"""HA-GAN's work as dry runs, which show what memory it takes."""
+"""Dry runs of HA-GAN's work, which predict its memory."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _reconstruct(config: HAGANConfig, data: DataProtocol, run: Run, times: int) 
 
 
 def memory_options(config: HAGANConfig, during: str) -> Sequence[MemoryOption]:
-    """What would make a stage or purpose fit, the cheapest first."""
+    """Changes that reduce the memory of a stage or purpose, the cheapest first."""
     training = config.training
     if during == STAGE:
         mixed = [MemoryOption({"training.precision": "bf16"}, "rounding")] if training.precision == "fp32" else []

@@ -1,13 +1,13 @@
 """HA-GAN's networks (Sun et al., IEEE JBHI 2022, section III), written from the paper for any cube of 4 * 2**n.
 
-With S the side of the cube and c the channels at the coarsest level. Axes are (slice, row, column): the sub-volume is a
+S is the side of the cube and c the channels at the coarsest level. Axes are (slice, row, column): the sub-volume is a
 slab of S/8 slices. Features A are (N, c/8, S/4, S/4, S/4).
 
     z (N, latent) -> Trunk -> A -> Low              -> the whole volume at a quarter of the resolution, (N, 1, S/4, S/4, S/4)
                               A[a slab] -> High     -> the slab at full resolution, (N, 1, S/8, S, S)
     a slab -> SlabEncoder -> A[that slab];   A -> LatentEncoder -> z
 
-At sampling `High` gets the whole of A, so that the volume has no seams.
+In sampling `High` receives all of A, so that the volume has no seams.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from .configs import NetConfig
 
-COARSEST_VOXELS = 4  # voxels a side after the linear layer
+COARSEST_VOXELS = 4  # voxels per side after the linear layer
 SUB_VOLUMES = 8  # sub-volumes of a volume
 
 
@@ -44,12 +44,12 @@ def _doubled(features: Tensor) -> Tensor:
 
 
 class Trunk(nn.Module):
-    """G^A: z to the features A that both resolutions share."""
+    """G^A: z to the features A shared by both resolutions."""
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
         c, self.doublings = config.channels, round(log2(config.coarse // COARSEST_VOXELS))
-        count = max(5, self.doublings + 1)  # the authors have five of them for 128 as well as for 256
+        count = max(5, self.doublings + 1)  # the authors use five for both 128 and 256
         widths = [c] * (count - 3) + [c // 2, c // 4, c // 8]
         self.channels = c
         self.project = nn.Linear(config.latent, COARSEST_VOXELS**3 * c)
@@ -82,7 +82,7 @@ class Low(nn.Module):
 
 
 class High(nn.Module):
-    """G^H: a slab of A, or the whole of it, to full resolution."""
+    """G^H: a slab of A, or all of it, to full resolution."""
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class High(nn.Module):
 
 
 class Generator(nn.Module):
-    """The three parts that make a volume."""
+    """The three parts of the generator."""
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
@@ -104,7 +104,8 @@ class Generator(nn.Module):
         self.trunk, self.low, self.high = Trunk(config), Low(config), High(config)
 
     def forward(self, z: Tensor, first: int) -> tuple[Tensor, Tensor]:
-        """In training: the slab of S/8 slices from slice `first` on, a multiple of 4, and the whole volume, small."""
+        """In training: the slab of S/8 slices from slice `first` on, a multiple of 4, and the whole volume at low
+        resolution."""
         features = self.trunk(z)
         return self.high(slab(features, first // 4, self.config.thickness // 4)), self.low(features)
 
@@ -161,7 +162,7 @@ def _critic(channels_in: int, channels_out: int, kernel: tuple[int, ...], stride
 
 
 class HighCritic(nn.Module):
-    """D^H: a slab and where it lies, to one logit. All layers are spectrally normalised."""
+    """D^H: a slab and its position, to one logit. All layers are spectrally normalised."""
 
     def __init__(self, config: NetConfig) -> None:
         super().__init__()
@@ -170,7 +171,7 @@ class HighCritic(nn.Module):
         widths = [c >> (halvings - 1 - i) for i in range(halvings)]
         layers = []
         for i, (a, b) in enumerate(pairwise([1, *widths])):
-            left = halvings - 1 - i  # halvings after this one: the last leaves the slices, the two before have few left
+            left = halvings - 1 - i  # halvings after this one: the last keeps the slices, before it few are left
             depth, step = (1, 1) if left == 0 else (2, 2) if left <= 2 else (4, 2)
             layers.append(_critic(a, b, (depth, 4, 4), (step, 2, 2)))
         self.layers = nn.ModuleList(layers)
@@ -213,7 +214,7 @@ class Discriminator(nn.Module):
         self.high, self.low = HighCritic(config), LowCritic(config)
 
     def forward(self, part: Tensor, small: Tensor, first: int) -> Tensor:
-        """A slab from slice `first` on, and the whole volume, small -> (N, 1)."""
+        """A slab from slice `first` on, and the whole volume at low resolution -> (N, 1)."""
         logit: Tensor = (self.high(part, first) + self.low(small)) / 2
         return logit
 

@@ -1,4 +1,5 @@
-"""HA-GAN as a plugin: a GAN that sees a slab at full resolution and the whole volume small (the paper's baseline)."""
+"""HA-GAN as a plugin: a GAN on a slab at full resolution and the whole volume at low resolution (the paper's
+baseline)."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ from .presets import PRESETS, VARIANTS
 
 
 class HAGAN:
-    """HA-GAN: a hierarchical GAN with encoders, on a cube that any grid is resized to and back from."""
+    """HA-GAN: a hierarchical GAN with encoders, on a cube; any grid is resized to it and back."""
 
     Config: ClassVar[type[HAGANConfig]] = HAGANConfig
     version: ClassVar[int] = 1
@@ -49,7 +50,7 @@ class HAGAN:
                 )
 
     def native(self, grid: Grid) -> tuple[Grid, FitMode]:
-        """The cube, resized to and from."""
+        """The cube, with fit mode resize."""
         from medlord_bench.volumes.native_grid import native_grid
 
         return native_grid(grid, self.config.net.shape, "resize"), "resize"

@@ -23,7 +23,7 @@ from .weights import Trained, load_gan
 def sample(
     config: SamplingConfig, weights: Mapping[str, Path], requests: Sequence[Request], run: Run
 ) -> Iterator[Volume | Failure]:
-    """One volume per request, one at a time: a sample takes a second, and a batch would only take memory."""
+    """One volume per request, one at a time: a sample takes a second, and a batch would only need memory."""
     trained = load_gan(weights[STAGE], run.device)
     for request in requests:
         z = noise((1, trained.generator.config.latent), request.seed, "z").to(run.device)
@@ -50,7 +50,7 @@ def encoded(encoders: tuple[SlabEncoder, LatentEncoder], image: torch.Tensor, pr
 def reconstruct(
     config: SamplingConfig, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
 ) -> Iterator[Volume | Failure]:
-    """Each (case id, volume) through the encoders to z and back: what of an image those numbers keep."""
+    """Each (case id, volume) through the encoders to z and back: shows how much of an image z keeps."""
     trained = load_gan(weights[STAGE], run.device)
     for _, given in volumes:
         if trained.encoders is None:

@@ -1,8 +1,8 @@
-"""Training HA-GAN (Sun et al., section III-D; the authors' `train.py` where the paper states nothing).
+"""Training HA-GAN (Sun et al., section III-D; the authors' `train.py` for settings that the paper does not state).
 
 One step updates four times, each network with its own optimiser: the discriminator; the generator, by the adversarial
-loss alone; the slab encoder, so that `High` gives the slab back; the latent encoder, so that the generator gives the slab
-and the whole small volume back.
+loss alone; the slab encoder, so that `High` reconstructs the slab; the latent encoder, so that the generator
+reconstructs the slab and the whole low-resolution volume.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .weights import save_gan
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 VALIDATION_CASES = 8
-SLAB_ALIGNMENT_VOXELS = 4  # voxels to a feature: a slab that begins in between would be compared with its neighbour
+SLAB_ALIGNMENT_VOXELS = 4  # voxels per feature: a slab that begins in between would be compared with its neighbour
 
 
 def train(config: HAGANConfig, stage: Stage, data: Cohort, out: Path, run: Run) -> Path:
@@ -58,7 +58,7 @@ class Batch:
 
 
 class GANRecipe:
-    """What the stage optimises: a `training.Recipe`. data: on the cube that the networks work on."""
+    """The optimisation of the stage: a `training.Recipe`. data: on the networks' cube."""
 
     def __init__(self, config: HAGANConfig, data: Cohort, run: Run) -> None:
         self.config, self.data, self.run = config, data, run
@@ -97,7 +97,7 @@ class GANRecipe:
 
     # ------------------------------------------------------------------------------------------------------- batches
     def batch(self, step: int) -> Batch:
-        """Cases in a new order each epoch; z and slab of a step depend on its number alone."""
+        """Cases in a new order each epoch; z and slab of a step depend only on its number."""
         size, net = self.config.training.batch, self.config.net
         images = torch.stack([self._image(self._case(step * size + i)) for i in range(size)])
         z = seeds.noise((2, size, net.latent), self.run.seed, STAGE, "z", step)
@@ -148,7 +148,7 @@ class GANRecipe:
         return slab(batch.images, batch.first, self.config.net.thickness)
 
     def _discriminator_loss(self, batch: Batch) -> Tensor:
-        """Binary cross-entropy on logits: real up, made down."""
+        """Binary cross-entropy on logits: real up, generated down."""
         real = self.discriminator(self._part_of(batch), small(batch.images), batch.first)
         made = self.discriminator(*self.generator(batch.z[0], batch.first), batch.first)
         return (softplus(-real) + softplus(made)).mean()
@@ -169,9 +169,9 @@ class GANRecipe:
 
     @torch.no_grad()
     def validate(self, step: int) -> Mapping[str, float]:
-        """How well the generator gives unseen volumes back through z, and slabs through the features; both L1.
+        """Reconstruction error of unseen volumes through z, and of slabs through the features; both L1.
 
-        That tells whether the encoders and the features learn, and nothing of how real samples look.
+        It shows whether the encoders and the features learn, but not the realism of samples.
         """
         for net in self._networks().values():
             net.eval()

@@ -23,7 +23,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What sampling and reconstructing read, frozen. encoders: None if a generator was adopted without them."""
+    """The networks for sampling and reconstructing, frozen. encoders: None if a generator was adopted without them."""
 
     generator: Generator
     encoders: tuple[SlabEncoder, LatentEncoder] | None
@@ -40,7 +40,7 @@ def save_gan(
 
 
 def load_gan(folder: Path, device: str) -> Trained:
-    """What `save_gan` wrote, on `device`. Raises `MissingError` or `UserError` naming the file."""
+    """Load the file of `save_gan` on `device`. Raises `MissingError` or `UserError` naming the file."""
     described, tensors = load_model(folder, KIND)
     where = folder / "model.json"
     try:

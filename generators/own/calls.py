@@ -1,4 +1,4 @@
-"""One call of a user's program for each volume: its inputs written, its output read, its log kept."""
+"""One call of a user's program per volume: write its inputs, read its output, keep its log."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .template import filled
 
 
 class Calls:
-    """Calls of one command. Inputs, outputs and logs lie in a folder of the run's scratch; the logs stay.
+    """Calls of one command. Inputs, outputs and logs are in a folder of the run's scratch; the logs are kept.
 
-    words: the command with its placeholders. folder: where it runs. variables: its environment. timeout: seconds for
-    one volume. output: what the file it writes ends in. title: what the calls are for.
+    words: the command with its placeholders. folder: its working folder. variables: its environment. timeout: seconds
+    for one volume. output: suffix of its output file. title: purpose of the calls.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Calls:
         condition: LabelMap | None = None,
         image: Volume | None = None,
     ) -> Volume | Failure:
-        """Run the program once and read what it wrote; a `Failure` where it fails, hangs, or writes no such volume."""
+        """Run the program once and read its output; a `Failure` if it fails, hangs, or writes no valid volume."""
         out, mask, source = (self.place / f"{name}{end}" for end in (self.output, ".mask.nii.gz", ".image.nii.gz"))
         self.log = self.place / f"{name}.log"
         x, y, z = grid.shape
@@ -72,7 +72,7 @@ class Calls:
             self.log.write_text(f"$ {shlex.join(words)}\n")
             problem = process.run(words, self.folder, self.variables, self.log, self.timeout, self.run)
             if problem is None and not out.exists():
-                problem = "ended well, but wrote nothing to {out}"
+                problem = "exit code 0, but no output written to {out}"
             hu = Failure(problem) if problem else hu_on_grid(out, self.mapping, grid)
         finally:
             for path in (out, mask, source):

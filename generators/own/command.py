@@ -1,4 +1,4 @@
-"""`command`: a user's own program, run once for each volume in an environment of its own."""
+"""`command`: a user's own program, run once per volume in its own environment."""
 
 from __future__ import annotations
 
@@ -54,26 +54,26 @@ NEEDED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "conditional_command": (("out",), ("mask",)),
     "reconstruct_command": (("out",), ("image",)),
 }
-MAX_FIRST_FAILURES = 3  # failures in a row, from the first on, after which the command itself is at fault
+MAX_FIRST_FAILURES = 3  # failures in a row from the first volume on, which are attributed to the command itself
 
 
 class CommandConfig(MappingConfig):
-    """The user's program, and what it writes."""
+    """The user's program, and its output."""
 
     command: str | None = Field(
         None, description='e.g. "/path/to/venv/bin/python sample.py --seed {seed} --out {out}"; no shell'
     )
     conditional_command: str | None = Field(None, description="the same with {mask}: a NIfTI label map, uint8")
     reconstruct_command: str | None = Field(None, description="the same with {image}: a NIfTI image in HU, int16")
-    revision: str = Field("", description="which version of the program and its weights this is; another makes anew")
-    output: Literal[".nii.gz", ".nii", ".npy", ".npz"] = Field(".nii.gz", description="what {out} ends in")
+    revision: str = Field("", description="version of the program and its weights; a change draws new samples")
+    output: Literal[".nii.gz", ".nii", ".npy", ".npz"] = Field(".nii.gz", description="suffix of {out}")
     cwd: Annotated[Path | None, NotInKey("the key has the content of the files that the command names")] = Field(
-        None, description="folder that it runs in; unset: where the bench was started"
+        None, description="working folder; unset: where the bench was started"
     )
-    environment: Annotated[tuple[str, ...], NotInKey("names; `revision` tells versions of a program apart")] = Field(
+    environment: Annotated[tuple[str, ...], NotInKey("names; `revision` distinguishes versions of a program")] = Field(
         (), description="environment variables passed on besides PATH, HOME and a few"
     )
-    timeout_s: Annotated[float, NotInKey("decides whether there is a volume, not which")] = Field(
+    timeout_s: Annotated[float, NotInKey("decides whether there is a volume, not its content")] = Field(
         1800.0, gt=0, description="seconds after which one volume counts as failed"
     )
 
@@ -124,7 +124,7 @@ class Command:
         return self.config.cwd or Path.cwd()
 
     def check(self, data: DataProtocol) -> None:
-        """Raises `UserError` if no command is given or its window is another, `MissingError` without the program."""
+        """Raises `UserError` if no command is given or its window differs, `MissingError` without the program."""
         if not self.capabilities:
             raise UserError(
                 "generator command: no command given; expected "
@@ -132,7 +132,7 @@ class Command:
             )
         check_window(self.config, data, "generator command")
         if not self.folder.is_dir():
-            raise MissingError(f"{self.folder}: not a folder; expected the folder that the command runs in: set cwd")
+            raise MissingError(f"{self.folder}: not a folder; expected the working folder of the command: set cwd")
         for purpose in FIELD:
             program = (self._words(purpose) or [""])[0]
             if program and shutil.which(self.folder / program if os.sep in program else program) is None:
@@ -146,7 +146,7 @@ class Command:
         return None
 
     def stages(self) -> Sequence[Stage]:
-        """None: the program brings its own weights."""
+        """None: the program loads its own weights."""
         return ()
 
     def dependencies(self, purpose: Purpose) -> Dependencies:
@@ -159,7 +159,7 @@ class Command:
         return Dependencies((), fields, {"files": [[case.id, case.sha256] for case in cases]})
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
-        raise UserError("generator command: there is nothing to train")
+        raise UserError("generator command: nothing to train")
 
     def adopt(self, stage: Stage, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
         raise UserError(f"--weights {source}: generator command loads its own weights; name them in the command")
@@ -170,11 +170,11 @@ class Command:
         drawn = self._drawn(calls, requests)
         if any(request.index < MAX_FIRST_FAILURES for request in requests):
             return _patient(drawn, calls)
-        return drawn  # what is left after a stop: the program has worked before
+        return drawn  # resumed after a stop: the program has worked before
 
     def _drawn(self, calls: Calls, requests: Sequence[Request]) -> Iterator[Volume | Failure]:
         for request in requests:
-            # 31 bits: NumPy's and many other generators take no more.
+            # 31 bits: the limit of NumPy's and many other generators.
             values = {"seed": seeds.derive(request.seed, "command") % 2**31, "index": request.index}
             affine = request.grid.affine() if request.condition is None else request.condition.affine
             yield calls.make(f"{request.index:05d}", values, request.grid, affine, condition=request.condition)
@@ -206,9 +206,9 @@ def safe(case: str) -> str:
 
 
 def _patient(made: Iterator[Volume | Failure], calls: Calls) -> Iterator[Volume | Failure]:
-    """As made; raises `StepError` where the first three all fail, with none of them given away.
+    """Volumes in order; raises `StepError` if the first three all fail, before any of them is published.
 
-    A failure that is published counts and stays; a command that never works should be mended and run again.
+    A published failure is permanent; a command that never works should be fixed and run again.
     """
     held: list[Volume | Failure] = []
     for one in made:
@@ -218,7 +218,7 @@ def _patient(made: Iterator[Volume | Failure], calls: Calls) -> Iterator[Volume 
         if len(held) == MAX_FIRST_FAILURES:
             raise StepError(
                 f"generator command: the first {MAX_FIRST_FAILURES} volumes all failed, the last with: {one.reason}; "
-                f"see {calls.log}: mend the program and run again"
+                f"see {calls.log}: fix the program and run again"
             )
     yield from held
     yield from made

@@ -1,4 +1,4 @@
-"""`files`: samples that already lie in a folder, measured like those of any generator."""
+"""`files`: samples that already exist in a folder, measured like those of any generator."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CONTENT = NotInKey("the key has the content of the files that it leads to")
+CONTENT = NotInKey("the key has the content of the files in it")
 CAPABILITY: Mapping[Purpose, Capability] = {
     "sample": "unconditional",
     "sample-conditional": "conditional",
@@ -42,7 +42,7 @@ CAPABILITY: Mapping[Purpose, Capability] = {
 
 
 class FilesConfig(MappingConfig):
-    """Where the samples are, which is what, and how they become HU on the protocol's grid."""
+    """The folder of the samples, their roles, and their mapping to HU on the protocol's grid."""
 
     folder: Annotated[Path | None, CONTENT] = Field(None, description="folder of the samples")
     manifest: Annotated[Path | None, CONTENT] = Field(
@@ -58,7 +58,7 @@ class FilesConfig(MappingConfig):
 
 
 class Files:
-    """Samples, conditional samples and reconstructions that already lie in a folder, by manifest; nothing is run.
+    """Samples, conditional samples and reconstructions that already exist in a folder, by manifest; nothing is run.
 
     The variant is a name for them: `--generator files:mine --set files:mine.folder=DIR`.
     """
@@ -88,7 +88,7 @@ class Files:
         return [row for row in self.rows if row.purpose == purpose]
 
     def check(self, data: DataProtocol) -> None:
-        """Looks at every file's header. Raises `UserError` if one cannot be read or lies on another grid."""
+        """Checks every file's header. Raises `UserError` if one cannot be read or is on another grid."""
         check_window(self.config, data, self.folder)
         for row in self.rows:
             shape = self._shape(row)
@@ -105,7 +105,7 @@ class Files:
         return self._shape(self.rows[0])
 
     def available(self, data: DataProtocol) -> int | None:
-        """As many samples as there are files of them."""
+        """The number of sample files."""
         return len(self._of("sample"))
 
     def stages(self) -> Sequence[Stage]:
@@ -113,7 +113,7 @@ class Files:
         return ()
 
     def dependencies(self, purpose: Purpose) -> Dependencies:
-        """The files' content, which is hashed once and remembered, and the declared mapping."""
+        """The files' content, which is hashed once and cached, and the declared mapping."""
         from medlord_bench.volumes.fingerprints import Found, fingerprint
 
         rows = self._of(purpose)
@@ -122,10 +122,10 @@ class Files:
         return Dependencies((), tuple(MappingConfig.model_fields), {"files": files})
 
     def train(self, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
-        raise UserError("generator files: there is nothing to train")
+        raise UserError("generator files: nothing to train")
 
     def adopt(self, stage: Stage, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
-        raise UserError(f"--weights {source}: generator files has no weights to load; leave --weights out")
+        raise UserError(f"--weights {source}: generator files has no weights to load; remove --weights")
 
     def sample(self, weights: Mapping[str, Path], requests: Sequence[Request], run: Run) -> Iterator[Volume | Failure]:
         conditional = any(request.condition is not None for request in requests)
@@ -133,7 +133,7 @@ class Files:
         self._say(rows, run)
         if conditional:
             by_case = {row.case: row for row in rows}
-            if requests[0].index == 0:  # at the beginning: what is left after a stop may be just what is missing
+            if requests[0].index == 0:  # at the start only: after a stop, exactly the missing ones may remain
                 self._check_cases(by_case, [request.case for request in requests])
             found = [by_case.get(request.case) for request in requests]
         else:
@@ -158,11 +158,11 @@ class Files:
         run.log.info("files: %d volumes of %s; %s", len(rows), self.folder, self.config.words())
 
     def _check_cases(self, by_case: Mapping[str, Row], wanted: Sequence[str]) -> None:
-        """Raise `UserError` if the manifest has none of the wanted cases: then its ids are others."""
+        """Raise `UserError` if the manifest has none of the wanted cases, which means that its ids differ."""
         if not set(wanted) & set(by_case):
             raise UserError(
                 f"{self.folder}: no condition of the manifest is a test case; expected case ids such as {wanted[0]}, "
-                f"got {next(iter(by_case))}: mend the column 'condition'"
+                f"got {next(iter(by_case))}: fix the column 'condition'"
             )
 
     def _volume(
@@ -180,7 +180,7 @@ class Files:
 
 
 class Extremes:
-    """The lowest and highest HU of each sample, which show where a narrower window than the protocol's cut them."""
+    """The lowest and highest HU of each sample, which reveal clipping to a window narrower than the protocol's."""
 
     def __init__(self) -> None:
         self.found: list[tuple[int, int]] = []
@@ -189,7 +189,7 @@ class Extremes:
         self.found.append((int(hu.min()), int(hu.max())))
 
     def warn(self, window: tuple[int, int], log: Logger) -> None:
-        """Warn where all of several samples end at one and the same value inside the window."""
+        """Warn if all of several samples end at the same value inside the window."""
         low, high = ({ends[side] for ends in self.found} for side in (0, 1))
         if len(self.found) < 2:
             return
@@ -197,14 +197,14 @@ class Extremes:
             (value,) = values if len(values) == 1 else (end,)
             if value != end:
                 log.warning(
-                    "files: all %d samples %s at %d HU, the protocol's window at %d: were they made in a narrower one? "
-                    "Then give dataset.hu_window that window, so that real images are cut alike",
+                    "files: all %d samples %s at %d HU, the protocol's window at %d: were they made with a narrower one? "
+                    "If so, set dataset.hu_window to it, so that real images are clipped in the same way",
                     *(len(self.found), name, value, end),
                 )
 
 
 def _other_grid(path: Path, shape: tuple[int, ...], data: DataProtocol) -> str:
-    """What to say of a file on another grid than the protocol's."""
+    """The error for a file on another grid than the protocol's."""
     here, there = ("x".join(map(str, one)) for one in (shape, data.grid.shape))
     advice = "set files:NAME.fit=crop-pad or resize, or measure on its grid with --set dataset.shape="
     if sorted(shape) == sorted(data.grid.shape):

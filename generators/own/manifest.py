@@ -1,4 +1,4 @@
-"""Which file is what: the manifest of a folder of samples, or its volume files in natural order."""
+"""The roles of files: the manifest of a folder of samples, or its volume files in natural order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = ", ".join((*SUFFIXES, *ARRAYS))
 
 @dataclass(frozen=True)
 class Row:
-    """One file. case: whose mask it follows, or whose image it reconstructs; empty for an unconditional sample."""
+    """One file. case: the case of its mask, or of the image it reconstructs; empty for an unconditional sample."""
 
     path: Path
     purpose: Purpose
@@ -41,9 +41,9 @@ def natural(path: Path) -> list[tuple[int, str]]:
 
 
 def rows_of(folder: Path, manifest: Path | None) -> list[Row]:
-    """The files of a folder, unconditional samples in the order in which they are numbered.
+    """The files of a folder, unconditional samples in numeric order.
 
-    Raises `MissingError` if folder or manifest is not there, `UserError` where it names nothing or one twice.
+    Raises `MissingError` if folder or manifest is missing, `UserError` if it names no file or one file twice.
     """
     if not folder.is_dir():
         raise MissingError(f"{folder}: not a folder; expected generated volumes ({KINDS})")
@@ -54,7 +54,7 @@ def rows_of(folder: Path, manifest: Path | None) -> list[Row]:
         raise MissingError(f"{path}: not found; expected the manifest: a CSV with columns {', '.join(COLUMNS)}")
     rows = list(_of_manifest(folder, path))
     if not rows:
-        raise UserError(f"{path}: names no file; expected a line for each volume")
+        raise UserError(f"{path}: names no file; expected one line per volume")
     _check_once(path, rows)
     return rows
 
@@ -68,7 +68,7 @@ def _of_folder(folder: Path) -> list[Row]:
     for path in found:
         if MASK_NAME.fullmatch(stem_of(path)):
             raise UserError(
-                f"{path}: a mask by its name, among samples; expected samples alone: "
+                f"{path}: its name is that of a mask; expected samples only: "
                 f"move it, or name the samples in a {DEFAULT}"
             )
     return [Row(path, "sample") for path in found]
@@ -98,9 +98,9 @@ def _row(folder: Path, where: str, line: Mapping[str, str]) -> Row:
     if not text or not path.is_relative_to(os.path.normpath(folder)):
         raise UserError(f"{where}, column 'sample' is {text!r}; expected a path below {folder}")
     if not path.exists():
-        raise MissingError(f"{where}: {path}: not found; expected a volume: add it, or mend the line")
+        raise MissingError(f"{where}: {path}: not found; expected a volume: add it, or fix the line")
     if not is_volume(path):
-        raise UserError(f"{where}: {path}: not a volume by its name; expected {KINDS}")
+        raise UserError(f"{where}: {path}: not a volume suffix; expected {KINDS}")
     if condition and original:
         raise UserError(f"{where} has a condition and a reconstruction_of; expected one of them, or neither")
     if condition:
@@ -109,7 +109,7 @@ def _row(folder: Path, where: str, line: Mapping[str, str]) -> Row:
 
 
 def _check_once(manifest: Path, rows: list[Row]) -> None:
-    """A file counted twice would raise n; two files for one case would leave one of them out."""
+    """A file listed twice would inflate n; of two files for one case one would be ignored."""
     files: set[Path] = set()
     cases: set[tuple[Purpose, str]] = set()
     for row in rows:

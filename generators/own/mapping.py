@@ -1,4 +1,4 @@
-"""How a user's own samples become HU on the protocol's grid: what they declare about values, axes and grid."""
+"""The mapping of a user's own samples to HU on the protocol's grid: declared values, axes and grid."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ ARRAYS = (".npy", ".npz")
 
 
 class Scale(FrozenConfig):
-    """Values in a range of their own, mapped to HU by a straight line."""
+    """Values in another range, mapped linearly to HU."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     from_: tuple[float, float] = Field(alias="from", description="two values, e.g. 0,1 or -1,1")
-    to: tuple[float, float] = Field(description="the HU that they stand for, e.g. -1000,1000")
+    to: tuple[float, float] = Field(description="the HU that they map to, e.g. -1000,1000")
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
         for name, (low, high) in (("from", self.from_), ("to", self.to)):
             if not low < high:
-                raise ValueError(f"{name}: expected two rising numbers, got {low:g},{high:g}")
+                raise ValueError(f"{name}: expected two ascending numbers, got {low:g},{high:g}")
         return self
 
     def __str__(self) -> str:
@@ -34,14 +34,15 @@ class Scale(FrozenConfig):
 
 
 class MappingConfig(FrozenConfig):
-    """What the volumes are. Nothing is guessed: what is not declared is treated as HU, R, A, S and the right grid."""
+    """The declared format of the volumes. Nothing is guessed: the defaults are HU, axes R, A, S and the protocol's
+    grid."""
 
     intensity: Scale | None = Field(None, description="'hu', or {from: [0, 1], to: [-1000, 1000]}")
     orientation: str = Field(
-        "ras", description="'ras': by the file's affine, arrays as (R, A, S); or what the axes point to, e.g. LPS"
+        "ras", description="'ras': by the file's affine, arrays as (R, A, S); or the directions of the axes, e.g. LPS"
     )
     fit: Literal["exact", "crop-pad", "resize"] = Field(
-        "exact", description="how they get onto the protocol's grid; exact: they must lie on it"
+        "exact", description="fit mode to the protocol's grid; exact: they must be on it"
     )
 
     @field_validator("intensity", mode="before")
@@ -61,7 +62,7 @@ class MappingConfig(FrozenConfig):
         return codes
 
     def words(self) -> str:
-        """The mapping in words, for the log."""
+        """The mapping as text, for the log."""
         values = "taken as HU" if self.intensity is None else str(self.intensity)
         axes = (
             "by each file's affine, arrays as R, A, S" if self.orientation == "ras" else f"taken as {self.orientation}"
@@ -78,5 +79,5 @@ def check_window(mapping: MappingConfig, data: DataProtocol, where: Path | str) 
         raise UserError(
             f"{where}: intensity.to is {scale.to[0]:g},{scale.to[1]:g} HU, the window of {data.name} {low},{high}; "
             f"expected one window: --set dataset.hu_window={max(low, round(scale.to[0]))},{min(high, round(scale.to[1]))} "
-            "clips the real images alike"
+            "clips the real images in the same way"
         )

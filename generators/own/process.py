@@ -1,5 +1,5 @@
-"""Running a user's program: a process group of its own, a log, limits of time and memory, and an end when the bench is
-stopped."""
+"""Run a user's program: its own process group, a log, limits of time and memory, and termination when the bench
+stops."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from medlord_bench.errors import Stopped, UserError
 from medlord_bench.memory.children import Watch
 
 POLL_SECONDS = 0.05
-GRACE_SECONDS = 5.0  # between asking a program to end and ending it
+GRACE_SECONDS = 5.0  # between asking a program to end and killing it
 PASSED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
 
 def environment(names: Sequence[str]) -> dict[str, str]:
-    """What the program sees of this process's environment: a few variables that any needs, and those named.
+    """The program's environment: a few variables that any program needs, and the named ones.
 
-    Others are left out: PYTHONPATH or thread counts of the bench are not the program's.
+    Others are left out: PYTHONPATH or thread counts of the bench must not affect the program.
     """
     return {name: os.environ[name] for name in (*PASSED, *names) if name in os.environ}
 
@@ -36,11 +36,11 @@ def run(
     timeout: float,
     bench: Run,
 ) -> str | None:
-    """Run a program to its end. Returns why it failed, None if it did not; its output is added to `log`.
+    """Run a program to its end. Returns the reason of a failure, else None; its output is added to `log`.
 
-    Raises `UserError` if the program cannot be started, and, the program having been ended, `Stopped` where
-    `bench.stop()` turns true and `MemoryBudgetError` where it goes over the memory limit. What it leaves running in its
-    group is ended too.
+    Raises `UserError` if the program cannot be started. Ends the program and raises `Stopped` if
+    `bench.stop()` becomes true, and `MemoryBudgetError` if it exceeds the memory limit. Remaining processes of its
+    group are ended too.
     """
     deadline = time.monotonic() + timeout
     errors = log.with_suffix(".stderr")
@@ -52,7 +52,7 @@ def run(
             )  # fmt: skip
         except OSError as error:
             raise UserError(
-                f"{words[0]}: cannot be started ({error.strerror}); expected a program: mend command"
+                f"{words[0]}: cannot be started ({error.strerror}); expected a program: fix command"
             ) from None
         watch = Watch(f"the program {Path(words[0]).name}", process.pid, bench)
         try:
@@ -66,7 +66,7 @@ def run(
     _append(errors, log)
     if ended is None:
         if bench.stop():
-            raise Stopped("stopped while a program ran; its sample is made again")
+            raise Stopped("stopped while a program ran; its sample is drawn again")
         return f"ran past its time limit of {timeout:g} s and was ended"
     if ended:
         how = f"ended by signal {-ended}" if ended < 0 else f"exit code {ended}"
@@ -77,7 +77,7 @@ def run(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the whole group to end, then make it."""
+    """Ask the whole group to end, then kill it."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS

@@ -1,4 +1,5 @@
-"""Reading a user's own volumes: NIfTI, what SimpleITK reads, `.npy` and `.npz`; then to HU on the protocol's grid."""
+"""Read a user's own volumes: NIfTI, SimpleITK's formats, `.npy` and `.npz`; then convert to HU on the protocol's
+grid."""
 
 from __future__ import annotations
 
@@ -18,17 +19,17 @@ from medlord_bench.volumes.io import read_array
 
 from .mapping import ARRAYS, MappingConfig
 
-NAME = "volume"  # the array of an .npz that holds several
+NAME = "volume"  # the array of an .npz with several
 BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError)
 
 
 def shape_of(path: Path, mapping: MappingConfig) -> tuple[int, ...]:
-    """The file's shape along R, A, S, from its header alone; as stored where it is not 3-D.
+    """The file's shape along R, A, S, from its header alone; as stored if it is not 3-D.
 
-    Raises `MissingError` if there is no file and `UserError` where its header cannot be read.
+    Raises `MissingError` if there is no file and `UserError` if its header cannot be read.
     """
     if not path.exists():
-        raise MissingError(f"{path}: not found; expected a volume: add it, or mend its line in the manifest")
+        raise MissingError(f"{path}: not found; expected a volume: add it, or fix its line in the manifest")
     shape, affine = _header(path)
     if len(shape) != 3:
         return shape
@@ -39,9 +40,9 @@ def shape_of(path: Path, mapping: MappingConfig) -> tuple[int, ...]:
 
 
 def hu_on_grid(path: Path, mapping: MappingConfig, grid: Grid) -> NDArray[np.int16] | Failure:
-    """The volume in whole HU within the grid's window, int16 `grid.shape`; a `Failure` where that cannot be.
+    """The volume in integer HU within the grid's window, int16 `grid.shape`; a `Failure` if that is impossible.
 
-    Values are rounded after they were mapped: rounded before, [0, 1] would keep two of them.
+    Values are rounded after the mapping: rounding [0, 1] before would keep only two values.
     """
     try:
         values = _values(path, mapping)
@@ -59,7 +60,7 @@ def hu_on_grid(path: Path, mapping: MappingConfig, grid: Grid) -> NDArray[np.int
     if isinstance(hu, Failure):
         return hu
     volume = Volume(hu, np.eye(4))
-    problem = problem_of(volume, volume.shape)  # before padding, which would hide it
+    problem = problem_of(volume, volume.shape)  # before padding, which would mask it
     if problem is not None:
         undeclared = mapping.intensity is None and "scaled" in problem
         return Failure(problem + (": declare intensity.from and intensity.to" if undeclared else ""))
@@ -75,15 +76,15 @@ def _to_hu(values: NDArray[Any], mapping: MappingConfig) -> NDArray[np.int16] | 
     if scale is not None:
         (low, high), (hu_low, hu_high) = scale.from_, scale.to
         seen_low, seen_high = float(values.min()), float(values.max())
-        if seen_low < 2 * low - high or seen_high > 2 * high - low:  # some overshoot is a generator's; this is not
-            return Failure(f"values lie in {seen_low:g}..{seen_high:g}, declared {low:g}..{high:g}")
+        if seen_low < 2 * low - high or seen_high > 2 * high - low:  # more than overshoot
+            return Failure(f"values are in {seen_low:g}..{seen_high:g}, declared {low:g}..{high:g}")
         values = (values.astype(np.float32) - low) / (high - low) * (hu_high - hu_low) + hu_low
     limits = np.iinfo(np.int16)
     return np.clip(np.rint(values.astype(np.float32)), limits.min, limits.max).astype(np.int16)
 
 
 def _values(path: Path, mapping: MappingConfig) -> NDArray[Any]:
-    """The values as stored, their axes brought to R, A, S."""
+    """The stored values, with axes reoriented to R, A, S."""
     from nibabel.orientations import apply_orientation
 
     affine = None
@@ -98,7 +99,7 @@ def _values(path: Path, mapping: MappingConfig) -> NDArray[Any]:
 
 
 def _orientation(mapping: MappingConfig, affine: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Where each axis of the file goes among R, A, S, and whether it is flipped: nibabel's (3, 2)."""
+    """The axis among R, A, S of each axis of the file, and whether it is flipped: nibabel's (3, 2)."""
     from nibabel.orientations import axcodes2ornt, io_orientation
 
     found: NDArray[np.float64]
@@ -110,7 +111,7 @@ def _orientation(mapping: MappingConfig, affine: NDArray[np.float64] | None) -> 
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Without the axes of length one that a batch and a channel leave behind."""
+    """Without axes of length one, such as batch and channel."""
     return shape if len(shape) <= 3 else tuple(n for n in shape if n != 1)
 
 
@@ -127,7 +128,7 @@ def _member(path: Path, names: list[str]) -> str:
     if NAME in names or len(names) == 1:
         return NAME if NAME in names else names[0]
     raise UserError(
-        f"{path}: holds the arrays {', '.join(sorted(names)) or 'none'}; expected one, or one named {NAME!r}"
+        f"{path}: contains the arrays {', '.join(sorted(names)) or 'none'}; expected one, or one named {NAME!r}"
     )
 
 

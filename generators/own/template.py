@@ -12,9 +12,9 @@ GRID = ("x", "y", "z")
 
 
 def words_of(text: str, known: Sequence[str], needed: Sequence[Sequence[str]]) -> list[str]:
-    """The words of a command. known: the placeholders it may hold; needed: of each group, one that it must hold.
+    """The words of a command. known: allowed placeholders; needed: groups, of each of which one is required.
 
-    Raises ValueError for quotes that do not close, an unknown placeholder, or one that is missing.
+    Raises ValueError for unclosed quotes, an unknown placeholder, or one that is missing.
     """
     words = shlex.split(text)
     if not words:
@@ -35,7 +35,7 @@ def filled(words: Sequence[str], values: Mapping[str, object]) -> list[str]:
 
 
 def files_in(words: Sequence[str], folder: Path) -> list[Path]:
-    """The files that a command names by a word of its own or after ``=``, as seen from `folder`, in order."""
+    """The files that a command names as a separate word or after ``=``, relative to `folder`, in order."""
     named = [part for word in words for part in (word, word.partition("=")[2]) if part and not PLACEHOLDER.search(part)]
     paths = [folder / Path(part).expanduser() for part in named]
     return [path for path in dict.fromkeys(paths) if path.is_file()]

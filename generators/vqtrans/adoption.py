@@ -1,6 +1,6 @@
-"""Weights instead of training: ours from an earlier run, or a VQVAE and a DecoderOnlyTransformer of MONAI's.
+"""Weights instead of training: of an earlier run, or a VQVAE and a DecoderOnlyTransformer of MONAI's.
 
-Whatever MONAI's files do not hold is taken from the configuration: it is said in the log and written into `model.json`
+Values that MONAI's files do not contain are taken from the configuration, logged and written to `model.json`
 ("assumed").
 """
 
@@ -31,7 +31,7 @@ KINDS = {"autoencoder": AUTOENCODER, "transformer": TRANSFORMER}
 NAMES = {"autoencoder": ("vqvae", "vqgan", "autoencoder"), "transformer": ("transformer",)}  # of MONAI's files
 ENDINGS = (".pt", ".pth", ".ckpt")
 WRAPPED = ("state_dict", "model_state_dict", "model")
-MASK = re.compile(r"blocks\.\d+\.attn\.causal_mask")  # a buffer of MONAI's: n x n, tells nothing
+MASK = re.compile(r"blocks\.\d+\.attn\.causal_mask")  # a buffer of MONAI's: n x n, without information
 
 
 def adopt(
@@ -40,7 +40,8 @@ def adopt(
     """One stage's weights from `source`; see `contracts.Generator.adopt`.
 
     source: a run's `weights` folder or a folder of ``<stage>/model.json``, or a folder of MONAI's files, named so that
-    they can be distinguished (``*vqvae*.pt``, ``*transformer*.pt``). Nothing is encoded, since nothing is trained on it.
+    they can be distinguished (``*vqvae*.pt``, ``*transformer*.pt``). Nothing is encoded, since no later stage is
+    trained.
     """
     folder = out / "adopted"
     shutil.rmtree(folder, ignore_errors=True)
@@ -54,11 +55,12 @@ def adopt(
 
 
 def _find(source: Path, stage: str) -> Path:
-    """A stage's weights in what `--weights` names. Raises `MissingError` or `UserError` unless there is exactly one."""
+    """A stage's weights in the path of `--weights`. Raises `MissingError` or `UserError` unless there is exactly
+    one."""
     found = [*stored_models(source, stage, KINDS[stage]), *_theirs(source, stage)]
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); leave one of them")
+        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); keep only one")
     if not found:
         raise MissingError(
             f"--weights {source}: nothing for the stage {stage}; expected a folder with {stage}/model.json, a run's "
@@ -73,7 +75,7 @@ def _theirs(source: Path, stage: str) -> list[Path]:
 
 
 def _named(path: Path) -> str | None:
-    name = path.name.lower()  # the transformer's first: "vqvae_transformer.pt" is one
+    name = path.name.lower()  # test for the transformer first: "vqvae_transformer.pt" is one
     return next((s for s in ("transformer", "autoencoder") if any(part in name for part in NAMES[s])), None)
 
 
@@ -90,13 +92,14 @@ def _state(path: Path) -> dict[str, Tensor]:
 
 
 def _origin(path: Path, assumed: Mapping[str, object], run: Run) -> dict[str, object]:
-    """What is written down of a converted file, and said."""
+    """Record and log the origin of a converted file."""
     told = "; ".join(f"{name} {value}" for name, value in assumed.items())
-    run.log.warning("converted from %s; assumed, since it does not say: %s", path, told)
+    run.log.warning("converted from %s; assumed, since the file does not state it: %s", path, told)
     return {"converted_from": {"file": path.name, "sha256": file_sha256(path)}, "assumed": dict(assumed)}
 
 
-# ------------------------------------------------------------------------------------------------------------ the stages
+# ------------------------------------------------------------------------------------------------------------ the
+# stages
 def _adopt_autoencoder(config: VQTransConfig, path: Path, data: Cohort, folder: Path, run: Run) -> Path:
     if path.is_dir():
         net, window = load_autoencoder(path, "cpu"), hu_window(path)
@@ -104,7 +107,7 @@ def _adopt_autoencoder(config: VQTransConfig, path: Path, data: Cohort, folder: 
         state = _state(path)
         net, window = VQGAN(config_from_state(state)), data.protocol.grid.hu_window
         load_strict(net, state, str(path))
-    facts_of(config, net, data)  # it must take the grid
+    facts_of(config, net, data)  # checks the grid
     if path.is_dir():
         shutil.copytree(path, folder)
     else:
@@ -138,20 +141,20 @@ def _adopt_transformer(config: VQTransConfig, path: Path, facts: TokensFacts, fo
 def _architecture(
     state: Mapping[str, Tensor], like: TransformerNetConfig, path: Path
 ) -> tuple[TransformerNetConfig, int, int]:
-    """Network, codes and positions, read off shapes. like: has what shapes do not tell, the heads."""
+    """Network, codes and positions, inferred from shapes. like: provides the heads, which shapes do not show."""
     try:
         tokens, dim = state["token_embeddings.weight"].shape
         positions = len(state["position_embeddings.embedding.weight"])
     except (KeyError, ValueError):
         raise UserError(
-            f"{path}: not a transformer as MONAI lays it out; expected token_embeddings.weight and "
+            f"{path}: not a transformer in MONAI's layout; expected token_embeddings.weight and "
             "position_embeddings.embedding.weight: give the state dict of a DecoderOnlyTransformer"
         ) from None
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     if not depth or dim % like.heads:
         raise UserError(
-            f"{path}: {depth} blocks of width {dim}, expected some and a multiple of heads = {like.heads}; "
-            "set transformer.net.heads to what it was trained with"
+            f"{path}: {depth} blocks of width {dim}, expected at least one, and a multiple of heads = {like.heads}; "
+            "set transformer.net.heads to the number used in its training"
         )
     return like.model_copy(update={"dim": dim, "depth": depth}), tokens - 1, positions
 
@@ -160,10 +163,10 @@ def _check(net: Transformer, facts: TokensFacts, where: Path) -> None:
     if net.codes != facts.codes:
         raise UserError(
             f"{where}: a transformer on {net.codes} codes, the autoencoder has {facts.codes}; "
-            "give the two that were trained together"
+            "give a pair that was trained together"
         )
     length = prod(facts.shape)
-    if net.positions not in (length, length + 1):  # the reference's has a position that is never used
+    if net.positions not in (length, length + 1):  # the reference's has one unused position
         raise UserError(
             f"{where}: a transformer for {net.positions} tokens, the grid {facts.grid} has {length}; "
             "set grid to the one it was trained on"

@@ -1,4 +1,5 @@
-"""Configuration of VQ-Trans; its autoencoder's is the core's. Imports no torch: plugins are listed fast."""
+"""Configuration of VQ-Trans; its autoencoder's is in the core. Does not import torch, so that listing plugins stays
+fast."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from medlord_bench.nn.vqgan.config import AutoencoderConfig, VQGANConfig
 Positive = Annotated[int, Field(gt=0)]
 
 # The reference code's network (marksgraham/transformer-ood, src/trainers/vqvae.py: four levels, so 16 times), with the
-# codebook of 2,048 that its README trains; the code has 256.
+# codebook of 2,048 of its README; the code has 256.
 VQGAN_16X = VQGANConfig(
     channels=(128, 128, 128, 256), res_layers=3, codes=2048, dim=32, decay=0.99, restart_below=0.05, checkpointing=True
 )
@@ -34,17 +35,17 @@ class TransformerNetConfig(FrozenConfig):
     @model_validator(mode="after")
     def _heads_fit(self) -> TransformerNetConfig:
         if self.dim % self.heads:
-            raise ValueError(f"dim = {self.dim} is no multiple of heads = {self.heads}")
+            raise ValueError(f"dim = {self.dim} is not a multiple of heads = {self.heads}")
         return self
 
 
 class TransformerConfig(FrozenConfig):
     """How the transformer is trained: mean cross-entropy of the next token, over whole sequences.
 
-    batch: sequences of one step, computed in parts of `micro_batch` (no change of result but rounding).
+    batch: sequences of one step, computed in parts of `micro_batch` (the same result except for rounding).
     lr_decay: factor on the learning rate after every step.
-    ema_decay: of the averaged weights, which are the ones that are validated, exported and sampled.
-    loss_chunk: tokens whose logits are in memory at once; no change of result but rounding.
+    ema_decay: of the averaged weights, which are validated, exported and sampled.
+    loss_chunk: tokens whose logits are in memory at once; the same result except for rounding.
     """
 
     net: TransformerNetConfig = TransformerNetConfig()
@@ -64,7 +65,7 @@ class TransformerConfig(FrozenConfig):
     @model_validator(mode="after")
     def _parts_fit(self) -> TransformerConfig:
         if self.batch % self.micro_batch:
-            raise ValueError(f"batch = {self.batch} is no multiple of micro_batch = {self.micro_batch}")
+            raise ValueError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
         return self
 
 
@@ -76,11 +77,11 @@ class TokensConfig(FrozenConfig):
 
 
 class SamplingConfig(FrozenConfig):
-    """Drawing volumes.
+    """Sampling of volumes.
 
-    top_k, top_p: draw among the k likeliest codes, and among the fewest that hold this much probability; None: all.
-    tokens_precision: of the transformer. Rounding decides between two codes that are almost equally likely, and all that
-    follows such a token differs: in float32 a sequence of 12,544 tokens then depends on its batch now and then.
+    top_k, top_p: sample among the k most likely codes, and among the fewest with this total probability; None: all.
+    tokens_precision: of the transformer. Rounding decides between two codes that are almost equally likely, and all
+    following tokens then differ: in float32 a sequence of 12,544 tokens sometimes depends on its batch.
     precision, tile: of the autoencoder.
     """
 
@@ -93,11 +94,11 @@ class SamplingConfig(FrozenConfig):
 
 
 class VQTransConfig(FrozenConfig):
-    """The whole model. Departures of each preset from the paper are written in `presets.py`.
+    """The whole model. `presets.py` lists the departures of each preset from the paper.
 
-    grid: the grid that the model works on; None for the protocol's.
-    fit: how volumes get from the protocol's grid to that one and back: "resize" keeps the field of view, "crop-pad" keeps
-    the voxels about the centre and gives air outside.
+    grid: the model's own grid; None for the protocol's.
+    fit: fit mode from the protocol's grid to the model's and back: "resize" keeps the field of view, "crop-pad" keeps
+    the central voxels and fills the outside with air.
     """
 
     grid: Shape | None = None
@@ -116,5 +117,5 @@ class VQTransConfig(FrozenConfig):
     sampling: SamplingConfig = SamplingConfig()
 
     def native(self, shape: Shape) -> Shape:
-        """The grid that the model works on where the protocol's is `shape`."""
+        """The model's grid for the protocol's grid `shape`."""
         return self.grid or shape

@@ -1,6 +1,6 @@
-"""Drawing sequences of codes one token at a time, several samples at once, so that a stopped drawing goes on.
+"""Sample sequences of codes one token at a time, several samples at once; interrupted sampling can be resumed.
 
-Each sample's noise depends on its own seed and the place in the sequence alone, and is drawn on the CPU.
+Each sample's noise depends only on its own seed and the position in the sequence, and is drawn on the CPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medlord_bench.volumes.arrays import load_state, save_state
 from .configs import SamplingConfig
 from .transformer import Cache, Transformer
 
-TOKENS_PER_BLOCK = 256  # tokens between two saves, whose noise is drawn at once, and that are brought back at once
+TOKENS_PER_BLOCK = 256  # tokens between two saves; noise is drawn, and the cache refilled, in blocks of this size
 
 
 class TokenFile:
@@ -30,7 +30,7 @@ class TokenFile:
         self.path = path
 
     def load(self) -> Tensor:
-        """int64 (n,); n = 0 where nothing was saved."""
+        """int64 (n,); n = 0 if nothing was saved."""
         if not self.path.exists():
             return torch.zeros(0, dtype=torch.int64)
         return torch.from_numpy(load_state(self.path)["tokens"]).long()
@@ -43,7 +43,7 @@ class TokenFile:
 
 
 def in_precision(net: Transformer, config: SamplingConfig) -> None:
-    """Turn the weights into those that sequences are drawn with."""
+    """Convert the weights to those used for sampling."""
     net.to(torch.float64 if config.tokens_precision == "fp64" else torch.float32)
 
 
@@ -55,12 +55,12 @@ def draw_saved(
     files: Sequence[TokenFile],
     stop: Callable[[], bool],
 ) -> Tensor:
-    """Sequences int64 (B, length) on the CPU, one per seed, going on from what `files` hold and saved there.
+    """Sequences int64 (B, length) on the CPU, one per seed, resumed from `files` and saved there.
 
     Raises `Stopped` between tokens when `stop()` is true.
     """
     saved = [file.load() for file in files]
-    begun = min(len(tokens) for tokens in saved)  # others stopped earlier are drawn again from there
+    begun = min(len(tokens) for tokens in saved)  # all samples are resumed from the shortest
 
     def save(tokens: Tensor) -> None:
         for file, sequence in zip(files, tokens, strict=True):
@@ -79,7 +79,8 @@ def draw(
     stop: Callable[[], bool] = lambda: False,
     save: Callable[[Tensor], None] = lambda tokens: None,
 ) -> Tensor:
-    """Sequences int64 (B, length) on the CPU that continue `begun` (B, n), drawn where and as precisely as `net` is.
+    """Sequences int64 (B, length) on the CPU that continue `begun` (B, n), sampled on the device and in the precision
+    of `net`.
 
     save: called with the tokens so far (B, m) every `TOKENS_PER_BLOCK`, at a stop, and at the end.
     """
@@ -87,7 +88,7 @@ def draw(
     if done == length:
         return begun
     device = net.to_logits.weight.device
-    tokens = torch.full((samples, length + 1), net.codes, device=device)  # the first is no code
+    tokens = torch.full((samples, length + 1), net.codes, device=device)  # the first is not a code
     tokens[:, 1 : done + 1] = begun.to(device)
     cache, noise = net.cache(samples, length), torch.empty(0)
     _bring_back(net, cache, tokens[:, :done])
@@ -105,9 +106,9 @@ def draw(
 
 
 def _bring_back(net: Transformer, cache: Cache, tokens: Tensor) -> None:
-    """Fill the cache from tokens that were drawn before, of one sample and one block at a time to save memory.
+    """Fill the cache from existing tokens, one sample and one block at a time to save memory.
 
-    The last block takes the most memory, since it attends to all tokens: a dry run does that one alone.
+    The last block takes the most memory, since it attends to all tokens: a dry run executes only that one.
     """
     starts = range(0, tokens.shape[1], TOKENS_PER_BLOCK)
     for sample in range(len(tokens)):
@@ -116,7 +117,8 @@ def _bring_back(net: Transformer, cache: Cache, tokens: Tensor) -> None:
 
 
 def gumbel(seed: int, block: int, codes: int) -> Tensor:
-    """Standard Gumbel noise (TOKENS_PER_BLOCK, codes) of the tokens of a block: the largest logit + noise is a draw of softmax."""
+    """Standard Gumbel noise (TOKENS_PER_BLOCK, codes) of the tokens of a block: the argmax of logit + noise is a sample
+    of softmax."""
     uniform = torch.rand(TOKENS_PER_BLOCK, codes, dtype=torch.float64, generator=seeds.torch_rng(seed, "token", block))
     return -(-uniform.log()).log()
 
@@ -124,7 +126,7 @@ def gumbel(seed: int, block: int, codes: int) -> Tensor:
 def choose(logits: Tensor, noise: Tensor, config: SamplingConfig) -> Tensor:
     """One code for each row of `logits` (B, K): int64 (B,).
 
-    K codes, without the token that begins a sequence: it takes no place among the `top_k`, and no probability.
+    K codes, without the begin token, which is excluded from `top_k` and has no probability.
     """
     scaled = logits / config.temperature
     if config.top_k is not None:

@@ -1,4 +1,4 @@
-"""VQ-Trans's work as dry runs, which show what memory it takes: each stretch with the networks that are on the card then."""
+"""Dry runs of VQ-Trans's work, which predict its memory: each phase with the networks that are on the card then."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _train_transformer(config: VQTransConfig, data: DataProtocol, run: Run, time
 
 
 def _sample(config: VQTransConfig, data: DataProtocol, run: Run, times: int) -> None:
-    """The last tokens, after a stop: the cache is at its longest, and filled from all tokens before."""
+    """The last tokens, after a stop: the cache is at its longest, and filled from all preceding tokens."""
     length = prod(_shape(config, data))
     net = Transformer(config.transformer.net, config.autoencoder.net.codes, length).to(run.device)
     in_precision(net.eval().requires_grad_(False), config.sampling)
@@ -107,7 +107,7 @@ def _host_image(config: VQTransConfig, data: DataProtocol) -> Tensor:
 
 # ------------------------------------------------------------------------------------------------------ memory options
 def memory_options(config: VQTransConfig, during: str) -> Sequence[MemoryOption]:
-    """What would make a stage or purpose fit, the cheapest first."""
+    """Changes that reduce the memory of a stage or purpose, the cheapest first."""
     if during == "autoencoder":
         part = config.autoencoder
         return [*smaller_micro_batches(during, part.batch, part.micro_batch), recomputed("autoencoder.net")]
@@ -123,4 +123,4 @@ def memory_options(config: VQTransConfig, during: str) -> Sequence[MemoryOption]
     tiles, single = smaller_tiles("sampling", config.sampling.tile), {"sampling.tokens_precision": "fp32"}
     if during == "reconstruct" or config.sampling.tokens_precision == "fp32":
         return tiles
-    return [*tiles, MemoryOption(single, "now and then the codes of a sample depend on its batch")]
+    return [*tiles, MemoryOption(single, "sometimes the codes of a sample depend on its batch")]

@@ -1,4 +1,5 @@
-"""VQ-Trans as a plugin: a VQ-GAN and a transformer that draws its codes one by one (the paper's baseline, section 2.2)."""
+"""VQ-Trans as a plugin: a VQ-GAN and a transformer that samples its codes one by one (the paper's baseline, section
+2.2)."""
 
 from __future__ import annotations
 
@@ -27,11 +28,11 @@ from medlord_bench.errors import UserError
 from .configs import VQTransConfig
 from .presets import PRESETS, VARIANTS
 
-GRID = ("grid", "fit")  # the fields that decide how volumes get onto the model's grid and back
+GRID = ("grid", "fit")  # the fields that decide the model's grid and the fit to it
 
 
 class VQTrans:
-    """VQ-Trans: an autoregressive transformer on the codes of a VQ-GAN that downsamples 16 times."""
+    """VQ-Trans: an autoregressive transformer on the codes of a VQ-GAN with a downsampling factor of 16."""
 
     Config: ClassVar[type[VQTransConfig]] = VQTransConfig
     version: ClassVar[int] = 1
@@ -43,7 +44,8 @@ class VQTrans:
         self.config = config
 
     def check(self, data: DataProtocol) -> None:
-        """The model's grid must pass the autoencoder's levels and hold a patch; train and val need cases."""
+        """The model's grid must be divisible by the autoencoder's downsampling and contain a patch; train and val need
+        cases."""
         config = self.config
         for split in ("train", "val"):
             if not data.counts.get(split):
@@ -55,7 +57,7 @@ class VQTrans:
             near = tuple(factor * max(1, round(side / factor)) for side in shape)
             raise UserError(
                 f"grid {shape}: the autoencoder needs sides that are multiples of {factor}; the nearest such grid is "
-                f"{near}: --set generator.grid={','.join(map(str, near))} brings volumes there and back"
+                f"{near}: --set generator.grid={','.join(map(str, near))} fits volumes to it and back"
             )
         if any(side > full for side, full in zip(config.autoencoder.patch, shape, strict=True)):
             raise UserError(

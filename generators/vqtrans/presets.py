@@ -1,9 +1,9 @@
-"""VQ-Trans's presets and variants, as data; each departure from the paper stands beside the preset.
+"""VQ-Trans's presets and variants, as data; each departure from the paper is noted at the preset.
 
-What the paper states (section 2.2): a VQ-GAN that downsamples 16 times, so that a sequence has 12,544 tokens; a
-transformer that predicts them one by one; fits 24 GB. 12,544 = 28 x 28 x 16, which is a volume of 448x448x256, where
-512x512x256 would give 16,384; how volumes get there it does not say. All else is the reference code's
-(marksgraham/transformer-ood, of the authors that the paper cites), or, where that trains on another kind of data, ours.
+The paper states (section 2.2): a VQ-GAN with a downsampling factor of 16, so that a sequence has 12,544 tokens; a
+transformer that predicts them one by one; fits 24 GB. 12,544 = 28 x 28 x 16 corresponds to a volume of 448x448x256;
+512x512x256 would give 16,384. The paper does not state how volumes are fitted. All other settings are the reference
+code's (marksgraham/transformer-ood, by the authors that the paper cites), or ours where its data differ in kind.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 from .configs import VQGAN_16X
 
-# The paper's model: there is no other preset for it. Where it is silent: volumes are resized to 448x448x256 (`fit`) and
-# samples back; patches of 128 cubed and their 250,000 steps are those that the paper gives for MedLoRD's VQ-GAN; 2,048
-# codes are the reference's README's, their 32 channels its code's; 100,000 steps of the transformer are ours, the best
-# on the validation split is published. Departures from the reference: AdamW instead of Adam; averaged weights; a
-# squeezenet instead of an alexnet in the perceptual loss, instance norm in the discriminator; no cold start of the
-# codebook, and codes that are hardly used are moved onto data. Mixed precision and recomputed activations of the
-# autoencoder are for memory. No tiles: with so deep an encoder each would read most of the volume.
+# The paper's model: there is no other preset for it. Settings that the paper does not state: volumes are resized to
+# 448x448x256 (`fit`) and samples back; patches of 128 cubed and their 250,000 steps are those that the paper gives for
+# MedLoRD's VQ-GAN; 2,048 codes are the reference's README's, their 32 channels its code's; 100,000 steps of the
+# transformer are ours, the best on the validation split is published. Departures from the reference: AdamW instead of
+# Adam; averaged weights; a squeezenet instead of an alexnet in the perceptual loss, instance norm in the discriminator;
+# no cold start of the codebook, and rarely used codes are moved onto data. Mixed precision and recomputed activations
+# of the autoencoder are for memory. No tiles: with such a deep encoder each would read most of the volume.
 FITTED: Mapping[str, Any] = {
     "grid": (448, 448, 256),
     "fit": "resize",
@@ -40,11 +40,11 @@ FITTED: Mapping[str, Any] = {
 }
 
 # The whole model in minutes on two cores, for grids of about 64 voxels a side. Departures: the protocol's own grid,
-# downsampled 8 times (16 would leave 48 tokens of a phantom), a codebook of 64 x 8 (more codes reconstruct better, but two
-# dozen volumes are too few to learn their order from: with 512 the samples hold together no more), few channels and no
-# residual units (with them latents hardly leave zero in so short a training), a transformer of 4 blocks, sampling at
-# temperature 0.7, small patches, minutes of training, higher learning rates that decay, float32, and a perceptual weight
-# of 0 (its backbone would have to be downloaded).
+# downsampled 8 times (16 would leave 48 tokens of a phantom), a codebook of 64 x 8 (more codes reconstruct better, but
+# two dozen volumes are too few to learn their order: with 512 the samples are incoherent), few channels and no
+# residual units (with them latents stay near zero in such a short training), a transformer of 4 blocks, sampling at
+# temperature 0.7, small patches, minutes of training, higher learning rates that decay, float32, and a perceptual
+# weight of 0 (its backbone would have to be downloaded).
 TINY: Mapping[str, Any] = {
     "autoencoder": {
         "net": {
@@ -87,11 +87,11 @@ TINY: Mapping[str, Any] = {
     "sampling": {"temperature": 0.7},
 }
 
-# Seconds: for the contract check and for tests. Learns nothing worth looking at.
+# Seconds: for the contract check and for tests. Learns nothing useful.
 SMOKE: Mapping[str, Any] = {
     "autoencoder": {
         **TINY["autoencoder"],
-        # In so few steps one code takes every latent: move all the others onto data, or all samples are the same.
+        # In so few steps one code takes every latent: move all the others onto data, else all samples are identical.
         "net": {**TINY["autoencoder"]["net"], "channels": (8, 8, 8), "codes": 32, "restart_below": 0.9},
         "patch": (16, 16, 16),
         "discriminator_layers": 1,
@@ -115,7 +115,7 @@ SMOKE: Mapping[str, Any] = {
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {"24gb": FITTED, "tiny": TINY, "smoke": SMOKE}
 
-# untrained: the initial weights, as a contestant that any training must beat.
+# untrained: the initial weights, a baseline that any training must exceed.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "untrained": {"autoencoder": {"steps": 0}, "transformer": {"steps": 0}},
 }

@@ -24,22 +24,23 @@ from .drawing import TokenFile, draw_saved, in_precision
 from .tokens import decode, encode, token_shape
 from .transformer import load_transformer
 
-NO_AFFINE = np.eye(4)  # of a volume on the model's grid, which has no place yet
+NO_AFFINE = np.eye(4)  # of a volume on the model's grid, which has no position yet
 
 
 def sample(
     config: VQTransConfig, weights: Mapping[str, Path], requests: Sequence[Request], run: Run
 ) -> Iterator[Volume | Failure]:
-    """One volume per request, `run.batch` of them at a time through the transformer, one at a time through the decoder.
+    """One volume per request, `run.batch` at a time through the transformer, one at a time through the decoder.
 
-    The card holds either of the two. Codes lie in the scratch folder until the last volume of their batch is taken.
+    Only one of the two is on the card. Codes are kept in the scratch folder until the last volume of their batch is
+    returned.
     """
     net, window = load_autoencoder(weights["autoencoder"], "cpu"), hu_window(weights["autoencoder"])
     trained = load_transformer(weights["transformer"])
     if trained.net.codes != net.config.codes:
         raise UserError(
             f"{weights['transformer'] / 'model.json'}: a transformer on {trained.net.codes} codes, the autoencoder has "
-            f"{net.config.codes}; give the two that were trained together"
+            f"{net.config.codes}; give a pair that was trained together"
         )
     in_precision(trained.net, config.sampling)
     length, decides = prod(trained.shape), _decides(config, weights["transformer"])
@@ -53,12 +54,12 @@ def sample(
             for request, codes in zip(chunk, drawn, strict=True):
                 made = _made(config, net, codes.view(1, *trained.shape), window, run)
                 yield _on_grid(config, made, request.grid.shape, request.grid.affine(), window)
-        for file in files:  # not before: a stop amid a batch has the whole batch asked for again
+        for file in files:  # not earlier: after a stop within a batch the whole batch is requested again
             file.remove()
 
 
 def _decides(config: VQTransConfig, transformer: Path) -> str:
-    """What a sequence depends on besides its seed."""
+    """The dependencies of a sequence besides its seed."""
     weights = {name: file_sha256(transformer / name) for name in ("model.json", "model.safetensors")}
     return digest([config.sampling.model_dump(mode="json"), weights])
 

@@ -43,19 +43,17 @@ def decode(net: VQGAN, indices: Tensor, precision: Precision, tile: Shape | None
 
 
 def token_shape(shape: Shape, factor: int) -> Shape:
-    """The grid of codes of an image of `shape`. Raises `UserError` naming the nearest that there is one for."""
+    """The grid of codes of an image of `shape`. Raises `UserError` naming the nearest valid grid."""
     if any(side % factor for side in shape):
         near = tuple(factor * max(1, round(side / factor)) for side in shape)
-        raise UserError(
-            f"grid {shape}: the autoencoder downsamples {factor} times; the nearest grid it takes is {near}"
-        )
+        raise UserError(f"grid {shape}: the autoencoder downsamples {factor} times; the nearest valid grid is {near}")
     x, y, z = (side // factor for side in shape)
     return x, y, z
 
 
 @dataclass(frozen=True)
 class TokensFacts:
-    """What `tokens.json` holds. codes: K. shape: of the grid of codes. grid, fit: see `VQTransConfig`."""
+    """The content of `tokens.json`. codes: K. shape: of the grid of codes. grid, fit: see `VQTransConfig`."""
 
     codes: int
     shape: Shape
@@ -71,7 +69,7 @@ class TokensFacts:
 
 
 def facts_of(config: VQTransConfig, autoencoder: VQGAN, data: Cohort) -> TokensFacts:
-    """What the sequences of a cohort are like, which needs none of them."""
+    """The format of a cohort's sequences, computed without them."""
     grid = config.native(data.protocol.grid.shape)
     return TokensFacts(autoencoder.config.codes, token_shape(grid, autoencoder.factor), grid, config.fit)
 
@@ -85,9 +83,9 @@ def read_facts(folder: Path) -> TokensFacts:
 
 
 def encode_cohort(config: VQTransConfig, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
-    """Encode every training and validation case that is not encoded yet.
+    """Encode all training and validation cases that are not encoded yet.
 
-    Returns the folder with one ``<case>.safetensors`` (x, y, z) int32 a case and `tokens.json`.
+    Returns the folder with one ``<case>.safetensors`` (x, y, z) int32 per case and `tokens.json`.
     """
     folder = out / "tokens"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""VQ-Trans's training stages, each a recipe in the bench's loop."""
+"""VQ-Trans's training stages, each a recipe for the bench's training loop."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Sequences(Protocol):
 
 
 class TransformerRecipe:
-    """What the last stage optimises: a `training.Recipe`."""
+    """The optimisation of the last stage: a `training.Recipe`."""
 
     def __init__(self, config: TransformerConfig, data: Sequences, run: Run) -> None:
         self.config, self.data, self.run = config, data, run

@@ -1,8 +1,8 @@
 """The decoder-only transformer on codes, its cache of keys and values, and its weights on disk.
 
-Parameters carry the names of `monai.networks.nets.DecoderOnlyTransformer`, so its checkpoints load as they are, but for
-the causal masks that it stores (a full matrix for each block); here no mask is kept at all. A sequence begins with a
-token of its own, numbered K where the codes are 0..K-1.
+Parameters carry the names of `monai.networks.nets.DecoderOnlyTransformer`, so its checkpoints load unchanged, except
+for the causal masks that it stores (a full matrix for each block); here no mask is stored. A sequence begins with a
+begin token K; the codes are 0..K-1.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ KIND = "vqtrans.transformer"
 
 @dataclass(frozen=True, eq=False)
 class LayerCache:
-    """Keys and values (B, heads, N, d) of one block, of which those before `start` are filled."""
+    """Keys and values (B, heads, N, d) of one block, filled before `start`."""
 
     keys: Tensor
     values: Tensor
     start: int
 
     def extended(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write those of the next tokens (B, heads, n, d) in place and return all so far."""
+        """Write keys and values of the next tokens (B, heads, n, d) in place and return all so far."""
         stop = self.start + key.shape[2]
         self.keys[:, :, self.start : stop] = key
         self.values[:, :, self.start : stop] = value
@@ -54,12 +54,12 @@ class Cache:
         return LayerCache(self.keys[index], self.values[index], start)
 
     def of(self, sample: int) -> Cache:
-        """The part of one sample, which is written through."""
+        """The view of one sample; writes affect the whole cache."""
         return Cache(self.keys[:, sample : sample + 1], self.values[:, sample : sample + 1])
 
 
 class CausalAttention(nn.Module):
-    """Self-attention of each token to itself and those before it."""
+    """Self-attention of each token to itself and the preceding tokens."""
 
     def __init__(self, config: TransformerNetConfig) -> None:
         super().__init__()
@@ -68,9 +68,9 @@ class CausalAttention(nn.Module):
         self.out_proj = nn.Linear(config.dim, config.dim)
 
     def forward(self, x: Tensor, past: LayerCache | None) -> Tensor:
-        """(B, n, C) to (B, n, C). past: what earlier tokens left.
+        """(B, n, C) to (B, n, C). past: cached keys and values of earlier tokens.
 
-        With it attention is explicit: of few tokens its scores are small, and no fused kernel takes float64.
+        With it attention is explicit: for few tokens the scores are small, and no fused kernel supports float64.
         """
         query, key, value = (self._heads(project(x)) for project in (self.to_q, self.to_k, self.to_v))
         if past is None:
@@ -85,7 +85,7 @@ class CausalAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Four times as wide inside."""
+    """MLP with a hidden layer of four times the width."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Block(nn.Module):
         super().__init__()
         self.mlp, self.norm1 = MLP(config.dim), nn.LayerNorm(config.dim)
         self.attn, self.norm2 = CausalAttention(config), nn.LayerNorm(config.dim)
-        # MONAI has this norm without cross-attention too, where nothing uses it: kept for the names, never trained.
+        # MONAI has this norm also without cross-attention, where it is unused: kept for the names, never trained.
         self.norm_cross_attn = nn.LayerNorm(config.dim).requires_grad_(False)
 
     def forward(self, x: Tensor, past: LayerCache | None) -> Tensor:
@@ -127,20 +127,21 @@ class Transformer(nn.Module):
         self.to_logits = nn.Linear(config.dim, codes + 1)
 
     def forward(self, sequences: Tensor, chunk: int) -> Tensor:
-        """Mean cross-entropy in nats of every token of `sequences` (B, N), codes in 0..K-1, given those before it."""
+        """Mean cross-entropy in nats of every token of `sequences` (B, N), codes in 0..K-1, given the preceding
+        ones."""
         first = torch.full_like(sequences[:, :1], self.codes)
         hidden = self.hidden(torch.cat([first, sequences[:, :-1]], dim=1))
         return chunked_cross_entropy(hidden, self.to_logits, sequences, chunk)
 
     def logits(self, tokens: Tensor, cache: Cache | None = None, start: int = 0) -> Tensor:
-        """Of the token that follows each, (B, n, K + 1); see `hidden`."""
+        """Logits of the token that follows each, (B, n, K + 1); see `hidden`."""
         out: Tensor = self.to_logits(self.hidden(tokens, cache, start))
         return out
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None, start: int = 0) -> Tensor:
-        """What the logits are computed from, (B, n, C), of tokens (B, n) at positions start, start + 1, ...
+        """The input of the logits, (B, n, C), for tokens (B, n) at positions start, start + 1, ...
 
-        cache: holds what the tokens before `start` left, and takes what these leave.
+        cache: has keys and values of the tokens before `start`, and receives those of these tokens.
         """
         places = torch.arange(start, start + tokens.shape[1], device=tokens.device)
         x = self.token_embeddings(tokens) + self.position_embeddings["embedding"](places)
@@ -153,16 +154,17 @@ class Transformer(nn.Module):
         return x
 
     def cache(self, samples: int, tokens: int) -> Cache:
-        """An empty cache for sequences of `tokens`, where the weights are and of their type."""
+        """An empty cache for sequences of `tokens`, on the weights' device and of their type."""
         heads, like = self.config.heads, self.to_logits.weight
         shape = (self.config.depth, samples, heads, tokens, self.config.dim // heads)
         return Cache(like.new_zeros(shape), like.new_zeros(shape))
 
 
 def chunked_cross_entropy(hidden: Tensor, to_logits: nn.Module, targets: Tensor, chunk: int) -> Tensor:
-    """Mean cross-entropy of `to_logits(hidden)` (B, N, K + 1) and `targets` (B, N), the logits of `chunk` tokens at a time.
+    """Mean cross-entropy of `to_logits(hidden)` (B, N, K + 1) and `targets` (B, N), the logits of `chunk` tokens at a
+    time.
 
-    They are computed again in the backward pass instead of being kept.
+    They are recomputed in the backward pass instead of being stored.
     """
 
     def summed(part: Tensor, wanted: Tensor) -> Tensor:
@@ -180,7 +182,7 @@ def chunked_cross_entropy(hidden: Tensor, to_logits: nn.Module, targets: Tensor,
 # -------------------------------------------------------------------------------------------------------------- on disk
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A transformer with what its sequences stand for: codes in raster order of a grid of `shape` = (x, y, z)."""
+    """A transformer with the meaning of its sequences: codes in raster order of a grid of `shape` = (x, y, z)."""
 
     net: Transformer
     shape: Shape
@@ -189,7 +191,7 @@ class Trained:
 def save_transformer(
     folder: Path, net: Transformer, weights: Mapping[str, Tensor], shape: Shape, facts: Mapping[str, Any]
 ) -> None:
-    """Write `weights` of `net` with everything that sampling needs. facts: how they came about, for the record."""
+    """Write `weights` of `net` with everything that sampling needs. facts: their origin, for the record."""
     described = {
         "net": net.config.model_dump(mode="json"),
         "codes": net.codes,
@@ -201,7 +203,8 @@ def save_transformer(
 
 
 def load_transformer(folder: Path) -> Trained:
-    """What `save_transformer` wrote, frozen, on the CPU. Raises `MissingError` or `UserError` naming the file."""
+    """Load the files of `save_transformer`, frozen, on the CPU. Raises `MissingError` or `UserError` naming the
+    file."""
     described, tensors = load_model(folder, KIND)
     try:
         config = TransformerNetConfig.model_validate(described["net"])

@@ -1,4 +1,4 @@
-"""The distances, intervals and tests that numbers carry. Everything in float64, resampled by volume or patient."""
+"""Distances, intervals and tests. All in float64, resampled by volume or patient."""
 
 from medlord_bench.stats.arrays import LEVEL, Matrix, Vector
 from medlord_bench.stats.distance_jackknife import FrechetJackknife, frechet_jackknife

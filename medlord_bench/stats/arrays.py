@@ -1,4 +1,4 @@
-"""Types of the statistics, their common level, and the check that features go through."""
+"""Types of the statistics, their common level, and the validation of features."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def finite_rows(features: ArrayLike, name: str) -> Matrix:
             f"{name}: features of shape {rows.shape}, expected at least two rows of (n, d): give more samples"
         )
     if not np.isfinite(rows).all():
-        raise UserError(f"{name}: features hold NaN or infinity, expected finite numbers: extract them again")
+        raise UserError(f"{name}: features contain NaN or infinity, expected finite numbers: extract them again")
     return rows
 
 
@@ -43,7 +43,7 @@ def finite_groups(x: Sequence[ArrayLike], y: Sequence[ArrayLike], least: int) ->
     """Two sets given as groups (volumes, or the volumes of a patient), each (slices, d) with at least one row, checked.
 
     Rows keep their precision: float32 features of many slices are not copied to float64 as a whole. Raises `UserError`
-    where a set has fewer than `least` groups, a group is not (slices, d) or not finite, or the dimensions differ.
+    if a set has fewer than `least` groups, a group is not (slices, d) or not finite, or the dimensions differ.
     """
     sides = []
     for name, groups in (("first set", x), ("second set", y)):

@@ -1,4 +1,4 @@
-"""The Fréchet distance with each volume or patient left out, without computing it again from the start."""
+"""The Fréchet distance with each volume or patient left out, without full recomputation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medlord_bench.stats.frechet import _centred, _factor, _roots, frechet_dista
 
 @dataclass(frozen=True, eq=False)
 class FrechetJackknife:
-    """A Fréchet distance, and what it becomes with each group of the one set, then of the other, left out."""
+    """A Fréchet distance, and its values with each group of the first set, then of the second, left out."""
 
     value: float
     without_x: Vector
@@ -26,7 +26,7 @@ def frechet_jackknife(x: Sequence[ArrayLike], y: Sequence[ArrayLike]) -> Frechet
     """The distance between two sets given as groups (volumes, or the volumes of a patient), each (slices, d).
 
     Groups are left out whole, since the slices of a volume are not independent. Raises `UserError` as
-    `frechet_distance` does, and where a set has fewer than two groups.
+    `frechet_distance` does, and if a set has fewer than two groups.
     """
     for name, groups in (("first set", x), ("second set", y)):
         if len(groups) < 2:
@@ -45,8 +45,8 @@ def frechet_jackknife(x: Sequence[ArrayLike], y: Sequence[ArrayLike]) -> Frechet
 def _frechet_without_each(rows: Matrix, sizes: Sequence[int], other: Matrix) -> Vector:
     """The distance of `rows` to `other` without each run of `sizes` rows in turn.
 
-    With L L^T the covariance of `other`, tr (S S_other)^(1/2) is the root sum of L^T S L. Leaving a group out takes
-    V^T V off its scatter matrix, V being the group's centred rows and its weighted offset from the mean.
+    With L L^T the covariance of `other`, tr (S S_other)^(1/2) is the root sum of L^T S L. Leaving a group out subtracts
+    V^T V from its scatter matrix, V being the group's centred rows and its weighted offset from the mean.
     """
     total, other_mean = len(rows), other.mean(0)
     mean = rows.mean(0)
@@ -69,7 +69,7 @@ def _frechet_without_each(rows: Matrix, sizes: Sequence[int], other: Matrix) -> 
 
 
 def _compressed(rows: Matrix) -> Matrix:
-    """The same rows in their own span where there are fewer rows than columns: an n x n Gram matrix, not d x d."""
+    """The same rows in their own span if there are fewer rows than columns: an n x n Gram matrix, not d x d."""
     if len(rows) >= rows.shape[1]:
         return rows
     left, singular, _ = np.linalg.svd(rows, full_matrices=False)
@@ -83,7 +83,7 @@ class _DowndatedRoots:
     For k well below r the change is an integral over k x k determinants, exact to about 1e-8 of the largest root:
     sum sqrt(eig(S)) - sum sqrt(eig(S - V^T V)) = -(1/pi) int_0^inf log det(I - V (S + u^2)^-1 V^T) du,
     from int_0^inf log((a^2 + u^2) / (b^2 + u^2)) du = pi (a - b). With u = exp(s) the trapezoidal rule converges
-    like exp(-pi^2 / step). Otherwise the eigenvalues are computed again.
+    like exp(-pi^2 / step). Otherwise the eigenvalues are recomputed.
     """
 
     STEP, REACH = 0.4, 24.0  # in s, about the largest root: truncation below 1e-10 of it
@@ -109,6 +109,6 @@ class _DowndatedRoots:
         inner[:, above[0], above[1]] = ((turned[above[0]] * turned[above[1]]) @ resolvents).T
         inner[:, above[1], above[0]] = inner[:, above[0], above[1]]
         _, logs = np.linalg.slogdet(np.eye(count) - inner)
-        # Where the group alone spans a direction the determinant reaches 0 at u = 0, with a vanishing contribution.
+        # If the group alone spans a direction the determinant reaches 0 at u = 0, with a vanishing contribution.
         logs = np.minimum(np.nan_to_num(logs, neginf=-40.0 * count), 0.0)
         return self.base + float((logs * u).sum()) * self.STEP / np.pi

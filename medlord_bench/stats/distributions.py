@@ -16,9 +16,9 @@ def energy_distance(x: ArrayLike, y: ArrayLike, seed: int, permutations: int = 2
     """The energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| of rows (n, regions) and (m, regions), one row per unit.
 
     Székely & Rizzo 2013 (J. Stat. Plan. Inference 143), in its unbiased form (X and X' are different units), so that it
-    is about zero, and may be negative, where both come from one distribution, at any n. Columns are to be standardised
-    by the caller, or the widest one decides. Raises `UserError` below three rows a side, for NaN or infinity (a unit
-    that lacks a region needs a stated value), and where the columns differ in number.
+    is about zero, and may be negative, if both come from one distribution, at any n. The caller must standardise
+    columns; otherwise the widest one dominates. Raises `UserError` below three rows a side, for NaN or infinity (a unit
+    that lacks a region needs a stated value), and if the numbers of columns differ.
     """
     from scipy.spatial.distance import cdist
 
@@ -43,7 +43,8 @@ class KolmogorovSmirnov:
 
 
 def ks(x: ArrayLike, y: ArrayLike) -> KolmogorovSmirnov:
-    """The two-sample Kolmogorov-Smirnov test (scipy.stats.ks_2samp). With ties the p-value is too large, never small."""
+    """The two-sample Kolmogorov-Smirnov test (scipy.stats.ks_2samp). With ties the p-value is too large, never
+    small."""
     from scipy.stats import ks_2samp
 
     found = ks_2samp(*_samples(x, y))

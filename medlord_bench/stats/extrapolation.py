@@ -1,4 +1,4 @@
-"""The Fréchet distance at infinitely many volumes, read off a line."""
+"""The Fréchet distance extrapolated linearly to infinitely many volumes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from medlord_bench.stats.arrays import Rows, Vector, finite_groups
 from medlord_bench.stats.frechet import frechet_distance
 from medlord_bench.util.seeds import numpy_rng
 
-LEAST_VOLUMES = 16  # a side: halves of fewer than 8 volumes are no longer straight in 1/N
-BLOCKS = (3, 2)  # leave out a third, then a half
+LEAST_VOLUMES = 16  # per side: distances of fewer than 8 volumes are not linear in 1/N
+BLOCKS = (3, 2)  # divisions into thirds, then halves: one block is left out
 
 
 @dataclass(frozen=True, eq=False)
 class FrechetInfinity:
     """A Fréchet distance extrapolated to infinitely many volumes a side (it may be negative, as an unbiased value may).
 
-    shares: which share of the volumes the subsets hold; distances: the mean distance of such subsets. bend: how far the
-    points lie from the line, over its drop: well below 1 where the distance is straight in 1/N. There is no interval:
-    the points share their volumes, so that the line's own error would say too little.
+    shares: fractions of the volumes in the subsets; distances: the mean distance of such subsets. bend: deviation
+    of the points from the line, divided by its drop: well below 1 if the distance is linear in 1/N. There is no
+    interval: the points share their volumes, so the line's own error would be too small.
     """
 
     value: float
@@ -37,12 +37,12 @@ def frechet_infinity(
     """FID-infinity (Chong & Forsyth 2020, arXiv 1911.07023) by volume: with N volumes the distance is c/N too large.
 
     x_groups, y_groups: volumes (or patients), (slices, d) each. The distances of all, of two thirds and of half of the
-    volumes (of both sets) are drawn over 1/N and the line through them is read at 0. Subsets leave out one block of a
-    random division at a time, so that each volume counts equally often; `repeats` divisions are averaged. The source
+    volumes (of both sets) are fitted by a line in 1/N, which is evaluated at 0. Subsets leave out one block of a
+    random division at a time, so that each volume is used equally often; `repeats` divisions are averaged. The source
     subsamples images as if they were independent, goes down to a tenth, and keeps the real set whole.
 
-    In simulations with n well below the dimensions (16 to 64 volumes, d = 64) the curve bends and a tenth to a half of
-    the bias stays; the jackknife's debiased value (`jackknife`) was nearer the truth in most of them. Raises
+    In simulations with n well below the dimensions (16 to 64 volumes, d = 64) the relation is not linear and a tenth to
+    a half of the bias remains; the jackknife's debiased value (`jackknife`) was more accurate in most of them. Raises
     `UserError` below 16 volumes a side, and for bad features.
     """
     x, y = finite_groups(x_groups, y_groups, LEAST_VOLUMES)
@@ -63,6 +63,6 @@ def frechet_infinity(
 
 
 def _without_a_block(rng: np.random.Generator, groups: Sequence[Rows], blocks: int) -> list[NDArray[np.floating]]:
-    """The rows that are left when each block of a random division of the groups is left out in turn."""
+    """The remaining rows when each block of a random division of the groups is left out in turn."""
     left_out = [set(block.tolist()) for block in np.array_split(rng.permutation(len(groups)), blocks)]
     return [np.concatenate([group for i, group in enumerate(groups) if i not in block]) for block in left_out]

@@ -30,7 +30,7 @@ def _root_sum(values: Rows) -> float:
 
 
 def _factor(covariance: Matrix) -> Matrix:
-    """L (d, r) with L L^T = covariance: its Cholesky factor, or from its eigenvectors where it is singular."""
+    """L (d, r) with L L^T = covariance: its Cholesky factor, or from its eigenvectors if it is singular."""
     try:
         return np.linalg.cholesky(covariance).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
@@ -44,8 +44,8 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     """Squared Fréchet distance between Gaussians fitted to two sets of features (n, d) and (m, d).
 
     Dowson & Landau 1982; Heusel et al. 2017 (arXiv 1706.08500), eq. 6. With min(n, m) < d the nuclear norm of A B^T
-    (n, m) is used: it is exact where the covariances are singular, and the dense forms are not. Raises `UserError`
-    where a set has fewer than two rows, is not finite, or the dimensions differ.
+    (n, m) is used: it is exact for singular covariances, unlike the dense forms. Raises `UserError`
+    if a set has fewer than two rows, is not finite, or the dimensions differ.
     """
     first, second = same_features(x, y)
     a, b = _centred(first), _centred(second)
@@ -63,7 +63,8 @@ def _frechet(mean1: Vector, covariance1: Matrix, mean2: Vector, covariance2: Mat
 
 
 def _roots_of_product(covariance1: Matrix, covariance2: Matrix) -> float:
-    """tr (S1 S2)^(1/2). The symmetric-definite problem S1 S2 v = w v costs less than a factor and two products."""
+    """tr (S1 S2)^(1/2). The symmetric-definite problem S1 S2 v = w v costs less than a factorisation and two
+    products."""
     from scipy.linalg import LinAlgError, eigh
 
     try:

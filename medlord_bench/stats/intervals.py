@@ -1,4 +1,4 @@
-"""Intervals that numbers carry: jackknife, order statistics of a median, a proportion's."""
+"""Intervals: jackknife, order statistics of a median, a proportion's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medlord_bench.stats.arrays import LEVEL, Vector
 
 @dataclass(frozen=True)
 class Jackknife:
-    """An estimate with its delete-one jackknife: bias taken off, standard error, degrees of freedom, and interval."""
+    """An estimate with its delete-one jackknife: bias-corrected value, standard error, degrees of freedom, interval."""
 
     value: float
     debiased: float
@@ -29,16 +29,16 @@ def jackknife(value: float, *without_each: ArrayLike, squared: bool = False) -> 
     """The delete-one jackknife of a statistic of one or several independent sets (Efron & Tibshirani 1993, ch. 11).
 
     without_each: per set, the statistic with each volume (or patient) of it left out. Biases and variances of the
-    sets add up. The interval is for the statistic's expectation at this n (it is not moved by the bias), with
-    Student's t at Welch-Satterthwaite degrees of freedom, and always holds `value`.
+    sets add up. The interval is for the statistic's expectation at this n (it is not shifted by the bias), with
+    Student's t at Welch-Satterthwaite degrees of freedom, and always contains `value`.
 
-    squared: the statistic is a squared distance, as the Fréchet distance is, and the interval is formed for its root
-    and squared again. A squared distance varies more where it is larger, so that the plain interval is too short just
-    where the value came out too low. In simulations of sets that differ (8 to 88 volumes a side, 4 to 64 dimensions,
-    normal features, 1 to 10 correlated slices) the plain interval held the expectation in 91 to 98 %, this one in 93
-    to 98 %. Of two sets of one distribution it holds it in 97 to 100 %. It falls short where a few volumes lie far from
-    the others, since a small set may hold none of those: 91 to 96 % for Student's t with 5 degrees of freedom, 75 to
-    96 % for log-normal features.
+    squared: the statistic is a squared distance, like the Fréchet distance; the interval is computed for its root and
+    squared. The variance of a squared distance grows with its value, so the plain interval is too short exactly when
+    the value is too low. In simulations of sets that differ (8 to 88 volumes a side, 4 to 64 dimensions,
+    normal features, 1 to 10 correlated slices) the plain interval covered the expectation in 91 to 98 %, this one in 93
+    to 98 %. For two sets of one distribution its coverage is 97 to 100 %. Coverage is too low if a few volumes are far
+    from the others, since a small set may contain none of those: 91 to 96 % for Student's t with 5 degrees of freedom,
+    75 to 96 % for log-normal features.
 
     Raises `UserError` if a set has fewer than two, and for negative values of a squared distance.
     """
@@ -87,7 +87,7 @@ def median_interval(values: ArrayLike) -> MedianInterval:
     """The median with its exact, distribution-free interval between two order statistics (Hahn & Meeker 1991, 5.2).
 
     Coverage is at least 95 %; below n = 6 no pair of order statistics reaches it and the ends are None. Infinite
-    values take part in the order. Raises `UserError` for no values and for NaN.
+    values are included in the order. Raises `UserError` for no values and for NaN.
     """
     from scipy.stats import binom
 
@@ -102,7 +102,7 @@ def median_interval(values: ArrayLike) -> MedianInterval:
 
 
 def _quantile(ordered: Vector, q: float) -> float:
-    """Linear between neighbours (NumPy's default); the infinite one where a neighbour is infinite, never NaN."""
+    """Linear between neighbours (NumPy's default); infinite if a neighbour is infinite, never NaN."""
     place = q * (len(ordered) - 1)
     below, above = float(ordered[int(place)]), float(ordered[math.ceil(place)])
     if np.isinf(below) or below == above or place == int(place):

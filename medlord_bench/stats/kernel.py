@@ -19,9 +19,9 @@ def kernel_distance(
     """The unbiased squared MMD with the kernel (x.y/d + 1)^3 (KID: Binkowski et al. 2018, arXiv 1801.01401) by volume.
 
     x_groups, y_groups: the volumes (or patients) of each set, (slices, d) each. The kernel is averaged over the slices
-    of each pair of volumes, and only pairs of different volumes count: slices of one volume resemble each other, and
-    would otherwise make sets of few volumes look apart. Every volume weighs the same whatever its number of slices, and
-    with one slice a volume this is the usual KID of all rows. Interval and p-value are those of volumes
+    of each pair of volumes, and only pairs of different volumes are used: slices of one volume resemble each other, and
+    would otherwise make sets of few volumes appear different. All volumes have equal weight for any number of slices;
+    with one slice per volume this is the usual KID of all rows. Interval and p-value are those of volumes
     (`two_sample`). Raises `UserError` below three volumes a side, or for features that are not finite or differ in d.
     """
     x, y = finite_groups(x_groups, y_groups, LEAST_UNITS)
@@ -53,5 +53,5 @@ def mean_kernel(groups: Sequence[Rows]) -> Matrix:
 
 
 def _starts(owner: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Where each group begins among sorted owners."""
+    """The index at which each group begins among sorted owners."""
     return np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])

@@ -1,4 +1,4 @@
-"""Differences measured on the same cases or against the same real set: tests, intervals, and how many would be needed."""
+"""Differences measured on the same cases or against the same real set: tests, intervals, and required sample sizes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from medlord_bench.stats.arrays import LEVEL, Vector
 from medlord_bench.stats.intervals import jackknife
 
 Alternative = Literal["two-sided", "less", "greater"]
-MAX_EXACT_PAIRS = (
-    200  # up to this many pairs the signed-rank distribution is counted, beyond it is normal to four digits
-)
+MAX_EXACT_PAIRS = 200  # up to this many pairs the signed-rank distribution is exact, above it is normal to four digits
 
 
 # ------------------------------------------------------------------------------------------------ per-case differences
 @dataclass(frozen=True)
 class Wilcoxon:
-    """A paired comparison: the Hodges-Lehmann estimate of the difference with its interval, and the signed-rank p-value.
+    """A paired comparison: the Hodges-Lehmann estimate of the difference with its interval, and the signed-rank
+    p-value.
 
-    low, high: None if n is too small for the level. n: pairs; zeros: those without a difference, counted in n.
+    low, high: None if n is too small for the level. n: pairs; zeros: pairs without a difference, included in n.
     """
 
     estimate: float
@@ -41,8 +40,8 @@ def wilcoxon_paired(differences: ArrayLike) -> Wilcoxon:
 
     Hodges & Lehmann 1963; the interval is between two order statistics of the Walsh averages (Hollander & Wolfe 1999,
     3.3), and assumes, as the test does, differences that are symmetric about their centre. Zero differences keep their
-    ranks (Pratt 1959). Infinite ones (a distance to a structure that is missing) count as one size larger than any
-    other. Raises `UserError` for NaN and for no values.
+    ranks (Pratt 1959). Infinite ones (a distance to a missing structure) are tied in rank above all others. Raises `UserError` for
+    NaN and for no values.
     """
     values = _differences(differences)
     low, high = _walsh_interval(values, LEVEL)
@@ -72,7 +71,7 @@ def _signed_rank_p(values: Vector, alternative: Alternative) -> float:
 
 
 def _walsh(values: Vector) -> Vector:
-    """Averages of all pairs, each value with itself among them, in order. Opposite infinities average to 0."""
+    """Averages of all pairs, including each value with itself, in order. Opposite infinities average to 0."""
     one, other = np.triu_indices(len(values))
     with np.errstate(invalid="ignore"):
         averages = (values[one] + values[other]) / 2
@@ -86,7 +85,7 @@ def _walsh_interval(values: Vector, level: float) -> tuple[float | None, float |
 
 
 def _signed_rank_quantile(n: int, tail: float) -> int:
-    """The largest r with P(T < r) <= tail, T being the sum of the ranks 1..n that carry a fair coin's head."""
+    """The largest r with P(T < r) <= tail, T being the sum of the ranks 1..n selected by fair coin tosses."""
     if n > MAX_EXACT_PAIRS:
         from scipy.stats import norm
 
@@ -111,8 +110,8 @@ def tost(differences: ArrayLike, margin: float) -> Tost:
     """Equivalence of paired measurements (n,): is the centre of their differences within +-margin? (Schuirmann 1987)
 
     Two one-sided signed-rank tests, not t-tests: overlap scores are skewed and a missed structure is an outlier that
-    would decide a mean, and so equivalence and difference (`wilcoxon_paired`) speak of the same centre. Equivalent at
-    5 % where p <= 0.05, about where the 90 % interval lies inside +-margin. Raises `UserError` for NaN, no values, or
+    would dominate a mean. Equivalence and difference (`wilcoxon_paired`) thus refer to the same centre. Equivalent at
+    5 % if p <= 0.05, approximately if the 90 % interval is inside +-margin. Raises `UserError` for NaN, no values, or
     a margin that is not positive.
     """
     values = _differences(differences)
@@ -124,7 +123,8 @@ def tost(differences: ArrayLike, margin: float) -> Tost:
 
 # -------------------------------------------------------------------------------- differences of distribution metrics
 class LeftOut(Protocol):
-    """What `frechet_jackknife` and `kernel_distance` give: a value, and it without each sample and each real unit."""
+    """The result of `frechet_jackknife` and `kernel_distance`: a value, and the values without each sample and real
+    unit."""
 
     @property
     def value(self) -> float: ...
@@ -136,7 +136,7 @@ class LeftOut(Protocol):
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A difference of two distances with its interval and p-value. debiased: with the jackknife's bias taken off."""
+    """A difference of two distances with its interval and p-value. debiased: minus the jackknife's bias."""
 
     value: float
     debiased: float
@@ -150,8 +150,8 @@ def paired_jackknife(a: LeftOut, b: LeftOut) -> PairedDifference:
     """a - b, two generators' distances (Fréchet, kernel) to the same real set, by the jackknife.
 
     x are each generator's own samples; y are the real units, the same and in the same order for both, so that leaving
-    one out moves both distances and only the difference of the moves counts. The test is Student's t, two-sided, at
-    Welch-Satterthwaite degrees of freedom. Raises `UserError` if the real units differ in number.
+    one out changes both distances, and only the difference of these changes matters. The test is Student's t,
+    two-sided, at Welch-Satterthwaite degrees of freedom. Raises `UserError` if the real units differ in number.
     """
     from scipy.stats import t
 
@@ -170,7 +170,7 @@ def paired_jackknife(a: LeftOut, b: LeftOut) -> PairedDifference:
 
 # ------------------------------------------------------------------------------------------ many tests, and how many n
 def holm(ps: Sequence[float]) -> NDArray[np.float64]:
-    """P-values corrected for their number (Holm 1979), in the order given (statsmodels' multipletests).
+    """P-values corrected for multiple comparisons (Holm 1979), in the given order (statsmodels' multipletests).
 
     Raises `UserError` for a value that is not a probability.
     """
@@ -184,11 +184,11 @@ def holm(ps: Sequence[float]) -> NDArray[np.float64]:
 
 
 def n_needed(difference: float, standard_error_at_n: float, n: int, power: float = 0.8) -> int | None:
-    """How many units (cases, volumes a side) would tell this difference from zero at 5 %, two-sided, with this power.
+    """The number of units (cases, volumes per side) that detects this difference at 5 %, two-sided, with this power.
 
-    The standard error is taken to fall like 1 / sqrt(n), and the test to be a one-sample t-test (statsmodels'
-    TTestPower): for distribution distances an approximation. None for no difference, which no n can show. Raises
-    `UserError` unless the error is positive, n at least 2 and the power between 0 and 1.
+    The standard error is assumed to decrease like 1 / sqrt(n), and the test to be a one-sample t-test (statsmodels'
+    TTestPower): for distribution distances an approximation. None for a difference of zero, which no n can detect.
+    Raises `UserError` unless the error is positive, n at least 2 and the power between 0 and 1.
     """
     from scipy.stats import norm
     from statsmodels.stats.power import TTestPower
@@ -202,7 +202,7 @@ def n_needed(difference: float, standard_error_at_n: float, n: int, power: float
         return None
     effect = abs(difference) / (standard_error_at_n * math.sqrt(n))
     alpha = 1 - LEVEL
-    # With the error known this many would do; with the error estimated a few more are needed.
+    # This number suffices for a known error; with an estimated error a few more are needed.
     needed = max(2, math.ceil(((norm.ppf(1 - alpha / 2) + norm.ppf(power)) / effect) ** 2))
     if needed < 10_000:
         while TTestPower().power(effect, needed, alpha) < power:

@@ -1,4 +1,4 @@
-"""How two sets of vectors cover each other, from balls about each vector up to its k-th neighbour."""
+"""Mutual coverage of two sets of vectors, by balls around each vector up to its k-th neighbour."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from numpy.typing import ArrayLike
 from medlord_bench.errors import UserError
 from medlord_bench.stats.arrays import Matrix, Vector, same_features
 
-CHUNK = 512  # rows whose distances to a whole set are held at a time
+CHUNK = 512  # rows whose distances to a whole set are in memory at once
 
 
 @dataclass(frozen=True)
 class Prdc:
-    """Precision and recall (Kynkäänniemi et al. 2019, arXiv 1904.06991), density and coverage (Naeem et al. 2020, 2002.09797).
+    """Precision and recall (Kynkäänniemi et al. 2019, arXiv 1904.06991), density and coverage (Naeem et al. 2020,
+    2002.09797).
 
-    For sets of one distribution precision and recall lie below 1 by an amount that depends on n and d; density is 1 in
+    For sets of one distribution precision and recall are below 1 by an amount that depends on n and d; density is 1 in
     expectation (and may exceed 1); coverage is `expected_coverage`.
     """
 
@@ -28,12 +29,13 @@ class Prdc:
 
 
 def prdc(real: ArrayLike, fake: ArrayLike, k: int) -> Prdc:
-    """The four shares, from one vector per volume: real (n, d) and fake (m, d).
+    """The four fractions, from one vector per volume: real (n, d) and fake (m, d).
 
-    A ball about a vector reaches to its k-th nearest neighbour in its own set, itself left out, and holds its border
-    (<=, as Kynkäänniemi et al. write it): a fake that equals k + 1 duplicated real vectors lies in their ball of radius
-    zero. The `prdc` package takes < and counts such a fake as outside. Distances are formed directly, not through a
-    product, so that duplicates are at exactly zero. Raises `UserError` unless both sets have more than k vectors.
+    The ball of a vector extends to its k-th nearest neighbour in its own set, excluding itself, and includes its border
+    (<=, as in Kynkäänniemi et al.): a fake that equals k + 1 duplicated real vectors is in their ball of radius zero.
+    The `prdc` package uses < and treats such a fake as outside. Distances are computed directly, not through a
+    product, so that duplicates have a distance of exactly zero. Raises `UserError` unless both sets have more than k
+    vectors.
     """
     real_rows, fake_rows = same_features(real, fake)
     if not 1 <= k < min(len(real_rows), len(fake_rows)):
@@ -42,7 +44,7 @@ def prdc(real: ArrayLike, fake: ArrayLike, k: int) -> Prdc:
             "least one neighbour and more vectors than neighbours: give more or lower k"
         )
     real_reach, fake_reach = _reach(real_rows, k), _reach(fake_rows, k)
-    inside = np.zeros(len(fake_rows))  # in how many real balls each fake lies
+    inside = np.zeros(len(fake_rows))  # number of real balls that contain each fake
     recalled, covered = [], []
     for start in range(0, len(real_rows), CHUNK):
         part = slice(start, start + CHUNK)
@@ -62,7 +64,7 @@ def prdc(real: ArrayLike, fake: ArrayLike, k: int) -> Prdc:
 def expected_coverage(n: int, m: int, k: int) -> float:
     """Coverage of n real by m fake vectors of the same distribution (Naeem et al. 2020, lemma 2).
 
-    1 - (n - 1)...(n - k) / ((n + m - 1)...(n + m - k)): the value to read a coverage against.
+    1 - (n - 1)...(n - k) / ((n + m - 1)...(n + m - k)): the reference value of a coverage.
     """
     below = np.arange(1, k + 1)
     return float(1 - np.prod((n - below) / (n + m - below)))

@@ -1,8 +1,8 @@
-"""Two-sample statistics that are averages over pairs of units: one matrix gives the value, its jackknife and its test.
+"""Two-sample statistics that are averages over pairs of units: value, jackknife and test from one matrix.
 
 The units are volumes, patients or rows of a table. With M (N, N) symmetric over the pooled units, of which the first n
 are the first set, the statistic is the mean of M over pairs of different units within the first set, plus that within
-the second, minus twice the mean across: unbiased, with each unit once whatever it holds.
+the second, minus twice the mean across: unbiased, each unit with equal weight.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from medlord_bench.stats.arrays import Matrix, Vector
 from medlord_bench.stats.intervals import jackknife
 from medlord_bench.util.seeds import numpy_rng
 
-LEAST_UNITS = 3  # a side: with one left out there must still be a pair
+LEAST_UNITS = 3  # per side: with one left out there must still be a pair
 BATCH = 512  # permutations at a time: bounded memory
 
 
@@ -26,7 +26,7 @@ class TwoSample:
     """A two-sample statistic with its delete-one jackknife interval and permutation p-value.
 
     value: unbiased, so it may be negative. low, high: for the statistic's expectation; in simulations of sets that
-    differ (8 to 40 units a side) the kernel distance's held it in 92 to 97 %, of equal ones in 94 to 100 %. p:
+    differ (8 to 40 units per side) the kernel distance's coverage was 92 to 97 %, for equal sets 94 to 100 %. p:
     one-sided, of the hypothesis that both sets come from one distribution. without_x, without_y: the value with each
     unit left out.
     """
@@ -43,7 +43,7 @@ class TwoSample:
 
 
 def two_sample(pairs: Matrix, n: int, seed: int, permutations: int, name: str) -> TwoSample:
-    """The statistic of the module's head from `pairs` (N, N), the first `n` units being the first set.
+    """The statistic defined above from `pairs` (N, N); the first `n` units are the first set.
 
     `name` and `seed` seed the permutations. p = (1 + count) / (1 + permutations), Phipson & Smyth 2010: never zero, and
     valid at any number of permutations. Raises `UserError` below three units a side.
@@ -60,7 +60,7 @@ def two_sample(pairs: Matrix, n: int, seed: int, permutations: int, name: str) -
 
 
 def _leaving_out(matrix: Matrix, n: int) -> tuple[float, Vector, Vector]:
-    """The statistic, and what it becomes without each unit of the first and of the second set, from row sums alone."""
+    """The statistic, and its values without each unit of the first and of the second set, from row sums alone."""
     m = len(matrix) - n
     within_x, within_y = matrix[:n, :n].sum(1), matrix[n:, n:].sum(1)
     across_x, across_y = matrix[:n, n:].sum(1), matrix[:n, n:].sum(0)

@@ -1,6 +1,6 @@
-"""Write files and folders so that a reader meets the old content or the new one, and never half of either.
+"""Write files and folders atomically: a reader sees either the old content or the new one, never a partial file.
 
-Every file that the bench keeps is written by `publish`: a temporary beside it, fsync, rename.
+Every file of the bench is written by `publish`: a temporary in the same folder, fsync, rename.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 Write = Callable[[Path], object]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_BYTES = 2**18  # with less than this left, a write that failed did so for want of room
+FULL_BYTES = 2**18  # with less than this left, a failed write is attributed to a full disk
 
 
 def publish(path: Path, write: Write) -> None:
-    """Let `write` make a file beside `path`, bring it to disk, and rename it into place.
+    """Let `write` make a temporary file beside `path`, sync it to disk, and rename it to `path`.
 
-    The temporary keeps the suffix, since writers choose the format by it. Raises `OSError` naming `path` where the
-    disk is full: NumPy, torch and safetensors each have an error of their own for it.
+    The temporary keeps the suffix, since writers choose the format by it. Raises `OSError` naming `path` if the
+    disk is full: NumPy, torch and safetensors each raise a different error for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
@@ -38,7 +38,7 @@ def publish(path: Path, write: Write) -> None:
 
 
 def publish_folder(path: Path, fill: Write) -> None:
-    """Let `fill` make a folder beside `path` and put it in the place of `path`, whole. `OSError` as `publish`."""
+    """Let `fill` make a folder beside `path` and replace `path` by it atomically. Raises `OSError` as `publish`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
@@ -63,12 +63,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """Hidden, and apart for each process, so that two writers of one path do not meet."""
+    """Hidden, and different for each process, so that two writers of one path do not collide."""
     return path.with_name(f".tmp-{os.getpid()}-{path.name}")
 
 
 def _named(error: Exception, path: Path) -> Exception:
-    """The `OSError` that says that there is no room for `path`, where that is the cause; else the error itself."""
+    """The `OSError` of a full disk that names `path`, if that is the cause; else the error itself."""
     number = error.errno if isinstance(error, OSError) else None
     if number in DISK_FULL or shutil.disk_usage(path.parent).free < FULL_BYTES:
         number = number if number in DISK_FULL else errno.ENOSPC

@@ -1,4 +1,4 @@
-"""Progress on stderr: bars with time left on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: bars with remaining time on a terminal, plain lines at intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol, TextIO
 
 
 class ProgressTask(Protocol):
-    """One bar: `advance` it, and hand it figures to show (losses, a count)."""
+    """One bar: call `advance` with figures to show (losses, a count)."""
 
     def advance(self, steps: int = 1, **shown: float | str) -> None: ...
 
@@ -73,7 +73,7 @@ class PlainProgress:
 
 
 class RichProgress:
-    """A bar with time left and the latest figures."""
+    """A bar with remaining time and the latest figures."""
 
     @contextmanager
     def task(self, title: str, total: int, done: int = 0) -> Iterator[ProgressTask]:

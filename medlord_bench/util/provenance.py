@@ -1,4 +1,5 @@
-"""Where a run came from: code, packages, machine and command line. Recorded, never hashed, never a reason to fail."""
+"""The provenance of a run: code, packages, machine and command line. Recorded, never hashed; its errors never end a
+run."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ _SECRET_QUERY = re.compile(r"(?i)\b((?:access_|private_|api_?)?(?:token|key|pass
 
 @dataclass(frozen=True)
 class Gpu:
-    """One card as the driver names it; memory in GiB, None if the driver does not say."""
+    """One card as named by the driver; memory in GiB, None if the driver does not report it."""
 
     name: str
     driver: str
@@ -58,9 +59,9 @@ class Driver:
 
 
 def collect(device: str) -> dict[str, Any]:
-    """Everything a reader needs to place a number, as JSON-able values.
+    """Everything a reader needs to judge a number, as JSON values.
 
-    device: the device that the run works on, e.g. "cpu" or "cuda:0". What cannot be found out is None; nothing here
+    device: the device that the run works on, e.g. "cpu" or "cuda:0". Unknown facts are None; nothing here
     raises.
     """
     return {
@@ -88,7 +89,7 @@ def redact(text: str) -> str:
 def git_state() -> dict[str, Any] | None:
     """Commit, dirty flag and origin of the checkout that this code runs from; None if it is not one.
 
-    An installed copy may lie inside somebody else's repository (a venv in a project): only a work tree whose root is
+    An installed copy may be inside another repository (a venv in a project): only a work tree whose root is
     this package's own parent counts.
     """
     root = Path(__file__).resolve().parents[1]
@@ -170,7 +171,7 @@ def cpu_model() -> str | None:
 
 
 def _cpu_count() -> int:
-    """The cores this process may use, which under Slurm or in a container are fewer than the machine's."""
+    """The cores that this process may use; under Slurm or in a container these are fewer than the machine's."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -185,7 +186,7 @@ def _output(command: Sequence[str]) -> str | None:
 
 
 def _attempt(find: Callable[[], Any]) -> Any:
-    """`find()`, or None: a fact that cannot be had must not end a run of days."""
+    """`find()`, or None: an unavailable fact must not end a run."""
     try:
         return find()
     except Exception:

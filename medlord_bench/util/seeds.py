@@ -1,8 +1,8 @@
-"""One seed for each random draw, derived by hashing exactly the parts that the draw may depend on.
+"""One seed for each random draw, derived by hashing exactly the values that the draw may depend on.
 
 Nothing random in the bench depends on batch size, worker count or the order of work: a sample's noise is a function
-of (run seed, sample index), a training patch of (run seed, stage, step, position in the batch). That is also what
-makes a killed run resume to the same bytes.
+of (run seed, sample index), a training patch of (run seed, stage, step, position in the batch). For the same
+reason a killed run resumes to the same bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stopping cleanly: SIGTERM, SIGUSR1 (Slurm's warning), Ctrl-C and `--max-time` all set one flag that work looks at."""
+"""Stopping cleanly: SIGTERM, SIGUSR1 (Slurm's warning), Ctrl-C and `--max-time` set one flag that long work checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Stopper:
-    """`stop()` turns true once an end was asked for. A second Ctrl-C ends at once."""
+    """`stop()` becomes true after a request to stop. A second Ctrl-C ends immediately."""
 
     def __init__(self, max_time: float | None = None) -> None:
         self.deadline = None if max_time is None else time.monotonic() + max_time
@@ -25,7 +25,7 @@ class Stopper:
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
-            os._exit(130)  # asked twice: nothing published is harmed, the item in hand is lost
+            os._exit(130)  # second request: published items are kept, the current item is lost
         self.signal = number
 
     def stop(self) -> bool:
@@ -33,5 +33,5 @@ class Stopper:
 
     @property
     def interrupted(self) -> bool:
-        """By Ctrl-C, rather than by a scheduler or a time limit."""
+        """Whether stopped by Ctrl-C, not by a scheduler or a time limit."""
         return self.signal == signal.SIGINT

@@ -24,7 +24,7 @@ def save_state(path: Path, state: State) -> None:
 
 
 def load_state(path: Path) -> dict[str, NDArray[Any]]:
-    """The named arrays that `save_state` wrote. Raises `MissingError` or `UserError` naming the file."""
+    """The named arrays written by `save_state`. Raises `MissingError` or `UserError` naming the file."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -42,7 +42,7 @@ def load_state(path: Path) -> dict[str, NDArray[Any]]:
 def read_hu(path: Path) -> NDArray[np.int16]:
     """An int16 (X, Y, Z) volume in HU: `.npy` (a read-only memory map) or NIfTI.
 
-    Raises `MissingError` if the file is absent and `UserError` where it holds anything but a 3D int16 volume.
+    Raises `MissingError` if the file is absent and `UserError` if it is not a 3D int16 volume.
     """
     if path.suffix != ".npy":
         from medlord_bench.volumes.io import read_volume

@@ -1,4 +1,4 @@
-"""Whether a volume is CT in HU, whether two lie on one grid, which regions a mask lacks."""
+"""Whether a volume is CT in HU, whether two share a grid, which regions a mask lacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medlord_bench.errors import UserError
 from medlord_bench.volumes.io import read_labels
 
 FAT_OR_AIR = -100  # HU at and below which every CT of a body has voxels: fat, lung, gas, the air around it
-GRID_TOLERANCE = 0.1  # of a voxel: headers are rounded, images are not shifted by less
+GRID_TOLERANCE = 0.1  # of a voxel: tolerates rounded headers; real shifts are larger
 
 
 def not_ct(volume: Volume) -> str | None:
@@ -23,25 +23,25 @@ def not_ct(volume: Volume) -> str | None:
     """
     low, high = int(volume.hu.min()), int(volume.hu.max())
     if high - low <= 2:
-        return f"values lie in {low}..{high}: constant, or scaled to [0, 1] or [-1, 1]"
+        return f"values are in {low}..{high}: constant, or scaled to [0, 1] or [-1, 1]"
     share = float((volume.hu <= FAT_OR_AIR).mean())
     if share < 0.001:
-        return f"values lie in {low}..{high} with {100 * share:.2g} % at or below {FAT_OR_AIR}: no fat, lung or air"
+        return f"values are in {low}..{high} with {100 * share:.2g} % at or below {FAT_OR_AIR}: no fat, lung or air"
     return None
 
 
 def check_ct(volume: Volume, where: Path | str) -> None:
-    """Raise `UserError` if the values cannot be a CT in HU. where: the file, or whatever names the volume."""
+    """Raise `UserError` if the values cannot be a CT in HU. where: the file or another name of the volume."""
     problem = not_ct(volume)
     if problem:
         raise UserError(
             f"{where}: not a CT in HU: {problem}; expected HU (air -1000, water 0): "
-            "convert it, or leave it out with dataset.exclude"
+            "convert it, or exclude it with dataset.exclude"
         )
 
 
 def check_same_grid(volume: Volume, labels: LabelMap, image: Path | str, mask: Path | str) -> None:
-    """Raise `UserError` if a mask does not lie on its image's voxels, within a tenth of a voxel.
+    """Raise `UserError` if a mask is not on its image's grid, within a tenth of a voxel.
 
     image, mask: the two files, for the message.
     """
@@ -77,7 +77,7 @@ def missing_regions(labels: LabelMap, regions: Iterable[str]) -> tuple[list[str]
 
 
 def item_labels(item: Item) -> LabelMap:
-    """The label map of an item that a segmenter made. Raises `UserError` if the item failed."""
+    """A segmenter's label map of an item. Raises `UserError` if the item failed."""
     return _labels_of(item.path, item.names, item.id)
 
 
@@ -102,5 +102,5 @@ def problem_of(volume: Volume, shape: tuple[int, int, int]) -> str | None:
     if low == high:
         return f"constant ({low} HU)"
     if high - low <= 2:
-        return f"values lie in {low}..{high}: scaled to [0, 1] or [-1, 1], not HU"
+        return f"values are in {low}..{high}: scaled to [0, 1] or [-1, 1], not HU"
     return None

@@ -1,7 +1,7 @@
-"""sha256 of the files behind a case, remembered between runs by path, size and time of change.
+"""sha256 of a case's files, cached between runs by path, size and modification time.
 
-The memory is a JSON file: MEDLORD_BENCH_CACHE, else `~/.cache/medlord-bench/fingerprints.json`. Losing it costs
-time, nothing else: a damaged or unwritable one is ignored.
+The cache is a JSON file: MEDLORD_BENCH_CACHE, else `~/.cache/medlord-bench/fingerprints.json`. Losing it costs
+only time: a damaged or unwritable cache is ignored.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from medlord_bench.util.files import write_json
 from medlord_bench.util.hashing import digest, file_sha256
 
 log = logging.getLogger("medlord_bench")
-SAVE_SECONDS = 10.0  # how often a long first reading says where it is, and is saved
+SAVE_SECONDS = 10.0  # interval at which a long first reading logs progress and is saved
 
 
 def cache_path() -> Path:
-    """Where hashes are remembered."""
+    """The file of cached hashes."""
     given = os.environ.get("MEDLORD_BENCH_CACHE")
     return Path(given) if given else Path.home() / ".cache" / "medlord-bench" / "fingerprints.json"
 
@@ -42,7 +42,7 @@ class Found:
 
 
 def fingerprint(found: Iterable[Found], facts: Mapping[str, Any]) -> list[Case]:
-    """Cases whose sha256 covers the image, its mask and `facts`: whatever else decides what loading gives."""
+    """Cases whose sha256 covers the image, its mask and `facts`: all else that decides the loaded case."""
     cache = _read()
     known = dict(cache)
     cases = []
@@ -99,5 +99,5 @@ def _read() -> dict[str, Any]:
 
 
 def _write(known: Mapping[str, Any]) -> None:
-    with suppress(OSError):  # a read-only cache folder: files are hashed again the next time
+    with suppress(OSError):  # a read-only cache folder: files are hashed again next time
         write_json(cache_path(), _read() | dict(known))

@@ -1,4 +1,4 @@
-"""Which files are images, by name. Imports nothing, so that data sets can be listed fast."""
+"""Recognises image files by name. Imports nothing, so that data sets can be listed fast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SUFFIXES = NIFTI + ITK
 
 
 def suffix_of(path: Path) -> str:
-    """The image suffix of a path, ".nii.gz" counted as one; empty if it is none that can be read."""
+    """The image suffix of a path, ".nii.gz" counted as one; empty if it cannot be read."""
     name = path.name.lower()
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 

@@ -1,7 +1,7 @@
-"""Getting a volume onto a protocol's grid, and back.
+"""Fit a volume to a protocol's grid, and back.
 
-Order everywhere: clip to the HU window, then crop, pad or interpolate. Interpolating first would let values outside
-the window (padding of -3024 or -32768, metal) bleed into their neighbours.
+The order is always: clip to the HU window, then crop, pad or interpolate. Interpolating first would spread values
+outside the window (padding of -3024 or -32768, metal) to their neighbours.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from medlord_bench.contracts import FitMode, Grid, LabelMap, Shape, Volume
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """How a volume of `source_shape` came to lie on a grid of `shape`; enough to bring a volume back.
+    """The placement of a volume of `source_shape` on a grid of `shape`, from which the fit can be inverted.
 
-    start: the source voxel under the grid's first voxel (negative where the grid was padded); zeros for "resize".
+    start: the source voxel at the grid's first voxel (negative if the grid was padded); zeros for "resize".
     affine: of the fitted volume; its column lengths are the effective spacing in mm.
     """
 
@@ -40,7 +40,7 @@ class Fitted:
 
 
 def place(shape: Shape, affine: NDArray[np.float64], grid: Shape, how: FitMode) -> Placement:
-    """Where a volume of `shape` lies on `grid`.
+    """The placement of a volume of `shape` on `grid`.
 
     "crop-pad" is about the centre and rounds as MONAI's CenterSpatialCrop and SpatialPad do. "resize" keeps the field
     of view, so that voxel i' lies at (i' + 0.5) * old / new - 0.5 and the spacing is scaled by old / new.
@@ -57,10 +57,10 @@ def place(shape: Shape, affine: NDArray[np.float64], grid: Shape, how: FitMode) 
 
 
 def fit(volume: Volume, grid: Grid, how: FitMode) -> Fitted:
-    """Clip to the grid's window and bring onto its shape: HU int16 `grid.shape`.
+    """Clip to the grid's window and fit to its shape: HU int16 `grid.shape`.
 
     "crop-pad" pads with the window's low end. "resize" interpolates trilinearly, after a Gaussian blur of
-    (factor - 1) / 2 voxels along axes that shrink by `factor`, against aliasing.
+    (factor - 1) / 2 voxels along axes that shrink by `factor`, as anti-aliasing.
     """
     low, high = grid.hu_window
     placement = place(volume.shape, volume.affine, grid.shape, how)
@@ -72,7 +72,7 @@ def fit(volume: Volume, grid: Grid, how: FitMode) -> Fitted:
 
 
 def fit_labels(labels: LabelMap, grid: Grid, how: FitMode) -> LabelMap:
-    """Bring a label map onto the grid as `fit` brings its image: background outside, nearest neighbour."""
+    """Fit a label map to the grid as `fit` does for its image: background outside, nearest neighbour."""
     placement = place(labels.shape, labels.affine, grid.shape, how)
     if how == "crop-pad":
         values = window(labels.labels, placement.start, grid.shape, 0)
@@ -83,11 +83,11 @@ def fit_labels(labels: LabelMap, grid: Grid, how: FitMode) -> LabelMap:
 
 
 def restore(volume: Volume, placement: Placement, outside: int = -1000) -> Volume:
-    """Bring a volume from the grid back to the source's.
+    """Restore a volume from the grid to the source's.
 
-    "crop-pad": every voxel that was kept comes back exactly; voxels that were cropped away are `outside` HU.
-    "resize": interpolated back. Detail finer than the coarser of the two grids is lost, and so, either way, is
-    whatever lay outside the HU window.
+    "crop-pad": every kept voxel is restored exactly; cropped voxels become `outside` HU.
+    "resize": interpolated back. Detail finer than the coarser of the two grids is lost; with either mode, so are
+    values outside the HU window.
     """
     if placement.how == "crop-pad":
         back = tuple(-s for s in placement.start)
@@ -124,7 +124,7 @@ def _to_spacing(
 
 
 def window(values: NDArray[Any], start: Shape, shape: Shape, outside: int) -> NDArray[Any]:
-    """The box of `shape` whose first voxel is `start`, `outside` where it leaves the array."""
+    """The box of `shape` whose first voxel is `start`; `outside` beyond the array."""
     out = np.full(shape, outside, dtype=values.dtype)
     source = tuple(slice(max(s, 0), max(min(s + m, n), 0)) for s, m, n in zip(start, shape, values.shape, strict=True))
     target = tuple(slice(max(-s, 0), max(min(n - s, m), 0)) for s, m, n in zip(start, shape, values.shape, strict=True))
@@ -133,7 +133,7 @@ def window(values: NDArray[Any], start: Shape, shape: Shape, outside: int) -> ND
 
 
 def _positions(old: int, new: int, factor: float) -> NDArray[np.float64]:
-    """Where the new voxels lie in units of the old, centre on centre, held at the outermost old voxels."""
+    """Positions of the new voxels in units of the old, centre-aligned, clamped to the outermost old voxels."""
     return np.clip((old - 1) / 2 + (np.arange(new) - (new - 1) / 2) * factor, 0, old - 1)
 
 
@@ -142,7 +142,7 @@ def _interpolate(hu: NDArray[np.int16], shape: Shape, factors: list[float]) -> N
     from scipy.ndimage import gaussian_filter1d
 
     values = hu.astype(np.float32)
-    order = sorted(range(3), key=lambda axis: -factors[axis])  # shrink first: less to compute
+    order = sorted(range(3), key=lambda axis: -factors[axis])  # shrink first: fewer computations
     for axis in order:
         if factors[axis] == 1.0 and values.shape[axis] == shape[axis]:
             continue

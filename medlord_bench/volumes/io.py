@@ -1,6 +1,6 @@
 """CT files in and out: NIfTI through nibabel, MetaImage, NRRD and DICOM series through SimpleITK.
 
-Whatever the file's own axes are, what comes out has axes towards Right, Anterior, Superior, lengths in mm, and an
+For any axes of the file, the result has axes towards Right, Anterior, Superior, lengths in mm, and an
 affine into the RAS+ world. An oblique affine is not resampled: its axes are permuted and flipped to the nearest of
 R, A, S and the affine keeps the tilt, so that no voxel value changes.
 """
@@ -29,8 +29,8 @@ def read_volume(path: Path) -> Volume:
     """Read a CT: int16 HU (X, Y, Z), rescale slope and intercept applied, axes towards R, A, S.
 
     path: a NIfTI, MetaImage or NRRD file, or a folder that holds one DICOM series. Values are rounded to whole HU;
-    whether they are HU at all is for `volumes.check_ct` to say. Raises `MissingError` if there is no file and
-    `UserError` where it is not one 3-D scalar image of finite values with a usable affine.
+    `volumes.check_ct` decides whether they are HU. Raises `MissingError` if there is no file and
+    `UserError` if it is not one 3-D scalar image of finite values with a usable affine.
     """
     values, affine = read_array(path)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -47,9 +47,9 @@ def read_volume(path: Path) -> Volume:
 def read_labels(path: Path, names: Mapping[int, str]) -> LabelMap:
     """Read a label map: uint8 (X, Y, Z), axes towards R, A, S.
 
-    names: label value to region name, 0 left out. Where a value is above 255 (MM-WHS counts to 850) labels are
-    renumbered 1, 2, ... in ascending order of their values, in the map and in its names alike.
-    Raises `UserError` if the file holds a value that `names` does not know.
+    names: label value to region name, without 0. If a value is above 255 (MM-WHS uses up to 850) labels are
+    renumbered 1, 2, ... in ascending order of their values, in the map and in its names.
+    Raises `UserError` if the file contains a value that `names` does not define.
     """
     values, affine = to_ras(*read_array(path))
     found = np.unique(values)
@@ -69,7 +69,7 @@ def read_labels(path: Path, names: Mapping[int, str]) -> LabelMap:
 def write_volume(path: Path, volume: Volume) -> None:
     """Write int16 NIfTI (.nii or .nii.gz), atomically. The same volume gives the same bytes.
 
-    Raises `UserError` if the suffix is another one.
+    Raises `UserError` for any other suffix.
     """
     _write(path, volume.hu.astype(np.int16, copy=False), volume.affine)
 
@@ -80,7 +80,7 @@ def write_labels(path: Path, labels: LabelMap) -> None:
 
 
 def to_ras(values: NDArray[Any], affine: NDArray[np.float64]) -> _Raw:
-    """Permute and flip the axes to the nearest of R, A, S; the world position of every voxel stays as it is."""
+    """Permute and flip the axes to the nearest of R, A, S; the world position of every voxel is unchanged."""
     from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
     orientation = io_orientation(affine)
@@ -118,9 +118,7 @@ def _check_affine(path: Path, affine: NDArray[np.float64]) -> None:
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     usable = np.isfinite(affine).all() and (lengths > 0).all()
     if not usable or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
-        raise UserError(
-            f"{path}: its affine is singular; expected a voxel-to-mm matrix that inverts: repair the header"
-        )
+        raise UserError(f"{path}: its affine is singular; expected an invertible voxel-to-mm matrix: repair the header")
 
 
 def _read_nifti(path: Path) -> _Raw:
@@ -140,7 +138,7 @@ def _read_nifti(path: Path) -> _Raw:
         _check_shape(path, shape, "V" if kind.fields else str(kind))
         values = np.asanyarray(image.dataobj).reshape(shape)
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise UserError(f"{path}: not a whole NIfTI image ({_first_line(error)}); copy it again") from None
+        raise UserError(f"{path}: incomplete NIfTI image ({_first_line(error)}); copy it again") from None
     except (np.linalg.LinAlgError, HeaderDataError) as error:
         raise UserError(f"{path}: its header is not usable ({_first_line(error)}); repair it") from None
     if codes == (0, 0):
@@ -165,7 +163,7 @@ def _read_itk(path: Path) -> _Raw:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise UserError(f"{path}: not a whole image ({_first_line(error)}); copy it again, with its raw file") from None
+        raise UserError(f"{path}: incomplete image ({_first_line(error)}); copy it again, with its raw file") from None
     return _from_itk(path, image)
 
 
@@ -232,7 +230,7 @@ def _write(path: Path, values: NDArray[Any], affine: NDArray[np.float64]) -> Non
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
-    """Gzip without a name and a time where the file name asks for it: equal volumes give equal bytes."""
+    """Gzip without name and time if the file name ends in .gz: equal volumes give equal bytes."""
     with open(path, "wb") as file:
         if path.name.endswith(".gz"):
             with gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as packed:

@@ -1,7 +1,7 @@
-"""Between the protocol's grid and the one that a generator works on, there and back; one rule both ways.
+"""Conversion between the protocol's grid and a generator's own grid, with one rule for both directions.
 
-A generator whose architecture asks for a grid of its own (a cube, or fewer voxels than the protocol's to fit a card)
-trains on a `NativeCohort` and brings its samples back with `from_native`. Where both grids are the same, nothing is done.
+A generator whose architecture requires its own grid (a cube, or fewer voxels than the protocol's to fit a card)
+trains on a `NativeCohort` and converts its samples with `from_native`. If both grids are the same, nothing is done.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medlord_bench.volumes.grid import fit, fit_labels, place, restore
 
 
 def native_grid(grid: Grid, shape: Shape, how: FitMode) -> Grid:
-    """The model's grid of `shape`: same HU window, and the spacing that voxels have there."""
+    """The model's grid of `shape`: same HU window, and the spacing of its voxels."""
     spacing = grid.spacing
     if spacing and how == "resize":
         x, y, z = (mm * old / new for mm, old, new in zip(spacing, grid.shape, shape, strict=True))
@@ -29,29 +29,29 @@ def native_grid(grid: Grid, shape: Shape, how: FitMode) -> Grid:
 
 
 def to_native(volume: Volume, shape: Shape, window: tuple[int, int], how: FitMode) -> Volume:
-    """A volume on the protocol's grid, brought onto the model's and clipped to `window`."""
+    """A volume on the protocol's grid, fitted to the model's and clipped to `window`."""
     if volume.shape == shape:
         return volume
     return fit(volume, Grid(shape=shape, hu_window=window), how).volume
 
 
 def labels_to_native(labels: NDArray[np.uint8], shape: Shape, how: FitMode) -> NDArray[np.uint8]:
-    """A label map on the protocol's grid, brought onto the model's by nearest neighbour."""
+    """A label map on the protocol's grid, fitted to the model's by nearest neighbour."""
     if labels.shape == shape:
         return labels
     return fit_labels(LabelMap(labels, np.eye(4), {}), Grid(shape=shape), how).labels
 
 
 def from_native(volume: Volume, grid: Shape, affine: NDArray[np.float64], how: FitMode, outside: int) -> Volume:
-    """A volume on the model's grid, brought onto the protocol's; `outside` HU where the model has no voxel."""
+    """A volume on the model's grid, restored to the protocol's; `outside` HU where the model has no voxel."""
     if volume.shape == grid:
         return Volume(volume.hu, affine)
     return restore(volume, place(grid, affine, volume.shape, how), outside)
 
 
 class NativeCohort:
-    """A cohort on the model's grid, cut to its window: `contracts.Cohort`. Each volume is made when it is first asked
-    for, and kept in `folder`, from which patches are cut fast.
+    """A cohort on the model's grid, clipped to its window: `contracts.Cohort`. Each volume is computed on first use
+    and stored in `folder`, from which patches are read fast.
     """
 
     def __init__(self, data: Cohort, grid: Grid, how: FitMode, folder: Path) -> None:
@@ -77,5 +77,5 @@ class NativeCohort:
 
 
 def on_native_grid(data: Cohort, grid: Grid, how: FitMode, folder: Path) -> Cohort:
-    """The cohort on the model's grid, kept in `folder`: `data` itself, not cut to the window, where shapes agree."""
+    """The cohort on the model's grid, stored in `folder`: `data` itself, not clipped to the window, if shapes agree."""
     return data if grid.shape == data.protocol.grid.shape else NativeCohort(data, grid, how, folder)

@@ -1,4 +1,4 @@
-"""The three mid planes of a volume in a small file: what a report draws once the volume itself is elsewhere."""
+"""The three mid planes of a volume in a small file: for reports that do not have the volume."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_planes(path: Path, planes: Planes) -> None:
 
 
 def read_planes(path: Path) -> Planes:
-    """Read what `write_planes` wrote. Raises `MissingError` or `UserError` naming the file."""
+    """Read a file of `write_planes`. Raises `MissingError` or `UserError` naming the file."""
     from medlord_bench.volumes.arrays import load_state
 
     state = load_state(path)

@@ -1,4 +1,5 @@
-"""The empty-mask policy: what each case scores where a region is missing, missed or invented. Medians over patients."""
+"""The empty-mask policy: the score of a case whose region is absent, missed or a false positive. Medians over
+patients."""
 
 from __future__ import annotations
 
@@ -29,14 +30,14 @@ POLICY = {
 }
 Kind = Literal["measured", "missed", "false positive", "failed", "absent", "unknown to mask", "unknown to segmenter"]
 RESAMPLES = 2000
-LEAST_PATIENTS = 6  # of fewer, neither order statistics nor resampling give an interval
+LEAST_PATIENTS = 6  # with fewer, neither order statistics nor resampling give an interval
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """What every case of one source scored, (cases, regions) each.
+    """The scores of every case of one source, (cases, regions) each.
 
-    kinds: what befell the region there. scores: by the policy; NaN where it does not apply, and for NSD and HD95 where
+    kinds: the region's outcome. scores: by the policy; NaN if it does not apply, and for NSD and HD95 if
     the case has no voxel size.
     """
 
@@ -84,7 +85,7 @@ def _kind(mask: int, made: int) -> Kind:
 def _held(item: Item, region: str, column: int, masks: Mapping[str, NDArray[Any]]) -> int | None:
     """Voxels of a region in the mask of a case that failed; None if the mask does not know it.
 
-    A case whose mask is not at hand is taken to hold every region: a failure is never left out.
+    A case whose mask is not available is assumed to have every region: a failure is never left out.
     """
     if item.id in masks:
         found = int(masks[item.id][column])
@@ -96,7 +97,7 @@ def _held(item: Item, region: str, column: int, masks: Mapping[str, NDArray[Any]
 
 
 def masks_of(*sources: Sequence[Item]) -> dict[str, NDArray[Any]]:
-    """Case -> voxels of each region in its mask, from whichever source of it has a state with a mask."""
+    """Case -> voxels of each region in its mask, from any of its sources that has a state with a mask."""
     found: dict[str, NDArray[Any]] = {}
     for item in (item for items in sources for item in items if item.path is not None):
         assert item.path is not None
@@ -116,7 +117,7 @@ class Summary:
 
 
 def summarise(table: Table, region: int, name: Name) -> Summary | None:
-    """Of one region; None if no case has a score there."""
+    """The median of one region; None if no case has a score there."""
     own = _by_patient(table, region, name)
     if not own:
         return None
@@ -143,7 +144,7 @@ class Pooled:
 
 
 def pool(table: Table, regions: Sequence[int], name: Name) -> Pooled | None:
-    """Per region first, then across regions (Metrics Reloaded). The mean, since a median over regions would not see
+    """Per region first, then across regions (Metrics Reloaded). The mean, since a median over regions would not show
     that one of them is always missed. None if no region has a score."""
     columns = [own for region in regions if (own := _by_patient(table, region, name))]
     if not columns:
@@ -155,12 +156,12 @@ def pool(table: Table, regions: Sequence[int], name: Name) -> Pooled | None:
         return Pooled(value, None, None, len(patients))
     drawn = numpy_rng(0, "adherence", "patients").integers(len(patients), size=(RESAMPLES, len(patients)))
     means = np.nanmean(_medians(scores[drawn]), axis=1)
-    low, high = np.quantile(means, [0.025, 0.975], method="nearest")  # of resamples that may be infinite
+    low, high = np.quantile(means, [0.025, 0.975], method="nearest")  # resamples may be infinite
     return Pooled(value, float(low), float(high), len(patients))
 
 
 def _medians(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Along axis 1 of (resamples, patients, regions), NaN left out, infinity kept; NaN where there is nothing else."""
+    """Along axis 1 of (resamples, patients, regions), NaN left out, infinity kept; NaN if all are NaN."""
     ordered = np.sort(scores, axis=1)  # NaN last
     count = (~np.isnan(scores)).sum(axis=1, keepdims=True)
     ends = [np.take_along_axis(ordered, place, axis=1) for place in (np.maximum(count - 1, 0) // 2, count // 2)]

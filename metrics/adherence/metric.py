@@ -30,12 +30,12 @@ RULES = {
 
 
 class AdherenceConfig(SegmentationConfig):
-    """What segments the samples, and which regions are compared."""
+    """The segmenter of the samples, and the compared regions."""
 
     tolerance_mm: float = Field(3.0, gt=0, description="of NSD; 3 mm is TotalSegmentator's (Wasserthal et al. 2023)")
 
     def for_data(self, data: DataProtocol) -> AdherenceConfig:
-        """What was left open, from the data set's protocol."""
+        """Fill unset fields from the data set's protocol."""
         regions = data.adherence_regions if self.regions is None else self.regions
         return self.model_copy(update={"segmenter": self.segmenter or data.segmenter, "regions": regions})
 
@@ -43,7 +43,8 @@ class AdherenceConfig(SegmentationConfig):
 class Adherence:
     """DSC, NSD and HD95 of re-segmented conditional samples against their masks, with the segmenter's own ceiling.
 
-    DSC and NSD higher is better, HD95 (mm) lower. Read them beside the ceiling: no generator can pass it.
+    DSC and NSD higher is better, HD95 (mm) lower. Compare them with the ceiling: no generator can be expected to exceed
+    it.
     """
 
     Config: ClassVar[type[AdherenceConfig]] = AdherenceConfig
@@ -113,7 +114,7 @@ class Adherence:
         )
 
     def _circular(self, data: DataProtocol) -> str:
-        """What to say where the masks and their judge are one segmenter."""
+        """The caution if the segmenter of the masks also scores the samples."""
         if not data.masks.startswith(self.segmentation.name):
             return ""
-        return f"the masks were made by {self.config.segmenter} too: errors that it repeats are not seen (circular)"
+        return f"the masks were made by {self.config.segmenter} too: errors that it repeats are not detected (circular)"

@@ -2,7 +2,7 @@
 
 The surface of a region is its voxels with a face neighbour outside it (beyond the grid is outside), as in MONAI's
 `get_mask_edges`; distances are between the centres of such voxels, in mm, by SciPy's Euclidean distance transform. Time
-and memory (12 bytes a voxel) follow the box around the region in both maps, not the grid.
+and memory (12 bytes per voxel) depend on the box around the region in both maps, not on the grid.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ PERCENTILE = 95.0
 Mask = NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
 Spacing = tuple[float, float, float]
-UNKNOWN = -1  # in place of a number of voxels: the label map has no label of that region
+UNKNOWN = -1  # instead of a number of voxels: the label map has no label for that region
 
 
 def compare(
     made: LabelMap, mask: LabelMap | None, regions: Sequence[str], spacing: Spacing | None, tolerance: float
 ) -> State:
-    """Of each of R regions: `dsc`, `nsd`, `hd95` (mm), float64 (R,), and `made_voxels`, `mask_voxels`, int64 (R,).
+    """For each of R regions: `dsc`, `nsd`, `hd95` (mm), float64 (R,), and `made_voxels`, `mask_voxels`, int64 (R,).
 
-    spacing: mm, None if it is unknown. tolerance: of NSD, in mm. Voxels are -1 where a map does not know the
-    region (everywhere, if there is no mask). Scores are NaN where either map lacks it, NSD and HD95 also without
-    a spacing: what an absent region means is for `summary` to say.
+    spacing: mm, None if it is unknown. tolerance: of NSD, in mm. Voxels are -1 if a map does not define the
+    region (everywhere, if there is no mask). Scores are NaN if either map lacks it, NSD and HD95 also without
+    a spacing: `summary` defines the meaning of an absent region.
     """
     scores = np.full((3, len(regions)), np.nan)
     voxels = np.full((2, len(regions)), UNKNOWN, dtype=np.int64)
@@ -55,7 +55,7 @@ def compare(
 
 
 def voxels_of(labels: LabelMap, region: str) -> int:
-    """Voxels of a region; -1 where the label map does not know it."""
+    """Voxels of a region; -1 if the label map does not define it."""
     found = _Labels(labels)
     return int(np.count_nonzero(found.inside(region, found.box(region)))) if found.knows(region) else UNKNOWN
 
@@ -125,7 +125,7 @@ def _distances(source: Mask, target: Mask, spacing: Spacing) -> NDArray[np.float
     """From each voxel of one surface to the nearest of the other, in mm."""
     nearest = ndimage.distance_transform_edt(~target, sampling=spacing, return_distances=False, return_indices=True)
     found = []
-    for x in range(source.shape[0]):  # plane by plane: speckle has surface voxels without number
+    for x in range(source.shape[0]):  # plane by plane: speckle has very many surface voxels
         y, z = np.nonzero(source[x])
         apart = [(nearest[axis, x, y, z] - at) * spacing[axis] for axis, at in enumerate((x, y, z))]
         found.append(np.sqrt(apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2))

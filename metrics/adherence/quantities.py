@@ -1,4 +1,4 @@
-"""The numbers that adherence gives."""
+"""The quantities of adherence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from medlord_bench.contracts.metrics import Headline, Quantity
 QUANTITIES = (
     Quantity(
         name="dsc",
-        meaning="Overlap (Dice) of each conditional sample, segmented again, with the mask it had to follow; beside it the ceiling that the segmenter reaches on real images.",
+        meaning="Overlap (Dice) of each conditional sample, segmented again, with its condition mask. The ceiling is the segmenter's own score on real images.",
         better="higher",
         headline=(Headline(rank=60),),
         open_by_region=True,
@@ -16,23 +16,23 @@ QUANTITIES = (
     ),
     Quantity(
         name="nsd",
-        meaning="Share of the surfaces of sample and mask that lie within the tolerance of each other.",
+        meaning="Fraction of the surfaces of sample and mask that are within the tolerance of each other.",
         better="higher",
     ),
     Quantity(
         name="hd95",
-        meaning="Distance that 95 % of the surfaces of sample and mask stay within.",
+        meaning="95th percentile of the distances between the surfaces of sample and mask.",
         unit="mm",
         better="lower",
     ),
     Quantity(
         name="dsc_ceiling_real",
-        meaning="What the segmenter itself reaches on real test images: no sample can be asked for more.",
+        meaning="Score of the segmenter itself on real test images: the most to be expected of a sample.",
         better="higher",
     ),
     Quantity(
         name="dsc_ceiling_reconstruction",
-        meaning="What the segmenter reaches on the autoencoder's reconstructions of real images.",
+        meaning="Score of the segmenter on the autoencoder's reconstructions of real images.",
         better="higher",
     ),
 )

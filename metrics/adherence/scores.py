@@ -1,4 +1,4 @@
-"""From the table of cases to scores, with the segmenter's ceilings beside them."""
+"""From the table of cases to scores, with the segmenter's ceilings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CEILINGS = {"dsc_ceiling_real": "real test images", "dsc_ceiling_reconstruction"
 
 @dataclass(frozen=True)
 class Sources:
-    """The conditional samples, and what says how well the segmenter itself can do: real images, reconstructions."""
+    """The conditional samples, and the sources of the segmenter's own ceiling: real images, reconstructions."""
 
     samples: Table
     ceilings: Mapping[str, Table]
@@ -45,7 +45,7 @@ class Sources:
             first = next(item.failed for item in items if item.failed)
             return f"all {failed} conditional samples failed, the first: {first}"
         if not self._measured():
-            return "no mask holds any of the regions: every one is empty" if not self._unknown() else ""
+            return "no mask contains any of the regions: all are empty" if not self._unknown() else ""
         return ""
 
     def not_run(self, reason: str, common: Common) -> list[Score]:
@@ -54,12 +54,12 @@ class Sources:
             Score(metric=name, status="not_run", reason=reason, better=BY_NAME[name].better, **counts) for name in NAMES
         ]
 
-    # ------------------------------------------------------------------------------------------------- what there is
+    # ------------------------------------------------------------------------------------------------- contents
     def _kinds(self, place: int) -> set[str]:
         return set(self.samples.kinds[:, place].tolist())
 
     def _measured(self) -> list[int]:
-        """Regions that some mask holds and the segmenter knows."""
+        """Regions that some mask contains and the segmenter defines."""
         places = range(len(self.regions))
         return [place for place in places if place not in self._unknown() and self._is_held(place)]
 
@@ -67,19 +67,20 @@ class Sources:
         return bool(self._kinds(place) & {"measured", "missed", "failed"})
 
     def _unknown(self) -> dict[int, str]:
-        """Regions that cannot be compared: place -> why."""
+        """Regions that cannot be compared: place -> reason."""
         found = {}
         for place in range(len(self.regions)):
             kinds = self._kinds(place)
             if "unknown to mask" in kinds:
-                found[place] = "the masks of the data set do not know it"
+                found[place] = "the masks of the data set do not define it"
             elif "unknown to segmenter" in kinds:
-                found[place] = f"the segmenter {self.segmenter} does not know it"
+                found[place] = f"the segmenter {self.segmenter} does not define it"
         return found
 
     # -------------------------------------------------------------------------------------------------------- scores
     def scores(self, common: Common, about: Sequence[Note]) -> Iterator[Score]:
-        """Of all regions, then of each; then the ceilings; then what could not be compared. about: notes of every score."""
+        """Scores of all regions, then of each; then the ceilings; then regions that could not be compared. about: notes
+        of every score."""
         for name in NAMES:
             yield self._pooled(name, common, about)
             for place in self._measured():
@@ -157,7 +158,7 @@ class Sources:
         return Score(value=found.value, low=_finite(found.low), high=_finite(found.high), **shared)
 
     def _ceiling(self, name: Name, place: int) -> tuple[float | None, str]:
-        """What the segmenter reaches on real test images, and in words also on reconstructions."""
+        """The segmenter's score on real test images, and in the note also on reconstructions."""
         return _ceiling_of({metric: summarise(table, place, name) for metric, table in self.ceilings.items()})
 
     def _ceiling_scores(self, metric: str, table: Table, common: Common) -> Iterator[Score]:
@@ -177,7 +178,7 @@ class Sources:
         for place in range(len(self.regions)):
             if place not in reasons and not self._is_held(place):
                 invented = self.samples.counts(place)["false positive"]
-                reasons[place] = "no mask holds it" + (f"; {invented} samples have it all the same" * bool(invented))
+                reasons[place] = "no mask contains it" + (f"; {invented} samples have it" * bool(invented))
         for reason in dict.fromkeys(reasons.values()):
             regions = ", ".join(self.regions[place] for place, own in reasons.items() if own == reason)
             counts = {"n": len(self.samples.items), "failed": self.samples.failed()}
@@ -202,7 +203,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _median(found: Summary) -> dict[str, Any]:
-    """The fields of a score that is a median. An infinite end or quartile is left out: it is no number."""
+    """The fields of a score that is a median. Infinite ends and quartiles are left out."""
     median = found.median
     quartiles = (median.lower_quartile, median.upper_quartile)
     how = "" if median.low is None else f"95 % order statistics of the median of {found.patients} patients"

@@ -1,1 +1,1 @@
-"""`axes`: do the samples lie as the real volumes do?"""
+"""`axes`: do the samples have the orientation of the real volumes?"""

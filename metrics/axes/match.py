@@ -1,4 +1,4 @@
-"""Which of the 48 ways to lay a volume's axes fits the real volumes best, and by how much more than chance."""
+"""Which of the 48 orientations fits the real volumes best, and whether by more than chance."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ MIN_STANDARD_ERRORS = 3.0  # standard errors by which another orientation must b
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a volume's axes may lie: its axis i runs along patient axis `axes[i]` (R, A, S), backwards if `flips[i]`."""
+    """A possible orientation of a volume: its axis i runs along patient axis `axes[i]` (R, A, S), backwards if
+    `flips[i]`."""
 
     axes: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
 
     @property
     def code(self) -> str:
-        """Where its axes run to, e.g. "RAS" or "LAS"."""
+        """The directions of its axes, e.g. "RAS" or "LAS"."""
         return "".join(LETTERS[axis][flip] for axis, flip in zip(self.axes, self.flips, strict=True))
 
     def to_ras(self, cube: NDArray) -> NDArray:
-        """A cube that lies this way, turned so that its axes run to R, A and S."""
+        """A cube in this orientation, reoriented to R, A, S."""
         turned = np.flip(cube, tuple(i for i, flip in enumerate(self.flips) if flip))
         return turned.transpose(np.argsort(self.axes))
 
     def from_ras(self, cube: NDArray) -> NDArray:
-        """A cube in R, A, S laid this way: the inverse of `to_ras`."""
+        """A cube in R, A, S, reoriented to this one: the inverse of `to_ras`."""
         return np.flip(cube.transpose(self.axes), tuple(i for i, flip in enumerate(self.flips) if flip))
 
 
-# The identity is first: of equals, the first is taken.
+# The identity is first: in a tie, the first is taken.
 ORIENTATIONS = tuple(
     Orientation(axes, flips)  # type: ignore[arg-type]
     for axes in permutations(range(3))
@@ -51,7 +52,7 @@ ORIENTATIONS = tuple(
 def shrink(hu: NDArray[np.int16], window: tuple[int, int], side: int) -> Cube:
     """The field of view as float32 (side, side, side): means over boxes of HU clipped to `window`.
 
-    Boxes may cut through voxels and are smaller than one where the grid is coarser. Every axis is stretched to the
+    Boxes may cut through voxels and are smaller than one voxel if the grid is coarser. Every axis is stretched to the
     same length, so that orientations that swap axes can be compared. Memory grows with a plane, not with the volume.
     """
     along_x, along_y, along_z = (_box_means(length, side) for length in hu.shape)
@@ -61,7 +62,7 @@ def shrink(hu: NDArray[np.int16], window: tuple[int, int], side: int) -> Cube:
 
 
 def _box_means(length: int, side: int) -> Cube:
-    """(side, length): how much each voxel adds to each box of a line cut into `side` equal ones."""
+    """(side, length): the weight of each voxel in each of `side` equal boxes of a line."""
     ends = np.linspace(0, length, side + 1)
     voxels = np.arange(length)
     overlap = np.minimum(ends[1:, None], voxels + 1) - np.maximum(ends[:-1, None], voxels)
@@ -73,9 +74,9 @@ def _box_means(length: int, side: int) -> Cube:
 class Match:
     """Correlations of the mean sample with the mean real volume.
 
-    identity: with its jackknife. best: the orientation that fits best; it reaches `correlation`, and must beat the
-    identity by `margin` to count. floor: one half of the real patients against the other; halves: volumes in the
-    smaller half.
+    identity: with its jackknife. best: the orientation that fits best; it has `correlation`, and must exceed the
+    identity by `margin` to be significant. floor: one half of the real patients against the other; halves: volumes in
+    the smaller half.
     """
 
     identity: stats.Jackknife
@@ -94,9 +95,9 @@ class Match:
 def match(samples: Sequence[NDArray], real: Sequence[NDArray], seed: int) -> Match:
     """Compare mean volumes in all 48 orientations. samples, real: per sample and per patient, cubes (k, s, s, s).
 
-    The margin is `MIN_STANDARD_ERRORS` delete-one jackknife errors (by sample and patient) of the difference between the best
-    orientation and the identity, and, where one half of the real patients fits the other better that way, that
-    difference on top: a set that looks the same from two sides must not raise an alarm. Needs four of each.
+    The margin is `MIN_STANDARD_ERRORS` delete-one jackknife errors (by sample and patient) of the difference between
+    the best orientation and the identity, and, if one half of the real patients fits the other better in that
+    orientation, plus that difference: a symmetric set must not cause a warning. Needs four of each.
     """
     mean_sample, mean_real = mean_cube(samples), mean_cube(real)
     as_ras = _unit(np.stack([one.to_ras(mean_sample) for one in ORIENTATIONS]))

@@ -1,4 +1,5 @@
-"""`axes`: a check before all others. Does the mean sample fit the mean real volume best as it lies, or turned?"""
+"""`axes`: a check before all others. Does the mean sample fit the mean real volume best in its own orientation, or in
+another?"""
 
 from __future__ import annotations
 
@@ -38,9 +39,9 @@ class AxesConfig(FrozenConfig):
     side: int = Field(32, ge=4, description="the volume is averaged into a cube of this many boxes on a side")
     minimum: int = Field(4, ge=4, description="samples, and real patients, below which it is not run")
     least_correlation: float = Field(
-        0.5, gt=0, le=1, description="below it the samples are too unlike the real volumes to tell how they lie"
+        0.5, gt=0, le=1, description="below it the samples are too different to determine their orientation"
     )
-    seed: int = Field(0, description="of the halves of the real patients")
+    seed: int = Field(0, description="seed of the halves of the real patients")
 
     @model_validator(mode="after")
     def _window_is_ordered(self) -> AxesConfig:
@@ -52,7 +53,7 @@ class AxesConfig(FrozenConfig):
 class Axes:
     """Correlation of the mean sample with the mean real volume, and whether another orientation fits better.
 
-    Flipped or permuted axes ruin every other number without looking like it in most of them.
+    Flipped or permuted axes invalidate every other number, and most of them do not show it.
     """
 
     Config: ClassVar[type[AxesConfig]] = AxesConfig
@@ -91,7 +92,8 @@ class Axes:
             yield {"cube": shrink(read_hu(item.path), self.config.hu_window, self.config.side)}
 
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score]:
-        """One score: the correlation as the samples lie, with a warning where they fit clearly better turned."""
+        """One score: the correlation in the samples' own orientation, with a warning if another fits significantly
+        better."""
         import numpy as np
 
         items = inputs.items.get(SAMPLES, ())
@@ -111,7 +113,7 @@ class Axes:
         yield self._score(match(samples, real, self.config.seed), shared)
 
     def _reason(self, items: Sequence[Item], samples: Sequence[Any], real: Sequence[Any]) -> str:
-        """Why there can be no value; empty if there can."""
+        """Why there can be no value; empty if there is one."""
         least = f"axes needs at least {self.config.minimum}"
         if not items:
             return "the generator has no unconditional samples"
@@ -123,18 +125,18 @@ class Axes:
 
     def _score(self, found: Match, shared: Mapping[str, Any]) -> Score:
         value, best = found.identity, found.best.code
-        seen = f"of 48 orientations {best} fits best ({found.correlation:.3f}; RAS, as they lie, {value.value:.3f})"
+        seen = f"of 48 orientations {best} fits best ({found.correlation:.3f}; RAS, their own, {value.value:.3f})"
         known = found.correlation >= self.config.least_correlation
         caution, warning = "", ""
         if not known:
-            caution = f"below {self.config.least_correlation:g} the samples are too unlike the real volumes to tell"
+            caution = f"below {self.config.least_correlation:g} the samples are too different to decide"
         elif found.clear:
             warning = (
-                f"the samples seem to lie in {best}, not RAS: {seen}, margin {found.margin:.3f}; "
-                "look at them, and mend the orientation before reading any other number"
+                f"the samples seem to be in {best}, not RAS: {seen}, margin {found.margin:.3f}; "
+                "look at them, and fix the orientation before reading any other number"
             )
         elif best != "RAS":
-            caution = f"{best} is better by less than the margin of {found.margin:.3f}, so it does not count"
+            caution = f"{best} is better by less than the margin of {found.margin:.3f}: not significant"
         return Score(
             value=value.value,
             low=max(value.low, -1.0),

@@ -1,4 +1,4 @@
-"""The numbers that the check of orientation gives."""
+"""The quantities of the orientation check."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from medlord_bench.contracts.metrics import Quantity
 QUANTITIES = (
     Quantity(
         name="axes",
-        meaning="Correlation of the mean sample with the mean real volume as they lie; warned where they fit better turned.",
+        meaning="Correlation of the mean sample with the mean real volume; a warning if another orientation of the samples fits better.",
         better="higher",
-        watches="samples that lie turned or mirrored",
+        watches="rotated or mirrored samples",
     ),
 )

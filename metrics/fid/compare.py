@@ -1,4 +1,4 @@
-"""All numbers of the family against one reference, from features that are read once."""
+"""All quantities of the family against one reference, from features that are read once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .sides import Features, Sides
 
 
 class Comparisons:
-    """The samples against either reference; what both share (features, kernels, floors) is computed once."""
+    """The samples against either reference; shared parts (features, kernels, floors) are computed once."""
 
     def __init__(self, sides: Sides, config: FIDConfig) -> None:
         self.sides, self.config = sides, config

@@ -1,4 +1,4 @@
-"""What the FID family is measured in, its named protocols, and what a reader of a number must know."""
+"""The configuration of the FID family, its named protocols, and the notes of its numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Arithmetic = Literal["fixed-window", "maisi-compat"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 SHARES = ("precision", "recall", "density", "coverage")
 
-MAISI_WINDOW = (-1000, 1000)  # what the MAISI script clips to
+MAISI_WINDOW = (-1000, 1000)  # the window of the MAISI script
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "radimagenet": {"extractor": "radimagenet"},
@@ -39,14 +39,14 @@ RULES = {
 
 
 class FIDConfig(FrozenConfig):
-    """What the distances are measured in. minimum: volumes on a side below which nothing is run."""
+    """The configuration of the distances. minimum: volumes per side below which nothing is run."""
 
     arithmetic: Arithmetic = Field(
         "fixed-window",
         description="one HU window for all, or the MAISI script's: each volume's own minimum and maximum",
     )
     extractor: str = "imagenet"
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU that real and synthetic are clipped to alike")
+    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU window of real and synthetic volumes")
     features: dict[str, Any] = Field(default_factory=dict, description="further settings of the extractor")
     planes: tuple[Plane, ...] = Field(PLANES, min_length=1)
     minimum: int = Field(8, ge=2, description="volumes on each side below which the value is not run")
@@ -58,7 +58,7 @@ class FIDConfig(FrozenConfig):
         16, ge=16, description="volumes (real: patients) on each side below which fid_infinity is not run"
     )
     permutations: int = Field(2000, ge=99, description="relabellings behind the p-value of kid")
-    seed: int = Field(0, description="of the subsets; one for all generators, so that they share the real volumes")
+    seed: int = Field(0, description="seed of the subsets; one for all generators, so that they share the real volumes")
 
     @model_validator(mode="after")
     def _consistent(self) -> FIDConfig:
@@ -67,19 +67,19 @@ class FIDConfig(FrozenConfig):
         if self.prdc_minimum < 2 * (self.neighbours + 1):
             raise ValueError(
                 f"prdc_minimum: at least {2 * (self.neighbours + 1)} for {self.neighbours} neighbours, "
-                "or a ball about a volume holds half of its own set"
+                "or a ball around a volume contains half of its own set"
             )
         if self.arithmetic == "maisi-compat":
             self._is_maisi()
         return self
 
     def _named(self) -> Mapping[str, Any]:
-        """What the extractor itself calls by the name of the arithmetic."""
+        """The extractor's own variant of this name."""
         plugin = registry.load("extractors", self.extractor)
         return getattr(plugin, "variants", {}).get(self.arithmetic, {})
 
     def _is_maisi(self) -> None:
-        """What the name promises may not be set otherwise."""
+        """The settings implied by the name cannot be changed."""
         named = self._named()
         if not named:
             raise ValueError(f"extractor: {self.extractor} has no maisi-compat, expected radimagenet")
@@ -88,7 +88,7 @@ class FIDConfig(FrozenConfig):
         changed += [name for name, value in fixed.items() if getattr(self, name) != value]
         if changed:
             raise ValueError(
-                f"arithmetic: maisi-compat fixes {', '.join(changed)}; leave that out, or use fid:radimagenet"
+                f"arithmetic: maisi-compat fixes {', '.join(changed)}; remove that setting, or use fid:radimagenet"
             )
 
     def of_extractor(self) -> dict[str, Any]:
@@ -98,17 +98,17 @@ class FIDConfig(FrozenConfig):
 
 
 def backbone_note(config: FIDConfig, backbone: str) -> tuple[Note, ...]:
-    """Which backbone a value rests on, and what it may be compared with."""
+    """The backbone of a value, and the values with which it is comparable."""
     kind: NoteKind = "fallback" if config.extractor == "imagenet" else "context"
     if config.arithmetic == "maisi-compat":
         compares = (
-            ", the MAISI script's arithmetic: compares with published values only at the same real volumes, n, voxel "
+            ", the MAISI script's arithmetic: comparable with published values only at the same real volumes, n, voxel "
             "spacing and slab"
         )
     elif config.extractor == "imagenet":
-        compares = ", not RadImageNet: does not compare with published values"
+        compares = ", not RadImageNet: not comparable with published values"
     elif config.extractor == "radimagenet":
-        compares = ", one HU window for all: does not compare with the MAISI script's values, for which there is fid:maisi-compat"
+        compares = ", one HU window for all: not comparable with the MAISI script's values (use fid:maisi-compat)"
     else:
-        compares = ": compares with values of the same protocol id only"
+        compares = ": comparable with values of the same protocol id only"
     return (*notes(kind, f"features of {backbone}{compares}"), *notes("caution", "interval for one checkpoint"))

@@ -18,7 +18,7 @@ INTERVAL_METHOD = "95 % delete-one jackknife by volume and patient"
 
 @dataclass(frozen=True)
 class _Plane:
-    """A distance in one plane, or the mean of them, with each sample and each patient left out."""
+    """A distance in one plane, or the mean over planes, with each sample and each patient left out."""
 
     value: float
     without_samples: stats.Vector
@@ -26,7 +26,7 @@ class _Plane:
 
 
 def floors(features: Features, sides: Sides) -> dict[str, float]:
-    """Real train against real test in each plane and their mean ("", as below); the same for both references."""
+    """Real train against real test in each plane and their mean (""); the same for both references."""
     if not sides.has_floor:
         return {}
     found = {
@@ -59,7 +59,7 @@ def frechet(features: Features, sides: Sides, split: str, floor: Mapping[str, fl
         value, reach = plain.debiased, plain.high - plain.value
         without = by_unit(features, split, *left_out)
         yield replace(
-            fid, low=found.low, high=found.high, interval=f"{INTERVAL_METHOD}, formed for the root", without=without
+            fid, low=found.low, high=found.high, interval=f"{INTERVAL_METHOD}, computed for the root", without=without
         )
         yield replace(debiased, value=value, low=value - reach, high=value + reach, interval=INTERVAL_METHOD)
 

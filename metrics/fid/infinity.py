@@ -1,4 +1,4 @@
-"""FID-infinity: the Fréchet distance extrapolated to endlessly many volumes."""
+"""FID-infinity: the Fréchet distance extrapolated to infinitely many volumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .sides import Features, Sides
 
 
 def infinity(features: Features, sides: Sides, split: str, config: FIDConfig) -> Iterator[Measured]:
-    """`fid_infinity` against `split`: the mean of the planes first, then each plane; or why not."""
+    """`fid_infinity` against `split`: the mean of the planes first, then each plane; or the reason why not."""
     few = too_few_units(features, split, config.infinity_minimum)
     if few:
         yield Measured("fid_infinity", reason=few, n_reference=sides.ok)
@@ -27,7 +27,7 @@ def infinity(features: Features, sides: Sides, split: str, config: FIDConfig) ->
     values = {plane: one.value for plane, one in found.items()}
     bend = max(one.bend for one in found.values())
     about = notes(
-        "caution", f"extrapolated along a line that its points leave by up to {bend:.0%} of its drop", "no interval"
+        "caution", f"extrapolated linearly; points deviate from the line by up to {bend:.0%} of its drop", "no interval"
     )
     for region, value in {"": float(np.mean(list(values.values()))), **values}.items():
         yield Measured("fid_infinity", region, value, n_reference=sides.ok, notes=about)

@@ -1,4 +1,4 @@
-"""KID, the unbiased companion: one kernel pass a plane gives every comparison, its jackknife, test and floor."""
+"""KID, the unbiased counterpart: one kernel pass per plane gives every comparison, its jackknife, test and floor."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Kernels:
         return stats.two_sample(pairs, len(self.places[name]), config.seed, config.permutations, "kernel distance")
 
     def floor(self, region: str, sides: Sides, split: str) -> tuple[float | None, str]:
-        """Real train against real test, computed once for both references, and what it is of or why there is none."""
+        """Real train against real test, computed once for both references, with its description or the reason why there
+        is none."""
         if not sides.has_floor:
             return None, sides.floor_note(split)
         if few := too_few_units(self.features, OTHER[split]):

@@ -1,4 +1,4 @@
-"""One number of the family, before it is told of which generator it is."""
+"""One number of the family, before it is assigned to a generator."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from medlord_bench.contracts.results import Note
 
 from .sides import Features
 
-LEAST_UNITS = 4  # samples or patients to leave out one by one; of fewer, a variance says nothing
+LEAST_UNITS = 4  # samples or patients for the jackknife; with fewer, a variance is meaningless
 
 
 @dataclass(frozen=True)
 class Measured:
     """A value, or the reason why there is none. region: a plane, or empty for all of them.
 
-    n_reference: real volumes it rests on. without: the value with each sample left out, and with each real patient,
+    n_reference: number of real volumes. without: the value with each sample left out, and with each real patient,
     by id; None if that was not computed.
     """
 

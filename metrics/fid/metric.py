@@ -64,7 +64,7 @@ class FID:
                 "preprocessing": preprocessing,
             },
         }
-        # A weights file whose hash nobody has written down yet may be another one elsewhere.
+        # A weights file without a recorded hash may differ elsewhere.
         locked = bool(preprocessing.get("weights_locked", True))
         return MetricProtocol(label=self.config.arithmetic, text=text, locked=locked)
 
@@ -73,7 +73,7 @@ class FID:
         return iter(())
 
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | Replicates]:
-        """Per reference: each quantity, in planes where it has them, or one `not_run` that says why."""
+        """Per reference: each quantity, by plane if it has planes, or one `not_run` with the reason."""
         from .sides import Sides
 
         sides = Sides.of(
@@ -105,7 +105,7 @@ class FID:
                 task.advance()
 
     def _measured(self, sides: Sides) -> Iterator[tuple[str, Iterable[Measured]]]:
-        """The numbers against each reference. Features are read when the first reference has any."""
+        """The numbers against each reference. Features are read for the first reference with a value."""
         from .compare import Comparisons
         from .measured import Measured
 
@@ -123,7 +123,7 @@ class FID:
 
 
 def _score(one: Measured, shared: Mapping[str, Any], about: tuple[Note, ...]) -> Score:
-    """A measured number with what it was measured of. about: notes of every number."""
+    """A measured number with its generator and data set. about: notes of every number."""
     return Score(
         metric=one.metric,
         region=one.region,

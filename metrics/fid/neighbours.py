@@ -11,11 +11,11 @@ from .config import SHARES, FIDConfig
 from .measured import Measured, too_few_units
 from .sides import OTHER, Features, Sides
 
-WILSON = "95 % Wilson over {} {}; the other set, whose balls decide, is taken as given"
+WILSON = "95 % Wilson over {} {}; the other set, which defines the balls, is treated as fixed"
 
 
 def shares(features: Features, sides: Sides, split: str, config: FIDConfig) -> Iterator[Measured]:
-    """The four shares against `split`, or why not; one volume a patient, and as many samples."""
+    """The four fractions against `split`, or the reason why not; one volume per patient, and as many samples."""
     few = too_few_units(features, split, config.prdc_minimum)
     if few:
         yield from (Measured(name, reason=few, better="higher", n_reference=sides.ok) for name in SHARES)
@@ -30,10 +30,10 @@ def shares(features: Features, sides: Sides, split: str, config: FIDConfig) -> I
         f"{n} real {other} patients in place of the samples" if floor else f"no floor: too few {other} patients"
     )
     definitions = {
-        "precision": f"share of samples within a ball about a real volume, k = {k}",
-        "recall": f"share of real volumes within a ball about a sample, k = {k}",
-        "density": f"real balls that hold a sample, a k-th of them, k = {k}, which is no share and has no interval",
-        "coverage": f"share of real volumes with a sample in their ball, k = {k}, "
+        "precision": f"fraction of samples within a ball around a real volume, k = {k}",
+        "recall": f"fraction of real volumes within a ball around a sample, k = {k}",
+        "density": f"mean number of real balls that contain a sample, over k = {k}; not a fraction: no interval",
+        "coverage": f"fraction of real volumes with a sample in their ball, k = {k}, "
         f"{stats.expected_coverage(n, n, k):.2f} expected of equal distributions",
     }
     for name in SHARES:

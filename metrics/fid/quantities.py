@@ -1,4 +1,4 @@
-"""The numbers that the FID family gives."""
+"""The quantities of the FID family."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from medlord_bench.contracts.metrics import Headline, Quantity
 QUANTITIES = (
     Quantity(
         name="fid",
-        meaning="Squared Fréchet distance between slice features of samples and real volumes: look and variety in one number.",
+        meaning="Squared Fréchet distance between slice features of samples and real volumes: realism and variety in one number.",
         better="lower",
         headline=(
             Headline(rank=10, reference="test"),
@@ -20,7 +20,7 @@ QUANTITIES = (
     Quantity(
         name="fid_debiased",
         folded="with the estimated bias subtracted",
-        meaning="The same distance with its estimated bias of few volumes taken off; about 0 for equal sets.",
+        meaning="The same distance minus its estimated small-sample bias; about 0 for equal sets.",
         better="lower",
         interval="delete-one jackknife by volume and patient",
     ),
@@ -33,31 +33,31 @@ QUANTITIES = (
     ),
     Quantity(
         name="fid_infinity",
-        meaning="The same distance extrapolated to endless volumes, from how it falls with n.",
+        meaning="The same distance extrapolated to infinitely many volumes.",
         better="lower",
     ),
     Quantity(
         name="precision",
-        meaning="Share of samples that lie near real volumes: realism.",
+        meaning="Fraction of samples close to real volumes: realism.",
         better="higher",
         headline=(Headline(rank=40, reference="test"),),
         interval="Wilson",
     ),
     Quantity(
         name="recall",
-        meaning="Share of real volumes that lie near samples: variety.",
+        meaning="Fraction of real volumes close to samples: variety.",
         better="higher",
         headline=(Headline(rank=41, reference="test"),),
         interval="Wilson",
     ),
     Quantity(
         name="density",
-        meaning="How many real neighbourhoods hold a sample, about 1 for equal sets: realism that no outlier can buy.",
+        meaning="Mean number of real neighbourhoods around a sample, about 1 for equal sets: realism, robust to outliers.",
         better="higher",
     ),
     Quantity(
         name="coverage",
-        meaning="Share of real volumes with a sample in their neighbourhood: variety that no outlier can buy.",
+        meaning="Fraction of real volumes with a sample in their neighbourhood: variety, robust to outliers.",
         better="higher",
     ),
 )

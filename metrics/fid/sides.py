@@ -1,4 +1,4 @@
-"""Which volumes are compared, and their features: each file read once, however many numbers rest on it."""
+"""The compared volumes and their features: each file is read once for all numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Sides:
-    """The sets of a comparison. n: volumes a side, failed samples included; `ok`: those that the value rests on."""
+    """The sets of a comparison. n: volumes per side, including failed samples; `ok`: those used for the value."""
 
     samples: Sequence[Item]
     real: Mapping[str, Sequence[Item]]
@@ -35,9 +35,9 @@ class Sides:
 
     @classmethod
     def of(cls, items: Mapping[str, Sequence[Item]], minimum: int, seed: int) -> Sides:
-        """Choose equal numbers: the bias of the distance depends on n, so unequal ones would not compare.
+        """Choose equal numbers: the bias of the distance depends on n, so unequal ones are not comparable.
 
-        A real split with fewer than `minimum` volumes is no reference and does not hold the others down.
+        A real split with fewer than `minimum` volumes is not a reference and does not reduce n.
         """
         real = {split: [item for item in items[f"real:{split}"] if item.path is not None] for split in OTHER}
         counts = {"samples": len(items["samples"]), **{split: len(known) for split, known in real.items()}}
@@ -50,12 +50,12 @@ class Sides:
 
     @property
     def failures(self) -> str:
-        """Failures beyond the subset that was measured, for the note: none of them goes unsaid."""
+        """Failures outside the measured subset, for the note, so that all are reported."""
         total = self.counts["failed samples"]
         return f"{total} of all {self.counts['samples']} samples failed" if total > self.failed else ""
 
     def reason(self, split: str) -> str:
-        """Why there can be no value against `split`; empty if there can."""
+        """Why there can be no value against `split`; empty if there is one."""
         least = f"fid needs at least {self.minimum} on each side"
         if not self.counts["samples"]:
             return "the generator has no unconditional samples"
@@ -64,13 +64,13 @@ class Sides:
         if self.counts[split] < self.minimum:
             return f"{self.counts[split]} real {split} volumes; {least}"
         if self.ok < self.minimum:
-            return f"{self.failed} of {self.n} samples failed, {self.ok} are left; {least}" + (
+            return f"{self.failed} of {self.n} samples failed, {self.ok} remain; {least}" + (
                 f"; {self.failures}" if self.failures else ""
             )
         return ""
 
     def selected(self, split: str) -> str:
-        """Which of what there is was used, for the note, where it was not all."""
+        """The subset used, for the note, if it is not all volumes."""
         parts = []
         if self.n < self.counts["samples"]:
             parts.append(f"{self.n} of {self.counts['samples']} samples")
@@ -80,7 +80,7 @@ class Sides:
 
     @property
     def has_floor(self) -> bool:
-        """Whether both real splits give as many volumes as the samples do."""
+        """Whether both real splits have as many volumes as the samples."""
         return all(len(chosen) == self.ok for chosen in self.real.values())
 
     def floor_note(self, split: str) -> str:
@@ -92,7 +92,7 @@ class Sides:
 
 
 def _subset(items: Sequence[Item], n: int, seed: int, source: str) -> list[Item]:
-    """`n` of the items, the same ones whatever their order; a larger n adds to a smaller one's."""
+    """`n` of the items, the same for any order; a larger n adds to a smaller one's."""
     ordered = sorted(items, key=lambda item: item.id)
     if n >= len(ordered):
         return ordered

@@ -1,4 +1,5 @@
-"""Who is nearest to whom, how near real patients are to one another, and hence what a copy is. No torch, no pixels."""
+"""Nearest training volumes, distances between real patients, and the threshold of a copy. Uses neither torch nor
+voxels."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from .matching import Found
 
-SAME_PATIENT_DISTANCE = 0.1  # relative distance up to which two real volumes are treated as one patient's
+SAME_PATIENT_DISTANCE = 0.1  # relative distance up to which two real volumes are treated as of one patient
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,9 @@ class Nearest:
     """The nearest training volume (its index), the correlation of detail with it, and the relative distance to it.
 
     relative: the distance (1 - correlation) to the nearest patient over the mean distance to the next few, as in the
-    ratio test of Lowe 2004 and in Carlini et al. 2023: near 0 for a copy, near 1 for a volume that is no nearer to one
-    patient than to others. An average or a blurred volume is near to everybody, and so to nobody.
+    ratio test of Lowe 2004 and in Carlini et al. 2023: near 0 for a copy, near 1 for a volume that is no closer to one
+    patient than to others. An average or a blurred volume is close to all patients, and so its relative distance is
+    near 1.
     """
 
     training: int
@@ -30,9 +32,9 @@ class Nearest:
 
 
 def nearest(found: Found, patients: Sequence[str], neighbours: int, own: str | None = None) -> Nearest:
-    """Of what was found, the best of each patient but `own`; of these, the nearest over the next `neighbours` - 1.
+    """The best match of each patient except `own`; of these, the nearest relative to the next `neighbours` - 1.
 
-    With a single neighbour there is nobody to compare with, and the relative distance is the distance itself.
+    With a single neighbour there is no other patient, and the relative distance is the distance itself.
     """
     best: dict[str, tuple[float, int]] = {}
     for training, correlation in zip(found.training.tolist(), found.correlation.tolist(), strict=True):
@@ -45,10 +47,10 @@ def nearest(found: Found, patients: Sequence[str], neighbours: int, own: str | N
 
 
 def merged(left_out: Sequence[Nearest], patients: Sequence[str]) -> list[str]:
-    """The patients, those whose volumes are (nearly) the same made one.
+    """The patients; those whose volumes are (nearly) identical are merged.
 
-    left_out: of each training volume, its nearest of another patient. A patient that stands in the training set twice
-    under two names would otherwise look like the closest that two patients can be.
+    left_out: for each training volume, the nearest one of another patient. A patient that is in the training set twice
+    under two names would otherwise define the smallest distance of two patients.
     """
     name = {patient: patient for patient in patients}
     for patient, other in zip(patients, left_out, strict=True):
@@ -60,7 +62,8 @@ def merged(left_out: Sequence[Nearest], patients: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Below `value` a volume is a copy. rank: of n left-out training volumes the rank-th nearest lies there."""
+    """Below `value` a volume is a copy. rank: `value` is the rank-th smallest distance of n left-out training
+    volumes."""
 
     value: float
     rank: int
@@ -69,9 +72,9 @@ class Threshold:
 
     @classmethod
     def of(cls, relative: Sequence[float], rate: float, largest: float) -> Threshold:
-        """The conformal threshold: of volumes like the left-out ones a share rank / (n + 1) lies below it.
+        """The conformal threshold: of volumes like the left-out ones a fraction rank / (n + 1) is below it.
 
-        rank: the largest that keeps the share at or below `rate`, but at least 1 (then the share is above `rate`).
+        rank: the largest with a fraction at or below `rate`, but at least 1 (then the fraction is above `rate`).
         largest: the threshold never exceeds it.
         """
         n = len(relative)
@@ -81,11 +84,12 @@ class Threshold:
 
     @property
     def nominal(self) -> float:
-        """The share of unseen patients' volumes that fall below the threshold by chance; at most, where capped."""
+        """The fraction of unseen patients' volumes below the threshold by chance; an upper bound if the threshold is
+        capped."""
         return self.rank / (self.n + 1)
 
     def p_value(self, copies: int, n: int) -> float:
-        """Of at least so many copies among n volumes if these were unseen patients: exact, for exchangeable volumes.
+        """p-value of at least this many copies among n volumes of unseen patients: exact for exchangeable volumes.
 
         The number below the rank-th of n others is beta-binomial, since the threshold is itself estimated.
         """

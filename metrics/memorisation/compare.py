@@ -1,4 +1,4 @@
-"""From small pictures to the audit: every volume's nearest training volume, and what real patients say of a copy."""
+"""From thumbnails to the audit: every volume's nearest training volume, and the threshold from real patients."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Picture = NDArray[np.float32]
 def compare(
     sides: Mapping[str, Sequence[Item]], grid: Grid, config: MemorisationConfig, advance: Callable[[], None]
 ) -> Audit | None:
-    """The audit of `sides` (source to items with states); None if all training volumes are one and the same.
+    """The audit of `sides` (source to items with states); None if all training volumes are identical.
 
-    Every training volume is left out with its patient and compared with the others, as a sample is with all; the
-    others are one patient fewer, so nobody is compared with more patients than are left then.
+    Every training volume is left out with its patient and compared with the others, as a sample is with all. The
+    others are one patient fewer, so samples too are compared with no more patients than that.
     """
     shape = thumbnail_shape(grid.shape, config.cells)
     cell = [length * n / m for length, n, m in zip(grid.spacing or (1.0, 1.0, 1.0), grid.shape, shape, strict=True)]
@@ -70,12 +70,12 @@ def compare(
 
 
 def _others(patients: Sequence[str], config: MemorisationConfig) -> int:
-    """Patients that every volume is compared with, a left-out one too: it has one fewer."""
+    """Number of patients that every volume is compared with, including a left-out one, which has one fewer."""
     return min(config.neighbours, len(set(patients)) - 1)
 
 
 def _twins(ids: Sequence[str], left_out: Sequence[Nearest]) -> list[tuple[str, str]]:
-    """Pairs of volumes of two patients that are (nearly) the same."""
+    """Pairs of (nearly) identical volumes of two patients."""
     pairs = {
         frozenset((id, ids[one.training]))
         for id, one in zip(ids, left_out, strict=True)
@@ -94,6 +94,6 @@ def _picture(item: Item, shape: Shape) -> Picture:
     if picture.shape != shape:
         raise UserError(
             f"{item.path}: a picture of {picture.shape} for {item.id}, expected {shape}: its volume is not on the "
-            "protocol's grid; make it again"
+            "protocol's grid; compute it again"
         )
     return picture

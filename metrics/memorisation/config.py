@@ -1,4 +1,4 @@
-"""What the audit compares, and what counts as a copy."""
+"""The configuration of the audit, and the definition of a copy."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from medlord_bench.contracts import FrozenConfig
 
 
 class MemorisationConfig(FrozenConfig):
-    """What is compared, and what counts as a copy."""
+    """What is compared, and the definition of a copy."""
 
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU that real and synthetic are clipped to alike")
-    cells: int = Field(40, ge=16, description="boxes along the longest axis of the small picture that is compared")
+    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU window of real and synthetic volumes")
+    cells: int = Field(40, ge=16, description="boxes along the longest axis of the compared thumbnail")
     neighbours: int = Field(5, ge=2, description="nearest patients: the first is compared with the others")
-    rate: float = Field(0.05, gt=0, lt=1, description="share of unseen patients that may be called copies")
+    rate: float = Field(0.05, gt=0, lt=1, description="fraction of unseen patients that may be classified as copies")
     largest: float = Field(
-        1 / 3, gt=0, lt=1, description="of the threshold: a copy is three times as near to one patient as to others"
+        1 / 3, gt=0, lt=1, description="largest threshold: a copy is three times as close to one patient as to others"
     )
-    minimum: int = Field(8, ge=4, description="training volumes below which it is not run; fewer patients are weak")
+    minimum: int = Field(8, ge=4, description="training volumes below which it is not run")
 
     @model_validator(mode="after")
     def _usable(self) -> MemorisationConfig:

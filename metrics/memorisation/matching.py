@@ -1,11 +1,11 @@
-"""How alike two volumes are once one is laid onto the other: screening, rigid registration, correlation of detail.
+"""The similarity of two registered volumes: screening, rigid registration, correlation of detail.
 
-1. Screening. The tangent distance (Simard et al. 1993) of small pictures: the least difference that remains when the
-   training picture may move rigidly, to first order. One matrix product for all pairs, every flip of the sample tried.
+1. Screening. The tangent distance (Simard et al. 1993) of thumbnails: the smallest difference under rigid motion of the
+   training picture, to first order. One matrix product for all pairs; every flip of the sample is tried.
 2. Registration. The best pairs are registered rigidly by Gauss-Newton, inverse compositional (Baker & Matthews 2004),
    coarse to fine.
-3. Detail. The correlation of what lies between two scales (a difference of Gaussians), so that the outline that all
-   patients share does not dominate; the largest over blurs of the training picture, so that a blurred copy is one.
+3. Detail. The correlation of detail between two scales (a difference of Gaussians), so that the outline shared by all
+   patients does not dominate; the largest over blurs of the training picture, so that a blurred copy is found.
 """
 
 from __future__ import annotations
@@ -22,18 +22,16 @@ from torch.nn import functional as F
 
 FLIPS = tuple(itertools.product((False, True), repeat=3))
 COARSE, FINE = 0.7, 0.5  # smoothing before registration, in cells of each level
-DETAIL_BAND_CELLS = (0.7, 1.4)  # the scales that detail lies between, in cells
+DETAIL_BAND_CELLS = (0.7, 1.4)  # the two scales of detail, in cells
 BLURS_CELLS = (0.0, 0.5, 1.0, 1.5)  # of the training picture, in cells
-MARGIN_FRACTION = 0.1  # of each side is left out: what a small motion brings in from outside is no detail of the volume
+MARGIN_FRACTION = 0.1  # of each side is excluded: small motions bring in values from outside the volume
 GAUSS_NEWTON_STEPS = (4, 2)  # of Gauss-Newton, coarse and fine
-REGISTERED_PAIRS = (
-    4  # of a flip and a training volume that are registered whatever their patient, the best by screening
-)
+REGISTERED_PAIRS = 4  # best pairs of a flip and a training volume by screening, registered for any patient
 EPS = 1e-12
 
 
 def smoothing(cells: int, sigma: float) -> Tensor:
-    """(cells, cells): Gaussian smoothing along an axis as a matrix, the border repeated."""
+    """(cells, cells): Gaussian smoothing along an axis as a matrix, the border replicated."""
     from scipy.ndimage import gaussian_filter1d
 
     return torch.from_numpy(gaussian_filter1d(np.eye(cells), sigma, axis=0, mode="nearest")).float()
@@ -54,7 +52,7 @@ def unit(rows: Tensor) -> Tensor:
 
 
 class Level:
-    """One resolution: where its inner cells lie (mm or voxels about the centre), and how pictures move on it."""
+    """One resolution: positions of its inner cells (mm or voxels from the centre), and motions of pictures on it."""
 
     def __init__(self, shape: Sequence[int], cell: Sequence[float]) -> None:
         self.cell = [float(side) for side in cell]
@@ -70,7 +68,7 @@ class Level:
         return pictures[self.inner].flatten(1)
 
     def tangents(self, pictures: Tensor) -> Tensor:
-        """(n, 6, D): how the inner cells change with a shift along each axis and a turn about each."""
+        """(n, 6, D): derivatives of the inner cells for a shift along and a rotation about each axis."""
         slopes = [
             self.rows(torch.gradient(pictures, spacing=side, dim=axis + 1)[0]) for axis, side in enumerate(self.cell)
         ]
@@ -79,7 +77,7 @@ class Level:
         return torch.stack([gx, gy, gz, gz * y - gy * z, gx * z - gz * x, gy * x - gx * y], dim=1)
 
     def moved(self, pictures: Tensor, motion: Motion) -> Tensor:
-        """Rows (n, D): picture i read, trilinearly, where motion i takes the inner cells."""
+        """Rows (n, D): picture i interpolated trilinearly at the inner cells after motion i."""
         places = self.places @ motion.turn.transpose(1, 2) + motion.shift[:, None]
         grid = (places / self.half).flip(-1)[:, :, None, None]
         read = F.grid_sample(pictures[:, None], grid, mode="bilinear", padding_mode="border", align_corners=True)
@@ -109,17 +107,18 @@ class Motion:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a volume was laid onto. training: indices of training volumes. correlation: of detail, at the best blur."""
+    """The matches of a volume. training: indices of training volumes. correlation: of detail, at the best blur."""
 
     training: NDArray[np.intp]
     correlation: NDArray[np.float64]
 
 
 class Matcher:
-    """The training volumes, ready to be compared with.
+    """The training volumes, prepared for comparison.
 
-    training: pictures (n, X, Y, Z) in HU. patients: whose each is. cell: edge lengths of a cell, in any one unit.
-    neighbours: nearest patients by screening that a volume is laid onto.
+    training: pictures (n, X, Y, Z) in HU. patients: the patient of each. cell: edge lengths of a cell, in one common
+    unit.
+    neighbours: number of nearest patients by screening to which a volume is registered.
     """
 
     def __init__(
@@ -145,7 +144,7 @@ class Matcher:
 
     @torch.inference_mode()
     def find(self, volume: NDArray[np.float32], patient: str | None = None) -> Found:
-        """Lay a picture (X, Y, Z) onto the training volumes that are likeliest by screening, those of `patient` excepted."""
+        """Register a picture (X, Y, Z) to the most similar training volumes by screening, except those of `patient`."""
         picture = torch.from_numpy(volume)[None]
         halved = flipped(self._halved(picture))
         chosen = self._screen(halved, patient)
@@ -161,7 +160,7 @@ class Matcher:
         return Found(chosen[:, 1], correlation.double().numpy())
 
     def _screen(self, halved: Tensor, patient: str | None) -> NDArray[np.intp]:
-        """(m, 2): flip and training volume of the pairs that are worth registering."""
+        """(m, 2): flip and training volume of the pairs to register."""
         rows = unit(self.coarse.rows(halved))
         explained = (torch.einsum("fd,nkd->fnk", rows, self.basis) - self.offset).square().sum(-1)
         distance = (2 - 2 * rows @ self.coarse_rows.T - explained).numpy()
@@ -179,12 +178,13 @@ def flipped(picture: Tensor) -> Tensor:
 
 
 def band(pictures: Tensor) -> Tensor:
-    """What lies between the two scales of `DETAIL_BAND_CELLS`."""
+    """Detail between the two scales of `DETAIL_BAND_CELLS`."""
     return smooth(pictures, DETAIL_BAND_CELLS[0]) - smooth(pictures, DETAIL_BAND_CELLS[1])
 
 
 def register(level: Level, moving: Tensor, fixed: Tensor, motion: Motion, steps: int) -> Motion:
-    """Rigid motions (from `motion` on) that lay each moving picture onto its fixed one, least squares after `unit`."""
+    """Rigid motions (starting from `motion`) that register each moving picture to its fixed one, least squares after
+    `unit`."""
     rows = level.rows(fixed)
     spread = (rows - rows.mean(-1, keepdim=True)).norm(dim=-1).clamp_min(EPS)
     tangents = level.tangents(fixed) / spread[:, None, None]

@@ -2,8 +2,8 @@
 
 Rows for reports. Of each sample, with `case` its id and `region` the item id of the training volume nearest to it:
 `nearest_correlation` (of detail) and `relative_distance`. `copy_pair`, in this order, are the six samples nearest to a
-training volume by relative distance, whether called copies or not, for review by eye: draw the sample (`samples`,
-`case`) beside the training image (`images`, `region`); `value` is their correlation.
+training volume by relative distance, whether classified as copies or not, for visual review: draw the sample
+(`samples`, `case`) beside the training image (`images`, `against`); `value` is their correlation.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Memorisation:
         reason = self._reason(inputs)
         audit = None if reason else self._audit(inputs, run)
         if audit is None:
-            reason = reason or "all training volumes are (nearly) the same; expected different patients"
+            reason = reason or "all training volumes are (nearly) identical; expected different patients"
             for one in QUANTITIES:
                 yield Score(metric=one.name, status="not_run", reason=reason, better=one.better, **common)
             return
@@ -103,7 +103,7 @@ class Memorisation:
             return compare(sides, inputs.protocol.grid, self.config, task.advance)
 
     def _reason(self, inputs: MetricInputs) -> str:
-        """Why it cannot be run; empty if it can."""
+        """Why it cannot be run; empty if it can be run."""
         samples, training = inputs.items.get(SAMPLES, ()), _usable(inputs, TRAIN)
         if not samples:
             return "the generator has no unconditional samples"
@@ -113,7 +113,7 @@ class Memorisation:
         if len(training) < self.config.minimum or patients < 2:
             return (
                 f"{len(training)} training volumes of {patients} patients; memorisation needs at least "
-                f"{self.config.minimum} volumes and 2 patients to tell how alike two patients are"
+                f"{self.config.minimum} volumes and 2 patients to measure the similarity of patients"
             )
         return ""
 

@@ -1,4 +1,4 @@
-"""The numbers that the memorisation audit gives."""
+"""The quantities of the memorisation audit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from medlord_bench.contracts.metrics import Headline, Quantity
 QUANTITIES = (
     Quantity(
         name="copy_rate",
-        meaning="Share of samples nearer to one training patient than unseen patients are: copies. Its floor is the share of unseen real volumes that the same threshold calls copies.",
+        meaning="Fraction of samples closer to one training patient than unseen patients are: copies. Floor: the fraction of unseen real volumes below the same threshold.",
         better="lower",
         headline=(Headline(rank=20),),
         pairs="copy_pair",
@@ -16,12 +16,12 @@ QUANTITIES = (
     ),
     Quantity(
         name="memorised_share",
-        meaning="Share of training patients that have a copy among the samples; more samples find more.",
+        meaning="Fraction of training patients with a copy among the samples; it grows with the number of samples.",
         better="lower",
     ),
     Quantity(
         name="nearest_correlation",
-        meaning="How like its nearest training volume a sample is, once registered; unseen real volumes beside.",
+        meaning="Correlation of a sample with its nearest training volume after registration; floor: unseen real volumes.",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""From the nearest training volumes to scores, and the pairs that a person should look at."""
+"""From the nearest training volumes to scores, and the pairs for visual review."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Side:
 class Audit:
     """Samples and held-out real volumes against the training set.
 
-    training: ids. patients: whose each training volume is, twins merged. twins: pairs of training volumes that are
-    (nearly) the same, under two patients' names. single: one volume a patient everywhere, so that volumes are
-    independent. weak_below: training patients.
+    training: ids. patients: the patient of each training volume, twins merged. twins: pairs of (nearly) identical
+    training volumes of two patients. single: one volume per patient everywhere, so that volumes are
+    independent. weak_below: number of training patients.
     """
 
     samples: Side
@@ -48,7 +48,7 @@ class Audit:
     weak_below: int
 
     def scores(self, common: Mapping[str, Any]) -> Iterator[Score]:
-        """`copy_rate`, `memorised_share`, `nearest_correlation`. common: with "n" samples, "failed" ones among them."""
+        """`copy_rate`, `memorised_share`, `nearest_correlation`. common: with "n" samples, including "failed" ones."""
         shared = {**common, "n_reference": len(set(self.patients))}
         yield self._copy_rate(shared)
         yield self._memorised_share(shared)
@@ -64,7 +64,7 @@ class Audit:
         warning = ""
         if low > expected:
             warning = (
-                f"{copies} of {n} samples are nearer to one training patient than unseen patients are "
+                f"{copies} of {n} samples are closer to one training patient than unseen patients are "
                 f"({expected:.1%} of these would be): look at the pairs"
             )
         return Score(
@@ -74,7 +74,7 @@ class Audit:
             high=high,
             interval=WILSON,
             p=p,
-            p_of="" if p is None else "so many copies among unseen patients: exact, beta-binomial",
+            p_of="" if p is None else "at least as many copies among unseen patients: exact, beta-binomial",
             better="lower",
             notes=(
                 *notes("definition", RELATIVE_DISTANCE, self._threshold_note()),
@@ -91,9 +91,7 @@ class Audit:
             return {"floor_note": "no floor: no held-out real volumes (val, test)"}
         called = len(self.held_out.copies(self.threshold))
         low, high = stats.wilson(called, n)
-        note = (
-            f"{called} of {n} held-out real volumes (val and test) are called copies, {WILSON} {low:.3f} to {high:.3f}"
-        )
+        note = f"{called} of {n} held-out real volumes (val and test) are classified as copies, {WILSON} {low:.3f} to {high:.3f}"
         return {"floor": called / n, "floor_n": n, "floor_note": note}
 
     def _threshold_note(self) -> str:
@@ -101,7 +99,7 @@ class Audit:
         rate = f"rank {threshold.rank} of {threshold.n} left-out training volumes"
         if threshold.capped:
             return (
-                f"a copy is below relative distance {threshold.value:.3g}, the largest allowed; real volumes lie "
+                f"a copy is below relative distance {threshold.value:.3g}, the largest allowed; real volumes are "
                 f"further apart, so the nominal rate is at most {threshold.nominal:.1%} ({rate})"
             )
         return f"a copy is below relative distance {threshold.value:.3g}; nominal rate {threshold.nominal:.1%} ({rate})"
@@ -109,12 +107,12 @@ class Audit:
     def _training_cautions(self) -> Iterator[str]:
         patients = len(set(self.patients))
         if patients < self.weak_below:
-            yield f"weak: {patients} training patients tell little of how alike two patients can be"
+            yield f"weak: {patients} training patients are too few to measure the similarity of patients"
         if not self.single:
-            yield "several volumes a patient, so nominal rate and interval are approximate and there is no p"
+            yield "several volumes per patient, so nominal rate and interval are approximate and there is no p"
         if self.twins:
             pairs = ", ".join(f"{a} and {b}" for a, b in self.twins[:3])
-            yield f"{len(self.twins)} pairs of the same volume under two patients, counted as one: {pairs}"
+            yield f"{len(self.twins)} pairs of identical volumes of two patients, counted as one: {pairs}"
 
     def _leaks(self) -> str:
         same = [
@@ -124,7 +122,7 @@ class Audit:
         ]
         if not same:
             return ""
-        return f"{len(same)} held-out volumes are (nearly) the same as a training volume: {', '.join(same[:3])}"
+        return f"{len(same)} held-out volumes are (nearly) identical to a training volume: {', '.join(same[:3])}"
 
     def _memorised_share(self, shared: Mapping[str, Any]) -> Score:
         copied = {self.patients[one.training] for one in self.samples.copies(self.threshold)}
@@ -142,7 +140,7 @@ class Audit:
                 *notes(
                     "counts", f"{len(copied)} of {patients} training patients have a copy among {shared['n']} samples"
                 ),
-                *notes("caution", "more samples find more"),
+                *notes("caution", "grows with the number of samples"),
             ),
             **shared,
         )

@@ -1,4 +1,4 @@
-"""A small picture of a volume: its voxels averaged in boxes. It is all that the audit keeps of a volume."""
+"""The thumbnail of a volume: its voxels averaged in boxes. The audit stores only this."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Shape
 
-MIN_CELLS = 16  # cells along an axis, so that a flat volume keeps its shape; fewer only where there are fewer voxels
+MIN_CELLS = 16  # cells along an axis, so that a flat volume keeps its shape; fewer only if there are fewer voxels
 
 
 def thumbnail_shape(shape: Shape, cells: int) -> Shape:
-    """Cells along each axis: `cells` along the longest, in proportion along the others; even, since halved once."""
+    """Cells along each axis: `cells` along the longest, in proportion along the others; even, since they are halved
+    once."""
     longest = max(shape)
     x, y, z = (2 * max(2, min(max(round(cells * n / longest), MIN_CELLS), n) // 2) for n in shape)
     return x, y, z
@@ -20,7 +21,7 @@ def thumbnail_shape(shape: Shape, cells: int) -> Shape:
 def thumbnail(hu: NDArray[np.int16], window: tuple[int, int], cells: int) -> NDArray[np.float32]:
     """Mean HU, clipped to `window`, of the boxes that divide the volume evenly: float32 of `thumbnail_shape`.
 
-    A voxel that lies across two boxes counts in both by its shares. Read plane by plane along X, so that a
+    A voxel across two boxes contributes to both in proportion. Read plane by plane along X, so that a
     memory-mapped volume of any size takes little memory.
     """
     shape = thumbnail_shape((hu.shape[0], hu.shape[1], hu.shape[2]), cells)
@@ -35,7 +36,7 @@ def thumbnail(hu: NDArray[np.int16], window: tuple[int, int], cells: int) -> NDA
 
 
 def _shares(voxels: int, cells: int) -> NDArray[np.float32]:
-    """(cells, voxels): which part of each cell's mean each voxel has."""
+    """(cells, voxels): the weight of each voxel in each cell's mean."""
     edges = np.linspace(0, voxels, cells + 1)
     first, last = np.arange(voxels), np.arange(1, voxels + 1)
     overlap = np.minimum(edges[1:, None], last) - np.maximum(edges[:-1, None], first)

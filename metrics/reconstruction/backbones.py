@@ -1,4 +1,4 @@
-"""Where the backbones of LPIPS lie: torchvision's own files in the weights folder, never fetched from here."""
+"""The location of LPIPS's backbones: torchvision's own files in the weights folder, never fetched by the bench."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SOURCE = "https://download.pytorch.org/models"
 
 
 def path_of(net: Net) -> Path:
-    """The file of a backbone, there or not."""
+    """The path of a backbone's file, which may be missing."""
     return weights_folder() / FILES[net]
 
 
 def missing(net: Net) -> str:
-    """What is missing, where it belongs and how to get it, in one line."""
+    """The missing file, its path and its source, in one line."""
     return (
         f"no weights of the {net} backbone at {path_of(net)}: fetch {SOURCE}/{FILES[net]} and put it there, or name the "
-        f"folder that holds it with --weights-dir or {ENVIRONMENT}"
+        f"folder that contains it with --weights-dir or {ENVIRONMENT}"
     )
 
 
@@ -41,8 +41,8 @@ def sha256_of(net: Net) -> str | None:
     expected = path.stem.rpartition("-")[2]
     if not found.startswith(expected):
         raise UserError(
-            f"{path}: sha256 begins with {found[:8]}, expected {expected} as its name says; the file is damaged or "
-            f"another one: fetch {SOURCE}/{path.name} again"
+            f"{path}: sha256 begins with {found[:8]}, expected {expected} as in its name; the file is damaged or "
+            f"a different one: fetch {SOURCE}/{path.name} again"
         )
     return found
 

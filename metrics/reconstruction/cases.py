@@ -1,4 +1,4 @@
-"""Real images and their reconstructions, case by case, and the medians over patients that are reported of them."""
+"""Real images and their reconstructions, case by case, and the reported medians over patients."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Values = Mapping[str, float | None]
 
 
 def read_pair(item: Item) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """A reconstruction and its real image, int16 (X, Y, Z) in HU. Raises `UserError` if they are no pair."""
+    """A reconstruction and its real image, int16 (X, Y, Z) in HU. Raises `UserError` if they are not a pair."""
     assert item.path is not None
     if item.reference is None:
-        raise UserError(f"case {item.id}: no real image beside {item.path}; expected one: reconstruct it again")
+        raise UserError(f"case {item.id}: no real image for {item.path}; expected one: reconstruct it again")
     made, real = read_hu(item.path), read_hu(item.reference)
     if made.shape != real.shape:
         raise UserError(
@@ -48,7 +48,7 @@ def summarise(items: Sequence[Item], values: Values, shared: Mapping[str, Any]) 
     """The median over patients of each one's median, and a row for every case that has a number.
 
     values: per case; the worst infinity for a failed case, the best for identical images, None if there is no value.
-    shared: the other fields of the score, `better` among them.
+    shared: the other fields of the score, including `better`.
     """
     yield _score(items, values, {**shared, "reference": "test"})
     where = {"metric": shared["metric"], "generator": shared["generator"], "region": shared["region"]}

@@ -1,6 +1,6 @@
-"""`lpips`: how different a reconstruction looks to a network that was fitted to human judgement.
+"""`lpips`: perceptual difference of a reconstruction, by a network fitted to human judgement.
 
-A metric of its own beside `reconstruction`, with a protocol of its own, so that a machine without the backbone's
+A metric separate from `reconstruction`, with its own protocol, so that a machine without the backbone's
 weights still has PSNR and MS-SSIM under the same protocol as one with them.
 """
 
@@ -24,14 +24,14 @@ NEED = Need(Source.RECONSTRUCTIONS, Made.STATES)
 
 
 class LPIPSConfig(FrozenConfig):
-    """Which network looks, and at what."""
+    """The network, and its input."""
 
     net: Net = Field("alex", description="backbone: alex, vgg or squeeze")
     hu_window: tuple[int, int] = Field((-1000, 2000), description="HU that both images are clipped to, then -1 to 1")
-    stride: int = Field(4, ge=1, description="every stride-th slice of each plane is looked at; 1 for all")
+    stride: int = Field(4, ge=1, description="every stride-th slice of each plane is used; 1 for all")
     body_threshold: int = Field(-500, description="HU above which a voxel of the real image may be body")
     backbone_sha256: str | None = Field(
-        None, pattern=r"^[0-9a-f]{64}$", description="of the backbone's file; unset: of the file that is found"
+        None, pattern=r"^[0-9a-f]{64}$", description="sha256 of the backbone's file; unset: that of the file found"
     )
 
     @model_validator(mode="after")
@@ -41,15 +41,15 @@ class LPIPSConfig(FrozenConfig):
         return self
 
     def for_data(self, data: DataProtocol) -> Self:
-        """With the sha256 of the backbone that is there, so that what was measured without it is not kept.
+        """Set the sha256 of the existing backbone, so that results without it are not reused.
 
-        Raises `UserError` if the file is not the one that was asked for.
+        Raises `UserError` if the file is not the requested one.
         """
         found = sha256_of(self.net)
         if found and self.backbone_sha256 not in (None, found):
             raise UserError(
                 f"{path_of(self.net)}: sha256 is {found}, but lpips.backbone_sha256 asks for {self.backbone_sha256}; "
-                "put that file there, or leave the setting out"
+                "put that file there, or remove the setting"
             )
         return self.model_copy(update={"backbone_sha256": self.backbone_sha256 or found})
 
@@ -119,7 +119,7 @@ class LPIPS:
         if sha256_of(self.config.net) != self.config.backbone_sha256:
             raise UserError(
                 f"{path_of(self.config.net)}: not the file that the run was planned with (sha256 "
-                f"{self.config.backbone_sha256}); put it back, or run again to plan anew"
+                f"{self.config.backbone_sha256}); restore it, or run again with a new plan"
             )
         from .perceptual import Network
 

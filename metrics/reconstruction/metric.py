@@ -1,4 +1,4 @@
-"""`reconstruction`: how much an autoencoder loses. PSNR and MS-SSIM of each real image and its reconstruction."""
+"""`reconstruction`: the loss of an autoencoder. PSNR and MS-SSIM of each real image and its reconstruction."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from .backbones import Net
 from .similarity import LEAST_BODY
 
 BATCH = 8  # slices at once
-LEAST_SIDE = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels below which nothing is left after the last pooling
+LEAST_SIDE = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels; smaller inputs are empty after the last pooling
 
 
 class Network:
@@ -23,7 +23,7 @@ class Network:
     def __init__(self, net: Net, path: Path, device: str) -> None:
         from lpips import LPIPS
 
-        with warnings.catch_warnings():  # lpips still speaks torchvision's old way
+        with warnings.catch_warnings():  # lpips uses torchvision's old API
             warnings.simplefilter("ignore")
             network = LPIPS(net=net, pnet_rand=True, spatial=True, verbose=False)
         _load(network.net, path)
@@ -42,7 +42,7 @@ class Network:
         """Float64 (2,): of the whole volumes (X, Y, Z), and inside `body`; NaN if there is none.
 
         The mean over the pixels of a plane's slices (for the body: over those inside it), then over the three planes.
-        NaN where a slice is too small for the network.
+        NaN if a slice is too small for the network.
         """
         nothing = np.full(2, np.nan)
         if sorted(made.shape)[0] < self.least:
@@ -82,12 +82,14 @@ class Network:
 
 
 def slices(count: int, stride: int) -> list[int]:
-    """Every `stride`-th of `count` slices, the same number left out before the first as after the last, or one more."""
+    """Every `stride`-th of `count` slices, with equal margins before the first and after the last (or one more
+    slice)."""
     return list(range((count - 1) % stride // 2, count, stride))
 
 
 def upright(volume: NDArray[np.generic], axis: int, places: list[int]) -> NDArray[np.generic]:
-    """Slices (n, rows, columns) as a reader sees them: the patient's front or head up, right or front to the left."""
+    """Slices (n, rows, columns) in radiological orientation: the patient's front or head up, right or front to the
+    left."""
     taken = np.moveaxis(np.take(volume, places, axis=axis), axis, 0)
     return np.ascontiguousarray(np.flip(taken, (1, 2)).swapaxes(1, 2))
 

@@ -1,4 +1,4 @@
-"""The numbers that reconstruction gives."""
+"""The quantities of reconstruction."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from medlord_bench.contracts.metrics import Headline, Quantity
 QUANTITIES = (
     Quantity(
         name="psnr",
-        meaning="How closely the autoencoder gives back real test images, voxel by voxel.",
+        meaning="Accuracy of the autoencoder's reconstructions of real test images, voxel by voxel.",
         unit="dB",
         better="higher",
         headline=(Headline(rank=70),),
     ),
     Quantity(
         name="ms_ssim",
-        meaning="How closely the autoencoder gives back the structure of real test images, over several scales.",
+        meaning="Structural similarity of the autoencoder's reconstructions to real test images, over several scales.",
         better="higher",
         headline=(Headline(rank=71),),
     ),
@@ -23,7 +23,7 @@ QUANTITIES = (
 LPIPS_QUANTITIES = (
     Quantity(
         name="lpips",
-        meaning="How far the autoencoder's reconstructions lie from real test images in the features of a network.",
+        meaning="Distance of the autoencoder's reconstructions from real test images in the features of a network.",
         better="lower",
         headline=(Headline(rank=72),),
     ),

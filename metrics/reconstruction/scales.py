@@ -1,4 +1,4 @@
-"""How many scales of MS-SSIM a grid can take, and their weights."""
+"""The number of MS-SSIM scales that a grid supports, and their weights."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & B
 
 
 def scale_weights(smallest_side: int, kernel: int) -> tuple[float, ...]:
-    """Weights of as many of the five scales as fit, renormalised to one; empty if not even two do.
+    """Weights of as many of the five scales as fit, renormalised to one; empty if fewer than two fit.
 
-    A scale fits when the smallest side, halved once per scale before it, still holds the kernel: five need 16 times
-    the kernel (48 voxels for kernel 3), four 8 times, three 4 times.
+    A scale fits if the smallest side, halved once per scale before it, is not smaller than the kernel: five need 16
+    times the kernel (48 voxels for kernel 3), four 8 times, three 4 times.
     """
     fitting = [w for scale, w in enumerate(SCALE_WEIGHTS) if smallest_side // 2**scale >= kernel]
     if len(fitting) < 2:

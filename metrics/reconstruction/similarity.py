@@ -14,8 +14,8 @@ from medlord_bench.contracts import State
 
 from .scales import scale_weights
 
-SLAB_PLANES = 32  # planes along X whose similarity maps are held at once
-LEAST_BODY = 0.01  # of the voxels: with less there is no body to speak of
+SLAB_PLANES = 32  # planes along X whose similarity maps are in memory at once
+LEAST_BODY = 0.01  # of the voxels: with less there is no body
 
 
 def body_mask(hu: NDArray[np.int16], threshold: int) -> NDArray[np.bool_]:
@@ -70,7 +70,7 @@ def ms_ssim(made: Tensor, real: Tensor, body: NDArray[np.bool_], kernel: int, si
     """MS-SSIM of two volumes (X, Y, Z) in [0, 1]: of the whole, and of the voxels of `body` at each scale.
 
     Wang, Simoncelli & Bovik 2003, eq. 7: contrast-structure at every scale, luminance at the coarsest. The whole is
-    what MONAI's MultiScaleSSIMMetric gives. A voxel belongs to the body at a coarser scale where half of it does.
+    the value of MONAI's MultiScaleSSIMMetric. A voxel belongs to the body at a coarser scale if half of it does.
     """
     weights = scale_weights(min(made.shape), kernel)
     if not weights:

@@ -1,4 +1,4 @@
-"""Two sets of regional volume ratios compared: distances with their jackknife intervals, and the joint test."""
+"""Comparison of two sets of regional volume ratios: distances with their jackknife intervals, and the joint test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _without_each(statistic: Callable[[Vector, Vector], float], x: Vector, y: Ve
 def wasserstein(x: Vector, y: Vector) -> stats.Jackknife:
     """The 1-Wasserstein distance with the interval of its expectation at these n.
 
-    Simulated with 8 and 16 log-normal ratios against 24 and 88, equal or shifted: it covers in 90 to 98 %.
+    Simulated with 8 and 16 log-normal ratios against 24 and 88, equal or shifted: coverage 90 to 98 %.
     """
     return stats.jackknife(stats.wasserstein1(x, y), *_without_each(stats.wasserstein1, x, y))
 
@@ -43,8 +43,8 @@ class VarianceRatio:
 def variance_ratio(x: Vector, y: Vector) -> VarianceRatio | None:
     """None if all of y are equal. The interval is the jackknife's of the logarithm, on which errors are symmetric.
 
-    Simulated with 8 and 16 log-normal ratios against 24 and 88: it covers in 92 to 95 %. (The F distribution's interval
-    would hold for normal ratios only.)
+    Simulated with 8 and 16 log-normal ratios against 24 and 88: coverage 92 to 95 %. (The F distribution's interval
+    would be valid for normal ratios only.)
     """
     value = stats.variance_ratio(x, y)
     if value is None:
@@ -62,11 +62,11 @@ def variance_ratio(x: Vector, y: Vector) -> VarianceRatio | None:
 
 
 def joint(x: Vector, y: Vector, seed: int, permutations: int) -> stats.TwoSample:
-    """The energy distance of vectors over regions (n, R) and (m, R), with its interval, and p where it is asked for.
+    """The energy distance of vectors over regions (n, R) and (m, R), with its interval, and p if requested.
 
-    The value is in standard deviations of y, the reference, so that generators compare. The permutation test needs a
-    scale that does not know who is who: it uses standard deviations of both together (with y's, 8 against 8 samples of
-    one distribution were distinguished in 8 % of simulations at 5 %).
+    The value is in standard deviations of y, the reference, so that generators are comparable. The permutation test
+    requires a scale that does not depend on the labels: it uses standard deviations of both together (with y's, 8
+    against 8 samples of one distribution were distinguished in 8 % of simulations at 5 %).
     """
     value = stats.energy_distance(x / y.std(0, ddof=1), y / y.std(0, ddof=1), seed, 0)
     pooled = np.concatenate([x, y]).std(0, ddof=1)

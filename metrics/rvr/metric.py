@@ -32,7 +32,7 @@ RULES = {
 class RVR:
     """Regional volume ratios against real ones: medians, distances, variance, missing regions, one joint test.
 
-    A ratio has no better direction: the nearer to the real volumes' the better. Distances: lower is better.
+    A ratio has no better direction: it should be close to that of the real volumes. Distances: lower is better.
     """
 
     Config: ClassVar[type[RVRConfig]] = RVRConfig
@@ -77,9 +77,9 @@ class RVR:
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow | Replicates]:
         """Scores of each region and `rvr_joint`, and `rvr` of every case.
 
-        The rows of real volumes name their split, so that a report can draw both distributions beside each other.
-        Metrics are reduced per contestant: a run of several holds the real rows several times, equal to the last digit,
-        and a reader takes each case once.
+        The rows of real volumes name their split, so that a report can draw both distributions.
+        Metrics are reduced per contestant: a run of several contains identical real rows several times,
+        and a reader uses each case once.
         """
         from .scores import Measured
 

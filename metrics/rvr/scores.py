@@ -47,13 +47,13 @@ class Measured:
         return cls(samples, {"train": train, "test": test}, regions, segmenter, config)
 
     def _known(self) -> list[int]:
-        """Regions that the segmenter knows."""
+        """Regions that the segmenter defines."""
         everything = np.concatenate([self.samples.rvr, *(real.rvr for real in self.real.values())])
         return [place for place in range(len(self.regions)) if not np.isnan(everything[:, place]).any()]
 
     # -------------------------------------------------------------------------------------------------------- scores
     def scores(self, common: Common) -> Iterator[Score | Replicates]:
-        """All regions together first, then each; then the regions that the segmenter does not know."""
+        """All regions together first, then each; then the regions that the segmenter does not define."""
         if not self.samples.n:
             reason = "the generator has no unconditional samples"
             for metric in (*OF_SAMPLES, *AGAINST_REAL):
@@ -67,7 +67,7 @@ class Measured:
                 yield from self._against(split, place, common)
         unknown = [region for place, region in enumerate(self.regions) if place not in self._known()]
         if unknown:
-            reason = f"the segmenter {self.segmenter} does not know it"
+            reason = f"the segmenter {self.segmenter} does not define it"
             yield self._not_run("rvr", reason, {**common, "reference": "train", "region": ", ".join(unknown)})
 
     def _not_run(self, metric: str, reason: str, shared: Common) -> Score:
@@ -75,7 +75,7 @@ class Measured:
         return Score(metric=metric, status="not_run", reason=reason, better=BY_NAME[metric].better, **counts)
 
     def _no_distribution(self, split: str, samples: int | None = None) -> str:
-        """Why the samples cannot be compared with a split; empty if they can."""
+        """Why the samples cannot be compared with a split; empty if they can be."""
         measured = len(self.samples.measured) if samples is None else samples
         patients = len(self.real[split].by_patient()[0])
         least = f"at least {self.config.minimum} are needed"
@@ -123,7 +123,7 @@ class Measured:
         return {"n": self.samples.n, "failed": self.samples.failed, "n_reference": len(real.by_patient()[0])}
 
     def _failures(self, split: str) -> Iterator[Note]:
-        """What failed, on both sides: none of it goes unsaid."""
+        """The failures on both sides, so that all are reported."""
         if self.samples.failed:
             yield from notes("counts", f"{self.samples.failed} failed samples are left out here and count as missing")
         real = self.real[split]
@@ -132,7 +132,7 @@ class Measured:
             yield from notes("counts", lost)
 
     def _missing(self, place: int, shared: Common) -> Score:
-        """The rate of samples that lack the region, beside the real volumes' own."""
+        """The rate of samples that lack the region, with that of the real volumes."""
         train = self.real["train"].rvr[:, place]
         if not (train > 0).any():
             reason = "no real train volume has it" if len(train) else "no real train volume has a label map"
@@ -185,7 +185,7 @@ class Measured:
         yield self._variance(split, place, x, y, shared)
 
     def _other(self, split: str) -> Vector | None:
-        """The other real split by patient, which floors are made of; None if it is too small."""
+        """The other real split by patient, for floors; None if it is too small."""
         other = self.real[OTHER[split]].by_patient()[1]
         return other if len(other) >= self.config.minimum else None
 
@@ -194,7 +194,7 @@ class Measured:
         return f"no floor: {patients} real {OTHER[split]} patients, at least {self.config.minimum} are needed"
 
     def _wasserstein(self, split: str, place: int, shared: Common) -> Score:
-        """At one n for samples and floor: the distance of few is larger, whatever they are drawn from."""
+        """At one n for samples and floor: the distance grows with smaller n for any distribution."""
         other = self._other(split)
         n = self.samples.n if other is None else min(self.samples.n, len(other))
         part = self.samples.of_items(_subset(self.samples.items, n, self.config.seed))
@@ -262,7 +262,7 @@ class Measured:
         places = [place for place in known if len(real) and np.ptp(real[:, place]) > 0]
         reason = self._no_distribution(split)
         if not reason and not places:
-            reason = "no region varies in the real volumes" if known else "no region is known to the segmenter"
+            reason = "no region varies in the real volumes" if known else "the segmenter defines none of the regions"
         if reason:
             yield self._not_run("rvr_joint", reason, shared)
             return
@@ -311,11 +311,11 @@ class Measured:
                     yield CaseRow(metric="rvr", value=ratios[place], **whose, **where)
 
 
-FLOOR_SUBSETS = 100  # of the other split, where it has more patients than there are samples
+FLOOR_SUBSETS = 100  # of the other split, if it has more patients than there are samples
 
 
 def _floor(other: Vector, real: Vector, n: int, seed: int) -> float:
-    """The distance of n real patients to the reference; the mean over seeded subsets where there are more."""
+    """The distance of n real patients to the reference; the mean over seeded subsets if there are more."""
     if n >= len(other):
         return stats.wasserstein1(other, real)
     rng = numpy_rng(seed, "rvr", "floor")
@@ -324,7 +324,7 @@ def _floor(other: Vector, real: Vector, n: int, seed: int) -> float:
 
 
 def _subset(items: Sequence[Item], n: int, seed: int) -> list[Item]:
-    """`n` of the samples, the same ones whatever their order; a larger n adds to a smaller one's."""
+    """`n` of the samples, the same for any order; a larger n adds to a smaller one's."""
     ordered = sorted(items, key=lambda item: item.id)
     return [ordered[i] for i in sorted(numpy_rng(seed, "rvr", "samples").permutation(len(ordered))[:n])]
 

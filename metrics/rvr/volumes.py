@@ -17,12 +17,12 @@ from medlord_bench.contracts.regions import members
 from medlord_bench.volumes.arrays import load_state
 
 Vector = NDArray[np.float64]
-UNKNOWN = -1  # in place of a number of voxels: the label map has no label of that region
+UNKNOWN = -1  # instead of a number of voxels: the label map has no label for that region
 MM3_PER_ML = 1000.0
 
 
 def count(labels: LabelMap, regions: Sequence[str], spacing: tuple[float, float, float] | None) -> State:
-    """{"voxels": int64 (R,), -1 where the map does not know the region; "total": int64 (1,); "voxel_mm3": float64 (1,),
+    """{"voxels": int64 (R,), -1 if the map does not define the region; "total": int64 (1,); "voxel_mm3": float64 (1,),
     NaN if there is no spacing}. A region that is made of several labels is their sum."""
     per_label = np.zeros(256, dtype=np.int64)
     for plane in labels.labels:  # bincount widens to 64 bits: never the whole volume at once
@@ -42,10 +42,10 @@ def _sum(per_label: NDArray[np.int64], names: Mapping[int, str], region: str) ->
 
 @dataclass(frozen=True, eq=False)
 class Volumes:
-    """One set of volumes. items: all of them, failed ones included; the arrays are of those that have a label map.
+    """One set of volumes. items: all of them, including failed ones; the arrays are of those that have a label map.
 
-    rvr: voxels in the region over all voxels, (measured, regions); NaN where the segmenter does not know the region.
-    ml: the same region in mL, NaN where the voxel size is unknown.
+    rvr: voxels in the region over all voxels, (measured, regions); NaN if the segmenter does not define the region.
+    ml: the same region in mL, NaN if the voxel size is unknown.
     """
 
     items: Sequence[Item]
@@ -79,7 +79,7 @@ class Volumes:
         return self.ml if metric == "rvr_ml" else self.rvr
 
     def of_items(self, items: Sequence[Item]) -> Volumes:
-        """A part of the set."""
+        """A subset of the set."""
         wanted = {item.id for item in items}
         rows = [row for row, item in enumerate(self.measured) if item.id in wanted]
         return Volumes(items, [self.measured[row] for row in rows], self.rvr[rows], self.ml[rows])

@@ -77,7 +77,7 @@ def test_two_folders_are_measured_against_all_real_images(bench: Any, folders: P
     assert plan["protocol"]["grid"]["shape"] == [16, 16, 12]
     assert {split: len(ids) for split, ids in plan["splits"].items()} == {"train": 3, "val": 0, "test": 3}
     assert [len(items(plan, f"samples:files:{name}")) for name in ("ours", "b")] == [SAMPLES, SAMPLES]
-    assert f"grid 16x16x12, that of {folders / 'ours' / 's0.nii.gz'}" in done.err
+    assert f"grid 16x16x12, from {folders / 'ours' / 's0.nii.gz'}" in done.err
     assert "divided into halves" in done.err
 
 

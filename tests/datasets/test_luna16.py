@@ -116,7 +116,7 @@ def test_no_lung_and_unknown_labels_are_errors(tree: Path) -> None:
     case = dataset.cases("test")[0]
     path = tree / "seg-lungs-LUNA16" / f"{case.id}.mhd"
     write(np.zeros((20, 16, 12), np.uint8), path, False)
-    with pytest.raises(UserError, match=r"mhd: neither label 3 nor 4"):
+    with pytest.raises(UserError, match=r"mhd: has neither label 3 nor 4"):
         dataset.load(case)
     write(np.full((20, 16, 12), 7, np.uint8), path, False)
     with pytest.raises(UserError, match=r"mhd: label values 7 have no name"):

@@ -110,5 +110,5 @@ def test_coronary_masks_are_not_taken_for_a_heart(tmp_path: Path, write_ct: Writ
         path.unlink()
         nib.save(nib.Nifti1Image(coronaries, whole.affine), path)
     dataset = PcctaDataset(PcctaConfig.model_validate({"data_root": root, "split": {"counts": [2, 1, 1]}}))
-    with pytest.raises(UserError, match=r"c00\d\.nii\.gz: holds at most one structure.*mask_folder"):
+    with pytest.raises(UserError, match=r"c00\d\.nii\.gz: has at most one structure.*mask_folder"):
         dataset.load(dataset.cases("train")[0])

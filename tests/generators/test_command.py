@@ -190,7 +190,7 @@ BAD = {
     "fails": ("sys.exit('no GPU, said the model')", "exit code 1: no GPU, said the model"),
     "raises": ("raise ValueError('twelve heads')", "exit code 1: ValueError: twelve heads"),
     "is killed": ("import os; os.kill(os.getpid(), 9)", "ended by signal 9"),
-    "writes nothing": ("pass", "ended well, but wrote nothing to {out}"),
+    "writes nothing": ("pass", "exit code 0, but no output written to {out}"),
     "writes text": ("open(out, 'w').write('hello')", "cannot be read"),
     "writes the wrong shape": (
         "save(values[: (x - 1) * y * z], (x - 1, y, z))",
@@ -222,7 +222,7 @@ def test_a_stale_file_is_not_taken_for_the_sample(program: Any, run: Run) -> Non
     for path in run.scratch.rglob("00000.log"):
         np.save(path.with_name("00001.npy"), np.zeros(SHAPE))
     made = draw(generator, run, 2)
-    assert isinstance(good[0], Volume) and isinstance(made[1], Failure) and "wrote nothing" in made[1].reason
+    assert isinstance(good[0], Volume) and isinstance(made[1], Failure) and "no output written" in made[1].reason
 
 
 def test_where_the_first_three_all_fail_nothing_is_published_and_the_log_is_named(program: Any, run: Run) -> None:

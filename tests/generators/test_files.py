@@ -168,7 +168,9 @@ def test_an_npz_of_several_arrays_needs_one_named_volume(tmp_path: Path, run: Ru
     np.savez(tmp_path / "s" / "a.npz", volume=hu(), latent=np.zeros((2, 2)))
     np.testing.assert_array_equal(one(tmp_path / "s", run), hu())
     np.savez(tmp_path / "s" / "a.npz", image=hu(), latent=np.zeros((2, 2)))
-    with pytest.raises(UserError, match=r"a\.npz: holds the arrays image, latent; expected one, or one named 'volume'"):
+    with pytest.raises(
+        UserError, match=r"a\.npz: contains the arrays image, latent; expected one, or one named 'volume'"
+    ):
         files(tmp_path / "s").check(protocol())
 
 
@@ -192,7 +194,7 @@ def test_a_declared_scale_may_overshoot_a_little_and_is_clipped(tmp_path: Path, 
 def test_hu_declared_as_zero_to_one_is_a_failure(tmp_path: Path, run: Run) -> None:
     array(tmp_path / "s" / "a.npy", hu())
     said = reason(tmp_path / "s", run, intensity={"from": [0, 1], "to": [-1000, 1000]})
-    assert said == "values lie in -1000..999, declared 0..1"
+    assert said == "values are in -1000..999, declared 0..1"
 
 
 @pytest.mark.parametrize("fit", ["exact", "crop-pad", "resize"])
@@ -201,14 +203,14 @@ def test_an_undeclared_scale_is_a_failure_on_every_way_to_the_grid(fit: str, tmp
     shape = SHAPE if fit == "exact" else (6, 6, 6)
     array(tmp_path / "s" / "a.npy", np.random.default_rng(0).random(shape))
     assert reason(tmp_path / "s", run, fit=fit) == (
-        "values lie in 0..1: scaled to [0, 1] or [-1, 1], not HU: declare intensity.from and intensity.to"
+        "values are in 0..1: scaled to [0, 1] or [-1, 1], not HU: declare intensity.from and intensity.to"
     )
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"intensity": {"from": [1, 0], "to": [-1000, 1000]}}, "from: expected two rising numbers"),
+        ({"intensity": {"from": [1, 0], "to": [-1000, 1000]}}, "from: expected two ascending numbers"),
         ({"intensity": {"from": [0, 1]}}, "field 'intensity.to': Field required"),
         ({"intensity": "raw"}, "field 'intensity'"),
         ({"fit": "squeeze"}, "field 'fit'"),
@@ -374,7 +376,7 @@ def test_a_manifest_says_what_each_file_is(name: str, mark: str, tmp_path: Path,
 
 def test_conditions_that_are_no_test_case_are_refused_with_the_ids_expected(tmp_path: Path, run: Run) -> None:
     generator = files(manifest(tmp_path / "s", MIXED))
-    with pytest.raises(UserError, match="expected case ids such as p1, got c-7: mend the column 'condition'"):
+    with pytest.raises(UserError, match="expected case ids such as p1, got c-7: fix the column 'condition'"):
         list(generator.sample({}, [request("p1"), request("p2")], run))
 
 
@@ -392,7 +394,7 @@ def test_after_a_stop_a_case_that_the_manifest_lacks_is_a_failure(tmp_path: Path
         ("sample\n../v/0.npy\n", "line 2, column 'sample' is '../v/0.npy'; expected a path below"),
         ("sample\n/etc/passwd\n", "expected a path below"),
         ("sample\n\n,\n", "expected a path below"),
-        ("sample\nmanifest.csv\n", "not a volume by its name"),
+        ("sample\nmanifest.csv\n", "not a volume suffix"),
         ("sample,conditon\nv/0.npy,a\n", "unknown column 'conditon'; did you mean 'condition'"),
         ("condition\na\n", "no column 'sample'"),
         ("sample\n", "names no file"),
@@ -414,7 +416,7 @@ def test_an_absolute_path_inside_the_folder_is_taken(tmp_path: Path) -> None:
 def test_masks_among_samples_are_not_taken_for_samples(tmp_path: Path) -> None:
     array(tmp_path / "s" / "a.npy", hu())
     nifti(tmp_path / "s" / "a_mask.nii.gz", hu())
-    with pytest.raises(UserError, match="a mask by its name, among samples"):
+    with pytest.raises(UserError, match="its name is that of a mask"):
         files(tmp_path / "s")
 
 

@@ -181,7 +181,7 @@ def test_the_generator_works_on_one_volume_as_on_several() -> None:
 
 @pytest.mark.parametrize(("size", "nearest"), [(0, 32), (16, 32), (60, 64), (100, 128), (200, 256), (300, 256)])
 def test_a_size_it_cannot_take_names_the_nearest(size: int, nearest: int) -> None:
-    with pytest.raises(ValueError, match=f"power of two from 32 on; the nearest is {nearest}"):
+    with pytest.raises(ValueError, match=f"power of two, at least 32; the nearest is {nearest}"):
         NetConfig(size=size)
 
 
@@ -192,7 +192,7 @@ def test_channels_that_the_norms_cannot_divide_are_refused() -> None:
 
 def test_a_tensor_that_is_none_of_theirs_is_named(tmp_path: Path) -> None:
     path = _saved(tmp_path / "G_iter1.pth", authors("generator", 128) | {"fc9.weight": torch.zeros(1)})
-    with pytest.raises(UserError, match=r"G_iter1.pth: tensor 'fc9.weight' is none of HA-GAN's G"):
+    with pytest.raises(UserError, match=r"G_iter1.pth: tensor 'fc9.weight' is not in HA-GAN's G"):
         convert(path, "generator")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(UserError, match=r"list.pth: expected"):

@@ -138,7 +138,7 @@ def changed(state: dict[str, Any], **more: Any) -> dict[str, Any]:
     [
         ({"vqvae": vqvae(), "transformer": transformer(codes=CODES + 3)}, "on 23 codes, the autoencoder has 20"),
         ({"vqvae": vqvae(), "transformer": transformer(length=40)}, r"for 40 tokens, the grid \(32, 32, 16\) has 32"),
-        ({"vqvae": vqvae(), "transformer": transformer(dim=16).blocks}, "not a transformer as MONAI lays it out"),
+        ({"vqvae": vqvae(), "transformer": transformer(dim=16).blocks}, "not a transformer in MONAI's layout"),
         ({"vqvae": transformer(), "transformer": transformer()}, "not a 3D VQ-VAE"),
         ({"vqvae": vqvae(), "old_vqvae": vqvae(), "transformer": transformer()}, "2 weights for the stage autoencoder"),
     ],
@@ -161,7 +161,7 @@ def test_files_that_do_not_belong_together_are_refused(
         (lambda path: torch.save(changed(transformer().state_dict(), spare=torch.zeros(1)), path),
          "surplus tensor 'spare'"),
         (lambda path: torch.save(transformer(dim=16).state_dict() | {"token_embeddings.weight": torch.zeros(21, 15)},
-                                 path), "width 15, expected some and a multiple of heads = 2"),
+                                 path), "width 15, expected at least one, and a multiple of heads = 2"),
         (lambda path: None, "nothing for the stage transformer"),
     ],
 )  # fmt: skip

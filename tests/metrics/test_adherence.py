@@ -219,12 +219,12 @@ def test_the_ceiling_is_what_the_segmenter_reaches_on_real_images(bench: Bench) 
 def test_all_empty_masks_are_not_run_and_say_so(bench: Bench) -> None:
     scores, rows = bench.conditional([(labels(4, 3), labels(0, 0)), (labels(0, 0), labels(0, 0))])
     assert {score.status for score in scores.values()} == {"not_run"} and not rows
-    assert "every one is empty" in scores["dsc", ""].reason
+    assert "all are empty" in scores["dsc", ""].reason
 
 
 def test_a_region_that_no_mask_has_is_named_with_its_false_positives(bench: Bench) -> None:
     scores, _ = bench.conditional([(labels(4, 3), labels(4, 0)), (labels(4, 0), labels(4, 0))])
-    assert scores["dsc", "left_atrium"].reason == "no mask holds it; 1 samples have it all the same"
+    assert scores["dsc", "left_atrium"].reason == "no mask contains it; 1 samples have it"
     assert scores["dsc", ""].value == 1
 
 
@@ -236,8 +236,8 @@ def test_regions_that_masks_or_segmenter_do_not_know_are_one_score_each(run: Run
     scores, _ = bench.conditional([(labels(4, 0), labels(4, 3))] * 3, reference_names=names)
     lost = {region: score.reason for (name, region), score in scores.items() if score.status == "not_run"}
     assert lost == {
-        "left_atrium, lungs": "the masks of the data set do not know it",
-        "right_atrium, right_ventricle": "the segmenter files does not know it",
+        "left_atrium, lungs": "the masks of the data set do not define it",
+        "right_atrium, right_ventricle": "the segmenter files does not define it",
     }
     assert scores["dsc", ""].value == 1 and "without left_atrium" in scores["dsc", ""].note_text
 

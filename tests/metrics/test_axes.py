@@ -111,7 +111,7 @@ def test_noise_gives_no_warning_and_says_that_it_shows_no_orientation(
     for seed in range(20):
         rng = np.random.default_rng(seed)
         found = score(run, items(tmp_path, "samples", rng.normal(0, 300, (8, SIDE, SIDE, SIDE))), real)
-        assert found.warning == "" and "too unlike" in found.note_text
+        assert found.warning == "" and "too different" in found.note_text
 
 
 def test_samples_that_look_alike_from_both_sides_give_no_warning(cubes: list[np.ndarray]) -> None:

@@ -194,7 +194,7 @@ def test_shares_have_wilson_intervals_and_say_what_these_ignore(run: Run, items:
         score = found[metric, "test", ""]
         assert score.value is not None
         assert (score.low, score.high) == pytest.approx(stats.wilson(round(score.value * N), N))
-        assert "taken as given" in score.interval and "k = 3" in score.note_text
+        assert "treated as fixed" in score.interval and "k = 3" in score.note_text
     assert found["density", "test", ""].low is None
 
 

@@ -79,9 +79,9 @@ def test_the_note_names_the_backbone_and_what_a_value_compares_with() -> None:
         for name in ("", "radimagenet", "maisi-compat")
     }
     assert all("BACKBONE" in text for text in notes.values())
-    assert "does not compare with published values" in notes[""] and "not RadImageNet" in notes[""]
+    assert "not comparable with published values" in notes[""] and "not RadImageNet" in notes[""]
     assert "only at the same real volumes, n, voxel spacing and slab" in notes["maisi-compat"]
-    assert "does not compare with published" not in notes["maisi-compat"]
+    assert "not comparable with published" not in notes["maisi-compat"]
     assert "fid:maisi-compat" in notes["radimagenet"]
 
 

@@ -176,7 +176,9 @@ def test_a_patient_is_left_out_whole_and_so_does_not_lift_the_threshold(run: Run
     assert rate.value == 1 and "relative distance 0.333, the largest allowed" in rate.note_text
     assert rate.n_reference == 6 and "weak: 6 training patients" in rate.note_text
     assert (
-        rate.p is None and "several volumes a patient" in rate.note_text and "of the same volume" not in rate.note_text
+        rate.p is None
+        and "several volumes per patient" in rate.note_text
+        and "of identical volumes" not in rate.note_text
     )
     assert scores["memorised_share"].value == 2 / 6
 
@@ -186,7 +188,7 @@ def test_a_training_patient_that_stands_there_twice_is_named_and_counted_once(ru
     twice = Bench(run, (SIDE,) * 3).use([*fields(0, 10), field(3)], fields(100, 4), fields(200, 4))
     scores, _ = twice([field(3), field(500)])
     rate = scores["copy_rate"]
-    assert "1 pairs of the same volume under two patients, counted as one: train-03 and train-10" in rate.note_text
+    assert "1 pairs of identical volumes of two patients, counted as one: train-03 and train-10" in rate.note_text
     assert (rate.value, rate.n_reference) == (plain.value, plain.n_reference) == (0.5, 10)
     assert scores["memorised_share"].value == 1 / 10
 
@@ -194,14 +196,14 @@ def test_a_training_patient_that_stands_there_twice_is_named_and_counted_once(ru
 def test_a_held_out_volume_that_was_trained_on_is_named(run: Run) -> None:
     leaky = Bench(run, (SIDE,) * 3).use(fields(0, 10), fields(100, 3), [*fields(200, 3), moved(field(4), 3, (1, 0, 0))])
     rate = leaky([field(500)])[0]["copy_rate"]
-    assert "1 held-out volumes are (nearly) the same as a training volume: test-03 and train-04" in rate.warning
+    assert "1 held-out volumes are (nearly) identical to a training volume: test-03 and train-04" in rate.warning
     assert (rate.floor, rate.floor_n) == (1 / 7, 7)
 
 
 def test_a_training_set_of_one_volume_again_and_again_is_not_run(run: Run) -> None:
     scores, rows = Bench(run, (SIDE,) * 3).use([field(0)] * 9, [], [])([field(0)])
     assert {score.status for score in scores.values()} == {"not_run"} and not rows
-    assert "all training volumes are (nearly) the same" in scores["copy_rate"].reason
+    assert "all training volumes are (nearly) identical" in scores["copy_rate"].reason
 
 
 def test_failed_samples_stay_in_n_and_are_no_copies(bench: Bench) -> None:

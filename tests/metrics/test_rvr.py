@@ -401,7 +401,7 @@ def test_regions_that_the_segmenter_does_not_know_are_one_score(run: Run, tmp_pa
     real = [[*case, volumes.UNKNOWN, volumes.UNKNOWN] for case in drawn(24, 1)]
     scores, rows, _ = bench.of(blind, train=real, test=real[:12])
     lost = scores["rvr", "right_atrium, pulmonary_artery", "train"]
-    assert lost.reason == "the segmenter files does not know it" and lost.status == "not_run"
+    assert lost.reason == "the segmenter files does not define it" and lost.status == "not_run"
     assert sum(score.status == "not_run" for score in scores.values()) == 1
     assert {row.region for row in rows} == {"aorta", "left_atrium"}
     assert "without right_atrium, pulmonary_artery" in scores["rvr_joint", "", "train"].note_text

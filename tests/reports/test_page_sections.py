@@ -101,7 +101,7 @@ def test_the_first_warnings_stand_open_and_the_others_fold_away(bare_folder: Pat
 def test_without_warnings_the_page_says_what_was_looked_for(bare_folder: Path) -> None:
     assert "No warnings, but none of the metrics of this run checks for" in render(bare_folder)[1]
     put(bare_folder, [fid("a", metric="axes"), fid("a", metric="copy_rate", status="not_run", value=None)])
-    assert "No warnings. Checked for: samples that lie turned or mirrored." in render(bare_folder)[1]
+    assert "No warnings. Checked for: rotated or mirrored samples." in render(bare_folder)[1]
     assert (
         _watched([fid("a", metric="copy_rate", status="not_run")], QUANTITIES) == []
     )  # what did not run checked for nothing

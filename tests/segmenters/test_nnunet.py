@@ -141,7 +141,7 @@ def test_a_checkpoint_that_can_run_code_is_refused_unless_trusted(model: Path, t
     for call in (lambda: make(model).fingerprint([]), lambda: list(make(model).segment([], run))):
         with pytest.raises(UserError) as error:
             call()
-        assert "checkpoint_final.pth: holds more than numbers (posix.mkdir)" in str(error.value)
+        assert "checkpoint_final.pth: contains more than numbers (posix.mkdir)" in str(error.value)
         assert "nnunet.trust=true" in str(error.value) and "\n" not in str(error.value)
     assert not trap.exists()
     assert make(model, trust=True).fingerprint([]) != good

@@ -146,7 +146,7 @@ def test_missing_weights_name_the_folder_and_the_command_that_fetches_them(
             assert f"TOTALSEG_WEIGHTS_PATH={tmp_path / 'w'} totalseg_download_weights -t {download}" in message
     torn = tmp_path / "w" / "Dataset298_TotalSegmentator_total_6mm_1559subj"
     torn.mkdir(parents=True)  # all that TotalSegmentator itself looks at
-    with pytest.raises(MissingError, match="is not whole"):
+    with pytest.raises(MissingError, match="is incomplete"):
         make(speed="fastest").fingerprint([])
 
 

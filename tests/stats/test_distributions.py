@@ -45,7 +45,7 @@ def test_energy_distance_sees_shift_and_spread_and_not_equal_distributions() -> 
 def test_a_missing_region_is_refused_and_not_dropped() -> None:
     x = rows(5, 0)
     x[2, 1] = np.nan
-    with pytest.raises(UserError, match="first set: features hold NaN"):
+    with pytest.raises(UserError, match="first set: features contain NaN"):
         stats.energy_distance(x, rows(5, 1), 0)
     with pytest.raises(UserError, match="5 and 2 units, expected at least 3"):
         stats.energy_distance(rows(5, 1), rows(2, 0), 0)

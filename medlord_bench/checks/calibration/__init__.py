@@ -1,1 +1,1 @@
-"""The bench tests itself: faults that are known by how they were made, and what every metric must say of them."""
+"""The bench tests itself: known faults, and the required response of every metric."""

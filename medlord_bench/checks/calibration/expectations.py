@@ -1,4 +1,4 @@
-"""What each control must look like in each metric. The controls' faults are known, so the answers are."""
+"""The expected score of each control in each metric. The controls' faults are known, and so are the answers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from medlord_bench.checks.calibration.experiment import REGIONS, STRENGTHS
 from medlord_bench.contracts.calibration import Ask, Finding, Seen
 from medlord_bench.contracts.results import Score
 
-MIN_COPIES_FOUND = 0.95  # of copies that must be called copies
-NOMINAL_COPY_RATE = 0.05  # of unseen patients that the audit may call copies
-MAX_DSC_BELOW_CEILING = 0.05  # DSC below the segmenter's own ceiling that painted volumes may lie
-NOTICED_P = 0.01  # p below it: noticed; p above it: not noticed
+MIN_COPIES_FOUND = 0.95  # fraction of copies that must be detected
+NOMINAL_COPY_RATE = 0.05  # fraction of unseen patients that the audit may classify as copies
+MAX_DSC_BELOW_CEILING = 0.05  # largest DSC of painted volumes below the segmenter's own ceiling
+NOTICED_P = 0.01  # p below it: detected; p above it: not detected
 Rule = Callable[[Seen], Iterator[Finding]]
 
 
 def findings(seen: Seen, left_out: dict[str, str]) -> Iterator[Finding]:
-    """Every expectation held against the scores of the calibration run."""
+    """Every expectation, tested on the scores of the calibration run."""
     for rule in RULES:
         yield from rule(seen)
     for control, reason in left_out.items():
@@ -38,7 +38,7 @@ def _noticed(score: Score) -> bool:
 
 
 def _holds(score: Score, value: float | None) -> bool:
-    """Whether the interval holds the value."""
+    """Whether the interval contains the value."""
     return None not in (score.low, score.high, value) and score.low <= value <= score.high  # type: ignore[operator]
 
 
@@ -48,15 +48,15 @@ def _apart(worse: Score, better: Score) -> bool:
 
 
 def no_fault(seen: Seen) -> Iterator[Finding]:
-    """Unseen real volumes sit on the floor, look like nobody's copy, and lie as they should."""
+    """Unseen real volumes score at the floor, are not copies, and have the right orientation."""
     name = "none (holdout)"
     for reference in ("test", "train"):
         ask = Ask("fid", "holdout", "", reference)
-        yield seen.expect(name, f"fid {reference}", "interval holds the floor", [ask], lambda s: _holds(s, s.floor))
+        yield seen.expect(name, f"fid {reference}", "interval contains the floor", [ask], lambda s: _holds(s, s.floor))
     unnoticed = f"p above {NOTICED_P}"
     yield seen.expect(name, "kid", unnoticed, [Ask("kid", "holdout", "", "test")], _unnoticed)
     yield seen.expect(name, "rvr_joint", unnoticed, [Ask("rvr_joint", "holdout", "", "train")], _unnoticed)
-    expected = f"interval holds the nominal {NOMINAL_COPY_RATE}"
+    expected = f"interval contains the nominal {NOMINAL_COPY_RATE}"
     yield seen.expect(
         name, "copy_rate", expected, [Ask("copy_rate", "holdout")], lambda s: _holds(s, NOMINAL_COPY_RATE)
     )
@@ -64,7 +64,7 @@ def no_fault(seen: Seen) -> Iterator[Finding]:
 
 
 def noise(seen: Seen) -> Iterator[Finding]:
-    """No anatomy at all: far from the real set, in no neighbourhood of it, no organ in it, and nobody's copy."""
+    """No anatomy: far from the real set, in no neighbourhood of it, without organs, and not a copy."""
     both = [Ask("fid", name, "", "test") for name in ("noise", "holdout")]
     yield seen.expect("noise", "fid", "above the holdout's interval", both, _apart)
     yield seen.expect("noise", "kid", f"p below {NOTICED_P}", [Ask("kid", "noise", "", "test")], _noticed)
@@ -76,9 +76,9 @@ def noise(seen: Seen) -> Iterator[Finding]:
 
 
 def strengths(seen: Seen) -> Iterator[Finding]:
-    """Blur and an HU offset: each step costs realism and reconstruction, in order.
+    """Blur and an HU offset: each step lowers realism and reconstruction, in order.
 
-    MS-SSIM is left out for the offset: it is made not to see one.
+    MS-SSIM is left out for the offset: it is insensitive to offsets by design.
     """
     for control, steps in STRENGTHS.items():
         spoilt = [f"{control}:{step}" for step in steps]
@@ -97,7 +97,7 @@ def _rises(*scores: Score) -> bool:
 
 
 def collapse(seen: Seen) -> Iterator[Finding]:
-    """One volume again and again: realistic, and yet no variety. It is unseen, so nobody's copy."""
+    """One volume repeated: realistic, but without variety. It is unseen, so not a copy."""
     fault = "mode-collapse"
     both = [[Ask(metric, name, "", "test") for name in (fault, "holdout")] for metric in ("recall", "fid")]
     yield seen.expect(fault, "recall", "0.5 below the holdout's", both[0], lambda s, h: _value(s) <= _value(h) - 0.5)
@@ -109,7 +109,8 @@ def collapse(seen: Seen) -> Iterator[Finding]:
 
 
 def copies(seen: Seen) -> Iterator[Finding]:
-    """Training volumes, lightly changed: the audit says so, while a distance to the training set would praise them."""
+    """Slightly changed training volumes: the audit must detect them, although their distance to the training set is
+    low."""
     ask = Ask("copy_rate", "copycat")
     yield seen.expect(
         "copycat", "copy_rate", f"at least {MIN_COPIES_FOUND}", [ask], lambda s: _value(s) >= MIN_COPIES_FOUND
@@ -119,7 +120,8 @@ def copies(seen: Seen) -> Iterator[Finding]:
 
 
 def dropped(seen: Seen) -> Iterator[Finding]:
-    """One organ painted over: that region is missing everywhere, and flagged; no other region is blamed."""
+    """One organ painted over: that region is missing in all samples, with a warning; no other region is reported
+    missing."""
     for region in REGIONS:
         fault = f"drop-region:{region}"
         for place in REGIONS:
@@ -134,7 +136,7 @@ def dropped(seen: Seen) -> Iterator[Finding]:
 
 
 def painted(seen: Seen) -> Iterator[Finding]:
-    """Volumes painted exactly to the mask: adherence reaches what the segmenter reaches on real images."""
+    """Volumes painted exactly to the mask: adherence reaches the segmenter's score on real images."""
     for region in seen.regions("dsc", "oracle"):
         expected = f"at least the segmenter's ceiling less {MAX_DSC_BELOW_CEILING}"
         asks = [Ask("dsc", "oracle", region)]
@@ -146,14 +148,14 @@ def _reaches_ceiling(score: Score) -> bool:
 
 
 def window(seen: Seen) -> Iterator[Finding]:
-    """What lies beyond the stated HU window must not count."""
+    """Values beyond the stated HU window must have no effect."""
     asks = [Ask("fid", f"implant:{variant}", "", "test") for variant in ("low", "high")]
     fault, expected = "implant at 1000 and 2000 HU", "equal: both are clipped to 1000"
     yield seen.expect(fault, "fid", expected, asks, lambda low, high: _value(low) == _value(high))
 
 
 def flipped(seen: Seen) -> Iterator[Finding]:
-    """Volumes upside down: found before any other number is read."""
+    """Volumes upside down: the orientation check must warn."""
     yield seen.expect("flip", "axes", "a warning", [Ask("axes", "flip")], lambda s: bool(s.warning))
 
 

@@ -1,4 +1,4 @@
-"""The run that `calibrate` makes: every control through every metric, on the phantom or on a user's own data set."""
+"""The run of `calibrate`: every control through every metric, on the phantom or on a user's own data set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medlord_bench.engine import resolve
 from medlord_bench.engine.run_file import RunFile
 from medlord_bench.errors import MissingError, UserError
 
-REGIONS = ("aorta", "left_ventricle", "lungs")  # a vessel, a chamber, and the largest: those that are dropped
+REGIONS = ("aorta", "left_ventricle", "lungs")  # the dropped regions: a vessel, a chamber, and the largest
 STRENGTHS = {"blur": ("0.5", "1", "2"), "hu-shift": ("25", "50", "100", "200")}
 CONTROLS = (
     *("holdout", "copycat", "noise", "mode-collapse", "flip"),
@@ -18,7 +18,7 @@ CONTROLS = (
     *("implant:low", "implant:high", "oracle"),
     *(f"drop-region:{region}" for region in REGIONS),
 )
-# Sixteen patients a side, since precision and recall need as many; HU up to 2000, so that there is something to clip.
+# Sixteen patients a side, which precision and recall require; HU up to 2000, so that clipping has an effect.
 PHANTOM: Mapping[str, Any] = {
     "dataset.n_train": 24,
     "dataset.n_val": 16,
@@ -30,7 +30,7 @@ PHANTOM: Mapping[str, Any] = {
 
 
 def experiment(file: RunFile) -> tuple[RunFile, dict[str, str]]:
-    """The run of all controls that the data set of `file` can bear, and of the others the reason why not."""
+    """The run of all controls that the data set of `file` supports, and for the others the reason why not."""
     own = {path: value for path, value in PHANTOM.items() if path.split(".")[0] in ("dataset", *file.metrics)}
     sets = (own if file.dataset == "phantom" else {}) | file.set
     protocol = _protocol(file.dataset, sets)

@@ -1,7 +1,7 @@
 """The statistics tested on simulated features, where the truth is known: p-values under no difference, and coverage.
 
-Volumes have a part that their slices share, so that slices are not independent, and a spectrum that decays as that of
-slice features does. Rates are judged with Wilson's interval at 99.9 %: a sound bench fails a check about once in a
+The slices of a volume share a component, so that they are not independent, and the spectrum decays as that of
+real slice features. Rates are judged with Wilson's interval at 99.9 %: a correct bench fails a check about once in a
 thousand seeds.
 """
 
@@ -19,7 +19,7 @@ from medlord_bench.util.seeds import numpy_rng
 
 JUDGING_LEVEL = 0.999  # level of the intervals by which an observed rate is judged
 NOMINAL_REJECTION_RATE = 0.05  # rejections if there is no difference
-COVERAGE_RANGE = (0.93, 0.98)  # in which the 95 % interval of a Fréchet distance has to lie
+COVERAGE_RANGE = (0.93, 0.98)  # required coverage of the 95 % interval of a Fréchet distance
 LEAST_KERNEL_COVERAGE = 0.90
 PERMUTATIONS = 199
 REPEATS = 1500
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Simulated:
-    """One check: what a sound bench must show, what was seen, and how long it took."""
+    """One check: the expected result of a correct bench, the observed result, and the time."""
 
     name: str
     expected: str
@@ -43,7 +43,7 @@ class Simulated:
 class Sets:
     """Two sets of `n` and `m` volumes of `slices` each in `d` dimensions, and how their distributions differ.
 
-    shared: share of the variance that the slices of a volume have in common. The first set is shifted by `shift`
+    shared: fraction of the variance that the slices of a volume share. The first set is shifted by `shift`
     standard deviations in every dimension and wider by `scale`.
     """
 
@@ -92,7 +92,7 @@ DIFFERENT = (
 def simulate(seed: int, repeats: int = REPEATS, progress: Progress | None = None) -> Iterator[Simulated]:
     """Every check, one after another; about a minute on one core. Equal seeds and repeats give equal numbers.
 
-    progress: told (simulations done, of how many). Raises nothing of its own: a check that does not hold is not `ok`.
+    progress: called with (simulations done, total). Raises nothing itself: a check that does not hold is not `ok`.
     """
     done, total = 0, repeats * (len(CHECKS) + 2 * len(DIFFERENT))
 
@@ -170,7 +170,7 @@ def _median_coverage(n: int) -> Callable[[int, int], Check]:
         exact = 1 - 2 * float(tails[tails <= NOMINAL_REJECTION_RATE / 2].max())
         low, high = stats.wilson(inside, repeats, JUDGING_LEVEL)
         seen = f"{inside / repeats:.1%} ({low:.1%} to {high:.1%})"
-        return f"median interval, n {n}, log-normal", f"holds the median in {exact:.1%}", seen, low <= exact <= high
+        return f"median interval, n {n}, log-normal", f"covers the median in {exact:.1%}", seen, low <= exact <= high
 
     return check
 
@@ -183,7 +183,7 @@ def _kernel_coverage(seed: int, repeats: int) -> Check:
     low, high = stats.wilson(inside, repeats, JUDGING_LEVEL)
     seen = f"{inside / repeats:.1%} ({low:.1%} to {high:.1%})"
     name = f"kernel distance's interval ({sets})"
-    return name, f"holds the expectation in at least {LEAST_KERNEL_COVERAGE:.0%}", seen, high >= LEAST_KERNEL_COVERAGE
+    return name, f"covers the expectation in at least {LEAST_KERNEL_COVERAGE:.0%}", seen, high >= LEAST_KERNEL_COVERAGE
 
 
 CHECKS: tuple[Callable[[int, int], Check], ...] = (
@@ -203,7 +203,7 @@ def _frechet_coverage(seed: int, repeats: int, step: Callable[[int], None]) -> I
         began = time.monotonic()
         intervals = [_frechet_interval(*sets.draw(seed, i)) for i in range(repeats)]
         step(repeats)
-        # The expectation comes from other draws, or the intervals would be held against themselves.
+        # The expectation comes from other draws, so that the intervals are not tested on themselves.
         apart = [_frechet(*sets.draw(seed, "mean", i)) for i in range(repeats)]
         step(repeats)
         expected = float(np.mean(apart))
@@ -213,18 +213,18 @@ def _frechet_coverage(seed: int, repeats: int, step: Callable[[int], None]) -> I
         at_least, at_most = stats.wilson(inside, repeats, JUDGING_LEVEL)
         yield Simulated(
             f"Fréchet distance's interval ({sets})",
-            f"holds the expectation in {low:.0%} to {high:.0%}",
+            f"covers the expectation in {low:.0%} to {high:.0%}",
             f"{inside / repeats:.1%} ({at_least:.1%} to {at_most:.1%})",
             at_least <= high and at_most >= low,
             time.monotonic() - began,
         )
     total = repeats * len(DIFFERENT)
     seconds = time.monotonic() - start
-    expected_rate, seen = f"holds the expectation in {low:.0%} to {high:.0%}", f"{covered / total:.1%} of {total}"
+    expected_rate, seen = f"covers the expectation in {low:.0%} to {high:.0%}", f"{covered / total:.1%} of {total}"
     name = "Fréchet distance's interval, all of the above"
     yield Simulated(name, expected_rate, seen, low <= covered / total <= high, seconds)
     name = "Fréchet distance's interval and its own value"
-    yield Simulated(name, "always holds it", f"{own} of {total}", own == total, seconds)
+    yield Simulated(name, "always contains it", f"{own} of {total}", own == total, seconds)
 
 
 def _frechet_interval(x: Groups, y: Groups) -> stats.Jackknife:

@@ -1,4 +1,4 @@
-"""Contract checks: what `medlord-bench check KIND NAME` runs on any plugin, ours and a third party's alike."""
+"""Contract checks: the checks of `medlord-bench check KIND NAME` for any plugin, built-in or third-party."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = ("generators", "datasets", "metrics", "extractors", "segmenters", "repor
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: what was looked at, whether it holds, and what was seen."""
+    """One finding: what was checked, whether it holds, and the observed value."""
 
     name: str
     ok: bool
@@ -25,10 +25,10 @@ Checks = Callable[[str, Run], Iterator[Check]]
 
 
 def check(kind: str, name: str, run: Run) -> Iterator[Check]:
-    """Every check of a kind on one plugin, as they are made. Files go below `run.scratch`."""
+    """Every check of a kind on one plugin, one by one. Files go below `run.scratch`."""
     if kind not in KINDS:
         raise UserError(registry.unknown("kind to check", kind, KINDS))
-    registry.load(kind, name)  # an unknown name, or a plugin that cannot be imported, is said before any finding
+    registry.load(kind, name)  # an unknown name, or a plugin that cannot be imported, raises before any finding
     checks: Checks = import_module(f"medlord_bench.checks.contract.{kind}").check
     try:
         yield from checks(name, run)

@@ -1,4 +1,4 @@
-"""What the checks of several kinds need: a small phantom cohort, and a look at what importing a plugin costs."""
+"""Helpers for the checks of several kinds: a small phantom cohort, and a check of the imports of a plugin."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def phantom(run: Run, scratch: Path) -> tuple[StoredCohort, Plan]:
 
 
 def imports_nothing_heavy(kind: str, name: str) -> Check:
-    """Loading the plugin must not import what makes `list` and `--help` slow."""
+    """Loading the plugin must not import libraries that make `list` and `--help` slow."""
     code = (
         "import sys; from medlord_bench.contracts import registry; "
         f"registry.load({kind!r}, {name!r}); print(*[m for m in {HEAVY!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     found = done.stdout.strip() or "".join(done.stderr.splitlines()[-1:])
-    return Check("loads without importing torch and its like", done.returncode == 0 and not found, found or "nothing")
+    return Check("loads without importing torch or similar", done.returncode == 0 and not found, found or "nothing")
 
 
 def configures(kind: str, name: str) -> Iterator[Check]:
-    """The plugin's default configuration is valid, closed, and survives JSON."""
+    """The plugin's default configuration is valid, closed, and round-trips through JSON."""
     plugin = registry.load(kind, name)
     try:
         default = plugin.Config()
@@ -56,7 +56,7 @@ def configures(kind: str, name: str) -> Iterator[Check]:
         return
     yield Check("has a default configuration", True)
     again = plugin.Config.model_validate(default.model_dump(mode="json"))
-    yield Check("its configuration survives JSON", again == default)
+    yield Check("its configuration round-trips through JSON", again == default)
     closed = plugin.Config.model_config.get("extra") == "forbid"
     yield Check(
         "its configuration refuses unknown fields",
@@ -76,7 +76,7 @@ def make(kind: str, name: str, config: dict[str, Any] | None = None) -> Any:
 
 
 def split_overlap(cases: dict[Split, list[Case]]) -> str:
-    """A patient that stands in two splits, or an empty string."""
+    """A patient that is in two splits, or an empty string."""
     seen: dict[str, Split] = {}
     for split in SPLITS:
         for case in cases[split]:

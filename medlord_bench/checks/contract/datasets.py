@@ -1,4 +1,4 @@
-"""The contract of a data set. One that needs a folder is given it by MEDLORD_BENCH_DATA_ROOT."""
+"""The contract of a data set. One that needs a folder receives it by MEDLORD_BENCH_DATA_ROOT."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check(name: str, run: Run) -> Iterator[Check]:
         yield Check("fulfils contracts.Dataset", isinstance(dataset, Dataset))
         cases = {split: list(dataset.cases(split)) for split in SPLITS}
     except MissingError as error:
-        yield Check("says what it needs where the data are not there", len(str(error).splitlines()) == 1, str(error))
+        yield Check("names what it needs if the data are missing", len(str(error).splitlines()) == 1, str(error))
         return
     overlap = split_overlap(cases)
     yield Check("no patient is in two splits", not overlap, overlap)

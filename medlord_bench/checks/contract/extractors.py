@@ -14,7 +14,7 @@ from medlord_bench.contracts import Extractor, Run, registry
 
 
 def check(name: str, run: Run) -> Iterator[Check]:
-    """Features are finite, deterministic and the same at any batch; the preprocessing is written out."""
+    """Features are finite, deterministic and the same at any batch; the preprocessing is recorded."""
     yield imports_nothing_heavy("extractors", name)
     yield version_of(registry.load("extractors", name))
     yield from configures("extractors", name)

@@ -32,7 +32,7 @@ from medlord_bench.errors import Stopped
 from medlord_bench.util import seeds
 from medlord_bench.util.hashing import file_sha256
 
-PRESETS = ("smoke", "tiny")  # the first of these that a generator has
+PRESETS = ("smoke", "tiny")  # the first of these that the generator has is used
 PURPOSES: Mapping[Capability, Purpose] = {
     "unconditional": "sample",
     "conditional": "sample-conditional",
@@ -65,7 +65,7 @@ def check(name: str, run: Run) -> Iterator[Check]:
 
 
 def _names_fields(generator: Any, config: BaseModel) -> Check:
-    """Stages and purposes name fields that exist; the ones that none names are in every key."""
+    """Stages and purposes name existing fields; fields that none names are in every key."""
     dependencies = [
         generator.dependencies(purpose)
         for capability, purpose in PURPOSES.items()
@@ -92,7 +92,7 @@ def _presets(plugin: Any) -> Iterator[Check]:
 
 
 def _runs_dry(generator: HasDryRuns, config: BaseModel, data: DataProtocol, run: Run) -> Iterator[Check]:
-    """Each dry run gives a number or says why not, and each memory option is a setting."""
+    """Each dry run returns a number or the reason why not, and each memory option is a setting."""
     from medlord_bench.memory.dry_run import NotPredictable, run_dry
 
     found = generator.dry_runs(data)
@@ -118,7 +118,7 @@ def _digest(folder: Path) -> dict[str, str]:
 
 
 def _trains(generator: Any, stage: Stage, cohort: StoredCohort, weights: dict[str, Path], run: Run) -> Iterator[Check]:
-    """A stage trains, can be stopped and resumed to the same weights, and does nothing when it is done."""
+    """A stage trains, can be stopped and resumed to the same weights, and does nothing when it is complete."""
     inputs = {need: weights[need] for need in stage.needs}
     out = run.scratch / "trainings"
     whole = generator.train(stage, cohort, inputs, out / stage.name, run)

@@ -1,4 +1,4 @@
-"""The contract of a metric. Its numbers are held to known answers by tests; here it must be well-formed and honest."""
+"""The contract of a metric. Tests compare its numbers with known answers; these checks cover form and failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medlord_bench.engine.resolve import metric_spec
 
 
 def check(name: str, run: Run) -> Iterator[Check]:
-    """Needs are well-formed; with nothing, or with nothing but failures, it says `not_run` and why."""
+    """Needs are well-formed; without items, or with failures only, it reports `not_run` and the reason."""
     yield imports_nothing_heavy("metrics", name)
     yield version_of(registry.load("metrics", name))
     yield from configures("metrics", name)

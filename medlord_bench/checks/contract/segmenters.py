@@ -10,7 +10,7 @@ from medlord_bench.contracts import Run, registry
 
 
 def check(name: str, run: Run) -> Iterator[Check]:
-    """Well-formed and quick to list; what it segments is its own tests' matter, since each needs its own weights."""
+    """Well-formed and quick to list; its own tests check its segmentations, since each needs its own weights."""
     yield imports_nothing_heavy("segmenters", name)
     plugin = registry.load("segmenters", name)
     yield version_of(plugin)

@@ -1,6 +1,6 @@
-"""A procedural contrast-enhanced CT of the thorax: patients drawn from a seed, painted as smooth analytic shapes.
+"""A procedural contrast-enhanced CT of the thorax: patients generated from a seed, painted as smooth analytic shapes.
 
-Patient coordinates are mm towards R, A, S about the middle of the thorax. It is a phantom: proportions and HU are
+Patient coordinates are mm towards R, A, S relative to the middle of the thorax. It is a phantom: proportions and HU are
 those of an arterial-phase cardiac CT, but no shape was taken from a patient.
 """
 
@@ -89,7 +89,7 @@ def _lungs(canvas: Canvas, p: Patient, cavity: Array, floor: Array) -> None:
     """Both lungs with vessels, then the mediastinum between them."""
     rng = numpy_rng(p.seed, "lungs")
     inside = np.maximum(cavity + 4, floor - canvas.s)
-    heavier = p.lung - 45 * canvas.a / p.half_depth  # the lung that lies below is denser
+    heavier = p.lung - 45 * canvas.a / p.half_depth  # the dependent lung is denser
     for label, side in ((4, -1.0), (5, 1.0)):
         canvas.paint(np.maximum(inside, -side * canvas.r), heavier, label)
         before = canvas.hu.copy()

@@ -23,7 +23,7 @@ from medlord_bench.plugins.phantom.shapes import (
 if TYPE_CHECKING:
     from medlord_bench.plugins.phantom.patient import Patient
 
-HEART_RADIUS_MM = 95.0  # mm around the heart's centre that its chambers can take
+HEART_RADIUS_MM = 95.0  # mm around the heart's centre that its chambers may occupy
 
 
 def paint_heart(canvas: Canvas, p: Patient, label: Mapping[str, int]) -> None:
@@ -53,7 +53,7 @@ def paint_heart(canvas: Canvas, p: Patient, label: Mapping[str, int]) -> None:
 
 
 def _axes(p: Patient) -> NDArray[np.float64]:
-    """Rows: from base to apex (left, anterior, inferior), and two across; turned by the patient's own angles."""
+    """Rows: from base to apex (left, anterior, inferior), and two across; rotated by the patient's own angles."""
     turn, tilt = np.deg2rad(p.heart_turn), np.deg2rad(p.heart_tilt)
     flat = np.array([-0.72 * np.cos(turn) + 0.56 * np.sin(turn), 0.56 * np.cos(turn) + 0.72 * np.sin(turn)])
     return frame((flat[0] * np.cos(tilt), flat[1] * np.cos(tilt), -0.42 + np.sin(tilt) * 0.9))
@@ -81,7 +81,7 @@ def _left_ventricle(p: Patient, axes: NDArray[np.float64]) -> tuple[Distance, Di
 
 
 def _other_chambers(p: Patient, axes: NDArray[np.float64]) -> tuple[Distance, Distance, Distance]:
-    """Right ventricle (before the left is taken out of it), left atrium, right atrium."""
+    """Right ventricle (before the left is subtracted), left atrium, right atrium."""
     k, (_, rv, la, ra) = p.heart_scale, p.chambers
     right_ventricle = ellipsoid(_at(p, 10, 26, -10), (46 * k * rv, 30 * k * rv, 31 * k * rv), axes)
     left_atrium = ellipsoid(_at(p, 8, -34, 8), (32 * k * la, 19 * k * la, 25 * k * la))

@@ -1,4 +1,4 @@
-"""The patients of the procedural phantom: what varies between them, and the labels of their anatomy."""
+"""The patients of the procedural phantom: their variable parameters, and the labels of their anatomy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LABELS: dict[int, str] = {
 
 @dataclass(frozen=True)
 class Patient:
-    """What varies between patients: lengths in mm, angles in degrees, HU. Ranges are in `draw`."""
+    """The parameters that vary between patients: lengths in mm, angles in degrees, HU. Ranges are in `draw`."""
 
     seed: int
     female: bool

@@ -1,6 +1,6 @@
 """Analytic shapes as signed distances in mm, and a canvas that paints them with partial volume.
 
-A distance is negative inside. Shapes are painted one over another; a voxel's HU is mixed by the share of it that the
+A distance is negative inside. Shapes are painted one over another; a voxel's HU is mixed by the fraction that the
 shape covers, its label is the last shape that covers half of it.
 """
 
@@ -31,7 +31,7 @@ def superellipse(r: Array, a: Array, half_r: Array | float, half_a: Array | floa
 
 
 def frame(along: Sequence[float], up: Sequence[float] = (0.0, 0.0, 1.0)) -> NDArray[np.float64]:
-    """A rotation whose first row points `along`, its third as near to `up` as can be."""
+    """A rotation whose first row points `along`, its third as close to `up` as possible."""
     first = np.asarray(along, dtype=np.float64) / np.linalg.norm(along)
     second = np.cross(np.asarray(up, dtype=np.float64), first)
     second /= np.linalg.norm(second)
@@ -69,7 +69,7 @@ def both(first: Distance, second: Distance) -> Distance:
 
 
 def without(first: Distance, second: Distance, gap: float = 0.0) -> Distance:
-    """The first shape less the second, which is grown by `gap` mm."""
+    """The first shape minus the second, which is enlarged by `gap` mm."""
     return lambda r, a, s: np.maximum(first(r, a, s), gap - second(r, a, s))
 
 
@@ -89,7 +89,7 @@ def spline(points: Sequence[Point], radii: Sequence[float], steps: int = 5) -> l
 class Canvas:
     """HU (float32) and labels (uint8) on a grid, with the patient's coordinates of every voxel centre in mm.
 
-    The patient is centred on `shift` (R, A, S, mm) and rolled by `roll` radians about the long axis.
+    The patient is centred on `shift` (R, A, S, mm) and rotated by `roll` radians about the long axis.
     """
 
     def __init__(self, shape: tuple[int, int, int], spacing: Point, shift: Point, roll: float, air: float) -> None:
@@ -100,11 +100,11 @@ class Canvas:
         self.s = z[None, None, :].astype(np.float32)
         self.hu = np.full(shape, air, dtype=np.float32)
         self.labels = np.zeros(shape, dtype=np.uint8)
-        self.soft = np.float32(max(float(np.prod(spacing)) ** (1 / 3), 0.5))  # mm over which an edge is mixed
+        self.soft = np.float32(max(float(np.prod(spacing)) ** (1 / 3), 0.5))  # width of the transition at an edge, mm
         self._axes, self._turn = (x, y, z), np.array([[cos, -sin], [sin, cos]])
 
     def window(self, low: Point, high: Point) -> tuple[slice, slice, slice]:
-        """The voxels that can lie in a box of patient coordinates, by one soft edge more."""
+        """The voxels of a box of patient coordinates, plus one edge transition."""
         corners = np.array([[r, a] for r in (low[0], high[0]) for a in (low[1], high[1])]) @ self._turn.T
         ends = [(corners[:, 0].min(), corners[:, 0].max()), (corners[:, 1].min(), corners[:, 1].max())]
         margin = float(self.soft)
@@ -121,7 +121,7 @@ class Canvas:
         label: int | None = None,
         box: tuple[Point, Point] | None = None,
     ) -> None:
-        """Paint a shape. box: where in patient coordinates it can lie; label None leaves the labels as they are."""
+        """Paint a shape. box: its bounds in patient coordinates; label None leaves the labels unchanged."""
         at = self.window(*box) if box else (slice(None),) * 3
         distance = shape(self.r[at[:2]], self.a[at[:2]], self.s[:, :, at[2]]) if callable(shape) else shape
         cover = np.clip(np.float32(0.5) - distance / self.soft, 0, 1)
@@ -131,7 +131,7 @@ class Canvas:
             self.labels[at][np.broadcast_to(cover >= 0.5, part.shape)] = label
 
     def paint_ball(self, shape: Distance, hu: float, label: int | None, centre: Point, reach: float) -> None:
-        """Paint a shape that lies within `reach` mm of `centre`."""
+        """Paint a shape within `reach` mm of `centre`."""
         low, high = (tuple(c + sign * reach for c in centre) for sign in (-1, 1))
         self.paint(shape, hu, label, ((low[0], low[1], low[2]), (high[0], high[1], high[2])))
 

@@ -19,22 +19,22 @@ ADVICE = "CT images (images/*.nii.gz with masks/, subject folders with ct.nii.gz
 
 
 class PatchConfig(FrozenConfig):
-    """Random patches in place of whole images."""
+    """Random patches instead of whole images."""
 
     shape: Shape = Field((64, 64, 64), description="voxels of a patch along R, A, S")
     per_volume: int = Field(16, ge=1, description="patches from each image")
-    min_body: float = Field(0.5, ge=0, le=1, description="least share of a patch that lies inside the body")
-    seed: int = Field(0, description="seed of the patches' places")
+    min_body: float = Field(0.5, ge=0, le=1, description="smallest fraction of a patch that is inside the body")
+    seed: int = Field(0, description="seed of the patches' positions")
 
 
 class FolderConfig(FilesConfig):
     """Your own CT. Give `shape` or `patches`."""
 
     shape: Shape | None = Field(None, description="grid of whole images, voxels along R, A, S")
-    fit: Literal["crop-pad", "resize"] = Field("crop-pad", description="how whole images get onto the grid")
-    patches: PatchConfig | None = Field(None, description="patches in place of whole images")
+    fit: Literal["crop-pad", "resize"] = Field("crop-pad", description="how whole images are fitted to the grid")
+    patches: PatchConfig | None = Field(None, description="patches instead of whole images")
     spacing: tuple[float, float, float] | None = Field(
-        None, description="resample every image to this voxel size in mm first; unset: each keeps its own"
+        None, description="resample every image to this voxel size in mm first; unset: each image keeps its own"
     )
     hu_window: tuple[int, int] = Field((-1000, 1000), description="lowest and highest HU kept")
     rvr_regions: tuple[str, ...] | None = Field(None, description="regions of RVR; unset: all that have a name")
@@ -43,9 +43,9 @@ class FolderConfig(FilesConfig):
 
 
 class FolderDataset:
-    """Any folder of CT images, with masks where there are some; whole or in patches. Splits are by patient.
+    """Any folder of CT images, with or without masks; whole or in patches. Splits are by patient.
 
-    The patient is the first folder below the root (or the file's own name at the root), unless a manifest says.
+    The patient is the first folder below the root (or the name of a file at the root), unless a manifest names it.
     """
 
     Config: ClassVar[type[FolderConfig]] = FolderConfig
@@ -72,7 +72,7 @@ class FolderDataset:
     @property
     def protocol(self) -> DataProtocol:
         files, config = self.files, self.config
-        _ = files.root  # no data is said before no grid
+        _ = files.root  # missing data are reported before a missing grid
         grid = self.grid
         each = config.patches.per_volume if config.patches else 1
         known = tuple(dict.fromkeys(files.names.values())) if files.masks == "dataset" else ()
@@ -124,7 +124,7 @@ class FolderDataset:
         return cut(volume, labels, start, patches.shape, self.config.hu_window[0])
 
     def _whole(self, name: str) -> tuple[Volume, LabelMap | None]:
-        """The image at the common spacing; the last one is kept, since its patches come one after another."""
+        """The image at the common spacing; the last one is cached, since its patches are read in sequence."""
         if self._last is None or self._last[0] != name:
             volume, labels = self.files.read(name)
             if self.config.spacing is not None:

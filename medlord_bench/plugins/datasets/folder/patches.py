@@ -1,4 +1,4 @@
-"""Random patches inside the body: where they lie, and cutting them out."""
+"""Random patches inside the body: their positions, and their extraction."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MAX_TRIES = 50
 
 
 def body(volume: Volume) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
-    """The body on a coarse grid, and how many voxels each coarse one steps over.
+    """The body on a coarse grid, and the number of voxels per coarse voxel.
 
-    Body: the largest connected part above -500 HU, with what it encloses in each axial slice (the lungs). In a crop
-    without a border of air, lung that touches the edge is not counted.
+    Body: the largest connected part above -500 HU, with its holes filled in each axial slice (the lungs). In a crop
+    without a border of air, lung that touches the edge is excluded.
     """
     from scipy.ndimage import binary_fill_holes, label
 
@@ -33,9 +33,9 @@ def body(volume: Volume) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
 def place(volume: Volume, shape: Shape, min_body: float, seed: tuple[int, str, int]) -> Shape:
     """The first voxel of a patch, from (seed, case id, patch number) alone.
 
-    The centre is drawn evenly from the body's voxels and the patch moved inside the image. Of up to 50 draws the
-    first counts of which `min_body` or more lies in the body, else the fullest. An image smaller than the patch along
-    an axis is centred there, to be padded.
+    The centre is drawn uniformly from the body's voxels and the patch shifted into the image. Of up to 50 draws the
+    first with a body fraction of at least `min_body` is used, else the one with the largest. An image smaller than the
+    patch along an axis is centred there, to be padded.
     """
     inside, step = body(volume)
     rng = numpy_rng("patch", *seed)
@@ -67,7 +67,7 @@ def _start(centre: int, length: int, available: int) -> int:
 def cut(
     volume: Volume, labels: LabelMap | None, start: Shape, shape: Shape, outside: int
 ) -> tuple[Volume, LabelMap | None]:
-    """The patch of `shape` that begins at `start`; `outside` HU and background where it leaves the image."""
+    """The patch of `shape` that begins at `start`; `outside` HU and background beyond the image."""
     from medlord_bench.volumes.grid import window
 
     affine = volume.affine.copy()

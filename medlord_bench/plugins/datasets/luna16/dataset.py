@@ -1,4 +1,4 @@
-"""LUNA16 as it lies on disk: `subset0..9/*.mhd` and `seg-lungs-LUNA16/*.mhd` (paper section 2.1: 800/88 scans)."""
+"""LUNA16 in its layout on disk: `subset0..9/*.mhd` and `seg-lungs-LUNA16/*.mhd` (paper section 2.1: 800/88 scans)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medlord_bench.volumes.fingerprints import Found, fingerprint
 
 ADVICE = "subset0..subset9 and seg-lungs-LUNA16 of LUNA16 (docs/datasets.md)"
 MASKS = "seg-lungs-LUNA16"
-RAW_NAMES = {3: "first", 4: "second", 5: "trachea"}  # which of 3 and 4 is left is seen from where they lie
+RAW_NAMES = {3: "first", 4: "second", 5: "trachea"}  # the position decides which of 3 and 4 is left
 NAMES = {1: "lung_left", 2: "lung_right", 3: "trachea"}
 
 
@@ -30,9 +30,9 @@ class Luna16Config(FilesConfig):
         description="'dataset': seg-lungs-LUNA16; 'none'; or a segmenter's name (the paper took TotalSegmentator's)",
     )
     test_subset: int = Field(9, ge=0, le=9, description="the subset held out: 8 and 9 have 88 scans, as in the paper")
-    n_val: int = Field(40, ge=0, description="scans of the other subsets held back to choose checkpoints on; 0: none")
-    seed: int = Field(0, description="draws the validation scans")
-    split: SplitConfig | None = Field(None, description="another division, in place of test_subset and n_val")  # type: ignore[assignment]
+    n_val: int = Field(40, ge=0, description="validation scans of the other subsets, for checkpoint selection; 0: none")
+    seed: int = Field(0, description="seed of the random choice of validation scans")
+    split: SplitConfig | None = Field(None, description="another division, instead of test_subset and n_val")  # type: ignore[assignment]
     shape: Shape = Field((512, 512, 256), description="grid that every scan is resized to")
     hu_window: tuple[int, int] = Field((-1000, 2000), description="paper: -1000..2000; its released code: -1000..1000")
 
@@ -40,7 +40,7 @@ class Luna16Config(FilesConfig):
 class Luna16Dataset:
     """LUNA16 under the paper's protocol: resized to 512x512x256, -1000..2000 HU, subset 9 held out.
 
-    LUNA16 names series, not patients: each series counts as a patient.
+    LUNA16 names series, not patients: each series is treated as one patient.
     """
 
     Config: ClassVar[type[Luna16Config]] = Luna16Config
@@ -56,7 +56,7 @@ class Luna16Dataset:
 
     @cached_property
     def subsets(self) -> dict[int, list[Found]]:
-        """The scans of each subset that is there, each with its mask by series; an absent mask is an error."""
+        """The scans of each existing subset, each with its mask by series; a missing mask is an error."""
         folders = {n: self.root / f"subset{n}" for n in range(10)}
         subsets = {n: self._scans(folder) for n, folder in folders.items() if folder.is_dir()}
         if not any(subsets.values()):
@@ -120,7 +120,7 @@ class Luna16Dataset:
         return self._cases[split]
 
     def load(self, case: Case) -> tuple[Volume, LabelMap | None]:
-        """The scan in R, A, S whatever its direction cosines, and its lungs named by the side they lie on."""
+        """The scan in R, A, S for any direction cosines, and its lungs named by their side."""
         if case.image is None:
             raise UserError(f"case {case.id}: has no file; expected a case of this data set")
         volume, labels = load(Found(case.id, case.patient, case.image, case.mask), RAW_NAMES)
@@ -128,7 +128,7 @@ class Luna16Dataset:
 
 
 def name_sides(labels: LabelMap, where: Path) -> LabelMap:
-    """Labels 3 and 4 to left and right by their centres along R (a lung on its own: by the image's middle).
+    """Labels 3 and 4 to left and right by their centres along R (a single lung: by the image's middle).
 
     Returns values 1 lung_left, 2 lung_right, 3 trachea. Raises `UserError` if there is no lung.
     """
@@ -138,7 +138,7 @@ def name_sides(labels: LabelMap, where: Path) -> LabelMap:
     axis = np.arange(labels.shape[0])
     centres = {value: float((n * axis).sum() / n.sum()) for value, n in counts.items() if n.any()}
     if not centres:
-        raise UserError(f"{where}: neither label 3 nor 4 is there; expected the lungs: exclude the scan or restore it")
+        raise UserError(f"{where}: has neither label 3 nor 4; expected the lungs: exclude the scan or restore it")
     middle = sum(centres.values()) / 2 if len(centres) == 2 else (labels.shape[0] - 1) / 2
     table = np.zeros(256, dtype=np.uint8)
     table[5] = 3

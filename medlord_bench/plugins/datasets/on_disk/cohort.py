@@ -1,4 +1,4 @@
-"""What the data sets on disk do alike: find, divide, identify and load their cases."""
+"""Code shared by the data sets on disk: find, divide, identify and load their cases."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from medlord_bench.volumes.fingerprints import Found, fingerprint
 
 
 class Files:
-    """A cohort on disk. Nothing is read before it is asked for.
+    """A cohort on disk. Nothing is read before it is needed.
 
-    name, advice: of the data set, for messages (`advice`: what its folder should hold).
+    name, advice: of the data set, for messages (`advice`: expected content of its folder).
     """
 
     def __init__(self, config: FilesConfig, name: str, advice: str) -> None:
@@ -53,7 +53,7 @@ class Files:
 
     @property
     def split_words(self) -> str:
-        """How the split came about."""
+        """How the split was made."""
         return self._division[1]
 
     @property
@@ -65,11 +65,11 @@ class Files:
         return {split: len(self.splits[split]) for split in SPLITS}
 
     def facts(self) -> dict[str, Any]:
-        """What decides the loaded case besides its files."""
+        """The settings that decide the loaded case besides its files."""
         return {"names": {str(k): v for k, v in self.names.items()} if self.masks == "dataset" else {}}
 
     def cases(self, split: Split) -> Sequence[Case]:
-        """The cases of a split; their files are hashed the first time (hashes are remembered between runs)."""
+        """The cases of a split; their files are hashed the first time (hashes are cached between runs)."""
         if split not in self._cases:
             use_masks = self.masks == "dataset"
             chosen = [c if use_masks else Found(c.id, c.patient, c.image) for c in self.splits[split]]
@@ -77,6 +77,6 @@ class Files:
         return self._cases[split]
 
     def read(self, case_id: str) -> tuple[Volume, LabelMap | None]:
-        """A case of the cohort, checked, as it lies on disk."""
+        """A checked case of the cohort, as on disk."""
         case = next(found for found in self.found if found.id == case_id)
         return load(case, self.names if self.masks == "dataset" else None)

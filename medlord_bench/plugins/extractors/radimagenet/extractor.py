@@ -1,6 +1,6 @@
 """`radimagenet`: slice features of the Keras-layout ResNet-50 trained on RadImageNet, the network of the MAISI script.
 
-The weights may not be passed on: they are fetched by their user, or lie in the offline folder.
+The weights may not be redistributed: the user fetches them, or they are in the offline folder.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS = pretrained.WeightsFile(repo="MONAI/checkpoints", file="RadImageNet-ResNet50_notop.pth")
-MEAN = (0.406, 0.456, 0.485)  # of blue, green, red; what these weights are fed with elsewhere, without a deviation
+MEAN = (0.406, 0.456, 0.485)  # of blue, green, red; the usual input of these weights, without a standard deviation
 
 
 class RadImageNetConfig(FrozenConfig):
-    """How slices are chosen and become images; `RadImageNetExtractor.variants` names the settings in use."""
+    """How slices are chosen and converted to images; `RadImageNetExtractor.variants` names the settings in use."""
 
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU that volumes are clipped to")
+    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU window to which volumes are clipped")
     normalisation: Literal["window", "volume-min-max"] = Field(
         "window",
-        description="what becomes 0 and 1: the window's ends, or the least and largest clipped value of a plane's slices",
+        description="values mapped to 0 and 1: the window's ends, or the extreme clipped values of a plane's slices",
     )
-    slices: int | None = Field(32, ge=1, description="per plane, evenly spread, all where there are fewer; null: all")
-    centre_ratio: float = Field(1.0, gt=0, le=1, description="the middle part of each axis that slices come from")
-    size: int | None = Field(224, ge=32, description="slices are resized to this many pixels on a side; null: not")
+    slices: int | None = Field(32, ge=1, description="per plane, evenly spaced, all if there are fewer; null: all")
+    centre_ratio: float = Field(1.0, gt=0, le=1, description="central fraction of each axis that slices come from")
+    size: int | None = Field(
+        224, ge=32, description="slices are resized to this many pixels on a side; null: no resizing"
+    )
     orientation: Literal["upright", "array"] | None = Field(
         None, description="as a radiologist sees them, or as stored; null: upright, array with volume-min-max"
     )
@@ -48,7 +50,7 @@ class RadImageNetConfig(FrozenConfig):
 
 
 class RadImageNetExtractor:
-    """ResNet-50 in Keras layout trained on RadImageNet, weights from the hub or a folder: 2048 features a slice.
+    """ResNet-50 in Keras layout trained on RadImageNet, weights from the hub or a folder: 2048 features per slice.
 
     Per volume and plane, float32 (slices, 2048): the average over the image of the last stage."""
 
@@ -65,7 +67,7 @@ class RadImageNetExtractor:
 
     @cached_property
     def weights(self) -> pretrained.Found:
-        """The file on disk, fetched where the network may be used. Raises `MissingError` if it cannot be had."""
+        """The file on disk, fetched if the network may be used. Raises `MissingError` if it is not available."""
         return pretrained.find(WEIGHTS)
 
     @property

@@ -1,8 +1,8 @@
-"""ResNet-50 as Keras builds it, in plain torch, for the weights of `RadImageNet-ResNet50_notop.pth`.
+"""Keras's ResNet-50, in plain torch, for the weights of `RadImageNet-ResNet50_notop.pth`.
 
-He et al., "Deep Residual Learning" (arXiv 1512.03385), Table 1, 50 layers. Where `keras.applications.ResNet50` departs
-from torchvision's: every convolution has a bias, a stage's stride lies on its first 1x1 convolution (torchvision puts
-it on the 3x3), and batch norms divide by sqrt(var + 1.001e-5). Names of tensors are those of torchvision.
+He et al., "Deep Residual Learning" (arXiv 1512.03385), Table 1, 50 layers. `keras.applications.ResNet50` differs
+from torchvision's: every convolution has a bias, a stage's stride is on its first 1x1 convolution (in torchvision on
+the 3x3), and batch norms divide by sqrt(var + 1.001e-5). Names of tensors are those of torchvision.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1x1 (with the stride), 3x3, 1x1 to four times the channels, and a way around them."""
+    """1x1 (with the stride), 3x3, 1x1 to four times the channels, and a shortcut."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def _fuse(module: nn.Module, conv: str, norm: str) -> None:
 def load(path: Path) -> ResNet50:
     """The network with the weights of `path`, in evaluation mode, its batch norms folded into the convolutions.
 
-    Raises `MissingError` or `UserError` where the file is absent or holds another architecture.
+    Raises `MissingError` or `UserError` if the file is missing or has another architecture.
     """
     network = ResNet50()
     load_strict(network, read_torch(path), str(path))

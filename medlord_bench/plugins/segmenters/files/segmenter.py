@@ -1,4 +1,4 @@
-"""Label maps that already lie on disk, one file for each case."""
+"""Label maps that already exist on disk, one file for each case."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from medlord_bench.volumes.formats import SUFFIXES
 
 
 class FilesConfig(FrozenConfig):
-    """Where the label maps are, and what their values mean."""
+    """The folder of the label maps, and the meaning of their values."""
 
     folder: Path | None = Field(None, description="folder with one label map for each case, `<case id>.nii.gz`")
     label_names: dict[int, str] = Field({}, description="label value to region name")
 
 
 class FilesSegmenter:
-    """Label maps that already lie on disk.
+    """Label maps that already exist on disk.
 
-    They must lie on the very grid of the volumes they are asked for."""
+    They must be on the same grid as the volumes."""
 
     Config: ClassVar[type[FilesConfig]] = FilesConfig
     version: ClassVar[int] = 1
@@ -34,11 +34,11 @@ class FilesSegmenter:
         self.names: Mapping[int, str] = dict(config.label_names)
 
     def fingerprint(self, case_ids: Sequence[str]) -> Mapping[str, str]:
-        """sha256 of every label file. Raises as `segment` does where one is missing."""
+        """sha256 of every label file. Raises as `segment` does if one is missing."""
         return {case_id: file_sha256(self._path(case_id)) for case_id in case_ids}
 
     def segment(self, volumes: Iterable[tuple[str, Volume]], run: Run) -> Iterator[LabelMap | Failure]:
-        """Raises `MissingError` if a case has no file, `UserError` where it is unreadable or on another grid."""
+        """Raises `MissingError` if a case has no file, `UserError` if it is unreadable or on another grid."""
         from medlord_bench.volumes.checks import check_same_grid
         from medlord_bench.volumes.io import read_labels
 

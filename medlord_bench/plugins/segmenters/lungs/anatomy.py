@@ -1,8 +1,8 @@
 """The steps that find the lungs: thresholds, connected components and morphology.
 
-The chain follows Hu, Hoffman & Reinhardt (IEEE TMI 20(6):490-498, 2001): threshold, airways out, left from right,
-smoothing that takes the vessels in. Here every step is in 3D and on voxels of 2 to 3 mm; the outline is then drawn
-anew on the image's own voxels. Arrays are (X, Y, Z) towards R, A, S.
+The chain follows Hu, Hoffman & Reinhardt (IEEE TMI 20(6):490-498, 2001): threshold, removal of airways, separation of
+left and right, smoothing that includes the vessels. Here every step is in 3D and on voxels of 2 to 3 mm; the outline is
+then refined on the image's own voxels. Arrays are (X, Y, Z) towards R, A, S.
 """
 
 from __future__ import annotations
@@ -22,24 +22,22 @@ Box = tuple[slice, slice, slice]
 
 LEFT, RIGHT = 1, 2
 WORKING_SPACING_MM = 2.5  # mm: voxels are averaged in blocks up to about this size before anything else
-AIR_THRESHOLD_HU = -500.0  # HU: air below, so low that thin walls between lungs, or lung and airway, count as tissue
+AIR_THRESHOLD_HU = -500.0  # HU: air below; at this value thin walls between lungs, or lung and airway, count as tissue
 AIR_HU = -1000.0  # HU
 ROOM_AIR_THRESHOLD_HU = -970.0  # HU: nothing in a body but gas is darker
 DARKEST, DENSEST = -950.0, -600.0  # median HU that a lung can have; gas, room air and the trachea are darker
-MAIN, MINOR = 0.05, 0.002  # of the largest space's volume: a lung on its own, and what may be a part of one
-MIN_SOLID_FRACTION = 0.1  # of a space's voxels have neighbours of it on all sides; of noise hardly any have
-MAX_ROOM_AIR_CONTACT = (
-    0.25  # of a space's surface may lie against room air: foam and skin folds have more, lungs hardly any
-)
-MIN_TISSUE_CONTACT = 0.6  # of what surrounds an airway outside the lungs is tissue; around a bulla it is lung
-MIN_SECOND_CORE_FRACTION = 0.05  # of the larger lung's core: what may be the other lung's
+MAIN, MINOR = 0.05, 0.002  # of the largest space's volume: a separate lung, and a possible part of one
+MIN_SOLID_FRACTION = 0.1  # of a space's voxels have neighbours in it on all sides; in noise hardly any have
+MAX_ROOM_AIR_CONTACT = 0.25  # of a space's surface may touch room air: foam and skin folds have more, lungs hardly any
+MIN_TISSUE_CONTACT = 0.6  # of an airway's surroundings outside the lungs is tissue; a bulla is surrounded by lung
+MIN_SECOND_CORE_FRACTION = 0.05  # of the larger lung's core: smallest core of the other lung
 TYPICAL_LUNG_SIZE_MM = (
-    160.0  # mm: cube root of the volume of an adult's two lungs (4 L); the lengths below are for lungs so large
+    160.0  # mm: cube root of the volume of an adult's two lungs (4 L); the lengths below are for lungs of this size
 )
-CORE_RADIUS_MM = 8.0  # mm: the radius of a ball that fits into each lung, but not through where they touch
+CORE_RADIUS_MM = 8.0  # mm: radius of a ball that fits into each lung, but not through their contact
 BRONCHUS_RADIUS_MM = 3.5  # mm: radius of a main bronchus; narrower airways stay in the lung
 AIRWAY_WALL_MM = 2.5  # mm: of the airways, and never less than a voxel
-MAX_CORE_DISTANCE_MM = 30.0  # mm: how near to a lung's core a separate space lies that belongs to it
+MAX_CORE_DISTANCE_MM = 30.0  # mm: largest distance to a lung's core of a separate space that belongs to it
 
 
 def lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: float) -> Labels:
@@ -60,8 +58,8 @@ def lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: fl
 
 
 def block_means(hu: NDArray[np.int16], factors: tuple[int, int, int]) -> Image:
-    """Means over blocks of voxels, float32; a last block that is not full counts what it has."""
-    means: NDArray[Any] = hu.clip(-1024, 600)  # metal would weigh on a whole block
+    """Means over blocks of voxels, float32; an incomplete last block is averaged over its own voxels."""
+    means: NDArray[Any] = hu.clip(-1024, 600)  # metal would dominate a whole block
     for axis, factor in enumerate(factors):
         if factor > 1:
             starts = np.arange(0, means.shape[axis], factor)
@@ -72,7 +70,7 @@ def block_means(hu: NDArray[np.int16], factors: tuple[int, int, int]) -> Image:
 
 
 def lung_spaces(coarse: Image, mm: Spacing) -> tuple[Mask, Mask]:
-    """Connected air spaces of a lung's density inside the body, and those of them that are large, airways included."""
+    """Connected air spaces of a lung's density inside the body, and the large ones among them, including airways."""
     outside = _room_air(coarse, mm)
     spaces = (coarse < AIR_THRESHOLD_HU) & ~outside
     found, count = ndimage.label(spaces)
@@ -99,7 +97,8 @@ def lung_spaces(coarse: Image, mm: Spacing) -> tuple[Mask, Mask]:
 
 
 def _room_air(coarse: Image, mm: Spacing) -> Mask:
-    """Air that reaches a side of the image. Its density tells it from a lung that the image's side cuts."""
+    """Air that reaches a side of the image. Its density distinguishes it from a lung that is cut by the image's
+    side."""
     smooth = ndimage.gaussian_filter(coarse, [1.5 / h for h in mm])
     found, _ = ndimage.label(smooth < ROOM_AIR_THRESHOLD_HU)
     sides = np.concatenate([found[[0, -1]].ravel(), found[:, [0, -1]].ravel()])
@@ -107,7 +106,8 @@ def _room_air(coarse: Image, mm: Spacing) -> Mask:
 
 
 def two_lungs(coarse: Image, spaces: Mask, main: Mask, mm: Spacing, scale: float, closing: float) -> Labels:
-    """Both lungs in one box: airways out, left from right, vessels in. All lengths are multiplied by `scale`."""
+    """Both lungs in one box: remove airways, separate left and right, include vessels. All lengths are multiplied by
+    `scale`."""
     airways = _airways(coarse, main, mm, scale * BRONCHUS_RADIUS_MM)
     walls = ndimage.binary_dilation(airways) | _within(airways, mm, scale * AIRWAY_WALL_MM)
     cores = _cores(main & ~walls, mm, scale * CORE_RADIUS_MM)
@@ -120,7 +120,7 @@ def two_lungs(coarse: Image, spaces: Mask, main: Mask, mm: Spacing, scale: float
 
 
 def _airways(coarse: Image, spaces: Mask, mm: Spacing, lumen: float) -> Mask:
-    """The lumen of trachea and main bronchi: nearer to air than to lung in HU, walled in by tissue, `lumen` mm wide."""
+    """The lumen of trachea and main bronchi: nearer to air than to lung in HU, enclosed by tissue, `lumen` mm wide."""
     dark = (coarse < (np.median(coarse[spaces]) + AIR_HU) / 2) & spaces
     found, count = ndimage.label(dark)
     airway = np.zeros(count + 1, bool)
@@ -138,7 +138,7 @@ def _airways(coarse: Image, spaces: Mask, mm: Spacing, lumen: float) -> Mask:
 
 
 def _flood(cores: Labels, spaces: Mask) -> Labels:
-    """The side of every air space: that of the core which reaches it first through air."""
+    """The side of every air space: that of the first core to reach it through air."""
     found, count = ndimage.label(spaces)
     has = np.zeros((3, count + 1), bool)
     has[cores, found] = True
@@ -155,7 +155,7 @@ def _flood(cores: Labels, spaces: Mask) -> Labels:
 
 
 def _nearby(spaces: Mask, cores: Labels, mm: Spacing, reach: float) -> Labels:
-    """Separate spaces, each as a whole, that come within `reach` mm of a core: its side."""
+    """Separate spaces within `reach` mm of a core, each as a whole: the core's side."""
     distance, at = ndimage.distance_transform_edt(cores == 0, sampling=mm, return_indices=True)
     found, count = ndimage.label(spaces)
     near = np.bincount(found[distance <= reach], minlength=count + 1) > 0
@@ -163,9 +163,9 @@ def _nearby(spaces: Mask, cores: Labels, mm: Spacing, reach: float) -> Labels:
 
 
 def _cores(spaces: Mask, mm: Spacing, radius: float) -> Labels:
-    """Where a ball fits into each lung, labelled by side.
+    """The positions at which a ball fits into each lung, labelled by side.
 
-    The ball grows until what it leaves of two lungs that touch falls apart. A lone lung stays whole.
+    The ball grows until two touching lungs are separated. A single lung stays whole.
     """
     depth = ndimage.distance_transform_edt(spaces, sampling=mm)
     radius = min(radius, 0.6 * float(depth.max()))
@@ -184,7 +184,7 @@ def _cores(spaces: Mask, mm: Spacing, radius: float) -> Labels:
 
 
 def _bow(mask: Mask) -> float:
-    """Where a lung bows to between its front and its back, in voxels along X: outwards, around the heart."""
+    """The curvature of a lung between its front and its back, in voxels along X: outwards, around the heart."""
     x, y = (np.arange(n, dtype=np.float64) for n in mask.shape[:2])
     count = mask.sum(axis=0, dtype=np.float64)  # (Y, Z)
     slices = count[:, mask.any(axis=(0, 1))]
@@ -197,7 +197,7 @@ def _bow(mask: Mask) -> float:
 
 
 def _middle(found: NDArray[np.integer[Any]], count: int) -> float | None:
-    """The X index between the largest part and the largest one beside it, or None if none is."""
+    """The X index between the largest part and the largest one beside it, or None without one."""
     sizes = np.bincount(found.ravel(), minlength=count + 1)
     order = [
         value for value in np.argsort(-sizes[1:]) + 1 if sizes[value] >= MIN_SECOND_CORE_FRACTION * sizes[1:].max()
@@ -216,14 +216,14 @@ def _middle(found: NDArray[np.integer[Any]], count: int) -> float | None:
 
 
 def _within(mask: Mask, mm: Spacing, reach: float) -> Mask:
-    """A mask and all that lies no farther than `reach` mm from it."""
+    """A mask dilated by `reach` mm."""
     if not mask.any():
         return mask
     return np.asarray(ndimage.distance_transform_edt(~mask, sampling=mm) <= reach)
 
 
 def _close(mask: Mask, mm: Spacing, radius: float) -> Mask:
-    """Closing by a ball, then holes filled in 3D and in each axial slice, where vessels leave the image's plane."""
+    """Closing by a ball, then holes filled in 3D and in each axial slice, to include vessels that leave the slice."""
     wide = _within(mask, mm, radius)
     closed = mask | (ndimage.distance_transform_edt(wide, sampling=mm) > radius)
     closed = ndimage.binary_fill_holes(closed)
@@ -232,7 +232,7 @@ def _close(mask: Mask, mm: Spacing, radius: float) -> Mask:
 
 
 def _box(mask: Mask, margins: Sequence[int]) -> Box:
-    """The smallest box around a mask, wider by `margins` voxels on each side."""
+    """The smallest box around a mask, extended by `margins` voxels on each side."""
     slices = []
     for axis, wide in enumerate(margins):
         at = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -241,7 +241,7 @@ def _box(mask: Mask, margins: Sequence[int]) -> Box:
 
 
 def outline(hu: NDArray[np.int16], coarse: Labels, factors: tuple[int, int, int], threshold: float) -> Labels:
-    """Labels of blocks onto the image's voxels: inside as they are, at the rim where the image passes `threshold`."""
+    """Labels of blocks on the image's voxels: inside unchanged, at the border decided by `threshold` on the image."""
     shape = hu.shape
     labels = np.zeros(shape, np.uint8)
     if not coarse.any():
@@ -249,7 +249,7 @@ def outline(hu: NDArray[np.int16], coarse: Labels, factors: tuple[int, int, int]
     box = _box(coarse > 0, [1, 1, 1])
     at = tuple(slice(s.start * f, s.stop * f) for s, f in zip(box, factors, strict=True))
     small = coarse[box]
-    inner = np.where(ndimage.minimum_filter(small, size=3) == small, small, 0)  # whole neighbourhood of one side
+    inner = np.where(ndimage.minimum_filter(small, size=3) == small, small, 0)  # whole neighbourhood has one side
     free = small == 0
     outer = np.where(free, ndimage.maximum_filter(small, size=3), small)
     fine_in, fine_out = (_repeat(part, factors, hu[at].shape) for part in (inner, outer))

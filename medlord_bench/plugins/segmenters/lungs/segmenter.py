@@ -1,4 +1,4 @@
-"""The lungs by classical image analysis: no weights, nothing to download."""
+"""The lungs by classical image analysis, without weights or downloads."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, Run, Volume
 
 
 class LungsConfig(FrozenConfig):
-    """What counts as lung."""
+    """The definition of lung."""
 
     threshold: int = Field(-320, ge=-700, le=-100, description="HU below which a voxel is air or lung")
-    closing: float = Field(7.0, ge=0, description="radius in mm of the closing that takes vessels into the lung")
+    closing: float = Field(7.0, ge=0, description="radius in mm of the closing that includes vessels in the lung")
 
 
 class LungsSegmenter:
@@ -32,10 +32,10 @@ class LungsSegmenter:
         return {}
 
     def segment(self, volumes: Iterable[tuple[str, Volume]], run: Run) -> Iterator[LabelMap | Failure]:
-        """Labels 1 (left) and 2 (right) on each volume's own grid; all zero where no lung is found.
+        """Labels 1 (left) and 2 (right) on each volume's own grid; all zero if no lung is found.
 
-        Lengths are mm by the volume's affine. They shrink with the lungs that are found, so that a grid whose spacing
-        is unknown (nominally 1 mm) and a small patch are segmented too.
+        Lengths are in mm by the volume's affine. They scale with the size of the lungs, so that a grid of unknown
+        spacing (nominally 1 mm) and a small patch are segmented too.
         """
         from medlord_bench.plugins.segmenters.lungs.anatomy import lungs
 

@@ -11,7 +11,7 @@ from medlord_bench.plugins.segmenters.subprocess.child import Segment, serve
 
 
 def prepare(settings: Mapping[str, Any], folder: Path) -> Segment:
-    """Load the model; returns what segments one volume. settings: see `nnunet.segment`."""
+    """Load the model; returns the function that segments one volume. settings: see `nnunet.segment`."""
     import nibabel as nib
     import numpy as np
     import torch
@@ -26,15 +26,15 @@ def prepare(settings: Mapping[str, Any], folder: Path) -> Segment:
     )
     if predictor.configuration_manager.previous_stage_name is not None:
         raise UserError(
-            f"{settings['folder']}: the second stage of a cascade needs the first one's output; expected a model that "
-            "stands alone: give the folder of 3d_fullres"
+            f"{settings['folder']}: the second stage of a cascade needs the first one's output; expected a standalone "
+            "model: give the folder of 3d_fullres"
         )
     turned = tuple(axis for axis in range(3) if settings["orientation"][axis] != "RAS"[axis])
 
     def segment(source: Path, target: Path) -> None:
         image = nib.load(source)
         hu = np.flip(np.asarray(image.dataobj), turned)
-        # All of nnU-Net's readers give (channel, z, y, x) and spacing in that order.
+        # All of nnU-Net's readers return (channel, z, y, x) and spacing in that order.
         spacing = [float(length) for length in voxel_sizes(image.affine)[::-1]]
         data = np.ascontiguousarray(hu.T[None].astype(np.float32))
         labels = predictor.predict_single_npy_array(data, {"spacing": spacing})

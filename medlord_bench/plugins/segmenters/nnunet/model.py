@@ -1,4 +1,4 @@
-"""A trained nnU-Net v2 model folder, read without running it: its labels, its checkpoints, and whether they are safe."""
+"""A trained nnU-Net v2 model folder, read without executing it: its labels, its checkpoints, and their safety."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def label_names(folder: Path) -> dict[int, str]:
     if any(not isinstance(value, int | str) for value in labels.values()):
         raise UserError(
             f"{path}: field 'labels': its regions overlap (region-based training), so a label value is not one region; "
-            "say what each value means with --set nnunet.label_names={1: NAME, ...}"
+            "name each value with --set nnunet.label_names={1: NAME, ...}"
         )
     values = {name: int(value) for name, value in labels.items() if name not in RESERVED}
     return {value: TOTALSEGMENTATOR.get(name, name) for name, value in values.items()}
@@ -49,7 +49,7 @@ def check_dataset(folder: Path, names: Mapping[int, str]) -> None:
 
 
 def checkpoints(folder: Path, folds: Sequence[int | str] | None, name: str) -> list[Path]:
-    """The checkpoint of each fold, all folds there are where `folds` is None. Raises `MissingError`."""
+    """The checkpoint of each fold, of all existing folds if `folds` is None. Raises `MissingError`."""
     for needed in ("dataset.json", "plans.json"):
         if not (folder / needed).is_file():
             raise MissingError(
@@ -58,7 +58,7 @@ def checkpoints(folder: Path, folds: Sequence[int | str] | None, name: str) -> l
             )
     if folds is not None:
         found = [folder / f"fold_{fold}" / name for fold in folds]
-    else:  # as nnU-Net itself does, a model trained on all data is not averaged with others
+    else:  # as in nnU-Net itself, a model trained on all data is not averaged with others
         found = sorted(path for path in folder.glob(f"fold_*/{name}") if path.parent.name != "fold_all")
         found = found or list(folder.glob(f"fold_all/{name}"))
     missing = [path for path in found if not path.is_file()] or ([] if found else [folder / "fold_0" / name])
@@ -68,17 +68,18 @@ def checkpoints(folder: Path, folds: Sequence[int | str] | None, name: str) -> l
 
 
 def check_checkpoint(path: Path) -> None:
-    """Raise `UserError` if a checkpoint holds more than tensors, plain values and NumPy scalars.
+    """Raise `UserError` if a checkpoint contains more than tensors, plain values and NumPy scalars.
 
-    nnU-Net loads checkpoints as pickles, which can run any code; one that torch's restricted loader takes cannot. What
-    `nnUNetTrainer.save_checkpoint` (2.8) writes passes: beside tensors it holds NumPy scalars in its training log.
+    nnU-Net loads checkpoints as pickles, which can run any code; one that torch's restricted loader accepts cannot.
+    Files of `nnUNetTrainer.save_checkpoint` (2.8) are accepted: beside tensors they have NumPy scalars in the training
+    log.
     """
     facts = path.stat()
     problem = _unsafe(path.resolve(), facts.st_size, facts.st_mtime_ns)
     if problem is not None:
         raise UserError(
-            f"{path}: {problem}; loading it can run code on this machine: take it from where it was trained, or, if "
-            "you trust whoever made it, --set nnunet.trust=true"
+            f"{path}: {problem}; loading it can run code on this machine: copy it from its source, or, if "
+            "you trust its author, --set nnunet.trust=true"
         )
 
 
@@ -102,7 +103,7 @@ def _unsafe(path: Path, size: int, changed: int) -> str | None:
             return f"not a checkpoint that torch can check ({str(error).splitlines()[0][:100]})"
         known = {"numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar", "numpy.dtype"}
         others = [name for name in named if name not in known]
-        return f"holds more than numbers ({', '.join(others[:3]) or 'an unknown object'})"
+        return f"contains more than numbers ({', '.join(others[:3]) or 'an unknown object'})"
     return None
 
 

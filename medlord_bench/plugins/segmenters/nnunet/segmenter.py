@@ -1,4 +1,4 @@
-"""A trained nnU-Net v2 model folder (Isensee et al. 2021), run by nnU-Net's own predictor in a process of its own."""
+"""A trained nnU-Net v2 model folder (Isensee et al. 2021), run by nnU-Net's own predictor in a separate process."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from medlord_bench.plugins.segmenters.subprocess.model_files import sha256
 
 
 class NnUNetConfig(FrozenConfig):
-    """Which trained model, and how its images were oriented."""
+    """The trained model, and the orientation of its images."""
 
     folder: Path | None = Field(
         None, description="the trained model: TRAINER__PLANS__CONFIGURATION with dataset.json, plans.json, fold_*"
     )
-    folds: tuple[int | Literal["all"], ...] | None = Field(None, description="folds to average; unset: all there are")
+    folds: tuple[int | Literal["all"], ...] | None = Field(None, description="folds to average; unset: all existing")
     checkpoint: str = Field("checkpoint_final.pth", pattern=r"^[\w.-]+\.pth$", description="file in each fold's folder")
     label_names: dict[int, str] | None = Field(None, description="label value to region; unset: from dataset.json")
     orientation: str = Field(
-        "RAS", pattern="^[RL][AP][SI]$", description="axes of the images it was trained on; nnU-Net does not turn them"
+        "RAS",
+        pattern="^[RL][AP][SI]$",
+        description="axes of its training images; nnU-Net does not reorient images",
     )
     mirroring: bool = Field(True, description="average over mirrored images, as nnU-Net does by default; slower")
-    trust: bool = Field(False, description="load checkpoints that hold more than numbers, and so can run code")
-    timeout_s: float = Field(3600.0, gt=0, description="seconds for one volume; past it the volume counts as failed")
+    trust: bool = Field(False, description="load checkpoints that contain more than numbers, and so can run code")
+    timeout_s: float = Field(3600.0, gt=0, description="seconds for one volume; after it the volume counts as failed")
 
 
 class NnUNetSegmenter:
@@ -45,14 +47,14 @@ class NnUNetSegmenter:
 
     @property
     def names(self) -> Mapping[int, str]:
-        """Label value to region. Raises as `fingerprint` does where the model folder cannot say."""
+        """Label value to region. Raises as `fingerprint` does if the model folder does not define it."""
         return label_names(self._folder()) if self.config.label_names is None else dict(self.config.label_names)
 
     def fingerprint(self, case_ids: Sequence[str]) -> Mapping[str, str]:
         """nnU-Net's version, and the sha256 of the model's files.
 
-        Raises `MissingError` if nnU-Net or one of them is missing, and `UserError` where the model takes more than
-        one channel, has overlapping labels without `label_names`, or a checkpoint that is not trusted holds code.
+        Raises `MissingError` if nnU-Net or one of them is missing, and `UserError` if the model takes more than
+        one channel, has overlapping labels without `label_names`, or an untrusted checkpoint contains code.
         """
         if find_spec("nnunetv2") is None:
             raise MissingError("segmenter nnunet: nnU-Net is not installed; pip install 'medlord-bench[nnunet]'")

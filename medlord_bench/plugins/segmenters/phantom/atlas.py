@@ -1,4 +1,4 @@
-"""The atlas: phantoms drawn from a seed of their own, what their labels look like, and which of them a volume is like."""
+"""The atlas: phantoms generated from their own seed, statistics of their labels, and their similarity to a volume."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from medlord_bench.plugins.datasets.phantom.dataset import FIELD_OF_VIEW
 from medlord_bench.plugins.phantom.anatomy import render
 from medlord_bench.plugins.phantom.patient import LABELS, draw
 
-GRID: Shape = (64, 64, 48)  # the prior is smooth: other grids take it resampled
+GRID: Shape = (64, 64, 48)  # the prior is smooth: it is resampled to other grids
 HU_BINS = np.arange(-1100.0, 1500.0, 20.0)  # HU
 VOTING_PHANTOMS = 48  # phantoms that vote
-WINDOW_SIGMA_VOXELS = 2.5  # voxels around a voxel that are compared there
-SIMILARITY_EXPONENT = 4.0  # how much more the liker phantom counts
-NOISE_HU = 25.0  # HU that say nothing
+WINDOW_SIGMA_VOXELS = 2.5  # width of the window for local comparison, voxels
+SIMILARITY_EXPONENT = 4.0  # exponent of the similarity that weights the votes
+NOISE_HU = 25.0  # differences of this size are treated as noise
 PRIOR_BLUR_VOXELS = 0.6  # cells
 
 
 @dataclass(frozen=True)
 class View:
-    """A part of the grid in one HU window. coarse: voxels in a cell. reach: cells that a phantom may be shifted by."""
+    """A part of the grid in one HU window. coarse: voxels per cell. reach: largest shift of a phantom in cells."""
 
     part: tuple[slice, slice, slice]
     window: tuple[float, float]
@@ -45,8 +45,8 @@ Image = NDArray[np.float32]
 class Atlas:
     """Phantoms on `GRID`.
 
-    labels: uint8 (n, X, Y, Z). pictures: view -> (n, x, y, z), what is compared. likelihood: (labels, bins), of HU.
-    residual: (labels, bins), of HU less the region's own level in the phantom.
+    labels: uint8 (n, X, Y, Z). pictures: view -> (n, x, y, z), the compared images. likelihood: (labels, bins), of HU.
+    residual: (labels, bins), of HU minus the region's own level in the phantom.
     """
 
     labels: NDArray[np.uint8]
@@ -57,7 +57,7 @@ class Atlas:
     @staticmethod
     @lru_cache(maxsize=2)
     def make(count: int, seed: int) -> Atlas:
-        """Draw the phantoms: some seconds, once in a process."""
+        """Generate the phantoms: takes some seconds, once per process."""
         x, y, z = (side / n for side, n in zip(FIELD_OF_VIEW, GRID, strict=True))
         labels, volumes = [], []
         counts, residuals = np.ones((2, max(LABELS) + 1, len(HU_BINS) - 1))
@@ -74,10 +74,10 @@ class Atlas:
         return Atlas(np.stack(labels), pictures, counts, residuals)
 
     def prior(self, hu: Image) -> Image:
-        """How likely each label is at each voxel of `GRID`, (labels, X, Y, Z), given a volume on `GRID`.
+        """The prior of each label at each voxel of `GRID`, (labels, X, Y, Z), given a volume on `GRID`.
 
-        The phantoms most like it vote, each shifted to where it fits best, the liker the more: by the trunk for all,
-        and inside the heart's box by the heart.
+        The most similar phantoms vote, each shifted to its best fit; votes are weighted by similarity. The trunk view
+        decides everywhere except inside the heart's box, where the heart view does.
         """
         prior = np.stack(
             [zoom(vote, VIEWS[0].coarse, order=1, grid_mode=True, mode="nearest") for vote in self._votes(hu, 0)]
@@ -86,7 +86,7 @@ class Atlas:
         return prior
 
     def _votes(self, hu: Image, place: int) -> Image:
-        """Votes of the phantoms in the view's own part, each weighed voxel by voxel by how alike it looks there."""
+        """Votes of the phantoms in the view's part, each weighted voxel by voxel by its local similarity."""
         view, picture = VIEWS[place], seen(hu, VIEWS[place])
         fits = [_best_shift(picture, other, view.reach) for other in self.pictures[place]]
         votes = np.zeros((max(LABELS) + 1, *picture.shape), np.float32)
@@ -116,7 +116,7 @@ def seen(hu: NDArray[np.float32], view: View) -> Image:
 
 
 def _best_shift(picture: Image, other: Image, reach: int) -> tuple[float, tuple[int, ...]]:
-    """(mean squared difference, shift in cells) of `other` laid onto `picture`; coordinate-wise descent."""
+    """(mean squared difference, shift in cells) of `other` registered to `picture`; coordinate-wise descent."""
     best = (float(np.mean((picture - other) ** 2)), (0, 0, 0))
     for _ in range(2):
         for axis in range(3):
@@ -132,7 +132,7 @@ def _best_shift(picture: Image, other: Image, reach: int) -> tuple[float, tuple[
 
 
 def _moved(values: NDArray[Any], shift: list[int]) -> NDArray[Any]:
-    """The array shifted by whole cells, its border repeated."""
+    """The array shifted by whole cells, with the border replicated."""
     for axis, step in enumerate(shift):
         if step:
             values = np.take(values, np.clip(np.arange(values.shape[axis]) - step, 0, values.shape[axis] - 1), axis)

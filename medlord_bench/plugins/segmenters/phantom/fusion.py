@@ -1,4 +1,4 @@
-"""Prior times likelihood: the atlas says where a region may be, the volume's own HU say whether it is there."""
+"""Prior times likelihood: the atlas gives possible positions of a region, the volume's own HU decide its presence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from medlord_bench.plugins.segmenters.phantom.atlas import GRID, HU_BINS, Atlas, Image
 
-# What contrast medium makes of each region: the least and most its level may be in HU, and how far voxels stray.
+# Effect of the contrast medium on each region: lowest and highest level in HU, and the deviation of voxels.
 LEVELS = {
     6: (60.0, 170.0),  # lv_myocardium
     7: (270.0, 500.0),  # left_ventricle
@@ -22,19 +22,19 @@ SHARED_LEVEL_REGIONS = (
     (7, 9, 11),
     (8, 10, 12),
     (6,),
-)  # regions that hold the same blood, or the muscle: one level each
+)  # regions with the same blood, or the muscle: one level each
 LUNGS = (4, 5)
-LUNG_MOST = -500.0  # HU; denser is no lung
-CORE_PRIOR = 0.6  # prior above which a voxel tells a region's level
-MAX_NEIGHBOUR_STEP_HU = 120.0  # HU that neighbours inside a region may differ by; more is no tissue but noise
-MIN_EXPECTED_FRACTION = 0.15  # of what the prior expects: with fewer voxels a region is missing
-MIN_LOG_SCORE = -12.0  # of a score: no voxel may outvote its neighbours
+LUNG_MOST = -500.0  # HU; denser tissue is not lung
+CORE_PRIOR = 0.6  # prior above which a voxel is used to estimate a region's level
+MAX_NEIGHBOUR_STEP_HU = 120.0  # largest difference of neighbours inside a region, HU; more is noise, not tissue
+MIN_EXPECTED_FRACTION = 0.15  # of the voxels that the prior expects: with fewer a region is missing
+MIN_LOG_SCORE = -12.0  # lower bound of a score: no voxel may outvote its neighbours
 
 Labels = NDArray[np.uint8]
 
 
 def segment(hu: NDArray[np.int16], atlas: Atlas) -> Labels:
-    """Labels uint8 (X, Y, Z) of a volume in HU that shows the phantom's field of view."""
+    """Labels uint8 (X, Y, Z) of a volume in HU with the phantom's field of view."""
     values = hu.astype(np.float32)
     prior = atlas.prior(_resampled(values, GRID))
     if hu.shape != GRID:
@@ -61,7 +61,8 @@ def _resampled(values: Image, shape: tuple[int, ...]) -> Image:
 
 
 def _levels(values: Image, prior: Image) -> dict[int, float]:
-    """The HU of each region in this volume: of what the atlas is sure of, as far as contrast medium explains it."""
+    """The HU level of each region in this volume, from voxels of high prior, within the range of the contrast
+    medium."""
     levels: dict[int, float] = {}
     for together in SHARED_LEVEL_REGIONS:
         low, high = min(LEVELS[label][0] for label in together), max(LEVELS[label][1] for label in together)
@@ -75,7 +76,7 @@ def _levels(values: Image, prior: Image) -> dict[int, float]:
 
 
 def _keep_if_there(labels: Labels, label: int, prior: Image, values: Image) -> None:
-    """Leave the largest part of a region, and nothing of one that lacks voxels, tissue or contrast."""
+    """Keep the largest part of a region; remove a region that lacks voxels, tissue or contrast."""
     found, count = ndimage.label(labels == label, np.ones((3, 3, 3)))
     if count == 0:
         return
@@ -90,6 +91,6 @@ def _keep_if_there(labels: Labels, label: int, prior: Image, values: Image) -> N
 
 
 def _grain(part: NDArray[np.bool_], values: Image) -> float:
-    """How much neighbours inside a region differ, HU: the median of the absolute differences along X."""
+    """The difference of neighbours inside a region, HU: the median of the absolute differences along X."""
     both = part[1:] & part[:-1]
     return float(np.median(np.abs(values[1:] - values[:-1])[both])) if both.any() else np.inf

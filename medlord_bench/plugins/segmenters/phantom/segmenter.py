@@ -1,4 +1,5 @@
-"""`phantom`: finds the regions of the embedded phantom in phantom-like volumes, from HU and a procedural atlas alone."""
+"""`phantom`: segments the regions of the embedded phantom in phantom-like volumes, from HU and a procedural atlas
+alone."""
 
 from __future__ import annotations
 
@@ -28,14 +29,14 @@ NAMES: Mapping[int, str] = {
 class PhantomSegmenterConfig(FrozenConfig):
     """The atlas: phantoms of a seed that no cohort should use."""
 
-    atlases: int = Field(48, ge=8, description="phantoms drawn for the atlas")
-    seed: int = Field(918_273, description="seed of the atlas's phantoms; another than the cohort's")
+    atlases: int = Field(48, ge=8, description="number of phantoms in the atlas")
+    seed: int = Field(918_273, description="seed of the atlas's phantoms; must differ from the cohort's")
 
 
 class PhantomSegmenter:
-    """Heart chambers, vessels, lungs and bone of generated phantoms; needs nothing, and means nothing on real CT.
+    """Heart chambers, vessels, lungs and bone of generated phantoms; needs no weights, and is meaningless on real CT.
 
-    A region whose own contrast is not where it should be is missing from the map, whatever the atlas expects."""
+    A region without its own contrast at the expected position is missing from the map, even if the atlas expects it."""
 
     Config: ClassVar[type[PhantomSegmenterConfig]] = PhantomSegmenterConfig
     version: ClassVar[int] = 1
@@ -45,7 +46,7 @@ class PhantomSegmenter:
         self.config = config
 
     def fingerprint(self, case_ids: Sequence[str]) -> Mapping[str, str]:
-        """Nothing but the version of the phantoms that the atlas is made of."""
+        """Only the version of the phantoms in the atlas."""
         from medlord_bench.plugins.datasets.phantom.dataset import PhantomDataset
 
         return {"phantom": str(PhantomDataset.version)}

@@ -1,8 +1,8 @@
-"""A segmenter in a process of its own, so that its environment, threads, crashes and hangs stay there.
+"""A segmenter in a separate process, so that its environment, threads, crashes and hangs are isolated.
 
-`segment` is the bench's side and `serve` the other. The process lives for many cases, since importing nnU-Net takes
+`segment` is the bench's side and `serve` the other. The process serves many cases, since importing nnU-Net takes
 half a minute: it reads one line of JSON for each request from its standard input and writes each answer as a small
-file. When its standard input ends, the bench has died, and it ends too. It opens no network connection.
+file. When its standard input ends, the bench has ended, and the process ends too. It opens no network connection.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Segment = Callable[[Path, Path], None]  # (volume file, label file to write)
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start a segmenter's process. settings: what its `prepare` is given, as JSON; timeout_s: for one case."""
+    """How to start a segmenter's process. settings: JSON argument of its `prepare`; timeout_s: for one case."""
 
     name: str
     command: Sequence[str]
@@ -48,7 +48,7 @@ class Launch:
 
 
 def python(module: str) -> list[str]:
-    """The command that runs a module of this package. -P: no file in the working directory passes for a package."""
+    """The command that runs a module of this package. -P: no file in the working directory is imported as a package."""
     return [sys.executable, "-P", "-m", module]
 
 
@@ -59,8 +59,8 @@ def segment(
 
     A case whose process fails, dies or is silent for `launch.timeout_s` is a `Failure` with the reason, and the next
     case gets a new process. Raises `StepError` if the process cannot start, `Stopped` when `run.stop()` is true, and
-    `MemoryBudgetError` where it goes over the memory limit: a larger limit would give the labels, so that the case must
-    not be published as one that cannot be done.
+    `MemoryBudgetError` if it exceeds the memory limit: with a larger limit the case would succeed, so it must
+    not be published as failed.
     """
     from medlord_bench.volumes.checks import check_same_grid
     from medlord_bench.volumes.io import read_labels, write_volume
@@ -79,7 +79,7 @@ def segment(
                 target.unlink()
                 yield LabelMap(labels.labels, volume.affine, names)
             else:
-                child.close()  # what an error leaves behind (memory, workers) must not reach the next case
+                child.close()  # remains of an error (memory, workers) must not affect the next case
                 child = None
                 yield Failure(f"{launch.name}: {problem}")
     finally:
@@ -94,7 +94,7 @@ class _Child:
         self.launch, self.run = launch, run
         self.log = run.scratch / f"{launch.name}-{os.getpid()}.log"
         self.folder = Path(tempfile.mkdtemp(prefix=f"{launch.name}-", dir=run.scratch))
-        # A folder of its own for temporary files, so that a kill leaves none; short, since sockets lie in it.
+        # Its own folder for temporary files, so that a kill leaves none; a short path, since it contains sockets.
         self.temporary = Path(tempfile.mkdtemp(prefix="mb-"))
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
@@ -103,7 +103,7 @@ class _Child:
                 stdout=log,
                 stderr=log,
                 env=self._environment(),
-                start_new_session=True,  # a process group of its own: killed with every worker it starts
+                start_new_session=True,  # own process group: killed with every worker it starts
             )
         self.watch = Watch(f"segmenter {launch.name}", self.process.pid, run)
         self.asked = 0
@@ -134,8 +134,8 @@ class _Child:
             raise StepError(f"segmenter {self.launch.name}: its process did not start: {problem}; see {self.log}")
 
     def ask(self, request: Mapping[str, Any], seconds: float) -> str | None:
-        """Send a request and wait; None when it is done, else why it is not. Raises `UserError` if it answers with
-        one, `Stopped`, and `MemoryBudgetError`."""
+        """Send a request and wait; None on success, else the reason of the failure. Raises `UserError` if it answers
+        with one, `Stopped`, and `MemoryBudgetError`."""
         problem = self._ask(request, seconds)
         if problem is not None:
             self.watch.judge(problem)
@@ -144,7 +144,7 @@ class _Child:
     def _ask(self, request: Mapping[str, Any], seconds: float) -> str | None:
         self.asked += 1
         answer, deadline = self.folder / f"{self.asked}.json", time.monotonic() + seconds
-        with suppress(BrokenPipeError):  # it has died: seen below
+        with suppress(BrokenPipeError):  # the process has died: handled below
             assert self.process.stdin is not None
             self.process.stdin.write(json.dumps({**request, "answer": str(answer)}).encode() + b"\n")
             self.process.stdin.flush()
@@ -170,14 +170,14 @@ class _Child:
         lines = self.log.read_text(errors="replace").strip().splitlines()
         last = f" ({lines[-1].strip()[:REASON_LENGTH]})" if lines else ""
         if code == -signal.SIGKILL:
-            return f"its process was killed, as the system does when memory is short{last}"
+            return f"its process was killed, probably because memory was short{last}"
         if code < 0:
-            return f"its process died of {signal.Signals(-code).name}{last}"
+            return f"its process was ended by {signal.Signals(-code).name}{last}"
         return f"its process ended with exit code {code}{last}"
 
     def close(self) -> None:
         """Kill the process with every worker it started, and remove its folders. Safe to call twice."""
-        with suppress(ProcessLookupError, PermissionError):  # PermissionError: macOS's word for a group of zombies
+        with suppress(ProcessLookupError, PermissionError):  # PermissionError: raised by macOS for a group of zombies
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         if self.process.stdin is not None:
@@ -189,9 +189,9 @@ class _Child:
 
 # ------------------------------------------------------------------------------------------------- in the process
 def serve(prepare: Callable[[Mapping[str, Any], Path], Segment]) -> None:
-    """Be the process: `prepare(settings, folder)` once, then segment what is asked for, until standard input ends.
+    """The process: call `prepare(settings, folder)` once, then serve requests until standard input ends.
 
-    folder: its own, removed afterwards. An error in `prepare` or in a case is the answer to it.
+    folder: its own, removed afterwards. An error in `prepare` or in a case is returned as the answer.
     """
     sys.addaudithook(_refuse_network)
     requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -204,8 +204,8 @@ def serve(prepare: Callable[[Mapping[str, Any], Path], Segment]) -> None:
 
 
 def _listen(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
-    """Take requests; when there can be none any more, end this process and its workers, even in mid-case."""
-    # Unbuffered and apart from sys.stdin: a worker forked while this thread reads would inherit a held lock.
+    """Read requests; at the end of input, end this process and its workers, even during a case."""
+    # Unbuffered and separate from sys.stdin: a worker forked while this thread reads would inherit a held lock.
     with os.fdopen(os.dup(0), "rb", buffering=0) as lines, open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
         folders: list[str] = []
@@ -234,7 +234,7 @@ def _answer(request: Mapping[str, Any], work: Callable[[], None]) -> None:
 
 
 def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook. Sockets between processes of this machine (AF_UNIX) are nnU-Net's own and pass."""
+    """An audit hook. Sockets between processes of this machine (AF_UNIX) are used by nnU-Net and allowed."""
     if event not in NETWORK:
         return
     import socket
@@ -242,4 +242,4 @@ def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
     if isinstance(arguments[0], socket.socket) and arguments[0].family == socket.AF_UNIX:
         return
     print(f"network call refused: {event}", file=sys.stderr, flush=True)
-    raise PermissionError("a segmenter's process makes no network call")
+    raise PermissionError("a segmenter's process may not make network calls")

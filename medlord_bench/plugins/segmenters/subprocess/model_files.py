@@ -1,4 +1,4 @@
-"""The sha256 of model files, taken once for each state of a file while a process lives: many steps ask for them."""
+"""The sha256 of model files, cached per process for each state of a file, since many steps need it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from medlord_bench.util.hashing import file_sha256
 
 
 def sha256(path: Path) -> str:
-    """As `hashing.file_sha256`, remembered by path, size and time of change."""
+    """As `hashing.file_sha256`, cached by path, size and modification time."""
     facts = path.stat()
     return _sha256(path.resolve(), facts.st_size, facts.st_mtime_ns)
 

@@ -1,8 +1,8 @@
 """The process in which TotalSegmentator runs (`child.serve`).
 
-It gets a home folder of its own with usage statistics switched off, so that nothing is sent and runs side by side do
-not write one `config.json`; and a weights folder that only links to the models it needs, since TotalSegmentator
-deletes what it takes for outdated weights.
+It has its own home folder with usage statistics switched off, so that nothing is sent and concurrent runs do not write
+one `config.json`; and a weights folder with links to the needed models only, since TotalSegmentator
+deletes weights that it considers outdated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from medlord_bench.plugins.segmenters.totalsegmentator.tasks import licence_numb
 
 
 def write_home(home: Path, licence_from: Path | None) -> None:
-    """A home folder for TotalSegmentator: no statistics, and the licence number of another home where one is needed.
+    """A home folder for TotalSegmentator: no statistics, and the licence number of the user's home if one is needed.
 
     Readable by its owner alone; removed with the process's folder.
     """
@@ -37,7 +37,8 @@ def write_home(home: Path, licence_from: Path | None) -> None:
 
 
 def prepare(settings: Mapping[str, Any], folder: Path) -> Segment:
-    """Import TotalSegmentator; returns what segments one volume. settings: see `totalsegmentator.segment`."""
+    """Import TotalSegmentator; returns the function that segments one volume. settings: see
+    `totalsegmentator.segment`."""
     home, results = folder / "home", folder / "weights"
     write_home(home, None if settings["licence_from"] is None else Path(settings["licence_from"]))
     results.mkdir()
@@ -48,7 +49,7 @@ def prepare(settings: Mapping[str, Any], folder: Path) -> Segment:
 
     import nibabel as nib
     import numpy as np
-    import totalsegmentator.nnunet  # noqa: F401  (half a minute, not to be counted against the first case)
+    import totalsegmentator.nnunet  # noqa: F401  (half a minute, which must not count for the first case's time)
     from totalsegmentator.python_api import totalsegmentator as run_task
 
     device = settings["device"].replace("cuda", "gpu")
@@ -57,8 +58,8 @@ def prepare(settings: Mapping[str, Any], folder: Path) -> Segment:
         image = nib.load(source)
         merged = np.zeros(image.shape, np.uint8)
         for wanted in settings["tasks"]:
-            # Statistics are never asked for: they count any structure near the border as 0 (RVR counts voxels itself).
-            # The output path is for the one case where it is written to: an empty crop, which fails without a path.
+            # Statistics are never requested: they count any structure near the border as 0 (RVR counts voxels itself).
+            # The output path is used in one case: an empty crop, which fails without a path.
             found = run_task(
                 source,
                 folder / "task.nii.gz",
@@ -85,7 +86,7 @@ def prepare(settings: Mapping[str, Any], folder: Path) -> Segment:
 
 
 def _keep_to_given_threads() -> None:
-    """TotalSegmentator takes as many threads as the machine has cores, whatever `--threads` says."""
+    """TotalSegmentator uses as many threads as the machine has cores, regardless of `--threads`."""
     import multiprocessing
 
     import torch

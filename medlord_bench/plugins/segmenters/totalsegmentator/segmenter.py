@@ -1,4 +1,4 @@
-"""TotalSegmentator (Wasserthal et al. 2023): its own unmodified API, in a process and home folder of its own."""
+"""TotalSegmentator (Wasserthal et al. 2023): its own unmodified API, in a separate process and home folder."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from medlord_bench.plugins.segmenters.totalsegmentator.tasks import Speed
 
 
 class TotalSegmentatorConfig(FrozenConfig):
-    """Which of its tasks run, and how finely."""
+    """The tasks, and their resolution."""
 
     tasks: tuple[str, ...] = Field(
         ("total",),
         min_length=1,
-        description="TotalSegmentator's CT tasks, merged; where two find different regions in a voxel the later one "
-        "counts. heartchambers_highres (chambers, myocardium, pulmonary artery) needs a licence",
+        description="TotalSegmentator's CT tasks, merged; if two find different regions in a voxel the later one "
+        "takes precedence. heartchambers_highres (chambers, myocardium, pulmonary artery) needs a licence",
     )
     speed: Speed = Field("default", description="default (1.5 mm), fast (3 mm) or fastest (6 mm), for `total`")
-    timeout_s: float = Field(3600.0, gt=0, description="seconds for one volume; past it the volume counts as failed")
+    timeout_s: float = Field(3600.0, gt=0, description="seconds for one volume; after it the volume counts as failed")
 
 
 class TotalSegmentatorSegmenter:
@@ -38,8 +38,8 @@ class TotalSegmentatorSegmenter:
 
     @property
     def names(self) -> Mapping[int, str]:
-        """Label value to region. Raises `MissingError` if TotalSegmentator is not installed, `UserError` for a task
-        that it does not have."""
+        """Label value to region. Raises `MissingError` if TotalSegmentator is not installed, `UserError` for an
+        unknown task."""
         self._check_tasks()
         return tasks_of.names(self.config.tasks)
 

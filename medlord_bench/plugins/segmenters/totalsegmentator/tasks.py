@@ -1,6 +1,6 @@
-"""What the installed TotalSegmentator knows of its tasks: their labels, their weights, and which need a licence.
+"""The tasks of the installed TotalSegmentator: their labels, their weights, and which need a licence.
 
-Read from its own tables (`map_to_binary`, `map_tasks_config`, `registry`), which import nothing heavy.
+They are read from its own tables (`map_to_binary`, `map_tasks_config`, `registry`), which import quickly.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from medlord_bench.errors import MissingError, UserError
 
 Speed = Literal["default", "fast", "fastest"]
 LICENCE_PAGE = "https://backend.totalsegmentator.com/license-academic/"
-LICENCE_LENGTH = 18  # all that TotalSegmentator checks without a network: config.has_valid_license_offline
-ROUGH_ID = {"robust": 297, "default": 298, "body": 300}  # models that find the region to crop to: python_api
+LICENCE_LENGTH = 18  # the only check of TotalSegmentator without a network: config.has_valid_license_offline
+ROUGH_ID = {"robust": 297, "default": 298, "body": 300}  # models that find the crop region: python_api
 REFINED_BY = {"vertebrae_pp_refined": 305}  # a second model that python_api runs for this task
 
 
@@ -37,7 +37,7 @@ def check_installed() -> None:
 def check_tasks(tasks: Sequence[str]) -> None:
     """Raise `UserError` for a task that the installed version does not have for CT.
 
-    Those that crop by yet another task (teeth) are left out: version 2.18 cannot run them on a CPU.
+    Tasks that crop by another task (teeth) are excluded: version 2.18 cannot run them on a CPU.
     """
     from totalsegmentator.map_tasks_config import TASK_CONFIGS
     from totalsegmentator.registry import TASKS, task_modality
@@ -52,8 +52,8 @@ def check_tasks(tasks: Sequence[str]) -> None:
 def label_tables(tasks: Sequence[str]) -> dict[str, dict[int, int]]:
     """For each task, its own label values to those of the merged map.
 
-    The first task keeps its values. A region that an earlier task has too keeps that value, so that it is the union of
-    both; other regions are numbered on from there. Raises `UserError` if they do not fit into eight bits.
+    The first task keeps its values. A region that an earlier task also has keeps that value, so that it is the union of
+    both; other regions get the next free values. Raises `UserError` if they do not fit into eight bits.
     """
     values: dict[str, int] = {}
     tables: dict[str, dict[int, int]] = {}
@@ -85,7 +85,7 @@ def _classes(task: str) -> dict[int, str]:
 
 # --------------------------------------------------------------------------------------------------------- weights
 def models(task: str, speed: Speed) -> dict[int, str]:
-    """The models that a task runs, those that find the region to crop to included: id to folder name.
+    """The models that a task runs, including those that find the crop region: id to folder name.
 
     Follows `python_api.totalsegmentator` and `python_api.get_task_config`.
     """
@@ -99,7 +99,7 @@ def models(task: str, speed: Speed) -> dict[int, str]:
 
 
 def has_speeds(task: str) -> bool:
-    """Whether a task exists in several resolutions, so that `fast` and `fastest` mean something."""
+    """Whether a task exists in several resolutions, so that `fast` and `fastest` apply."""
     from totalsegmentator.map_tasks_config import TASK_CONFIGS
 
     return "sub_modes" in TASK_CONFIGS[task]
@@ -127,7 +127,7 @@ def _model_ids(task: str, speed: Speed) -> Iterator[int]:
 
 
 def download_name(model: int) -> str:
-    """What `totalseg_download_weights -t` calls the smallest download that holds a model."""
+    """The name in `totalseg_download_weights -t` of the smallest download that contains a model."""
     from totalsegmentator.bin.totalseg_download_weights import TASK_TO_ID
 
     holds = [(len(ids), name) for name, ids in TASK_TO_ID.items() if model in ids]
@@ -143,13 +143,13 @@ def licensed(task: str) -> bool:
 
 
 def own_home() -> Path:
-    """TotalSegmentator's folder of the person who runs the bench: TOTALSEG_HOME_DIR, else `~/.totalsegmentator`."""
+    """TotalSegmentator's folder of the user: TOTALSEG_HOME_DIR, else `~/.totalsegmentator`."""
     given = os.environ.get("TOTALSEG_HOME_DIR")
     return Path(given) if given else Path.home() / ".totalsegmentator"
 
 
 def licence_number(home: Path) -> str | None:
-    """The licence number in a `config.json` of TotalSegmentator, or None. Never to be printed or stored."""
+    """The licence number in a `config.json` of TotalSegmentator, or None. It must never be printed or stored."""
     try:
         found = json.loads((home / "config.json").read_text())
     except (OSError, ValueError):
@@ -159,16 +159,16 @@ def licence_number(home: Path) -> str | None:
 
 
 def check_licence(tasks: Sequence[str]) -> None:
-    """Raise `MissingError` if a task needs a licence and none is set, as TotalSegmentator itself would find it."""
+    """Raise `MissingError` if a task needs a licence and none is set where TotalSegmentator looks for it."""
     needing = [task for task in tasks if licensed(task)]
     if not needing:
         return
     place, number = own_home() / "config.json", licence_number(own_home())
     if number is not None and len(number) == LICENCE_LENGTH:
         return
-    wrong = "has none" if number is None else "holds one of a length that TotalSegmentator refuses"
+    wrong = "has none" if number is None else "has one of a length that TotalSegmentator rejects"
     raise MissingError(
         f"segmenter totalsegmentator: task {needing[0]} needs a licence number, and {place} {wrong}; it is free for "
         f"non-commercial use at {LICENCE_PAGE} and is set with `totalseg_set_license -l NUMBER` "
-        "(field license_number of that file); or leave the task out: --set totalsegmentator.tasks=[total]"
+        "(field license_number of that file); or remove the task: --set totalsegmentator.tasks=[total]"
     )

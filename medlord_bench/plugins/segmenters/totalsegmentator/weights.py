@@ -1,4 +1,4 @@
-"""Where TotalSegmentator's weights lie, whether they are whole, and what they hash to. Nothing is ever fetched."""
+"""The location, completeness and hashes of TotalSegmentator's weights. Nothing is ever fetched."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ CHECKPOINT = "checkpoint_final.pth"
 
 
 def folder(weights_dir: Path | None = None) -> Path:
-    """TOTALSEG_WEIGHTS_PATH, or TOTALSEG_HOME_DIR's; else `totalsegmentator/` in the bench's weights folder; where that
-    is not there, the folder that TotalSegmentator itself fills, if there is one."""
+    """TOTALSEG_WEIGHTS_PATH, or TOTALSEG_HOME_DIR's; else `totalsegmentator/` in the bench's weights folder; if that
+    does not exist, TotalSegmentator's own default folder, if there is one."""
     if given := os.environ.get("TOTALSEG_WEIGHTS_PATH"):
         return Path(given)
     own = tasks_of.own_home() / "nnunet" / "results"
@@ -29,7 +29,7 @@ def folder(weights_dir: Path | None = None) -> Path:
 
 
 def model_folders(tasks: Sequence[str], speed: Speed, root: Path) -> list[Path]:
-    """The folders of all models that the tasks run. Raises `MissingError` if one is missing or not whole."""
+    """The folders of all models that the tasks run. Raises `MissingError` if one is missing or incomplete."""
     wanted = {model: root / name for task in tasks for model, name in tasks_of.models(task, speed).items()}
     missing = {
         model: place
@@ -56,7 +56,7 @@ def _files(model: Path) -> Iterator[Path]:
 
 def _missing(tasks: Sequence[str], missing: Mapping[int, Path], root: Path) -> MissingError:
     first = missing[min(missing)]
-    state = "is not whole (no plans.json or checkpoint)" if first.is_dir() else "is not there"
+    state = "is incomplete (no plans.json or checkpoint)" if first.is_dir() else "does not exist"
     more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
     fetch = " && ".join(
         f"TOTALSEG_WEIGHTS_PATH={root} totalseg_download_weights -t {name}"
@@ -64,7 +64,7 @@ def _missing(tasks: Sequence[str], missing: Mapping[int, Path], root: Path) -> M
     )
     return MissingError(
         f"segmenter totalsegmentator: {first} {state}{more}, which {', '.join(tasks)} runs: copy the models from a "
-        "machine that has them (its ~/.totalsegmentator/nnunet/results), or fetch them where there is a network: "
-        f"{fetch}; another place is named with TOTALSEG_WEIGHTS_PATH, or with --weights-dir or {ENVIRONMENT} (its "
+        "machine that has them (its ~/.totalsegmentator/nnunet/results), or fetch them on a machine with a network: "
+        f"{fetch}; name another folder with TOTALSEG_WEIGHTS_PATH, or with --weights-dir or {ENVIRONMENT} (its "
         "totalsegmentator/)"
     )
