@@ -124,14 +124,11 @@ def apply_tiled(network: nn.Module, x: Tensor, tile: Shape, device: torch.device
     out: Tensor | None = None
     shape = [output_size(axis, n) for axis, n in zip(layers, x.shape[2:], strict=True)]
     axes = [list(spans(axis, n, t)) for axis, n, t in zip(layers, x.shape[2:], tile, strict=True)]
-    measured: set[torch.Size] = set()
-    for i, j, k in itertools.product(*axes):
-        part = x[:, :, i.read, j.read, k.read]
-        if is_dry_run(x) and part.shape in measured:
-            continue  # a tile of equal shape takes equal memory
-        if out is not None:
-            measured.add(part.shape)
-        y = network(part.to(where))[:, :, i.inner, j.inner, k.inner]
+    tiles = list(itertools.product(*axes))
+    if is_dry_run(x):  # the largest tile takes the most memory; twice, since the output exists from the second on
+        tiles = 2 * [max(tiles, key=lambda tile: prod(span.read.stop - span.read.start for span in tile))]
+    for i, j, k in tiles:
+        y = network(x[:, :, i.read, j.read, k.read].to(where))[:, :, i.inner, j.inner, k.inner]
         if out is None:
             out = torch.empty(*y.shape[:2], *shape, dtype=y.dtype, device=device or x.device)
         out[:, :, i.keep, j.keep, k.keep] = y.to(out.device)

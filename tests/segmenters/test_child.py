@@ -117,7 +117,7 @@ def test_a_bench_that_is_killed_takes_the_process_and_its_folder_along(fake_chil
         assert bench.poll() is None
         time.sleep(0.05)
     group = int(pid.read_text())
-    assert members(group) != []
+    assert _living(group) != []
     bench.kill()
     bench.wait()
     deadline = time.monotonic() + 30
