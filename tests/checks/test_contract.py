@@ -92,7 +92,7 @@ def test_a_plugin_that_imports_torch_to_be_listed_fails_that_check(
 
 @pytest.fixture
 def toy() -> ModuleType:
-    path = Path(__file__).with_name("contract") / "toy_generator" / "toy_generator.py"
+    path = Path(__file__).parents[1] / "contract" / "toy_generator" / "toy_generator.py"
     spec = importlib.util.spec_from_file_location("toy_generator", path)
     assert spec is not None and spec.loader is not None
     module = sys.modules["toy_generator"] = importlib.util.module_from_spec(spec)  # pydantic looks names up there
