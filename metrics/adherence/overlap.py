@@ -3,6 +3,9 @@
 The surface of a region is its voxels with a face neighbour outside it (beyond the grid is outside), as in MONAI's
 `get_mask_edges`; distances are between the centres of such voxels, in mm, by SciPy's Euclidean distance transform. Time
 and memory (12 bytes per voxel) depend on the box around the region in both maps, not on the grid.
+
+Why not MONAI's: NSD and HD95 share their distances here. Seven regions of a 256x256x248 map took 1.9 s of one core
+against 5.6 s, with equal results, and MONAI needed 390 MiB more.
 """
 
 from __future__ import annotations

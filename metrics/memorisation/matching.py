@@ -6,6 +6,9 @@
    coarse to fine.
 3. Detail. The correlation of detail between two scales (a difference of Gaussians), so that the outline shared by all
    patients does not dominate; the largest over blurs of the training picture, so that a blurred copy is found.
+
+Why not SimpleITK's registration: a sample is registered to tens of training volumes, and a batch of pairs costs one
+matrix product a step. A pair of 32x32x24 pictures took 4 ms of one core against 100 ms.
 """
 
 from __future__ import annotations
