@@ -23,7 +23,7 @@ class Placement:
     affine: of the fitted volume; its column lengths are the effective spacing in mm.
     """
 
-    how: FitMode
+    mode: FitMode
     source_shape: Shape
     source_affine: NDArray[np.float64]
     shape: Shape
@@ -39,42 +39,42 @@ class Fitted:
     placement: Placement
 
 
-def place(shape: Shape, affine: NDArray[np.float64], grid: Shape, how: FitMode) -> Placement:
+def place(shape: Shape, affine: NDArray[np.float64], grid: Shape, mode: FitMode) -> Placement:
     """The placement of a volume of `shape` on `grid`.
 
     "crop-pad" is about the centre and rounds as MONAI's CenterSpatialCrop and SpatialPad do. "resize" keeps the field
     of view, so that voxel i' lies at (i' + 0.5) * old / new - 0.5 and the spacing is scaled by old / new.
     """
     new = np.array(affine, dtype=np.float64)
-    if how == "crop-pad":
+    if mode == "crop-pad":
         start = [n // 2 - m // 2 if n >= m else -((m - n) // 2) for n, m in zip(shape, grid, strict=True)]
         new[:3, 3] += affine[:3, :3] @ np.array(start, dtype=np.float64)
-        return Placement(how, shape, affine, grid, (start[0], start[1], start[2]), new)
+        return Placement(mode, shape, affine, grid, (start[0], start[1], start[2]), new)
     step = np.array(shape) / np.array(grid)
     new[:3, :3] = affine[:3, :3] * step
     new[:3, 3] += affine[:3, :3] @ (0.5 * step - 0.5)
-    return Placement(how, shape, affine, grid, (0, 0, 0), new)
+    return Placement(mode, shape, affine, grid, (0, 0, 0), new)
 
 
-def fit(volume: Volume, grid: Grid, how: FitMode) -> Fitted:
+def fit(volume: Volume, grid: Grid, mode: FitMode) -> Fitted:
     """Clip to the grid's window and fit to its shape: HU int16 `grid.shape`.
 
     "crop-pad" pads with the window's low end. "resize" interpolates trilinearly, after a Gaussian blur of
     (factor - 1) / 2 voxels along axes that shrink by `factor`, as anti-aliasing.
     """
     low, high = grid.hu_window
-    placement = place(volume.shape, volume.affine, grid.shape, how)
+    placement = place(volume.shape, volume.affine, grid.shape, mode)
     hu = np.clip(volume.hu, low, high)
-    if how == "crop-pad":
+    if mode == "crop-pad":
         return Fitted(Volume(window(hu, placement.start, grid.shape, low), placement.affine), placement)
     factors = [n / m for n, m in zip(volume.shape, grid.shape, strict=True)]
     return Fitted(Volume(_interpolate(hu, grid.shape, factors), placement.affine), placement)
 
 
-def fit_labels(labels: LabelMap, grid: Grid, how: FitMode) -> LabelMap:
+def fit_labels(labels: LabelMap, grid: Grid, mode: FitMode) -> LabelMap:
     """Fit a label map to the grid as `fit` does for its image: background outside, nearest neighbour."""
-    placement = place(labels.shape, labels.affine, grid.shape, how)
-    if how == "crop-pad":
+    placement = place(labels.shape, labels.affine, grid.shape, mode)
+    if mode == "crop-pad":
         values = window(labels.labels, placement.start, grid.shape, 0)
     else:
         factors = [n / m for n, m in zip(labels.shape, grid.shape, strict=True)]
@@ -89,7 +89,7 @@ def restore(volume: Volume, placement: Placement, outside: int = -1000) -> Volum
     "resize": interpolated back. Detail finer than the coarser of the two grids is lost; with either mode, so are
     values outside the HU window.
     """
-    if placement.how == "crop-pad":
+    if placement.mode == "crop-pad":
         back = tuple(-s for s in placement.start)
         hu = window(volume.hu, (back[0], back[1], back[2]), placement.source_shape, outside)
     else:
