@@ -36,7 +36,7 @@ MAX_SIDE_VOXELS = 496  # voxels a side: from 500 on, MONAI's layers put their pa
 
 
 def check_grid(shape: Shape, multiple: int) -> None:
-    """Raise `UserError`, with the nearest grid that would do, where a side is no multiple of `multiple`."""
+    """Raise `UserError`, with the nearest grid that would do, where a side is not a multiple of `multiple`."""
     if any(side <= 0 or side % multiple for side in shape):
         near = tuple(multiple * max(1, round(side / multiple)) for side in shape)
         raise UserError(
@@ -63,7 +63,7 @@ class NetConfig(FrozenConfig):
     def _groups_fit(self) -> NetConfig:
         for level, channels in enumerate(self.channels):
             if channels % self.norm_num_groups:
-                raise ValueError(f"channels[{level}] = {channels} is no multiple of norm_num_groups")
+                raise ValueError(f"channels[{level}] = {channels} is not a multiple of norm_num_groups")
         return self
 
     @property
@@ -106,7 +106,7 @@ class AutoencoderConfig(FrozenConfig):
             raise ValueError(f"patch {self.patch}: expected at most {MAX_SIDE_VOXELS} voxels a side")
         if not self.net.takes(self.patch[1] // self.net.factor):
             raise ValueError(
-                f"patch {self.patch}: its width is no multiple of {self.net.factor} x net.num_splits = "
+                f"patch {self.patch}: its width is not a multiple of {self.net.factor} x net.num_splits = "
                 f"{self.net.num_splits}, or less than {MIN_PART_VOXELS} times that; choose fewer splits"
             )
         if self.adversarial and not adversary_fits(self.patch, self.discriminator_layers):
@@ -156,7 +156,7 @@ class UNetConfig(FrozenConfig):
         for level, channels in enumerate(self.channels):
             heads = self.num_head_channels[level]
             if channels % self.norm_num_groups:
-                raise ValueError(f"channels[{level}] = {channels} is no multiple of norm_num_groups")
+                raise ValueError(f"channels[{level}] = {channels} is not a multiple of norm_num_groups")
             attends = self.attention_levels[level] or level == levels - 1
             if attends and (heads == 0 or channels % heads):
                 raise ValueError(f"num_head_channels[{level}] = {heads} does not divide channels[{level}] = {channels}")
@@ -193,7 +193,7 @@ class OptimisationConfig(FrozenConfig):
     @model_validator(mode="after")
     def _parts_fit(self) -> OptimisationConfig:
         if self.batch % self.parts_of:
-            raise ValueError(f"batch = {self.batch} is no multiple of micro_batch = {self.micro_batch}")
+            raise ValueError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
         return self
 
     @property
