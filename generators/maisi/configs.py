@@ -103,7 +103,7 @@ class AutoencoderConfig(FrozenConfig):
         if any(side <= 0 or side % self.net.factor for side in self.patch):
             raise ValueError(f"patch {self.patch}: expected multiples of {self.net.factor}, the downsampling")
         if max(self.patch) > MAX_SIDE_VOXELS:
-            raise ValueError(f"patch {self.patch}: expected at most {MAX_SIDE_VOXELS} voxels a side")
+            raise ValueError(f"patch {self.patch}: expected at most {MAX_SIDE_VOXELS} voxels per side")
         if not self.net.takes(self.patch[1] // self.net.factor):
             raise ValueError(
                 f"patch {self.patch}: its width is not a multiple of {self.net.factor} x net.num_splits = "
@@ -301,7 +301,9 @@ class MAISIConfig(FrozenConfig):
         for part in ("latents", "sampling"):
             tile = getattr(self, part).tile
             if min(tile) < 1 or max(tile) * factor > MAX_SIDE_VOXELS:
-                raise ValueError(f"{part}.tile {tile}: expected 1 to {MAX_SIDE_VOXELS // factor} latent voxels a side")
+                raise ValueError(
+                    f"{part}.tile {tile}: expected 1 to {MAX_SIDE_VOXELS // factor} latent voxels per side"
+                )
         if self.hu_window[0] >= self.hu_window[1]:
             raise ValueError(f"hu_window {self.hu_window}: expected the lowest HU first")
         return self

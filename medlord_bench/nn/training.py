@@ -4,8 +4,7 @@ A `Recipe` defines what one stage optimises. `fit` runs it with prefetching, che
 TensorBoard and stopping on a signal. Interruption does not change the result: batches are pure functions of the step,
 the global random state is seeded from (seed, stage, step) before each step, and the checkpoint contains everything else
 that a step reads. A resumed training therefore ends with the same weights (bit-equal on a CPU with the same number of
-threads). Only if a time budget ends the training (`Run.train_seconds`), the number of steps depends on the machine's
-speed.
+threads). Only with a time budget (`Run.train_seconds`) does the number of steps depend on the machine's speed.
 """
 
 from __future__ import annotations
@@ -263,7 +262,7 @@ def _validate(recipe: Recipe, step: int, curves: Curves) -> float:
 def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Path:
     """Train `recipe` in the folder `out` up to `horizon.steps`, continuing after an earlier call.
 
-    Training ends earlier if `run.train_seconds` are spent, summed over all calls, but not before the first step.
+    Training ends earlier if `run.train_seconds` are spent, summed over all calls, but after at least one step.
     Returns the folder below `out` with the selected weights. Raises `Stopped` after saving if `run.stop()` is true, and
     `StepError` if gradients remain non-finite. With `selection="best"`, weights are validated every `validate_every`
     steps and at the last step; of equal losses the earlier is selected. With a `choice`, the returned folder contains
