@@ -51,7 +51,7 @@ def encode_cohort(
 
     def of_case(case_id: str) -> Mapping[str, NDArray[np.float32]]:
         volume = Volume(np.asarray(data.hu(case_id)), data.protocol.grid.affine())
-        image = to_unit(to_native(volume, shape, window, "resize").hu, window)[None, None]
+        image = to_unit(to_native(volume, shape, window, "resize").hu, window)[None, None]  # (1, 1, X, Y, Z)
         latent = encode(net, image, config, run.device)[0].numpy()
         return {latents.LATENT: latent, SPACING: np.array(case_spacing(data, case_id, shape), dtype=np.float32)}
 

@@ -52,7 +52,7 @@ def sample(
                 if not bool(torch.isfinite(latent).all()):
                     yield Failure("the latent is not finite")
                     continue
-                image = decode(net, latent[None], sampling, run.device)
+                image = decode(net, latent[None], sampling, run.device)  # (1, C, x, y, z) -> (1, 1, X, Y, Z)
                 yield _volume(image, window, request)
 
 

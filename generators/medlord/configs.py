@@ -1,4 +1,4 @@
-"""Configuration of MedLoRD's stages. The core defines the autoencoder's. Without torch, plugins are listed fast."""
+"""Configuration of MedLoRD's stages; the core defines the autoencoder's. Without torch, so plugins are listed fast."""
 
 from __future__ import annotations
 

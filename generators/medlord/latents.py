@@ -20,12 +20,12 @@ from .configs import LatentsConfig
 
 
 def encode_cohort(config: LatentsConfig, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
-    """`latents.encode_cohort` with the trained VQ-GAN; each case's file holds its latent (d, x, y, z) float32."""
+    """`latents.encode_cohort` with the trained VQ-GAN. Each case's file contains its latent, float32 (d, x, y, z)."""
     net = load_autoencoder(inputs["autoencoder"], run.device)
     window = hu_window(inputs["autoencoder"])
 
     def of_case(case_id: str) -> Mapping[str, NDArray[np.float32]]:
-        image = scale_hu(np.asarray(data.hu(case_id)), window)[None, None]
+        image = scale_hu(np.asarray(data.hu(case_id)), window)[None, None]  # (1, 1, X, Y, Z)
         return {latents.LATENT: encode(net, image, config, run.device)[0].numpy()}
 
     return latents.encode_cohort(of_case, data, out, run, config.scale, lambda folder: {"quantised": config.quantised})

@@ -39,7 +39,7 @@ def sample(
             latents = _latents(config, diffusion, control, chunk, net.factor, run)
         with on_device([net], run.device):
             for request, latent in zip(chunk, latents, strict=True):
-                yield _volume(config, net, latent[None], window, request)
+                yield _volume(config, net, latent[None], window, request)  # latent[None]: (1, d, x, y, z)
 
 
 def _latents(

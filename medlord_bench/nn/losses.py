@@ -94,6 +94,7 @@ class Spectral(JukeboxLoss):  # type: ignore[misc]
         super().__init__(spatial_dims=3)
 
     def _get_fft_amplitude(self, images: Tensor) -> Tensor:
+        """Amplitudes of `images`, float32, same shape."""
         amplitude: Tensor = torch.fft.fftn(images.float() + 1, dim=self.fft_dim, norm=self.fft_norm).abs()
         return amplitude
 

@@ -129,6 +129,7 @@ def apply_tiled(network: nn.Module, x: Tensor, tile: Shape, device: torch.device
     if is_dry_run(x):  # the largest tile needs the most memory; the output exists from the second tile on
         tiles = 2 * [max(tiles, key=lambda tile: prod(span.read.stop - span.read.start for span in tile))]
     for i, j, k in tiles:
+        # box (B, C, X', Y', Z') -> kept voxels (B, C', x, y, z), at most `tile`
         y = network(x[:, :, i.read, j.read, k.read].to(where))[:, :, i.inner, j.inner, k.inner]
         if out is None:
             out = torch.empty(*y.shape[:2], *shape, dtype=y.dtype, device=device or x.device)

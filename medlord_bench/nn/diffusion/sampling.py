@@ -43,6 +43,6 @@ def draw_latents(
             predicted = predict(x, times).float()
         fresh = None
         if schedule.is_stochastic(timesteps, place):
-            fresh = torch.stack([draw(size, seed, "step", int(t)) for seed in seeds]).to(device)
+            fresh = torch.stack([draw(size, seed, "step", int(t)) for seed in seeds]).to(device)  # (N, *size)
         x = schedule.step(x, predicted, timesteps, place, fresh)
     return x

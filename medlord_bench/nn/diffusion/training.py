@@ -178,6 +178,7 @@ def _voxels(latent: Tensor) -> int:
 
 
 def _stack(items: Sequence[LatentBatch]) -> LatentBatch:
+    """N single items to one batch: (C, x, y, z) -> (N, C, x, y, z), times () -> (N,), conditions (...) -> (N, ...)."""
     return LatentBatch(
         torch.stack([item.latents for item in items]),
         torch.stack([item.noise for item in items]),

@@ -1,4 +1,4 @@
-"""Configuration of the VQ-GAN's architecture and training. Without torch, so that plugins are listed fast."""
+"""Configuration of the VQ-GAN. The module does not import torch, so that plugins are listed fast."""
 
 from __future__ import annotations
 

@@ -85,6 +85,7 @@ def nearest_codes(flat: Tensor, codebook: Tensor, chunk: int = 1024) -> Tensor:
         chunk = max(1, min(chunk, n))
         centre = _centre(codebook)
         codes = codebook - centre
+        # (K, d), (K, 1) -> (K, d + 1) -> (d + 1, K)
         weights = torch.cat([codes, -0.5 * codes.square().sum(dim=1, keepdim=True)], dim=1).t().contiguous()
         rows = flat.new_ones(chunk, d + 1)  # (chunk, d + 1) @ weights (d + 1, K) -> scores (chunk, K)
         scores = flat.new_empty(chunk, k)

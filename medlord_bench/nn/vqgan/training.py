@@ -199,7 +199,7 @@ class AutoencoderRecipe:
             fake = fake.float().clamp(-1, 1)
             losses.append(torch.nn.functional.l1_loss(fake, images))
             errors.append(torch.nn.functional.mse_loss(fake, images))
-            indices = quantised.indices.flatten()
+            indices = quantised.indices.flatten()  # (1, x, y, z) -> (x*y*z,)
             chosen.index_add_(0, indices, torch.ones_like(indices, dtype=chosen.dtype))
         trained, seen = usage(self.window.counts), usage(chosen)
         self.window.counts.zero_()
