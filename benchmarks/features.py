@@ -1,12 +1,12 @@
-"""Slice features of ResNet-50 from .nii.gz files against plain eager PyTorch fed by nibabel: speed, agreement, memory.
+"""Speed, agreement and memory of ResNet-50's slice features from .nii.gz, against eager PyTorch with nibabel.
 
     python benchmarks/features.py [--json] [--quick]
 
-Ours: the `radimagenet` extractor as a run uses it. The peer: the same network as it is usually run, batch norms and all,
-on contiguous (N, C, H, W) batches of 16 slices, each slice cut from nibabel's float array and resized by itself.
-Both read the same files in turns in one process; medians are compared. Weights are random, in the layout of the real
-file: neither speed nor memory depends on them. Images are those of MEDLORD_BENCH_TEST_DATA, or made up where it is not
-set. `--quick` takes fewer slices and one repeat, and its figures are not for quoting. Exits with 1 where a target is
+The bench runs the `radimagenet` extractor as in a run. The peer runs the same network as usual, with batch norms, on
+contiguous (N, C, H, W) batches of 16 slices; each slice is cut from nibabel's float array and resized separately. Both
+read the same files alternately in one process; medians are compared. Weights are random, in the layout of the real
+file, since neither speed nor memory depends on them. Images are those of MEDLORD_BENCH_TEST_DATA; if it is not set, a
+generated volume. `--quick` uses fewer slices and one repeat; do not cite its numbers. The exit code is 1 if a target is
 missed.
 """
 
@@ -46,14 +46,14 @@ from medlord_bench.util.progress import SilentProgress
 from medlord_bench.volumes.io import read_volume
 
 IMAGES = ("chest_lung1/ct.nii.gz", "thorax_cta/ct.nii.gz", "abdomen/ct.nii.gz")
-BATCH = 16  # the peer's; with 32 it is slower
+BATCH = 16  # of the peer, which is slower with 32
 LARGE_SHAPE = (512, 512, 256)
 LIMIT_MIB = 2.5 * 1024
 
 
 @torch.no_grad()
 def random_weights(path: Path, seed: int = 0) -> Path:
-    """A file in the layout of the real weights. Its batch norms have seen images, so that features tell images apart."""
+    """A file in the layout of the real weights. Batch norms have statistics of images, so that features differ."""
     torch.manual_seed(seed)
     network = ResNet50()
     for name, part in network.named_modules():
@@ -76,14 +76,14 @@ def run_context(scratch: Path) -> Run:
 
 
 def ours(paths: Sequence[Path], settings: dict[str, Any], scratch: Path) -> list[dict[str, NDArray[np.float32]]]:
-    """The extractor on the files, as a run calls it."""
+    """The features of the files by the extractor, called as in a run."""
     extractor = RadImageNetExtractor(RadImageNetConfig.model_validate(settings))
     return [dict(state) for state in extractor.features(map(read_volume, paths), run_context(scratch))]
 
 
 @torch.no_grad()
 def plain(paths: Sequence[Path], count: int, network: ResNet50) -> list[dict[str, NDArray[np.float32]]]:
-    """The peer on the files."""
+    """The features of the files by the peer."""
     found = []
     for path in paths:
         hu = nib.as_closest_canonical(nib.load(path)).get_fdata(dtype=np.float32)
@@ -92,7 +92,7 @@ def plain(paths: Sequence[Path], count: int, network: ResNet50) -> list[dict[str
             images = []
             for index in slice_indices(hu.shape[axis], count):
                 cut = np.ascontiguousarray(np.moveaxis(hu, axis, 0)[index].T[::-1, ::-1])
-                grey = (torch.from_numpy(cut).clamp(-1000, 1000)[None, None] + 1000) / 2000
+                grey = (torch.from_numpy(cut).clamp(-1000, 1000)[None, None] + 1000) / 2000  # (H, W) -> (1, 1, H, W)
                 grey = F.interpolate(grey, (224, 224), mode="bilinear", align_corners=False, antialias=True)
                 images.append(grey.repeat(1, 3, 1, 1) - torch.tensor(MEAN).view(1, 3, 1, 1))
             batches = torch.cat(images).split(BATCH)
@@ -102,11 +102,11 @@ def plain(paths: Sequence[Path], count: int, network: ResNet50) -> list[dict[str
 
 
 def images(folder: Path) -> list[Path]:
-    """Real CT where it is at hand, else one made-up volume of the size of a chest CT."""
+    """Real CT if available, else one generated volume of the size of a chest CT."""
     data = os.environ.get("MEDLORD_BENCH_TEST_DATA")
     if data:
         return [Path(data) / name for name in IMAGES]
-    print("MEDLORD_BENCH_TEST_DATA is not set: a made-up volume instead of real CT", file=sys.stderr)
+    print("MEDLORD_BENCH_TEST_DATA is not set: uses a generated volume instead of real CT", file=sys.stderr)
     coarse = torch.randn((1, 1, 16, 16, 12), generator=torch.Generator().manual_seed(0)) * 400 - 300
     hu = F.interpolate(coarse, (512, 512, 134), mode="trilinear")[0, 0].round().short().numpy()
     path = folder / "made_up.nii.gz"
@@ -146,10 +146,10 @@ def large_volume(folder: Path) -> Path:
 
 
 def memory(folder: Path, quick: bool) -> list[dict[str, Any]]:
-    """Peak memory of a process of its own that extracts features of one large volume and reads another ahead."""
+    """Peak memory of a separate process that extracts features of one large volume and reads the next one early."""
     path, checks = large_volume(folder), []
     few = {"slices": 16} if quick else {}
-    # Memory does not depend on the number of slices beyond one chunk: a tenth of the 512 x 512 planes tells it.
+    # Beyond one chunk, memory does not depend on the number of slices: a tenth of the 512 x 512 planes is enough.
     maisi = {**RadImageNetExtractor.variants["maisi-compat"], "centre_ratio": 0.05 if quick else 0.2}
     for name, settings in (("peak_mib_fixed_window", few), ("peak_mib_maisi_compat", maisi)):
         command = [sys.executable, __file__, "--memory", str(path), json.dumps(settings)]
@@ -162,11 +162,11 @@ def memory(folder: Path, quick: bool) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
-    parser.add_argument("--quick", action="store_true", help="fewer slices, one repeat: a look, not a measurement")
+    parser.add_argument("--quick", action="store_true", help="fewer slices and one repeat: a test, not a measurement")
     parser.add_argument("--memory", nargs=2, metavar=("FILE", "SETTINGS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
-        ours([Path(arguments.memory[0])] * 2, json.loads(arguments.memory[1]), Path())  # the second is read ahead
+        ours([Path(arguments.memory[0])] * 2, json.loads(arguments.memory[1]), Path())  # the second is read early
         print(resident_mib(peak=True))
         return 0
     with tempfile.TemporaryDirectory() as place:

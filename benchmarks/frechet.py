@@ -1,10 +1,10 @@
-"""The Fréchet distance against the usual matrix square root and two libraries: speed and values.
+"""Speed and values of the Fréchet distance against the usual matrix square root and two libraries.
 
     python benchmarks/frechet.py [--json] [--quick]
 
 Peers: scipy.linalg.sqrtm of the product of the covariances, as pytorch-fid and MONAI compute it; torchmetrics; and
-torch-fidelity. Same features, same process, d = 2,048, n rows a side, from rows to distance. --quick takes smaller
-features (d = 256), for which no speed is asked. Exits with 1 where a target is missed.
+torch-fidelity. All compute the distance of the same rows in the same process: d = 2,048, n rows per set. --quick uses
+smaller features (d = 256) and has no target for speed. The exit code is 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from scipy.linalg import sqrtm
 from medlord_bench.stats import frechet_distance
 
 Matrix = NDArray[np.float64]
-MAX_RELATIVE_DIFFERENCE = 1e-6  # relative, at full rank
-REPEATS = 3  # of ours, about one of the peer
+MAX_RELATIVE_DIFFERENCE = 1e-6  # at full rank
+REPEATS = 3  # of the bench; the peer runs once, after the first
 
 
 def check(name: str, value: float, target: str, ok: bool) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def check(name: str, value: float, target: str, ok: bool) -> dict[str, Any]:
 
 
 def features(n: int, axes: Matrix, seed: int, shift: float = 0.0) -> Matrix:
-    """n rows with a spectrum that decays, on turned axes, as a network's features have."""
+    """n rows (n, d) with a decaying spectrum on rotated axes, similar to the features of a network."""
     rng = np.random.default_rng(seed)
     scale = np.arange(1, len(axes) + 1) ** -0.5
     return (rng.standard_normal((n, len(axes))) * scale + shift) @ axes
@@ -45,11 +45,11 @@ def moments(rows: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def square_root_distance(x: Matrix, y: Matrix) -> float:
-    """The peer's distance."""
+    """The distance as the peer computes it."""
     (mean1, covariance1), (mean2, covariance2) = moments(x), moments(y)
     root = sqrtm(covariance1 @ covariance2)
-    apart = ((mean1 - mean2) ** 2).sum()
-    return float(apart + np.trace(covariance1) + np.trace(covariance2) - 2 * np.trace(root).real)
+    means = ((mean1 - mean2) ** 2).sum()
+    return float(means + np.trace(covariance1) + np.trace(covariance2) - 2 * np.trace(root).real)
 
 
 def torchmetrics_distance(x: Matrix, y: Matrix) -> float:
@@ -77,9 +77,9 @@ def relative(value: float, reference: float) -> float:
 
 
 def speed(x: Matrix, y: Matrix, least: float | None) -> tuple[list[dict[str, Any]], float]:
-    """Both in turns, so that both meet the same load: ours, the peer, ours again. Returns the peer's value too."""
+    """Measure the bench, the peer and the bench again, under the same load. Returns also the peer's value."""
     n, d = x.shape
-    frechet_distance(x, y)  # threads and libraries start up
+    frechet_distance(x, y)  # starts threads and libraries
     quick = [timed(lambda: frechet_distance(x, y))]
     slow, expected = timed(lambda: square_root_distance(x, y))
     quick += [timed(lambda: frechet_distance(x, y)) for _ in range(REPEATS - 1)]
@@ -90,7 +90,7 @@ def speed(x: Matrix, y: Matrix, least: float | None) -> tuple[list[dict[str, Any
 
 
 def values(x: Matrix, y: Matrix, square_root: float) -> list[dict[str, Any]]:
-    """At full rank, where every form is exact."""
+    """Relative differences to the peers at full rank, where all formulas are exact."""
     ours = frechet_distance(x, y)
     peers = {
         "sqrtm": square_root,
@@ -105,7 +105,7 @@ def values(x: Matrix, y: Matrix, square_root: float) -> list[dict[str, Any]]:
 
 
 def closed_form(axes: Matrix) -> dict[str, Any]:
-    """Two Gaussians on the same axes: |m1 - m2|^2 + sum (s1 - s2)^2, s being deviations along the axes."""
+    """Two Gaussians with equal axes: |m1 - m2|^2 + sum (s1 - s2)^2, s: standard deviations along the axes."""
     rng = np.random.default_rng(7)
     first, second = (rng.uniform(0.5, 1.5, len(axes)) * np.arange(1, len(axes) + 1) ** -0.5 for _ in range(2))
     shift = 0.1 * rng.standard_normal(len(axes))
@@ -127,7 +127,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
     parser.add_argument(
-        "--quick", action="store_true", help="small features, seconds instead of minutes, no speed asked"
+        "--quick", action="store_true", help="small features, seconds instead of minutes, no target for speed"
     )
     arguments = parser.parse_args()
     d, few, many = (256, 64, 500) if arguments.quick else (2048, 500, 4000)

@@ -1,17 +1,17 @@
-"""Every `24gb` preset at full size on a real card, held to 24 GiB: predicted against measured memory, and seconds.
+"""Predicted and measured memory and time of every `24gb` preset at full size on a GPU limited to 24 GiB.
 
     python benchmarks/gpu_24gb.py [--only medlord@24gb] [--part stretches] [--json] [--out FILE]
-    python benchmarks/gpu_24gb.py --device cpu --tiny        # the same on any machine, in a minute or two
+    python benchmarks/gpu_24gb.py --device cpu --tiny        # the same on any machine, in one or two minutes
 
-Each stretch of a generator's work (its dry runs: training steps, encoding, denoising steps, decoding, reconstructing)
-runs for real on random tensors and random weights, on a card in a process of its own, capped as `run` caps it. Seconds
-are of one repeat, taken as the difference between six repeats and two, so that building does not count. Then one whole
-512x512x256 volume is drawn by `medlord-bench run` from the preset's untrained weights, from noise to NIfTI, and its
-record is read from the store.
+A stretch is the workload of one dry run of a generator: training steps, encoding, denoising steps, decoding or
+reconstructing. Each stretch is executed on random tensors with random weights, on a GPU in a separate process with the
+memory limit of `run`. Seconds are those of one repeat: the difference between six repeats and two, divided by four, so
+that building the networks does not count. Then `medlord-bench run` samples one 512x512x256 volume with the preset's
+untrained weights, from noise to NIfTI; its memory and time are read from the store.
 
-Exits with 1 where something does not keep within what a 24 GiB card gives, or allocates more than was predicted. On a
-card larger than 24 GiB this shows that the cap holds, not that every kernel of a smaller card would choose the same
-workspace; the result names the card.
+The exit code is 1 if a row fails, needs more than the usable memory of a 24 GiB GPU, or allocates more than predicted.
+On a GPU larger than 24 GiB the result shows that the limit is kept, but not that all kernels of a smaller GPU would use
+the same workspace. The result contains the name of the GPU.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LIMIT_S = 590
 
 
 def protocol(tiny: bool) -> DataProtocol:
-    """The grid and the condition regions of the paper's PCCTA experiment; tiny: a grid for two cores."""
+    """Grid and condition regions of the paper's PCCTA experiment; tiny: a grid for two cores."""
     grid = Grid(shape=TINY if tiny else FULL)
     counts = {"train": 1, "val": 1, "test": 1}
     return DataProtocol(
@@ -62,7 +62,7 @@ def protocol(tiny: bool) -> DataProtocol:
 
 
 def contestants(tiny: bool) -> list[str]:
-    """Every registered generator that has dry runs, in its `24gb` preset, and its variants of that."""
+    """All registered generators with dry runs in their `24gb` preset, with and without each variant."""
     found = []
     preset = "smoke" if tiny else "24gb"
     for entry in registry.entries("generators"):
@@ -80,7 +80,7 @@ def dry_runs(text: str, data: DataProtocol) -> Sequence[DryRun]:
 
 
 def predicted(text: str, device: str, tiny: bool) -> dict[str, dict[str, float]]:
-    """stretch -> GiB by `medlord-bench memory`'s rule, in all and of tensors."""
+    """stretch -> predicted GiB by the rule of `medlord-bench memory`: in total, and of tensors."""
     return {
         one.name: {"predicted": one.need.total, "predicted_allocated": one.need.allocated} if one.need else {}
         for one in forecast(resolve.contestant(text, "", {}), protocol(tiny), BUDGET, device=device)
@@ -88,13 +88,13 @@ def predicted(text: str, device: str, tiny: bool) -> dict[str, dict[str, float]]
 
 
 def workload(text: str, name: str, device: str, tiny: bool) -> dict[str, Any]:
-    """One stretch for real, in this process: its peaks in GiB and the seconds of one repeat."""
+    """Execute one stretch in this process. Returns its peaks in GiB and the seconds of one repeat."""
     data = protocol(tiny)
     (dry_run,) = [one for one in dry_runs(text, data) if one.name == name]
     run = Run(device, 0, SilentProgress(), logging.getLogger("medlord_bench"), Path(tempfile.mkdtemp()))
     limit = BUDGET if device.startswith("cuda") else None
     with held(device, limit, f"{text} {name}"), PeakMemory(device, limited=limit is not None) as peak:
-        timed(dry_run, run, FEW)  # and warms up: kernels are chosen and loaded at their first call
+        timed(dry_run, run, FEW)  # warm-up: kernels are selected and loaded at their first call
         few, more = timed(dry_run, run, FEW), timed(dry_run, run, MORE)
     return {**peak.facts(), "seconds": (more - few) / (MORE - FEW)}
 
@@ -108,7 +108,7 @@ def timed(dry_run: DryRun, run: Run, times: int) -> float:
 
 
 def measured(text: str, name: str, device: str, tiny: bool) -> dict[str, Any]:
-    """`workload` in a process of its own, so that each starts with an empty card; on a CPU in this one."""
+    """`workload` in a separate process, so that it starts with an empty GPU; on a CPU in this process."""
     if device == "cpu":
         return workload(text, name, device, tiny)
     command = [sys.executable, __file__, "--piece", text, name, "--device", device, *(["--tiny"] if tiny else [])]
@@ -120,7 +120,7 @@ def measured(text: str, name: str, device: str, tiny: bool) -> dict[str, Any]:
 
 
 def whole_sample(text: str, device: str, tiny: bool) -> dict[str, Any]:
-    """One volume by `medlord-bench run`, from untrained weights: what the sidecar of the sample says."""
+    """Sample one volume with untrained weights by `medlord-bench run`. Returns memory and seconds of its sidecar."""
     name, _, preset = text.partition("@")
     shape = ",".join(map(str, TINY if tiny else FULL))
     sets = [f"dataset.shape={shape}", *(f"dataset.n_{split}=1" for split in ("train", "val", "test"))]
@@ -133,7 +133,7 @@ def whole_sample(text: str, device: str, tiny: bool) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
         if done.returncode != 0:
             return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
-        (plan,) = Path(store).glob("runs/*/plan.json")  # it holds the resampling control's samples too
+        (plan,) = Path(store).glob("runs/*/plan.json")  # the plan also contains the samples of the resampling control
         key = read_plan(plan.parent).step(f"samples:{name}:untrained@{preset}").key
         sidecar = json.loads((Path(store) / f"objects/samples/{key}/items/sample-00000.json").read_text())
     found = {**sidecar["facts"].get("memory", {}), "seconds": sidecar["facts"]["seconds"]}
@@ -141,15 +141,15 @@ def whole_sample(text: str, device: str, tiny: bool) -> dict[str, Any]:
 
 
 def rows(arguments: argparse.Namespace, device: str) -> Iterator[dict[str, Any]]:
-    """A row for each stretch of each contestant, and one for its whole sample."""
+    """One row per stretch of each contestant, and one for its whole sample."""
     named = arguments.only or contestants(arguments.tiny)
     stretched = named if arguments.part != "sample" else []
-    with ProcessPoolExecutor(4, get_context("spawn")) as pool:  # minutes of CPU work, while the card measures
-        told = {text: pool.submit(predicted, text, device, arguments.tiny) for text in stretched}
+    with ProcessPoolExecutor(4, get_context("spawn")) as pool:  # minutes of CPU work, in parallel to the GPU
+        forecasts = {text: pool.submit(predicted, text, device, arguments.tiny) for text in stretched}
         for text in stretched:
             for one in dry_runs(text, protocol(arguments.tiny)):
                 row = {"contestant": text, "stretch": one.name, **measured(text, one.name, device, arguments.tiny)}
-                yield row | told[text].result()[one.name]
+                yield row | forecasts[text].result()[one.name]
     for text in [text for text in named if ":" not in text] if arguments.part != "stretches" else []:
         yield {"contestant": text, "stretch": "one whole sample", **whole_sample(text, device, arguments.tiny)}
 
@@ -164,10 +164,10 @@ def show(row: dict[str, Any]) -> None:
 
 
 def checks(made: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each row within the card, and its tensors within what was predicted.
+    """Checks of each row: peak memory within the usable memory of the GPU, and tensors within the prediction.
 
-    The prediction is held against what was allocated, cuDNN's workspaces included, not against what was reserved:
-    the allocator keeps freed blocks as long as the cap leaves room, and gives them back before it refuses.
+    The prediction is compared with allocated memory, including cuDNN's workspaces, not with reserved memory: the
+    allocator keeps freed blocks while the limit allows it, and releases them before an allocation fails.
     """
     found = []
     for row in made:
@@ -204,12 +204,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="write machine, rows and checks to this file")
     parser.add_argument("--piece", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # as `medlord-bench` works
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # as `medlord-bench` sets it
     if arguments.piece:
         print(json.dumps(workload(*arguments.piece, arguments.device, arguments.tiny)))
         return 0
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
-        print("no CUDA device here; --device cpu --tiny tries the benchmark itself", file=sys.stderr)
+        print("no CUDA device found; test the benchmark with --device cpu --tiny", file=sys.stderr)
         return 3
     print(
         f"{'':41} {'predicted':>9} {'allocated':>9} {'reserved':>9} {'device':>9} {'resident':>9}  GiB", file=sys.stderr
@@ -220,7 +220,7 @@ def main() -> int:
         show(row)
         made.append(row)
         answer = {"machine": machine(arguments.device), "rows": made, "checks": checks(made)}
-        if arguments.out:  # at every row, so that a machine taken away takes no measurement with it
+        if arguments.out:  # after every row, so that no measurement is lost if the machine stops
             arguments.out.write_text(json.dumps(answer, indent=1) + "\n")
     if arguments.json:
         print(json.dumps(answer))

@@ -1,15 +1,17 @@
-"""`maisi-compat` features and their Fréchet distance beside the MAISI script's own functions, on the same volumes.
+"""`maisi-compat` features and their Fréchet distance compared with the MAISI script on the same volumes.
 
-    python benchmarks/maisi_parity.py --script compute_fid_2-5d_ct.py [--hub resnet.py] [--ratio 0.4] [--size 96] [--json]
+    python benchmarks/maisi_parity.py --script compute_fid_2-5d_ct.py [--hub resnet.py] [--ratio 0.4] [--size 96]
+        [--json]
 
-The script is not part of this project: take `generation/maisi/scripts/compute_fid_2-5d_ct.py` of Project-MONAI/tutorials
-or `scripts/compute_fid_2-5d_ct.py` of NVIDIA-Medtech/NV-Generate-CTMR. It wants a GPU and the network; the few changes
-that let its unchanged `main` run on a CPU and find its network here are printed as a patch. --hub: the file that defines
-its network, `radimagenet_models/models/resnet.py` of Warvito/radimagenet-models or `radimagenet/resnet.py` of
-Project-MONAI/perceptual-models; without it the script gets our network before batch norms are folded. Both sides read
-one file of random weights in the real one's layout. The volumes are cut from real CT (MEDLORD_BENCH_TEST_DATA): four
-from one patient against four from another, written as they lie in their files. Exits with 1 where a plane's distances
-differ by more than 1e-4.
+The script is not part of this project: fetch `generation/maisi/scripts/compute_fid_2-5d_ct.py` of
+Project-MONAI/tutorials or `scripts/compute_fid_2-5d_ct.py` of NVIDIA-Medtech/NV-Generate-CTMR. The script requires a
+GPU and internet access. This benchmark replaces a few expressions, so that the script runs offline on a CPU and loads
+its network from a local file, and prints the replacements as a patch. --hub: the file that defines the script's
+network, `radimagenet_models/models/resnet.py` of Warvito/radimagenet-models or `radimagenet/resnet.py` of
+Project-MONAI/perceptual-models; without it the script uses the bench's network before batch norms are folded. Both
+sides read one file of random weights in the layout of the real file. The volumes are cut from real CT
+(MEDLORD_BENCH_TEST_DATA): four from one patient against four from another, in the orientation of their files. The exit
+code is 1 if the distances of a plane differ by more than 1e-4 (relative).
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from medlord_bench.nn.checkpoints import load_strict, read_torch
 from medlord_bench.plugins.extractors.radimagenet.extractor import WEIGHTS, RadImageNetExtractor
 from medlord_bench.plugins.extractors.radimagenet.network import ResNet50
 
-PLANES = {"XY": "axial", "YZ": "sagittal", "ZX": "coronal"}  # their names, ours
+PLANES = {"XY": "axial", "YZ": "sagittal", "ZX": "coronal"}  # name in the script -> name in the bench
 PATIENTS = {"real": "thorax_cta/ct.nii.gz", "synth": "chest_lung1/ct.nii.gz"}
 PATCHES = 4
 CHANGES = (
@@ -55,20 +57,20 @@ CHANGES = (
 
 
 def patched(script: Path) -> str:
-    """The script's text for a CPU without a network; the difference goes to stderr. Each change must find its place."""
+    """The script's text, changed for an offline CPU; prints the patch to stderr. Every pattern must match."""
     text = script.read_text()
     changed = text
     for pattern, replacement in CHANGES:
         changed, count = re.subn(pattern, replacement, changed, flags=re.MULTILINE)
         if not count:
-            sys.exit(f"{script}: nothing matches {pattern!r}; expected compute_fid_2-5d_ct.py of MAISI")
+            sys.exit(f"{script}: no match for {pattern!r}; expected compute_fid_2-5d_ct.py of MAISI")
     lines = difflib.unified_diff(text.splitlines(), changed.splitlines(), script.name, "patched", "", "", 0, "")
     print("\n".join(lines), file=sys.stderr)
     return changed
 
 
 class Plain(nn.Module):
-    """Our network as the script expects one: not folded, and its last map not averaged."""
+    """The bench's network with the interface of the script: not folded, output with spatial axes."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -76,13 +78,13 @@ class Plain(nn.Module):
         load_strict(self.network, read_torch(file), str(file))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network(x)[:, :, None, None]
+        return self.network(x)[:, :, None, None]  # (N, C) -> (N, C, 1, 1)
 
 
 def their_network(hub: Path | None, file: Path) -> nn.Module:
     if hub is None:
         return Plain(file)
-    sys.modules.setdefault("gdown", types.ModuleType("gdown"))  # only for downloads
+    sys.modules.setdefault("gdown", types.ModuleType("gdown"))  # the file imports gdown, but only downloads use it
     spec = importlib.util.spec_from_file_location("their_resnet", hub)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -92,10 +94,10 @@ def their_network(hub: Path | None, file: Path) -> nn.Module:
 
 
 def cut(folder: Path, size: int) -> dict[str, list[Path]]:
-    """Cubes of `size` voxels at most, from the middle of each patient's quarters, in their files' own orientation."""
+    """Cubes of at most `size` voxels, one from each quarter of each patient's volume, in the files' orientation."""
     data = os.environ.get("MEDLORD_BENCH_TEST_DATA")
     if not data:
-        sys.exit("MEDLORD_BENCH_TEST_DATA is not set; expected the folder of real CT")
+        sys.exit("MEDLORD_BENCH_TEST_DATA is not set; set it to the folder of real CT")
     found: dict[str, list[Path]] = {}
     for side, name in PATIENTS.items():
         image = nib.load(Path(data) / name)
@@ -115,7 +117,7 @@ def cut(folder: Path, size: int) -> dict[str, list[Path]]:
 
 
 class Distances(logging.Handler):
-    """What the script says in its log: FID per plane, in full."""
+    """Reads the FID per plane from the script's log, at full precision."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,7 +132,7 @@ class Distances(logging.Handler):
 def theirs(
     script: Path, hub: Path | None, file: Path, paths: dict[str, list[Path]], ratio: float | None, folder: Path
 ) -> tuple[dict[str, float], dict[str, list[dict[str, np.ndarray]]]]:
-    """The script's distances, and the features that it leaves in its files."""
+    """The script's distances, and the features that the script writes to files."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -182,7 +184,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
     checks = []
     for theirs_name, plane in PLANES.items():
         real, synth = (np.concatenate([state[plane] for state in found[side]]) for side in ("real", "synth"))
-        apart = [
+        differences = [
             np.abs(mine[plane] - other[plane]).max() / np.abs(other[plane]).max()
             for side in paths
             for mine, other in zip(found[side], their_features[side], strict=True)
@@ -190,8 +192,8 @@ def compare(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
         distance = stats.frechet_distance(synth, real)
         relative = abs(distance - expected[theirs_name]) / expected[theirs_name]
         print(
-            f"{theirs_name}: theirs {expected[theirs_name]:.9g}, ours {distance:.9g}; {len(synth)} and {len(real)} "
-            f"slices; features differ by at most {max(apart):.1e} of the largest",
+            f"{theirs_name}: script {expected[theirs_name]:.9g}, bench {distance:.9g}; {len(synth)} and {len(real)} "
+            f"slices; features differ by at most {max(differences):.1e} of the largest",
             file=sys.stderr,
         )
         row = check(f"fid_{theirs_name}_relative_difference", 0, "<= 1e-4", relative <= 1e-4)
@@ -203,8 +205,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--script", type=Path, required=True, help="compute_fid_2-5d_ct.py")
     parser.add_argument("--hub", type=Path, help="resnet.py of the hub repository that the script loads")
-    parser.add_argument("--ratio", type=float, help="the script's --enable_center_slices_ratio; left out: all slices")
-    parser.add_argument("--size", type=int, default=96, help="voxels on a side of the volumes, at most 128")
+    parser.add_argument("--ratio", type=float, help="the script's --enable_center_slices_ratio; not given: all slices")
+    parser.add_argument("--size", type=int, default=96, help="voxels per side of the volumes, at most 128")
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
     arguments = parser.parse_args()
     if not 32 <= arguments.size <= 128:

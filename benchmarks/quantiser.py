@@ -1,10 +1,10 @@
-"""Nearest codes and code statistics of the VQ-GAN's codebook against the usual forms: speed, exactness, memory.
+"""Speed, exactness and memory of the VQ-GAN's nearest codes and code statistics, against the usual formulas.
 
     python benchmarks/quantiser.py [--json]
 
-Peers: distances |x|^2 + |e|^2 - 2xe per 1,024 rows and the largest negative one, and statistics through one-hot rows,
-as MedLoRD's and MONAI's quantisers compute them. Both sides run in turns in one process; medians are compared. Exits
-with 1 where a target is missed.
+Peers: distances |x|^2 + |e|^2 - 2xe per 1,024 rows and the maximum of their negatives, and statistics by one-hot rows,
+as in MedLoRD's and MONAI's quantisers. Both sides run alternately in one process; medians are compared. The exit code
+is 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MIB = 2**20
 
 
 def plain_nearest(flat: Tensor, codebook: Tensor, chunk: int = 1024) -> Tensor:
-    """The peer's search."""
+    """The peer's search: flat (N, d), codebook (K, d) -> indices (N,)."""
     found = []
     for rows in flat.split(chunk):
         distances = (rows**2).sum(1, keepdim=True) + (codebook.t() ** 2).sum(0, keepdim=True) - 2 * rows @ codebook.t()
@@ -39,13 +39,13 @@ def plain_nearest(flat: Tensor, codebook: Tensor, chunk: int = 1024) -> Tensor:
 
 
 def one_hot_statistics(flat: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """The peer's statistics."""
+    """The peer's statistics: flat (N, d), indices (N,) -> counts (K,), sums (K, d)."""
     encodings = torch.nn.functional.one_hot(indices, K).float()
     return encodings.sum(0), encodings.t() @ flat
 
 
 def interleaved(ours: Callable[[], Any], peer: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    """Median seconds of both, measured in turns so that both meet the same load."""
+    """Median seconds of both, measured alternately, so that both have the same load."""
     times: tuple[list[float], list[float]] = ([], [])
     ours(), peer()
     for _ in range(repeats):
@@ -61,7 +61,7 @@ def check(name: str, value: float, target: str, ok: bool) -> dict[str, Any]:
 
 
 def draw(seed: int, n: int = 16_384, scale: float = 1.0, shift: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Vectors and codes from N(shift, scale^2)."""
+    """Vectors (n, d) and codes (K, d) from N(shift, scale^2)."""
     generator = torch.Generator().manual_seed(seed)
     flat, codebook = (torch.randn(rows, D, generator=generator).mul_(scale).add_(shift) for rows in (n, K))
     return flat, codebook
@@ -91,14 +91,14 @@ def exactness() -> list[dict[str, Any]]:
     chosen = [(flat.double() - codebook[i].double()).square().sum(1) for i in
               (nearest_codes(flat, codebook), plain_nearest(flat, codebook))]  # fmt: skip
     worse, better = int((chosen[0] > chosen[1]).sum()), int((chosen[0] < chosen[1]).sum())
-    print(f"codes 5 +- 1e-3: ours nearer in {better} of 4,096 rows, farther in {worse}", file=sys.stderr)
+    print(f"codes 5 +- 1e-3: bench nearer in {better} of 4,096 rows, farther in {worse}", file=sys.stderr)
     return [*checks, check("distances_larger_offset", worse, "= 0", worse == 0)]
 
 
 def resident_mib(peak: bool) -> float:
-    """Memory that this process holds now, or the most it has held."""
+    """Resident memory of this process in MiB: current, or its peak."""
     status = Path("/proc/self/status")
-    if status.exists():  # unlike ru_maxrss, its peak is not inherited from the parent
+    if status.exists():  # unlike ru_maxrss, this peak is not inherited from the parent
         field = "VmHWM:" if peak else "VmRSS:"
         line = next(line for line in status.read_text().splitlines() if line.startswith(field))
         return int(line.split()[1]) / 1024
@@ -106,8 +106,9 @@ def resident_mib(peak: bool) -> float:
 
 
 def measure_memory() -> None:
-    """In a process of its own: prints how far memory rises above what it was before the search and the statistics of
-    N=1,048,576. Resident memory counts what the kernels take inside as well, which a count of tensors would miss.
+    """Print the increase of memory by the search and the statistics for N=1,048,576. Runs in a separate process.
+
+    Resident memory includes the internal memory of the kernels, which the sizes of tensors do not show.
     """
     flat, codebook = draw(4, n=1_048_576)
     nearest_codes(flat[:64], codebook, chunk=8)  # load the kernels

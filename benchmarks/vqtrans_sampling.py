@@ -1,11 +1,12 @@
-"""Drawing the codes of one volume with VQ-Trans against MONAI's own sampler: speed, and the same codes.
+"""Speed and equality of the codes of one volume sampled by VQ-Trans, against MONAI's sampler.
 
     python benchmarks/vqtrans_sampling.py [--json] [--quick]
 
-Ours keeps the keys and values of earlier tokens and computes one token at a time, in float64 as by default and in
-float32. The peer is `monai.inferers.VQVAETransformerInferer.sample`, which computes the whole sequence again for every
-token, in float32. Both draw 1,024 tokens greedily (top_k = 1) with the same random weights, one after the other in one
-process, without decoding them. `--quick` takes 128 tokens and asks for no speed. Exits with 1 where a target is missed.
+The bench caches keys and values of earlier tokens and computes one token at a time, in float64 (the default) and in
+float32. The peer is `monai.inferers.VQVAETransformerInferer.sample`, which recomputes the whole sequence for every
+token in float32. Both draw 1,024 tokens greedily (top_k = 1) with the same random weights, one after the other in one
+process, without decoding. `--quick` draws 128 tokens and has no target for speed. The exit code is 1 if a target is
+missed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ CODES, DIM, DEPTH, HEADS = 256, 128, 6, 8
 
 
 class Undecoded:
-    """All that the peer asks of an autoencoder, handing back the codes themselves."""
+    """The interface of an autoencoder that the peer requires. It returns the codes without decoding."""
 
     num_embeddings = CODES
 
@@ -40,7 +41,7 @@ class Undecoded:
 
 
 def weights(length: int) -> DecoderOnlyTransformer:
-    """Random ones. The first token, which is no code, is made unlikely: where it comes first the peer has none to draw."""
+    """Random weights. The start token, which is not a code, gets a low logit: otherwise the peer may find no code."""
     torch.manual_seed(0)
     net = DecoderOnlyTransformer(CODES + 1, length, DIM, DEPTH, HEADS).eval()
     net.to_logits.bias.data[CODES] = -20
@@ -73,7 +74,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     print(f"{length} tokens, MONAI: {slow:.1f} s, {len(expected.unique())} different codes", file=sys.stderr)
     for precision in ("fp64", "fp32"):
         found, fast = ours(net, length, SamplingConfig(top_k=1, tokens_precision=precision))
-        print(f"{length} tokens, ours {precision}: {fast:.2f} s", file=sys.stderr)
+        print(f"{length} tokens, VQ-Trans {precision}: {fast:.2f} s", file=sys.stderr)
         differing = int((found != expected).sum())
         checks.append(check(f"codes_differing_{precision}", differing, "= 0", differing == 0))
         target = 0 if quick else 20
@@ -84,7 +85,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
-    parser.add_argument("--quick", action="store_true", help="128 tokens, any speed")
+    parser.add_argument("--quick", action="store_true", help="128 tokens, no target for speed")
     arguments = parser.parse_args()
     checks = measure(arguments.quick)
     if arguments.json:

@@ -1,6 +1,6 @@
-"""Weights instead of training: ours from an earlier run, or checkpoints in the layout of NV-Generate-CT.
+"""Adoption of weights instead of training: of an earlier run, or checkpoints in the layout of NV-Generate-CT.
 
-Whatever a file does not hold is written into `model.json` beside where it came from, and so is the licence.
+`model.json` records the origin of converted weights, their licence, and the facts that their file does not contain.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ LOADERS: Mapping[str, Loader] = {
     "diffusion": lambda folder: load_diffusion(folder, "cpu"),
     "controlnet": lambda folder: load_controlnet(folder, "cpu"),
 }
-# A stage -> how the names of NV-Generate's files begin.
+# Stage -> the first part of the names of NV-Generate's files.
 UPSTREAM: Mapping[str, str] = {"autoencoder": "autoencoder", "diffusion": "diff_unet", "controlnet": "controlnet"}
 LICENCE = (
-    "NVIDIA's weights come under conflicting terms: the README of NV-Generate-CTMR names the NVIDIA Open Model License "
-    "for NV-Generate-CT, while the same repository's LICENSE.weights (NVIDIA License) allows non-commercial use only, "
-    "for research or evaluation, as did the earlier release. medlord-bench bundles none of them; by using them you "
-    "accept their terms, and the stricter ones are the safe reading"
+    "NVIDIA's weights have conflicting terms: the README of NV-Generate-CTMR names the NVIDIA Open Model License for "
+    "NV-Generate-CT, while LICENSE.weights (NVIDIA License) of the same repository allows only non-commercial use for "
+    "research or evaluation, like the earlier release. medlord-bench does not include the weights; by using them you "
+    "accept their terms, and following the stricter ones is safe"
 )
-# Regions of the bench that NV-Generate's ControlNet knows, and its number for each (its table of labels).
+# The bench's regions that NV-Generate's ControlNet knows -> their numbers in its table of labels.
 UPSTREAM_LABELS: Mapping[str, int] = {
     "liver": 1,
     "spleen": 3,
@@ -72,7 +72,7 @@ UPSTREAM_LABELS: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class Job:
-    """What adopting one stage has to hand: see `contracts.Generator.adopt`."""
+    """The inputs for adopting one stage; see `contracts.Generator.adopt`."""
 
     config: MAISIConfig
     stage: str
@@ -84,10 +84,11 @@ class Job:
 def adopt(
     config: MAISIConfig, stage: Stage, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run
 ) -> Path:
-    """One stage's weights from `source`; see `contracts.Generator.adopt`.
+    """Adopt the weights of one stage from `source`; see `contracts.Generator.adopt`.
 
-    source: ours (a run's `weights` folder, a folder of ``<stage>/model.json``, or a stage's own), or a folder with, or
-    with `models/` with, NV-Generate's ``autoencoder*.pt``, ``diff_unet*.pt`` and ``controlnet*.pt``, or one such file.
+    source: weights of the bench (a run's `weights` folder, a folder with ``<stage>/model.json``, or the folder of one
+    stage's `model.json`); or NV-Generate's ``autoencoder*.pt``, ``diff_unet*.pt`` and ``controlnet*.pt``: a folder that
+    contains them, directly or in `models/`, or one such file.
     """
     if stage.name == "latents":
         return _latents(config, source, data, inputs, out, run)
@@ -100,7 +101,7 @@ def adopt(
 
 
 def adopt_foundation(config: MAISIConfig, published: Foundation, out: Path, run: Run) -> Path:
-    """The published autoencoder, from the offline folder or the hub. Raises `MissingError` where it cannot be had."""
+    """Adopt the published autoencoder from the offline folder or the hub. Raises `MissingError` if not available."""
     spec = WeightsFile(repo=published.repository, file=published.file, sha256=published.sha256)
     found = find(spec, run.weights_dir, run.offline)
     folder = out / "adopted"
@@ -111,16 +112,16 @@ def adopt_foundation(config: MAISIConfig, published: Foundation, out: Path, run:
 
 # ------------------------------------------------------------------------------------------------ finding the weights
 def find_weights(source: Path, stage: str) -> Path:
-    """A stage's weights in what `--weights` names: a folder with our `model.json`, or a file of NV-Generate's.
+    """The weights of a stage at the path of `--weights`: a folder with `model.json`, or a file of NV-Generate.
 
-    Raises `MissingError` where there are none, and `UserError` where there are several.
+    Raises `MissingError` if there are none, and `UserError` if there are several.
     """
     found = [*stored_models(source, stage, f"maisi.{stage}"), *_theirs(source, stage)]
     if len(found) > 1:
         names = ", ".join(str(path.relative_to(source)) for path in found)
-        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); leave one of them")
+        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); keep only one")
     if not found:
-        hint = "; or leave the condition out with --no-conditional" if stage == "controlnet" else ""
+        hint = "; or omit the condition with --no-conditional" if stage == "controlnet" else ""
         raise MissingError(
             f"--weights {source}: nothing for the stage {stage}; expected a folder with {stage}/model.json, a run's "
             f"weights folder, or NV-Generate's {UPSTREAM[stage]}*.pt{hint}"
@@ -137,7 +138,7 @@ def _theirs(source: Path, stage: str) -> list[Path]:
 
 # ---------------------------------------------------------------------------------------------------- the latent scale
 def _latents(config: MAISIConfig, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
-    """No more than `latents.json` where a U-Net comes with its scale: nothing is trained on the latents then."""
+    """Write `latents.json` only if the U-Net has a scale, since no stage is trained; otherwise encode the cohort."""
     shape = config.native(data.protocol.grid.shape)
     try:
         diffusion = find_weights(source, "diffusion")
@@ -155,23 +156,23 @@ def _latents(config: MAISIConfig, source: Path, data: Cohort, inputs: Mapping[st
 
 # --------------------------------------------------------------------------------------------------------- our weights
 def _copy(job: Job, source: Path) -> Path:
-    """Our own weights: loaded once, so that what cannot be used is an error now, then copied."""
+    """Copy weights of the bench. They are loaded first, so that unusable weights are reported now."""
     LOADERS[job.stage](source)
     described, _ = load_model(source, f"maisi.{job.stage}")
     if job.stage == "diffusion":
         channels = latent_facts(job.inputs["latents"])["channels"]
         if described["latent_channels"] != channels:
             raise UserError(
-                f"{source}: a U-Net for latents of {described['latent_channels']} channels, the autoencoder's have "
-                f"{channels}; give the two that were trained together"
+                f"{source}: the U-Net expects latents of {described['latent_channels']} channels, the autoencoder's "
+                f"have {channels}; give a pair that was trained together"
             )
     if job.stage == "controlnet":
         own, _ = load_model(job.inputs["diffusion"], "maisi.diffusion")
         for name in ARCHITECTURE:
             if described[name] != own[name]:
                 raise UserError(
-                    f"{source}: a ControlNet for a U-Net whose {name} is {described[name]}, the U-Net's is {own[name]}; "
-                    "give the two that were trained together"
+                    f"{source}: the ControlNet expects a U-Net with {name} {described[name]}, the U-Net has "
+                    f"{own[name]}; give a pair that was trained together"
                 )
     shutil.copytree(source, job.folder)
     return job.folder
@@ -179,7 +180,7 @@ def _copy(job: Job, source: Path) -> Path:
 
 # ------------------------------------------------------------------------------------------------- NV-Generate's files
 def _convert(job: Job, path: Path, facts: Mapping[str, Any], run: Run) -> Path:
-    """A checkpoint of NV-Generate's layout as ours."""
+    """Convert a checkpoint of NV-Generate's layout to the bench's format."""
     if job.stage == "autoencoder":
         return _publish_autoencoder(job.config, job.folder, path, facts, run)
     if job.stage == "diffusion":
@@ -205,8 +206,8 @@ def _convert_diffusion(job: Job, path: Path) -> None:
     found = "rflow" if "class_embedding.weight" in tensors else "ddpm"
     if found != config.schedule:
         raise UserError(
-            f"{path}: a U-Net of the schedule {found!r}, but generator.diffusion.schedule is {config.schedule!r}; set it "
-            f"with --set generator.diffusion.schedule={found}"
+            f"{path}: the U-Net has the schedule {found!r}, but generator.diffusion.schedule is {config.schedule!r}; "
+            f"use --set generator.diffusion.schedule={found}"
         )
     config = config.model_copy(update={"timesteps": timesteps})
     channels = job.config.autoencoder.net.latent_channels
@@ -221,8 +222,8 @@ def _convert_controlnet(job: Job, path: Path) -> None:
     unknown = [region for region in regions if region not in UPSTREAM_LABELS]
     if unknown or not regions:
         raise UserError(
-            f"{path}: NV-Generate's ControlNet has no label for {', '.join(unknown) or 'no region'}, on which the protocol "
-            f"{job.data.protocol.name} conditions; train one, or leave the condition out with --no-conditional"
+            f"{path}: NV-Generate's ControlNet has no label for {', '.join(unknown) or 'no region'}, on which the "
+            f"protocol {job.data.protocol.name} conditions; train one, or omit the condition with --no-conditional"
         )
     checkpoint = read_torch(path)
     tensors = _tensors(checkpoint, path, "controlnet_state_dict")
@@ -235,37 +236,37 @@ def _convert_controlnet(job: Job, path: Path) -> None:
 
 
 def _checkpoint(path: Path) -> tuple[Tensors, float, int]:
-    """Tensors, latent scale and T of a U-Net's file. Raises `UserError` naming the field that is amiss."""
+    """Tensors, latent scale and T of a U-Net's file. Raises `UserError` with the name of an invalid field."""
     found = read_torch(path)
     tensors = _tensors(found, path, "unet_state_dict")
     try:
         scale, timesteps = float(found["scale_factor"]), int(found["num_train_timesteps"])
     except KeyError as error:
-        raise UserError(f"{path}: no field {error}; expected a U-Net as NV-Generate saves it") from None
+        raise UserError(f"{path}: no field {error}; give a U-Net checkpoint as NV-Generate saves it") from None
     except (TypeError, ValueError, RuntimeError):
         raise UserError(f"{path}: field scale_factor or num_train_timesteps: expected one number each") from None
     if not math.isfinite(scale) or scale <= 0 or timesteps < 2:
         raise UserError(
-            f"{path}: field scale_factor is {scale} and num_train_timesteps {timesteps}; expected a positive number and "
-            "at least 2"
+            f"{path}: field scale_factor is {scale} and num_train_timesteps {timesteps}; expected a positive number "
+            "and at least 2"
         )
     return tensors, scale, timesteps
 
 
 def _tensors(found: Any, path: Path, field: str | None) -> Tensors:
-    """The state dict in `field` of a checkpoint, or the checkpoint itself."""
+    """The state dict in `field` of a checkpoint; if `field` is None, the checkpoint itself."""
     if field is not None:
         if not isinstance(found, Mapping) or field not in found:
-            raise UserError(f"{path}: no field {field!r}; expected a checkpoint as NV-Generate saves it")
+            raise UserError(f"{path}: no field {field!r}; give a checkpoint as NV-Generate saves it")
         found = found[field]
     if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         where = "the file" if field is None else f"field {field!r}"
-        raise UserError(f"{path}: {where} is no state dict: expected tensors by name")
+        raise UserError(f"{path}: {where} is not a state dict; expected tensors by name")
     return {str(name): value.float() if value.is_floating_point() else value for name, value in found.items()}
 
 
 def _record(folder: Path, path: Path, facts: Mapping[str, Any], run: Run) -> None:
-    """Where converted weights came from, and their licence, into `model.json` and the log."""
+    """Write the origin of converted weights and their licence to `model.json` and to the log."""
     description = folder / "model.json"
     found = json.loads(description.read_text())
     origin = {"file": path.name, "sha256": file_sha256(path), **facts}

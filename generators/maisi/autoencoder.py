@@ -1,4 +1,4 @@
-"""MAISI's autoencoder: MONAI's network, trained on random patches, and its weights on disk."""
+"""MAISI's autoencoder: MONAI's network, its training on random patches, and storing its weights."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ KIND = "maisi.autoencoder"
 
 
 class Autoencoder(AutoencoderKlMaisi):  # type: ignore[misc]
-    """Images (N, 1, X, Y, Z) in [0, 1] to a normal distribution over latents, 1 / factor as large a side, and back.
+    """Images (N, 1, X, Y, Z) in [0, 1] <-> a normal distribution over latents (N, C, x, y, z), x = X / factor.
 
-    Parameters and names are MONAI's. Attention is in none of MAISI's autoencoders.
+    Parameters and their names are MONAI's. No autoencoder of MAISI has attention.
     """
 
     def __init__(self, config: NetConfig) -> None:
@@ -48,17 +48,17 @@ class Autoencoder(AutoencoderKlMaisi):  # type: ignore[misc]
             norm_num_groups=config.norm_num_groups,
             num_splits=config.num_splits,
             dim_split=1,
-            save_mem=False,  # emptying the allocator's cache after each layer costs time; the bench's limit holds anyway
+            save_mem=False,  # True empties the allocator's cache after each layer: slow, and the limit holds without
         )
         self.config = config
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the latents (N, C, x, y, z)."""
+        """Images (N, 1, X, Y, Z) -> mean and standard deviation of the latents, each (N, C, x, y, z)."""
         h = self._through(self.encoder, x)
         return self.quant_conv_mu(h), torch.exp(self.quant_conv_log_sigma(h).clamp(-30, 20) / 2)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Images of latents, about [0, 1]."""
+        """Latents (N, C, x, y, z) -> images (N, 1, X, Y, Z), about [0, 1]."""
         return self._through(self.decoder, self.post_quant_conv(z))
 
     def _through(self, half: Any, x: Tensor) -> Tensor:
@@ -68,8 +68,10 @@ class Autoencoder(AutoencoderKlMaisi):  # type: ignore[misc]
 
 
 def for_precision(net: Autoencoder, device: str, precision: Precision) -> Autoencoder:
-    """Keep normalised activations in float16 where they are cast to it anyway, on a card under fp16; a CPU has no kernel
-    for what follows from it. (A dry run stands for a card.)"""
+    """Keep normalised activations in float16 on a GPU under fp16, where autocast converts them to float16 anyway.
+
+    A CPU lacks float16 kernels for the following layers. A dry run is treated as a GPU.
+    """
     halved = precision == "fp16" and (torch.device(device).type == "cuda" or is_dry_run(torch.empty(0)))
     for module in net.modules():
         if isinstance(module, MaisiGroupNorm3D):
@@ -78,17 +80,17 @@ def for_precision(net: Autoencoder, device: str, precision: Precision) -> Autoen
 
 
 def to_unit(hu: np.ndarray, window: Window) -> Tensor:
-    """HU to float32 in [0, 1]."""
+    """HU -> float32 in [0, 1], same shape."""
     return scale_hu(hu, window).add_(1).div_(2)
 
 
 class Patches:
-    """Random patches of one split. A patch is a pure function of the parts that it is asked for."""
+    """Random patches of one split. A patch is a pure function of the arguments of `draw`."""
 
     def __init__(self, data: Cohort, split: Split, patch: Shape, window: Window) -> None:
         self.data, self.patch, self.window, self.ids = data, patch, window, list(data.ids(split))
         if not self.ids:
-            raise MissingError(f"{data.protocol.name}: no {split} case; give the split at least one")
+            raise MissingError(f"{data.protocol.name}: no {split} case; add at least one to the split")
 
     def draw(self, *parts: str | int) -> Tensor:
         """One patch, float32 (1, X, Y, Z) in [0, 1], from `seeds.numpy_rng(*parts)`."""
@@ -100,16 +102,16 @@ class Patches:
 
 
 class AutoencoderRecipe:
-    """What the first stage optimises: a `training.Recipe`. The losses and weights are NV-Generate's.
+    """Training of the first stage: a `training.Recipe`. The losses and their weights are NV-Generate's.
 
-    data: on MAISI's grid. window: the HU that [0, 1] stands for.
+    data: on MAISI's grid. window: the HU range that is mapped to [0, 1].
     """
 
     def __init__(self, config: AutoencoderConfig, data: Cohort, window: Window, run: Run) -> None:
         self.config, self.seed, self.device, self.window = config, run.seed, run.device, window
         self.weights_dir = weights_folder(run.weights_dir)
         self.train, self.val = (Patches(data, split, config.patch, window) for split in ("train", "val"))
-        self.perceptual = self._perceptual() if config.perceptual else None  # first: it may be missing
+        self.perceptual = self._perceptual() if config.perceptual else None  # first, because its weights may be missing
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.derive(run.seed, "autoencoder", "initial weights"))
             self.net = for_precision(Autoencoder(config.net).to(run.device), run.device, config.precision)
@@ -158,7 +160,7 @@ class AutoencoderRecipe:
         return figures
 
     def _accumulate(self, images: Tensor, share: float) -> dict[str, Tensor]:
-        """Gradients of one micro-batch. Returns its loss terms, unweighted."""
+        """Accumulate the gradients of one micro-batch. Returns its loss terms, unweighted."""
         with autocast(self.config.precision, self.device):
             mean, deviation = self.net.encode(images)
             fake = self.net.decode(mean + deviation * torch.randn_like(deviation)).float()
@@ -176,7 +178,7 @@ class AutoencoderRecipe:
         if self.perceptual:
             terms["perceptual"] = self.perceptual(fake, images)
         if self.adversary:
-            self.adversary.requires_grad_(False)  # the autoencoder's loss must not move the discriminator
+            self.adversary.requires_grad_(False)  # the autoencoder's loss must not update the discriminator
             with autocast(self.config.precision, self.device):
                 terms["adversarial"] = self.adversary.generator_loss(fake)
         return terms
@@ -193,7 +195,7 @@ class AutoencoderRecipe:
 
     @torch.no_grad()
     def validate(self, step: int) -> Mapping[str, float]:
-        """Mean L1 ("loss") and PSNR of the reconstruction of the mean, on the same validation patches every time."""
+        """Mean L1 ("loss") and PSNR of images decoded from the mean, on the same validation patches at each call."""
         self.net.eval()
         losses, errors = [], []
         for i in range(self.config.validation_patches):
@@ -206,29 +208,29 @@ class AutoencoderRecipe:
         return {"loss": float(torch.stack(losses).mean()), "psnr": float(psnr.mean())}
 
     def export(self, folder: Path) -> None:
-        """The network without its discriminator: what latents and sampling need."""
+        """Write the network without its discriminator. Latents and sampling need only the network."""
         facts = self.config.model_dump(mode="json", exclude={"net"})
         save_autoencoder(folder, self.config.net, self.net.state_dict(), self.window, {"training": facts})
 
 
 def kl_divergence(mean: Tensor, deviation: Tensor) -> Tensor:
-    """Of N(mean, deviation^2) from N(0, 1), summed over a patch's latents, averaged over patches."""
+    """KL divergence of N(mean, deviation^2) from N(0, 1): sum over a patch's latents, mean over patches."""
     terms = mean**2 + deviation**2 - torch.log(deviation**2) - 1
-    return 0.5 * terms.flatten(1).sum(dim=1).mean()
+    return 0.5 * terms.flatten(1).sum(dim=1).mean()  # (N, C, x, y, z) -> (N, C*x*y*z) -> (N,) -> ()
 
 
 def save_autoencoder(
     folder: Path, net: NetConfig, tensors: Mapping[str, Tensor], window: Window, facts: Mapping[str, Any]
 ) -> None:
-    """Write weights, architecture and HU window into `folder`. facts: how they came about, for the record."""
+    """Write weights, architecture and HU window to `folder`. facts: how the weights were made, for the record."""
     config = {"net": net.model_dump(mode="json"), "hu_window": list(window), **facts}
     save_model(folder, KIND, config, tensors)
 
 
 def load_autoencoder(folder: Path, device: str, precision: Precision) -> tuple[Autoencoder, Window]:
-    """The network that `save_autoencoder` wrote, in evaluation mode, and the window that its [0, 1] stands for.
+    """Load the network that `save_autoencoder` wrote, in evaluation mode, and the HU window of its [0, 1].
 
-    Raises `MissingError` or `UserError` naming the file and field.
+    Raises `MissingError` or `UserError` with the file and field.
     """
     config, tensors = load_model(folder, KIND)
     where = folder / "model.json"

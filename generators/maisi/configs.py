@@ -1,7 +1,7 @@
-"""Configuration of MAISI's stages. Imports no torch, so that plugins can be listed fast.
+"""Configuration of MAISI's stages. The module does not import torch, so that plugins are listed fast.
 
-Defaults are those of the NV-Generate-CT configuration files (github.com/NVIDIA-Medtech/NV-Generate-CTMR), from which
-the paper says it adapted its training.
+Defaults are those of the NV-Generate-CT configuration files (github.com/NVIDIA-Medtech/NV-Generate-CTMR). According to
+the paper, its training was adapted from them.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ Schedule = Literal["rflow", "ddpm"]
 Region = Literal["head", "chest", "abdomen", "lower"]
 
 REGIONS: tuple[Region, ...] = ("head", "chest", "abdomen", "lower")  # in the order of the one-hot input
-MIN_PART_VOXELS = (
-    3  # latent voxels of a part: MONAI's convolutions in parts borrow as many from the next, and do not check
-)
-MAX_SIDE_VOXELS = 496  # voxels a side: from 500 on, MONAI's layers put their parts together in the computer's memory
+# Latent voxels of a part: MONAI's split convolutions read this many from the next part without a check.
+MIN_PART_VOXELS = 3
+MAX_SIDE_VOXELS = 496  # voxels per side: from 500 on, MONAI's layers join their parts in host memory
 
 
 def check_grid(shape: Shape, multiple: int) -> None:
-    """Raise `UserError`, with the nearest grid that would do, where a side is no multiple of `multiple`."""
+    """Raise `UserError` with the nearest valid grid if a side is not a multiple of `multiple`."""
     if any(side <= 0 or side % multiple for side in shape):
         near = tuple(multiple * max(1, round(side / multiple)) for side in shape)
         raise UserError(
-            f"grid {shape}: MAISI needs sides that are multiples of {multiple} with these networks; the nearest grid is "
-            f"{near}: set it with --set generator.grid={','.join(map(str, near))}, and images are resampled there and back"
+            f"grid {shape}: MAISI needs sides that are multiples of {multiple} with these networks; the nearest grid "
+            f"is {near}: set it with --set generator.grid={','.join(map(str, near))} "
+            "(images are resampled to it and back)"
         )
 
 
 class NetConfig(FrozenConfig):
-    """The KL autoencoder, one entry per resolution level; each level after the first halves the sides.
+    """The KL autoencoder. Tuples have one entry per resolution level; each level after the first halves the sides.
 
-    num_splits: parts along Y that each convolution is computed in; the same result, less memory.
+    num_splits: number of parts along Y in which each convolution is computed; the same result, less memory.
     checkpointing: recompute each block's activations in the backward pass; the same result, less memory.
     """
 
@@ -63,16 +63,16 @@ class NetConfig(FrozenConfig):
     def _groups_fit(self) -> NetConfig:
         for level, channels in enumerate(self.channels):
             if channels % self.norm_num_groups:
-                raise ValueError(f"channels[{level}] = {channels} is no multiple of norm_num_groups")
+                raise ValueError(f"channels[{level}] = {channels} is not a multiple of norm_num_groups")
         return self
 
     @property
     def factor(self) -> int:
-        """How many times coarser than the image the latents are, per side."""
+        """The factor by which the encoder reduces each side of the image."""
         return int(2 ** (len(self.channels) - 1))
 
     def takes(self, width: int) -> bool:
-        """Whether `num_splits` parts come out even, and none too thin, of a window `width` latent voxels wide."""
+        """Whether a window of `width` latent voxels splits into `num_splits` equal parts of sufficient width."""
         return self.num_splits == 1 or (width % self.num_splits == 0 and width // self.num_splits >= MIN_PART_VOXELS)
 
 
@@ -103,10 +103,10 @@ class AutoencoderConfig(FrozenConfig):
         if any(side <= 0 or side % self.net.factor for side in self.patch):
             raise ValueError(f"patch {self.patch}: expected multiples of {self.net.factor}, the downsampling")
         if max(self.patch) > MAX_SIDE_VOXELS:
-            raise ValueError(f"patch {self.patch}: expected at most {MAX_SIDE_VOXELS} voxels a side")
+            raise ValueError(f"patch {self.patch}: expected at most {MAX_SIDE_VOXELS} voxels per side")
         if not self.net.takes(self.patch[1] // self.net.factor):
             raise ValueError(
-                f"patch {self.patch}: its width is no multiple of {self.net.factor} x net.num_splits = "
+                f"patch {self.patch}: its width is not a multiple of {self.net.factor} x net.num_splits = "
                 f"{self.net.num_splits}, or less than {MIN_PART_VOXELS} times that; choose fewer splits"
             )
         if self.adversarial and not adversary_fits(self.patch, self.discriminator_layers):
@@ -117,8 +117,11 @@ class AutoencoderConfig(FrozenConfig):
 
 
 class TilingConfig(FrozenConfig):
-    """How the autoencoder passes over a volume: windows of `tile` latent voxels, `overlap` of them shared, blended by a
-    Gaussian; one pass where the volume is no larger. Both change the result, since group norms see a window only."""
+    """Tiled application of the autoencoder: windows of `tile` latent voxels, blended by a Gaussian.
+
+    overlap: fraction of a window's side shared with the next window. A volume no larger than `tile` is processed in one
+    pass. Both fields change the result, since group norms are computed per window.
+    """
 
     tile: Shape = (80, 80, 32)
     overlap: Probability = 0.4
@@ -126,16 +129,16 @@ class TilingConfig(FrozenConfig):
 
 
 class LatentsConfig(TilingConfig):
-    """Encoding the cohort. The latents are the means of the encoder's distribution."""
+    """Encoding of the cohort. The latents are the means of the encoder's distribution."""
 
     scale: float | None = Field(None, gt=0, description="1 / deviation of the latents; None: measured on train")
 
 
 class UNetConfig(FrozenConfig):
-    """The denoising U-Net and, with the same levels, its ControlNet; one entry per level in each tuple.
+    """The denoising U-Net and its ControlNet, which has the same levels. Tuples have one entry per level.
 
-    num_head_channels: channels per attention head; 0 where a level has none. The middle block always attends, with the
-    last level's heads. attention: see `medlord_bench.nn.attention.resolve`.
+    num_head_channels: channels per attention head; 0 for a level without attention. The middle block always has
+    attention with the heads of the last level. attention: see `medlord_bench.nn.attention.resolve`.
     checkpointing: recompute each level's activations in the backward pass; the same result, less memory.
     """
 
@@ -156,7 +159,7 @@ class UNetConfig(FrozenConfig):
         for level, channels in enumerate(self.channels):
             heads = self.num_head_channels[level]
             if channels % self.norm_num_groups:
-                raise ValueError(f"channels[{level}] = {channels} is no multiple of norm_num_groups")
+                raise ValueError(f"channels[{level}] = {channels} is not a multiple of norm_num_groups")
             attends = self.attention_levels[level] or level == levels - 1
             if attends and (heads == 0 or channels % heads):
                 raise ValueError(f"num_head_channels[{level}] = {heads} does not divide channels[{level}] = {channels}")
@@ -164,16 +167,17 @@ class UNetConfig(FrozenConfig):
 
     @property
     def divisor(self) -> int:
-        """Latent sides must be multiples of this."""
+        """The number of which each latent side must be a multiple."""
         return int(2 ** (len(self.channels) - 1))
 
 
 class OptimisationConfig(FrozenConfig):
-    """How a diffusion stage is trained, on the L1 loss.
+    """Training of a diffusion stage with the L1 loss.
 
-    batch: the effective batch, computed in parts of `micro_batch` (no change of result but rounding).
-    lr_decay_steps: the learning rate falls as (1 - step / lr_decay_steps)^2; None: it stays.
-    ema_decay: of the averaged weights, which are validated, exported and sampled; 0: the latest weights, as NV-Generate.
+    batch: the effective batch, computed in parts of `micro_batch` (results differ by rounding only).
+    lr_decay_steps: the learning rate decreases as (1 - step / lr_decay_steps)^2; None: it is constant.
+    ema_decay: decay of the averaged weights, which are validated, exported and sampled; 0: the latest weights, as in
+    NV-Generate.
     """
 
     loss: ClassVar[Literal["l1"]] = "l1"
@@ -193,7 +197,7 @@ class OptimisationConfig(FrozenConfig):
     @model_validator(mode="after")
     def _parts_fit(self) -> OptimisationConfig:
         if self.batch % self.parts_of:
-            raise ValueError(f"batch = {self.batch} is no multiple of micro_batch = {self.micro_batch}")
+            raise ValueError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
         return self
 
     @property
@@ -202,7 +206,7 @@ class OptimisationConfig(FrozenConfig):
         return self.micro_batch or self.batch
 
     def lr_factor(self, step: int) -> float:
-        """What the learning rate is multiplied by at a step."""
+        """The factor on the learning rate at a step."""
         if self.lr_decay_steps is None:
             return 1.0
         return float(max(0.0, 1 - step / self.lr_decay_steps) ** 2)
@@ -212,10 +216,10 @@ class DiffusionConfig(OptimisationConfig):
     """The unconditional latent diffusion stage.
 
     schedule: "rflow" is a rectified flow, conditioned on spacing and modality; "ddpm" has T noise levels and is
-    conditioned on spacing and on the body regions at the volume's top and bottom. They are two U-Nets.
-    reference_voxels: latent voxels above which "rflow" moves its times towards noise, and below which away from it.
-    selection: "fid" samples from a candidate every `candidate_every` steps and takes the one of the lowest FID on the
-    validation split.
+    conditioned on spacing and on the body regions at the volume's top and bottom. The two have different U-Nets.
+    reference_voxels: for more latent voxels than this "rflow" shifts its times towards noise, for fewer away from it.
+    selection: "fid" draws samples from a candidate every `candidate_every` steps and publishes the candidate with the
+    lowest FID on the validation split.
     """
 
     net: UNetConfig = UNetConfig()
@@ -230,13 +234,16 @@ class DiffusionConfig(OptimisationConfig):
 
     @property
     def choice(self) -> CheckpointSelection | None:
-        """What the bench chooses among, where it is to choose."""
+        """The candidates for checkpoint selection by the bench; None if training selects."""
         return CheckpointSelection(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
 
 
 class ControlNetConfig(OptimisationConfig):
-    """The ControlNet stage. embedding_channels: each entry after the first halves the sides of the label bits, which
-    together must be the autoencoder's downsampling."""
+    """The ControlNet stage.
+
+    embedding_channels: each entry after the first halves the sides of the label bits. The total factor must be the
+    autoencoder's downsampling factor.
+    """
 
     embedding_channels: Levels = (8, 32, 64)
     batch: Positive = 1
@@ -248,19 +255,19 @@ class ControlNetConfig(OptimisationConfig):
 
     @property
     def downsampling(self) -> int:
-        """How many times coarser than the label map its embedding is, per side."""
+        """The factor by which the embedding reduces each side of the label map."""
         return int(2 ** (len(self.embedding_channels) - 1))
 
 
 class SamplingConfig(TilingConfig):
-    """Drawing and reconstructing volumes. steps: None for 30 ("rflow") or all T ("ddpm"; fewer are DDIM)."""
+    """Sampling and reconstruction. steps: None: 30 ("rflow") or all T ("ddpm"); fewer than T: DDIM ("ddpm")."""
 
     steps: int | None = Field(None, ge=1)
     attention: AttentionBackend | None = Field(None, description="None: as trained")
 
 
 class Foundation(FrozenConfig):
-    """A published autoencoder instead of a trained one. sha256: of the file, where it is to be pinned."""
+    """A published autoencoder instead of a trained one. sha256: expected hash of the file; None: not pinned."""
 
     repository: str = "nvidia/NV-Generate-CT"
     file: str = "models/autoencoder_v1.pt"
@@ -268,10 +275,10 @@ class Foundation(FrozenConfig):
 
 
 class MAISIConfig(FrozenConfig):
-    """The whole model. Departures of each preset from the paper are written in `presets.py`.
+    """The whole model. `presets.py` lists the departures of each preset from the paper.
 
-    grid: the grid that MAISI works on; None for the protocol's own. Images and masks are resampled onto it, samples back.
-    hu_window: what the autoencoder's 0..1 stands for.
+    grid: MAISI's native grid; None: the protocol's. Images and masks are resampled to it, samples back from it.
+    hu_window: the HU range that is mapped to the autoencoder's 0..1.
     """
 
     grid: Shape | None = None
@@ -288,17 +295,19 @@ class MAISIConfig(FrozenConfig):
         factor = self.autoencoder.net.factor
         if self.controlnet.downsampling != factor:
             raise ValueError(
-                f"controlnet.embedding_channels brings labels to 1/{self.controlnet.downsampling}, the latents are at "
+                f"controlnet.embedding_channels reduces labels to 1/{self.controlnet.downsampling}, the latents are at "
                 f"1/{factor}: give {factor.bit_length()} entries"
             )
         for part in ("latents", "sampling"):
             tile = getattr(self, part).tile
             if min(tile) < 1 or max(tile) * factor > MAX_SIDE_VOXELS:
-                raise ValueError(f"{part}.tile {tile}: expected 1 to {MAX_SIDE_VOXELS // factor} latent voxels a side")
+                raise ValueError(
+                    f"{part}.tile {tile}: expected 1 to {MAX_SIDE_VOXELS // factor} latent voxels per side"
+                )
         if self.hu_window[0] >= self.hu_window[1]:
             raise ValueError(f"hu_window {self.hu_window}: expected the lowest HU first")
         return self
 
     def native(self, shape: Shape) -> Shape:
-        """The grid that MAISI works on for a protocol whose grid is `shape`."""
+        """MAISI's native grid for a protocol whose grid is `shape`."""
         return self.grid or shape

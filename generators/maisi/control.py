@@ -1,4 +1,4 @@
-"""Conditioning on anatomy: label maps as bits, and training the ControlNet that follows them."""
+"""Conditioning on anatomy: label maps as bits, and training of the ControlNet that reads them."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ KIND = "maisi.controlnet"
 
 
 def numbered(labels: NDArray[np.uint8], names: Mapping[int, str], regions: Mapping[str, int]) -> NDArray[np.uint8]:
-    """The label map that the ControlNet reads: each region's number where the region is, 0 elsewhere; uint8, same shape.
+    """The ControlNet's label map, uint8 (X, Y, Z): the region's number in each region, 0 elsewhere.
 
-    names: label value to region name. Where regions overlap, the later one counts. Raises `UserError` for a region that
-    the label map does not know; one that it knows may be empty in this volume.
+    names: label value to region name. If regions overlap, the later one counts. Raises `UserError` for a region that
+    the label map does not define. A defined region may be absent from this volume.
     """
     table = np.zeros(256, dtype=np.uint8)
     for region, number in regions.items():
         table[condition_values(region, names)] = number
-    return table[labels]
+    return table[labels]  # table (256,) indexed by labels (X, Y, Z) -> (X, Y, Z)
 
 
 class ControlNetRecipe(ControlRecipe):
-    """The conditional stage: the U-Net's averaged weights stay as they are, the ControlNet starts from its encoder.
+    """The conditional stage. The averaged weights of the U-Net are frozen; the ControlNet starts from its encoder.
 
-    The condition regions are the protocol's, numbered from 1. shape: MAISI's grid.
+    The protocol defines the condition regions; they are numbered from 1. shape: MAISI's grid.
     """
 
     latents: SpacedLatents
@@ -73,13 +73,13 @@ class ControlNetRecipe(ControlRecipe):
         return self.latents.spacing(case_id), labels
 
     def export(self, folder: Path) -> None:
-        """The averaged weights."""
+        """Write the averaged weights."""
         save_controlnet(folder, self.unet.config, self.embedding_channels, self.regions, self.averaged())
 
 
 @dataclass(frozen=True, eq=False)
 class Control:
-    """A trained ControlNet and the number that stands for each region in its label maps."""
+    """A trained ControlNet and the number of each region in its label maps."""
 
     net: ControlNet
     regions: Mapping[str, int]
@@ -92,7 +92,7 @@ def save_controlnet(
     regions: Mapping[str, int],
     weights: Mapping[str, Tensor],
 ) -> None:
-    """Write `weights` of the ControlNet with everything that sampling needs."""
+    """Write `weights` of the ControlNet and all facts that sampling needs."""
     described = config.model_dump(mode="json", include=set(ARCHITECTURE))
     channels = weights["conv_in.conv.weight"].shape[1]
     facts = {
@@ -104,7 +104,7 @@ def save_controlnet(
 
 
 def load_controlnet(folder: Path, device: str, attention: AttentionBackend | None = None) -> Control:
-    """What `save_controlnet` wrote, frozen, on `device`. Raises `MissingError` or `UserError` naming the file."""
+    """Load what `save_controlnet` wrote, frozen, on `device`. Raises `MissingError` or `UserError` with the path."""
 
     def build(described: dict[str, Any]) -> tuple[ControlNet, dict[str, int]]:
         embedding, regions = tuple(described["embedding_channels"]), dict(described["regions"])

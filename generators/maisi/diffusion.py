@@ -1,4 +1,4 @@
-"""Latent diffusion: training the U-Net, its weights on disk, and drawing latents from it."""
+"""Latent diffusion: training the U-Net, storing its weights, and sampling latents."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from .spacing import Spacing
 from .unet import ControlNet, UNet, build_unet
 
 KIND = "maisi.diffusion"
-# The part of the configuration that a trained U-Net is used with.
+# The fields of the configuration that a trained U-Net needs.
 ARCHITECTURE = ("net", "schedule", "timesteps", "reference_voxels", "top_region", "bottom_region")
 
 
 @dataclass(frozen=True, eq=False)
 class Diffusion:
-    """A trained denoiser with all that sampling needs.
+    """A trained denoiser with all facts that sampling needs.
 
-    latent_scale: what latents were multiplied by; divide samples by it before decoding. spacing: the training cases'
-    median voxel size on MAISI's grid in mm, for samples of a protocol that has none; None: not known.
+    latent_scale: factor on the training latents; divide samples by it before decoding. spacing: median voxel size of
+    the training cases on MAISI's grid in mm, for samples of a protocol without spacing; None: not known.
     """
 
     unet: UNet
@@ -50,7 +50,7 @@ def make_schedule(config: DiffusionConfig) -> NoiseSchedule:
 
 
 class DiffusionRecipe(LatentRecipe):
-    """The unconditional stage: the U-Net is told each case's voxel size."""
+    """The unconditional stage. The U-Net receives the voxel size of each case."""
 
     latents: SpacedLatents
 
@@ -65,14 +65,14 @@ class DiffusionRecipe(LatentRecipe):
         return (self.latents.spacing(case_id),)
 
     def export(self, folder: Path) -> None:
-        """The averaged weights."""
+        """Write the averaged weights."""
         save_diffusion(folder, self.unet.config, self.ema.shadow, self.latents.scale, self.latents.spacing_of_a_sample)
 
 
 def save_diffusion(
     folder: Path, config: DiffusionConfig, weights: Mapping[str, Tensor], scale: float, spacing: Spacing | None
 ) -> None:
-    """Write `weights` of the U-Net with everything that sampling needs."""
+    """Write `weights` of the U-Net and all facts that sampling needs."""
     described = config.model_dump(mode="json", include=set(ARCHITECTURE))
     channels = weights["conv_in.conv.weight"].shape[1]
     facts = {"latent_channels": channels, "latent_scale": scale, "spacing": None if spacing is None else list(spacing)}
@@ -80,13 +80,13 @@ def save_diffusion(
 
 
 def read_config(described: Mapping[str, Any], attention: AttentionBackend | None = None) -> DiffusionConfig:
-    """The configuration of a saved U-Net. attention: instead of the backend it was trained with."""
+    """The configuration of a saved U-Net. attention: replaces the backend of its training."""
     net = {**described["net"], **({} if attention is None else {"attention": attention})}
     return DiffusionConfig.model_validate({name: described[name] for name in ARCHITECTURE} | {"net": net})
 
 
 def load_diffusion(folder: Path, device: str, attention: AttentionBackend | None = None) -> Diffusion:
-    """What `save_diffusion` wrote, frozen, on `device`. Raises `MissingError` or `UserError` naming the file."""
+    """Load what `save_diffusion` wrote, frozen, on `device`. Raises `MissingError` or `UserError` with the path."""
 
     def build(described: dict[str, Any]) -> tuple[UNet, tuple[NoiseSchedule, float, Spacing | None]]:
         config, spacing = read_config(described, attention), described["spacing"]
@@ -111,16 +111,17 @@ def sample_latents(
     planes: Sequence[Callable[[], Tensor]] = (),
     stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """`draw_latents` of the U-Net: float32 (N, C, x, y, z) on `device`, still multiplied by the latent scale.
+    """`draw_latents` with the U-Net: float32 (N, C, x, y, z) on `device`, still multiplied by the latent scale.
 
-    shape: (x, y, z) of the latents. spacing: each sample's voxel size in mm. planes: with a ControlNet, gives each
-    sample's bit planes (1, 8, X, Y, Z) on `device` when they are needed. Raises `Stopped` between steps when `stop()` is
-    true.
+    shape: (x, y, z) of the latents. spacing: each sample's voxel size in mm. planes: with a ControlNet, one
+    function per sample that returns its bit planes (1, 8, X, Y, Z) on `device`. Raises `Stopped` between steps if
+    `stop()` is true.
     """
     unet, embedded = diffusion.unet, None
     sizes = torch.tensor(spacing, dtype=torch.float32).to(device)
     if controlnet is not None:
         with autocast(precision, device):  # one by one: full-resolution planes are large
+            # N planes (1, 8, X, Y, Z) -> (N, c, x, y, z)
             embedded = torch.cat([controlnet.embed(make()) for make in planes])
 
     def predict(x: Tensor, times: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""MAISI's work as dry runs, which show what memory it takes: each stretch with the networks that are on the card then."""
+"""Dry runs of MAISI, which predict its memory. Each one holds the networks that are on the GPU at that time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MM = (1.0, 1.0, 1.0)
 
 
 def dry_runs(config: MAISIConfig, data: DataProtocol) -> Sequence[DryRun]:
-    """Training (where there is any), encoding, sampling, reconstructing."""
+    """Dry runs of training (if there is any), encoding, sampling and reconstruction."""
     workloads: list[tuple[str, str, Callable[[MAISIConfig, DataProtocol, Run, int], None]]] = []
     if config.foundation is None and config.autoencoder.steps:
         workloads += [("train autoencoder", "autoencoder", _train_autoencoder)]
@@ -50,7 +50,7 @@ class _Latents(MadeLatents):
 
 class _AutoencoderRecipe(AutoencoderRecipe):
     def _perceptual(self) -> Perceptual:
-        loss = Perceptual(None, self.config.perceptual_slices)  # its weights change neither memory nor time
+        loss = Perceptual(None, self.config.perceptual_slices)  # the weights affect neither memory nor time
         return loss.to(self.device)
 
 
@@ -134,7 +134,7 @@ def _reconstruct(config: MAISIConfig, data: DataProtocol, run: Run, times: int) 
 def _pass(
     config: MAISIConfig, data: DataProtocol, tiling: TilingConfig, run: Run, times: int, *, encodes: bool
 ) -> None:
-    """One volume through the encoder or the decoder. Two windows are as large as any number of them."""
+    """Encode or decode one volume. Two windows per axis need as much memory as any larger number."""
     net = for_precision(Autoencoder(config.autoencoder.net).to(run.device), run.device, tiling.precision)
     net.eval().requires_grad_(False)
     channels, *sides = _latent_shape(config, data)
@@ -165,7 +165,7 @@ def _as_sampled(config: MAISIConfig) -> DiffusionConfig:
 
 # ------------------------------------------------------------------------------------------------------ memory options
 def memory_options(config: MAISIConfig, during: str) -> Sequence[MemoryOption]:
-    """What would make a stage or purpose fit, the cheapest first."""
+    """Changes that reduce the memory of a stage or purpose, the cheapest first."""
     if during == "autoencoder":
         batches = smaller_micro_batches("autoencoder", config.autoencoder.batch, config.autoencoder.micro_batch)
         return [*batches, recomputed("autoencoder.net"), *_splits(config)]
@@ -195,5 +195,5 @@ def _splits(config: MAISIConfig) -> list[MemoryOption]:
 
 def _tiles(part: str, tile: Shape) -> list[MemoryOption]:
     smaller = [size for size in ((80, 80, 32), (64, 64, 32), (48, 48, 32)) if prod(size) < prod(tile)]
-    cost = "another result: group norms see a smaller window; more windows overlap"
+    cost = "a different result: group norms are computed on smaller windows; more windows overlap"
     return [MemoryOption({f"{part}.tile": size}, cost) for size in smaller]

@@ -1,7 +1,7 @@
-"""MAISI's latents: the encoder's means, kept with each case's voxel size.
+"""MAISI's latents: the encoder's means, stored with the voxel size of each case.
 
-NV-Generate stores one noisy draw per case, so that every epoch sees the same noise as if it were anatomy (users measured
-more than a quarter of the latents' variance), and takes the scale from the first batch.
+NV-Generate instead stores one noisy sample per case, so that every epoch sees the same noise as if it were anatomy
+(users measured more than a quarter of the latents' variance), and computes the scale from the first batch.
 """
 
 from __future__ import annotations
@@ -28,26 +28,30 @@ SPACING = "spacing"  # in a case's file: its voxel size; in the facts: the train
 
 
 class SpacedLatents(latents.Latents, Protocol):
-    """The encoded cohort. spacing_of_a_sample: the training cases' median voxel size in mm, for samples of a protocol
-    that has none."""
+    """The encoded cohort.
+
+    spacing_of_a_sample: median voxel size of the training cases in mm, for samples of a protocol without spacing.
+    """
 
     spacing_of_a_sample: Spacing
 
     def spacing(self, case_id: str) -> torch.Tensor:
-        """A case's voxel size, float32 (3,) in mm, on the CPU."""
+        """The voxel size of a case in mm, float32 (3,) on the CPU."""
         ...
 
 
 def encode_cohort(
     config: LatentsConfig, data: Cohort, shape: Shape, inputs: Mapping[str, Path], out: Path, run: Run
 ) -> Path:
-    """`latents.encode_cohort` with the trained autoencoder; each case's file holds its latent (C, x, y, z) float32 and
-    spacing (3,) in mm on MAISI's grid, `shape`."""
+    """`latents.encode_cohort` with the trained autoencoder. shape: MAISI's grid.
+
+    The file of each case contains its latent float32 (C, x, y, z) and its spacing (3,) in mm on MAISI's grid.
+    """
     net, window = load_autoencoder(inputs["autoencoder"], run.device, config.precision)
 
     def of_case(case_id: str) -> Mapping[str, NDArray[np.float32]]:
         volume = Volume(np.asarray(data.hu(case_id)), data.protocol.grid.affine())
-        image = to_unit(to_native(volume, shape, window, "resize").hu, window)[None, None]
+        image = to_unit(to_native(volume, shape, window, "resize").hu, window)[None, None]  # (1, 1, X, Y, Z)
         latent = encode(net, image, config, run.device)[0].numpy()
         return {latents.LATENT: latent, SPACING: np.array(case_spacing(data, case_id, shape), dtype=np.float32)}
 
@@ -59,7 +63,7 @@ def encode_cohort(
 
 
 def encode(net: Autoencoder, image: torch.Tensor, config: TilingConfig, device: str) -> torch.Tensor:
-    """The mean latents, float32 (1, C, x, y, z) on the CPU, of an image (1, 1, X, Y, Z) in [0, 1]."""
+    """Image (1, 1, X, Y, Z) in [0, 1] -> mean latents float32 (1, C, x, y, z) on the CPU."""
     with autocast(config.precision, device):
         return blended(
             lambda tile: net.encode(tile)[0], image, config.tile, config.overlap, net.config.factor, 1, device
@@ -67,7 +71,7 @@ def encode(net: Autoencoder, image: torch.Tensor, config: TilingConfig, device: 
 
 
 def decode(net: Autoencoder, latent: torch.Tensor, config: TilingConfig, device: str) -> torch.Tensor:
-    """The image, about [0, 1], float32 (1, 1, X, Y, Z) on the CPU, of an unscaled latent (1, C, x, y, z)."""
+    """Unscaled latent (1, C, x, y, z) -> image float32 (1, 1, X, Y, Z), about [0, 1], on the CPU."""
     with autocast(config.precision, device):
         return blended(net.decode, latent, config.tile, config.overlap, 1, net.config.factor, device)
 
@@ -79,7 +83,7 @@ class StoredLatents(latents.StoredLatents):
         super().__init__(folder, data)
         x, y, z = self.facts[SPACING]
         self.spacing_of_a_sample: Spacing = (x, y, z)
-        self.known: dict[str, torch.Tensor] = {}  # so that a case's file is not read twice for each item
+        self.known: dict[str, torch.Tensor] = {}  # cache: otherwise each item reads the case's file twice
 
     def spacing(self, case_id: str) -> torch.Tensor:
         if case_id not in self.known:

@@ -41,28 +41,29 @@ class MAISI:
         self.config = config
 
     def check(self, data: DataProtocol) -> None:
-        """MAISI's grid must pass the autoencoder's and the U-Net's levels and hold a patch; train and val need cases."""
+        """MAISI's grid must fit the levels of autoencoder and U-Net and contain a patch; train and val need cases."""
         config = self.config
         for split in ("train", "val"):
             if not data.counts.get(split):
-                raise UserError(f"{data.name}: no {split} case, and MAISI trains on train and chooses on val: give one")
+                raise UserError(f"{data.name}: no {split} case; MAISI trains on train and selects on val: add one")
         shape, net = config.native(data.grid.shape), config.autoencoder.net
         check_grid(shape, net.factor * config.diffusion.net.divisor)
         if config.foundation is None and any(a > b for a, b in zip(config.autoencoder.patch, shape, strict=True)):
             raise UserError(
-                f"autoencoder.patch {config.autoencoder.patch}: larger than MAISI's grid {shape}; choose a smaller patch "
-                "with --set generator.autoencoder.patch=X,Y,Z"
+                f"autoencoder.patch {config.autoencoder.patch}: larger than MAISI's grid {shape}; choose a smaller "
+                "patch with --set generator.autoencoder.patch=X,Y,Z"
             )
         for part, tile in (("latents", config.latents.tile), ("sampling", config.sampling.tile)):
             wide = min(tile[1], shape[1] // net.factor)
             if not net.takes(wide):
                 raise UserError(
-                    f"{part}.tile {tile}: its windows are {wide} latent voxels wide, no multiple of "
-                    f"autoencoder.net.num_splits = {net.num_splits}, or less than {MIN_PART_VOXELS} for each; change one of them"
+                    f"{part}.tile {tile}: its windows are {wide} latent voxels wide, which is not a multiple of "
+                    f"autoencoder.net.num_splits = {net.num_splits}, or less than {MIN_PART_VOXELS} per split; "
+                    "change one of them"
                 )
 
     def native(self, grid: Grid) -> tuple[Grid, FitMode]:
-        """`MAISIConfig.grid`, resized to and from, and its HU window."""
+        """The native grid: `MAISIConfig.grid` with its HU window. Images are resized to it and back."""
         from medlord_bench.volumes.native_grid import native_grid
 
         windowed = grid.model_copy(update={"hu_window": self.config.hu_window})
@@ -95,7 +96,7 @@ class MAISI:
         )
 
     def _autoencoder(self) -> Stage:
-        """Trained, or published: a published one is not trained, so that its fields are those of no training."""
+        """The autoencoder's stage. A published one (`foundation`) is not trained and has no steps."""
         fields = ("foundation", "autoencoder", "grid", "hu_window")
         return Stage("autoencoder", fields, self.config.autoencoder.steps if self.config.foundation is None else None)
 

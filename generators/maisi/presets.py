@@ -1,8 +1,8 @@
-"""MAISI's presets and variants, as data; each departure from the paper stands beside the preset.
+"""MAISI's presets and variants. Each preset lists its departures from the paper.
 
-What the paper states (section 3.1, A.1): MAISI trained with the procedures and hyperparameters of its repository, on
-volumes downsampled to 512x512x128, decoded in patches of the latents; from scratch (ST) and with the foundation
-autoencoder (PT); iterations from the repository where reported, else 750,000. Everything else is taken from the
+The paper states (section 3.1, A.1): MAISI is trained with the procedures and hyperparameters of its repository, on
+volumes downsampled to 512x512x128, and latents are decoded in patches; from scratch (ST) and with the foundation
+autoencoder (PT); iterations from the repository if reported, else 750,000. Everything else is taken from the
 configuration files of NV-Generate-CT.
 """
 
@@ -20,11 +20,12 @@ FULL_UNET: Mapping[str, Any] = {
     "norm_num_groups": 32,
 }
 
-# Departures from the paper: a rectified flow where the paper does not say which of the two (the repository's advice
-# today); latents are means; the scale is measured over all training cases; selection by validation loss where the paper
-# chose by FID on its test split and by eye; no augmentation. Iterations: the repository's 1000 epochs (U-Net, batch 2)
-# and 100 epochs (ControlNet) of 120 cases; 250,000 for the autoencoder, as MedLoRD's, since the repository reports none.
-# The window is 2 of the repository's 80x80x32 of latents, the larger of which reaches over the whole depth.
+# Departures from the paper: a rectified flow (the paper does not say which of the two schedules; the repository now
+# recommends this one); latents are means; the scale is measured over all training cases; checkpoints are selected by
+# validation loss, whereas the paper selected by FID on its test split and by visual inspection; no augmentation.
+# Iterations: the repository's 1000 epochs (U-Net, batch 2) and 100 epochs (ControlNet) of 120 cases; 250,000 for the
+# autoencoder, as for MedLoRD, since the repository reports none. The window of 80x80x32 latent voxels is the larger of
+# the repository's two; it covers the whole depth.
 PAPER: Mapping[str, Any] = {
     "grid": (512, 512, 128),
     "autoencoder": {
@@ -40,22 +41,22 @@ PAPER: Mapping[str, Any] = {
     "sampling": {"tile": (80, 80, 32), "precision": "fp16"},
 }
 
-# The same model and the same effective batch, in micro-batches of one, with activations recomputed and convolutions in
-# parts, so that every stage fits a card of 24 GB by the rule of `medlord-bench memory` (predicted; not yet run on one).
-# Same results but for rounding.
+# The same model and effective batch with micro-batches of one, recomputed activations and split convolutions. Every
+# stage fits a GPU of 24 GB by the rule of `medlord-bench memory` (predicted; not yet run on one). Results differ by
+# rounding only.
 FITTED: Mapping[str, Any] = {
     **PAPER,
     "autoencoder": {**PAPER["autoencoder"], "net": {**FULL_NET, "num_splits": 4, "checkpointing": True}},
     "diffusion": {**PAPER["diffusion"], "net": {**FULL_UNET, "checkpointing": True}, "micro_batch": 1},
 }
 
-# The grid that the paper could not fit: MedLoRD's own, nothing resampled. Otherwise as `24gb`.
+# MedLoRD's grid, which the paper could not fit into memory; no volume is resampled. Otherwise as `24gb`.
 FITTED_FULL: Mapping[str, Any] = {**FITTED, "grid": (512, 512, 256)}
 
-# The whole model in minutes on two cores, for grids of about 64 voxels a side. Departures: few channels, small patches,
-# minutes of training, higher learning rates, averaged weights, float32, and a perceptual weight of 0 (its backbone would
-# have to be downloaded). The flow's times are moved as far towards noise as on the full grid: a small volume shows as
-# much anatomy.
+# The whole model in minutes on two cores, for grids of about 64 voxels per side. Departures: few channels, small
+# patches, minutes of training, higher learning rates, averaged weights, float32, and a perceptual weight of 0 (the loss
+# would require a download of its backbone). The flow's times are shifted towards noise as far as on the full grid,
+# because a small volume shows as much anatomy.
 TINY_NET: Mapping[str, Any] = {"channels": (8, 16, 32), "num_res_blocks": 1, "norm_num_groups": 4}
 TINY_UNET: Mapping[str, Any] = {
     "channels": (32, 64),
@@ -109,7 +110,7 @@ TINY: Mapping[str, Any] = {
     "sampling": {"precision": "fp32"},
 }
 
-# Seconds: for the contract check and for tests. Learns nothing worth looking at.
+# Runs in seconds, for the contract check and tests. Its samples are not meaningful.
 SMOKE: Mapping[str, Any] = {
     **TINY,
     "autoencoder": {
@@ -144,9 +145,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "smoke": SMOKE,
 }
 
-# scratch: the paper's MAISI-ST, everything trained. foundation: its MAISI-PT, over any preset: the published
-# autoencoder, of full size, in place of a trained one. ddpm: the other noise schedule and its U-Net.
-# untrained: the initial weights, as a contestant that any training must beat.
+# scratch: the paper's MAISI-ST; all stages are trained. foundation: the paper's MAISI-PT, on top of any preset: the
+# published autoencoder of full size replaces a trained one. ddpm: the other noise schedule and its U-Net.
+# untrained: the initial weights, as a contestant that every training must surpass.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "scratch": {},
     "foundation": {"foundation": {}, "autoencoder": {"net": FULL_NET, "steps": 0}},

@@ -1,4 +1,4 @@
-"""From weights to volumes: latents by diffusion, then the decoder, then the way back to the protocol's grid."""
+"""Sampling and reconstruction of volumes: latents by diffusion, then the decoder, then the protocol's grid."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from .unet import bit_planes
 def sample(
     config: MAISIConfig, weights: Mapping[str, Path], requests: Sequence[Request], run: Run
 ) -> Iterator[Volume | Failure]:
-    """One volume per request, `run.batch` of them at a time through the U-Net, one at a time through the decoder.
+    """One volume per request: the U-Net processes `run.batch` requests at a time, the decoder one.
 
-    The card holds either the denoiser or the autoencoder.
+    Either the denoiser or the autoencoder is on the GPU, never both.
     """
     sampling = config.sampling
     net, window = load_autoencoder(weights["autoencoder"], "cpu", "fp32")
@@ -38,8 +38,8 @@ def sample(
     control = load_controlnet(weights["controlnet"], "cpu", sampling.attention) if "controlnet" in weights else None
     if diffusion.unet.in_channels != net.config.latent_channels:
         raise UserError(
-            f"{weights['diffusion']}: a U-Net for latents of {diffusion.unet.in_channels} channels, the autoencoder's "
-            f"have {net.config.latent_channels}; give the two that were trained together"
+            f"{weights['diffusion']}: the U-Net expects latents of {diffusion.unet.in_channels} channels, the "
+            f"autoencoder's have {net.config.latent_channels}; give a pair that was trained together"
         )
     denoiser: list[nn.Module] = [diffusion.unet] if control is None else [diffusion.unet, control.net]
     for start in range(0, len(requests), run.batch):
@@ -52,7 +52,7 @@ def sample(
                 if not bool(torch.isfinite(latent).all()):
                     yield Failure("the latent is not finite")
                     continue
-                image = decode(net, latent[None], sampling, run.device)
+                image = decode(net, latent[None], sampling, run.device)  # (1, C, x, y, z) -> (1, 1, X, Y, Z)
                 yield _volume(image, window, request)
 
 
@@ -64,7 +64,7 @@ def _latents(
     factor: int,
     run: Run,
 ) -> torch.Tensor:
-    """Unscaled latents (N, C, x, y, z) of a few requests on the run's device."""
+    """Unscaled latents (N, C, x, y, z) of N requests on the run's device."""
     shape = config.native(requests[0].grid.shape)
     latents = sample_latents(
         diffusion,
@@ -82,7 +82,7 @@ def _latents(
 
 
 def _spacing(request: Request, shape: Shape, trained: Spacing | None) -> Spacing:
-    """The voxel size to draw at: the mask's own, else the protocol's, else the training cases' median."""
+    """The voxel size of a sample: the mask's, else the protocol's, else the median of the training cases."""
     if request.condition is not None:
         x, y, z = np.linalg.norm(request.condition.affine[:3, :3], axis=0).tolist()
         return spacing_on((x, y, z), request.condition.shape, shape)
@@ -93,20 +93,21 @@ def _spacing(request: Request, shape: Shape, trained: Spacing | None) -> Spacing
 
 def _planes(request: Request, shape: Shape, control: Control, device: str) -> torch.Tensor:
     if request.condition is None:
-        raise UserError(f"sample {request.index}: no condition was given; conditional sampling needs a label map")
+        raise UserError(f"sample {request.index}: no condition; conditional sampling needs a label map")
     labels = numbered(request.condition.labels, request.condition.names, control.regions)
+    # (X, Y, Z) -> (1, X, Y, Z) -> (1, 8, X, Y, Z)
     return bit_planes(torch.from_numpy(labels_to_native(labels, shape, "resize"))[None].to(device))
 
 
 def latent_shape(shape: Shape, multiple: int, factor: int) -> Shape:
-    """The latents' shape on a grid. Raises `UserError` where the networks cannot take it."""
+    """The shape of the latents of a grid. Raises `UserError` if the grid does not fit the networks."""
     check_grid(shape, multiple)
     x, y, z = (side // factor for side in shape)
     return x, y, z
 
 
 def _volume(image: torch.Tensor, window: Window, source: Request | Volume) -> Volume | Failure:
-    """An image of the decoder's, about [0, 1], in HU where it was asked for."""
+    """Decoded image (1, 1, X, Y, Z), about [0, 1], as HU on the grid of `source`."""
     hu, not_finite = unscale_hu(image[0, 0] * 2 - 1, window)
     if not_finite:
         return Failure(f"{not_finite} voxels are not finite")
@@ -120,12 +121,12 @@ def _volume(image: torch.Tensor, window: Window, source: Request | Volume) -> Vo
 def reconstruct(
     config: MAISIConfig, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
 ) -> Iterator[Volume | Failure]:
-    """Each (case id, volume) through encoder and decoder, by way of MAISI's grid."""
+    """Reconstruct each (case id, volume) with encoder and decoder on MAISI's grid."""
     sampling = config.sampling
     net, window = load_autoencoder(weights["autoencoder"], run.device, sampling.precision)
     for _, volume in volumes:
         shape = config.native(volume.shape)
         latent_shape(shape, net.config.factor, net.config.factor)
-        image = to_unit(to_native(volume, shape, window, "resize").hu, window)[None, None]
+        image = to_unit(to_native(volume, shape, window, "resize").hu, window)[None, None]  # (1, 1, X, Y, Z)
         latent = encode(net, image, sampling, run.device)
         yield _volume(decode(net, latent, sampling, run.device), window, volume)

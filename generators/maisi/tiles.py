@@ -1,8 +1,8 @@
-"""The autoencoder over a volume that is too large for it at once: overlapping windows, blended by a Gaussian.
+"""Tiled application of the autoencoder to large volumes: overlapping windows, blended by a Gaussian.
 
-As NV-Generate decodes with MONAI's `SlidingWindowInferer`, and here encodes too; its own script encodes whole volumes,
-which is what runs out of memory. Windows are laid out in latent voxels, so that they begin on the same voxels in both
-directions, which MONAI's inferer does not see to when the output is the coarser one.
+NV-Generate decodes in this way with MONAI's `SlidingWindowInferer`. This module also encodes in this way; NV-Generate's
+script encodes whole volumes, which exceeds the memory. Windows are laid out in latent voxels, so that they start at the
+same voxels for encoding and decoding. MONAI's inferer does not ensure this if the output is coarser than the input.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medlord_bench.memory.dry_run import is_dry_run, on_host
 
 
 def starts(size: int, tile: int, overlap: float) -> list[int]:
-    """Where windows of `tile` begin along an axis of `size`; the last one ends with the axis."""
+    """First voxels of windows of `tile` along an axis of `size`. The last window ends at the end of the axis."""
     if tile >= size:
         return [0]
     stride = max(1, int(tile * (1 - overlap)))
@@ -28,9 +28,13 @@ def starts(size: int, tile: int, overlap: float) -> list[int]:
 
 
 def importance(tile: Sequence[int], written: int) -> Tensor:
-    """How much each output voxel of a window counts, float32 (X, Y, Z): a Gaussian about its middle, deviation an eighth
-    of the window, never below 0.001; MONAI's. `written` output voxels a side share their latent voxel's."""
+    """The blending weight of each output voxel of a window, float32 (X, Y, Z), as in MONAI.
+
+    A Gaussian about the centre with standard deviation of an eighth of the window, at least 0.001. All output voxels of
+    one latent voxel (`written` per side) have the same weight.
+    """
     axes = [np.exp((np.arange(n) - (n - 1) / 2) ** 2 / (-2 * (n / 8) ** 2)).repeat(written) for n in tile]
+    # (X,), (Y,), (Z,) -> (X, Y, Z)
     weight = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
     return torch.from_numpy(np.maximum(weight, 1e-3).astype(np.float32))
 
@@ -45,9 +49,9 @@ def blended(
     written: int,
     device: str,
 ) -> Tensor:
-    """`network` over windows of `tile` latent voxels of `x` (1, C, X, Y, Z); float32 (1, C', X', Y', Z') on the CPU.
+    """Apply `network` to windows of `tile` latent voxels: (1, C, X, Y, Z) -> float32 (1, C', X', Y', Z') on the CPU.
 
-    read, written: input and output voxels per latent voxel and side. One pass where `tile` holds the whole of it.
+    read, written: input and output voxels per latent voxel and side. One pass if `tile` covers the whole volume.
     """
     sides = [side // read for side in x.shape[2:]]
     window = [min(a, b) for a, b in zip(tile, sides, strict=True)]
@@ -58,7 +62,7 @@ def blended(
         weight = importance(window, written)
         total = torch.zeros([side * written for side in sides])
     corners = itertools.product(*(starts(n, t, overlap) for n, t in zip(sides, window, strict=True)))
-    for corner in itertools.islice(corners, 2) if is_dry_run(x) else corners:  # all windows take equal memory
+    for corner in itertools.islice(corners, 2) if is_dry_run(x) else corners:  # all windows need equal memory
         source: Any = tuple(slice(c * read, (c + t) * read) for c, t in zip(corner, window, strict=True))
         target: Any = tuple(slice(c * written, (c + t) * written) for c, t in zip(corner, window, strict=True))
         y = network(x[(..., *source)].to(device)).float().cpu()

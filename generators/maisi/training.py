@@ -1,4 +1,4 @@
-"""MAISI's training stages, each a recipe in the bench's loop."""
+"""MAISI's training stages. Each is a recipe for the bench's training loop."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""MAISI's denoising U-Net and its ControlNet: MONAI's networks and names, with a choice of attention kernel, activations
-recomputed by level, and their conditions in one place."""
+"""MAISI's denoising U-Net and its ControlNet.
+
+The networks and their parameter names are MONAI's. This module adds selectable attention kernels, recomputation of
+activations per level, and the preparation of the conditions.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ from medlord_bench.nn.recompute import run_checkpointed
 
 from .configs import REGIONS, DiffusionConfig, Levels, Schedule, UNetConfig
 
-MODALITIES, CT = 128, 1  # classes of NV-Generate's rectified flow, and which of them CT is
+MODALITIES, CT = 128, 1  # number of classes of NV-Generate's rectified flow, and the class of CT
 BITS = 8
-CONDITION_SCALE = 100.0  # spacing in mm and one-hot regions enter the networks times 100
+CONDITION_SCALE = 100.0  # factor on spacing in mm and on one-hot regions before they enter the networks
 
 Net = TypeVar("Net", bound=nn.Module)
 
 
 def _common(net: UNetConfig, schedule: Schedule, latent_channels: int) -> dict[str, Any]:
-    """What U-Net and ControlNet are built with. The two schedules are two architectures of NV-Generate."""
+    """Arguments shared by U-Net and ControlNet. NV-Generate has one architecture for each of the two schedules."""
     is_flow = schedule == "rflow"
     return {
         "spatial_dims": 3,
@@ -42,7 +45,7 @@ def _common(net: UNetConfig, schedule: Schedule, latent_channels: int) -> dict[s
 
 
 class UNet(DiffusionModelUNetMaisi):  # type: ignore[misc]
-    """Noisy latents, times and voxel sizes to what the schedule predicts."""
+    """Maps noisy latents, times and voxel sizes to the schedule's prediction target."""
 
     def __init__(self, config: DiffusionConfig, latent_channels: int) -> None:
         regions = config.schedule == "ddpm"
@@ -58,8 +61,8 @@ class UNet(DiffusionModelUNetMaisi):  # type: ignore[misc]
     def forward(self, x: Tensor, times: Tensor, spacing: Tensor, residuals: Residuals | None = None) -> Tensor:
         """x: latents (N, C, x, y, z); times (N,); spacing: (N, 3) in mm. Returns a tensor shaped as x.
 
-        residuals: a ControlNet's: one tensor to add to each skip connection, and one to the middle block's output.
-        As in MONAI's network, which adds in place, the last skip's goes into the middle block too.
+        residuals: of a ControlNet: one tensor to add to each skip connection, and one for the middle block's output.
+        The last skip connection with its residual is also the middle block's input, as in MONAI's in-place addition.
         """
         embedded = self._embed(x, times, spacing)
         h = self.conv_in(x)
@@ -98,14 +101,14 @@ class UNet(DiffusionModelUNetMaisi):  # type: ignore[misc]
 
 
 def modality(net: Any, x: Tensor) -> Tensor | None:
-    """The class of CT for each item of `x`, where the network has classes."""
+    """The class of CT for each item of `x`, int64 (N,); None if the network has no classes."""
     if net.num_class_embeds is None:
         return None
     return torch.full((len(x),), CT, dtype=torch.long, device=x.device)
 
 
 class ControlNet(ControlNetMaisi):  # type: ignore[misc]
-    """Label bits, noisy latents and times to the residuals that `UNet` takes."""
+    """Maps label bits, noisy latents and times to the residuals that `UNet` adds."""
 
     def __init__(self, config: DiffusionConfig, embedding_channels: Levels, latent_channels: int) -> None:
         super().__init__(
@@ -117,14 +120,14 @@ class ControlNet(ControlNetMaisi):  # type: ignore[misc]
         self.config = config
 
     def embed(self, planes: Tensor) -> Tensor:
-        """Bit planes, float (N, 8, X, Y, Z), to their embedding. Sampling does it once for all its steps."""
-        if torch.is_grad_enabled():  # full-resolution activations are never worth keeping
+        """Bit planes, float (N, 8, X, Y, Z) -> embedding (N, c, x, y, z). Sampling computes it once for all steps."""
+        if torch.is_grad_enabled():  # full-resolution activations need too much memory to keep
             return run_checkpointed(self.controlnet_cond_embedding, planes)
         out: Tensor = self.controlnet_cond_embedding(planes)
         return out
 
     def forward(self, x: Tensor, times: Tensor, embedded_labels: Tensor) -> Residuals:
-        """x: latents (N, C, x, y, z); times (N,); embedded_labels: from `embed`, at the latents' resolution."""
+        """x: latents (N, C, x, y, z); times (N,); embedded_labels: from `embed`, (N, c, x, y, z)."""
         embedded = self._prepare_time_and_class_embedding(x, times, modality(self, x))
         h = self.conv_in(x) + embedded_labels
         skips = [h]
@@ -142,14 +145,14 @@ class ControlNet(ControlNetMaisi):  # type: ignore[misc]
 
 
 def build_unet(config: DiffusionConfig, latent_channels: int, device: str | torch.device) -> UNet:
-    """A fresh U-Net on `device`, with the attention kernel that the configuration stands for there."""
+    """A U-Net with initial weights on `device`, with the attention kernel that the configuration selects there."""
     return _placed(UNet(config, latent_channels), config.net.attention, device)
 
 
 def build_controlnet(
     config: DiffusionConfig, embedding_channels: Levels, latent_channels: int, device: str | torch.device
 ) -> ControlNet:
-    """A fresh ControlNet for the U-Net of `config`."""
+    """A ControlNet with initial weights for the U-Net of `config`."""
     return _placed(ControlNet(config, embedding_channels, latent_channels), config.net.attention, device)
 
 
@@ -160,9 +163,9 @@ def _placed(net: Net, attention: AttentionBackend, device: str | torch.device) -
 
 @torch.no_grad()
 def copy_encoder(source: UNet, target: ControlNet) -> int:
-    """Start the ControlNet from the U-Net's encoder, as NV-Generate does: every tensor of the same name and shape.
+    """Copy the U-Net's encoder to the ControlNet, as NV-Generate does: every tensor of the same name and shape.
 
-    Time projections differ in width, since only the U-Net reads the spacing. Returns how many tensors were copied.
+    Time projections differ in width, since only the U-Net reads the spacing. Returns the number of copied tensors.
     """
     theirs, count = source.state_dict(), 0
     for name, value in target.state_dict().items():
@@ -173,6 +176,7 @@ def copy_encoder(source: UNet, target: ControlNet) -> int:
 
 
 def bit_planes(labels: Tensor) -> Tensor:
-    """Label maps, uint8 (N, X, Y, Z), to float (N, 8, X, Y, Z): plane b holds bit b of the label, the lowest first."""
+    """Label maps, uint8 (N, X, Y, Z) -> float (N, 8, X, Y, Z): plane b is bit b of the label, the lowest first."""
     bits = torch.tensor([1 << bit for bit in range(BITS)], dtype=torch.uint8, device=labels.device)
+    # (N, 1, X, Y, Z) & (1, 8, 1, 1, 1) -> (N, 8, X, Y, Z)
     return (labels[:, None] & bits.view(1, BITS, 1, 1, 1)).ne(0).float()

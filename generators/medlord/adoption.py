@@ -1,7 +1,7 @@
-"""Weights instead of training: ours from an earlier run, or the authors' checkpoints, published or one's own.
+"""Adoption of weights instead of training: of an earlier run, or checkpoints written by the authors' code.
 
-Whatever the authors' files do not hold is assumed: it is said in the log and written into `model.json` ("assumed").
-A correction made in that file counts when its folder is adopted again.
+Facts that the authors' files do not contain are assumed. They are printed in the log and written to `model.json`
+(field "assumed"). A correction in that file takes effect when its folder is adopted again.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ LOADERS: Mapping[str, Callable[[Path, str], object]] = {
     "diffusion": load_diffusion,
     "controlnet": load_controlnet,
 }
-# A stage -> what the authors call it, which is also what the name of their file must contain.
+# Stage -> the authors' name for it. The name of an authors' file must contain it.
 UPSTREAM: Mapping[str, Kind] = {"autoencoder": "vqgan", "diffusion": "ldm", "controlnet": "controlnet"}
-# `condition_keys` of their configuration, in the order of the masks, under the bench's names.
+# The authors' `condition_keys`, in the order of the mask channels, under the bench's names.
 UPSTREAM_REGIONS = ("aorta", "left_atrium", "right_atrium", "lv_myocardium", "left_ventricle", "right_ventricle")
-UPSTREAM_WINDOW: Window = (-1000, 1000)  # their transforms and samplers; the paper's CCTA has -1000..2000
+UPSTREAM_WINDOW: Window = (-1000, 1000)  # the authors' transforms and samplers; the paper uses -1000..2000 for CCTA
 
 
 @dataclass(frozen=True)
 class Job:
-    """What adopting one stage has to hand: see `contracts.Generator.adopt`.
+    """The inputs for adopting one stage; see `contracts.Generator.adopt`.
 
-    window: what [-1, 1] of the authors' autoencoder stands for. averaged: take their averaged weights.
+    window: the HU range that the authors' autoencoder maps to [-1, 1]. averaged: read the authors' averaged weights.
     """
 
     config: MedLoRDConfig
@@ -71,11 +71,12 @@ def adopt(
     out: Path,
     run: Run,
 ) -> Path:
-    """One stage's weights from `source`; see `contracts.Generator.adopt`.
+    """Adopt the weights of one stage from `source`; see `contracts.Generator.adopt`.
 
-    source: a file of the authors', a folder of them (``*vqgan*.pth``, ``*ldm*.pth``, ``*controlnet*.pth``), or ours: a
-    run's `weights` folder, a folder of ``<stage>/model.json``, or one with a stage's `model.json` itself. Where an
-    authors' ControlNet lies in it, the U-Net's raw weights are taken, against which they train it; else the averaged.
+    source: a checkpoint of the authors' code or a folder of them (``*vqgan*.pth``, ``*ldm*.pth``,
+    ``*controlnet*.pth``); or weights of the bench: a run's `weights` folder, a folder with ``<stage>/model.json``, or
+    the folder of one stage's `model.json`. If `source` contains a ControlNet of the authors, the raw weights of the
+    U-Net are read, because the authors train the ControlNet against them; otherwise the averaged weights.
     """
     if stage.name == "latents":
         return _latents(config, source, data, inputs, out, run)
@@ -90,7 +91,7 @@ def adopt(
 def adopt_pretrained(
     config: MedLoRDConfig, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run
 ) -> Path:
-    """The stage's published weights, from the offline folder or the hub (exit 3 where they cannot be had)."""
+    """Adopt the stage's published weights from the offline folder or the hub (exit code 3 if not available)."""
     from medlord_bench.nn.pretrained import WeightsFile, find
 
     published = config.pretrained
@@ -99,7 +100,7 @@ def adopt_pretrained(
     if stage.name not in files:
         raise MissingError(
             f"{published.repository}: no weights are published for the stage {stage.name}; "
-            "leave the condition out with --no-conditional"
+            "omit the condition with --no-conditional"
         )
     found = find(WeightsFile(repo=published.repository, file=files[stage.name]), run.weights_dir, run.offline)
     run.log.info("weights: %s (%s)", found.path, "locked" if found.locked else "hash recorded now")
@@ -108,16 +109,16 @@ def adopt_pretrained(
 
 # ------------------------------------------------------------------------------------------------ finding the weights
 def find_weights(source: Path, stage: str) -> Path:
-    """A stage's weights in what `--weights` names: a folder with our `model.json`, or a file of the authors'.
+    """The weights of a stage at the path of `--weights`: a folder with `model.json`, or a file of the authors.
 
-    Raises `MissingError` where there are none, and `UserError` where there are several.
+    Raises `MissingError` if there are none, and `UserError` if there are several.
     """
     found = [*stored_models(source, stage, f"medlord.{stage}"), *_theirs(source, stage)]
     if len(found) > 1:
         names = ", ".join(str(path.relative_to(source)) for path in found)
-        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); leave one of them")
+        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); keep only one")
     if not found:
-        hint = "; or leave the condition out with --no-conditional" if stage == "controlnet" else ""
+        hint = "; or omit the condition with --no-conditional" if stage == "controlnet" else ""
         raise MissingError(
             f"--weights {source}: nothing for the stage {stage}; expected a folder with {stage}/model.json, a run's "
             f"weights folder, or the authors' *{UPSTREAM[stage]}*.pth{hint}"
@@ -126,14 +127,14 @@ def find_weights(source: Path, stage: str) -> Path:
 
 
 def _theirs(source: Path, stage: str) -> list[Path]:
-    """Files whose name says that they are the stage's; a single file with a name that says nothing is taken as given."""
+    """Authors' files whose names contain the stage's. A single file that names no stage is treated as the stage's."""
     if source.is_file():
         return [source] if _named(source) in (stage, None) else []
     return [path for path in sorted(source.glob("*.pth")) if _named(path) == stage]
 
 
 def _named(path: Path) -> str | None:
-    # A ControlNet's first: "ldm_controlnet.pth" is one.
+    # The ControlNet is tested first: "ldm_controlnet.pth" contains two names and is a ControlNet.
     return next((s for s in ("controlnet", "autoencoder", "diffusion") if UPSTREAM[s] in path.name.lower()), None)
 
 
@@ -141,7 +142,7 @@ def _named(path: Path) -> str | None:
 def _latents(
     config: MedLoRDConfig, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run
 ) -> Path:
-    """The latents, or, where the scale is known without them, no more than `latents.json`: nothing is trained on them."""
+    """Write `latents.json` only if the scale is known, since no stage is trained; otherwise encode the cohort."""
     diffusion = find_weights(source, "diffusion")
     scale = config.latents.scale
     if diffusion.is_dir():
@@ -156,7 +157,7 @@ def _latents(
 
 
 def _latent_facts(folder: Path) -> tuple[float, bool, int]:
-    """Scale, whether it was measured, and channels of a latents folder."""
+    """(scale, whether it was measured, number of channels) of a latents folder."""
     facts = latent_facts(folder)
     channels = facts.get("channels")
     if channels is None:
@@ -166,7 +167,7 @@ def _latent_facts(folder: Path) -> tuple[float, bool, int]:
 
 # --------------------------------------------------------------------------------------------------------- our weights
 def _copy(job: Job, source: Path) -> Path:
-    """Our own weights: loaded once, so that what cannot be used is an error now, then copied."""
+    """Copy weights of the bench. They are loaded first, so that unusable weights are reported now."""
     LOADERS[job.stage](source, "cpu")
     described = _described(source)
     if job.stage == "diffusion":
@@ -181,7 +182,7 @@ def _copy(job: Job, source: Path) -> Path:
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    """The "config" of a `model.json`. Raises `UserError` naming a damaged one."""
+    """The field "config" of a `model.json`. Raises `UserError` with the path of a damaged file."""
     path = folder / "model.json"
     try:
         config = json.loads(path.read_text())["config"]
@@ -203,19 +204,19 @@ def _autoencoder(folder: Path) -> VQGANConfig:
 
 # -------------------------------------------------------------------------------------------------- the authors' files
 def _convert(job: Job, path: Path) -> Path:
-    """The authors' checkpoint as ours."""
+    """Convert a checkpoint of the authors' code to the bench's format."""
     make = {"autoencoder": _convert_autoencoder, "diffusion": _convert_diffusion, "controlnet": _convert_controlnet}
     converted, assumed, facts = make[job.stage](job, path)
     source = {"file": path.name, "sha256": file_sha256(path), "part": converted.source}
     _describe(job.folder, {"converted_from": source, "assumed": assumed, **facts})
-    told = "; ".join(f"{name} {value}" for name, value in assumed.items())
+    listed = "; ".join(f"{name} {value}" for name, value in assumed.items())
     job.run.log.warning(
-        "%s: converted from %s (%s); assumed, since no file says: %s", job.stage, path, converted.source, told
+        "%s: converted from %s (%s); assumed, not stored in the file: %s", job.stage, path, converted.source, listed
     )
     return job.folder
 
 
-Outcome = tuple[Converted, dict[str, Any], dict[str, Any]]  # what was converted, what was assumed, further facts
+Outcome = tuple[Converted, dict[str, Any], dict[str, Any]]  # the conversion, the assumed facts, further facts
 
 
 def _convert_autoencoder(job: Job, path: Path) -> Outcome:
@@ -235,7 +236,7 @@ def _convert_diffusion(job: Job, path: Path) -> Outcome:
     model = Diffusion(build_unet(net, "meta"), CosineSchedule(configured.timesteps), None, scale)
     save_diffusion(job.folder, model, converted.tensors)
     if not job.averaged:
-        job.run.log.warning("diffusion: the raw weights, which the ControlNet beside them was trained against")
+        job.run.log.warning("diffusion: reads the raw weights, on which the authors train their ControlNet")
     return converted, {"timesteps": configured.timesteps, **_heads(net)}, {"latent_scale_is": _origin(measured)}
 
 
@@ -244,8 +245,8 @@ def _convert_controlnet(job: Job, path: Path) -> Outcome:
     if set(wanted) != set(UPSTREAM_REGIONS):
         raise UserError(
             f"{path}: the authors' ControlNet is conditioned on {', '.join(UPSTREAM_REGIONS)}, but the protocol "
-            f"{job.data.protocol.name} on {', '.join(wanted) or 'nothing'}; take a data set with those regions, or "
-            "--no-conditional without this file"
+            f"{job.data.protocol.name} on {', '.join(wanted) or 'no region'}; use a data set with those regions, or "
+            "remove this file and use --no-conditional"
         )
     unet = UNetConfig.model_validate(_described(job.inputs["diffusion"])["net"])
     factor = _autoencoder(job.inputs["autoencoder"]).factor
@@ -254,11 +255,12 @@ def _convert_controlnet(job: Job, path: Path) -> Outcome:
     described = converted.config
     if described.masks != len(UPSTREAM_REGIONS):
         raise UserError(
-            f"{path}: takes {described.masks} masks, expected {len(UPSTREAM_REGIONS)}, one per region of theirs"
+            f"{path}: reads {described.masks} masks, expected {len(UPSTREAM_REGIONS)}, one per region of the authors; "
+            "use another checkpoint"
         )
     _check_control(described.unet, factor, job.inputs, path)
     net = build_controlnet(described.net, described.unet, described.masks, factor, "meta")
-    # Masks are made in the order of the stored regions, so that theirs needs no permuted weights.
+    # Masks are built in the order of the stored regions: with the authors' order the weights need no permutation.
     save_controlnet(job.folder, net, described.unet, UPSTREAM_REGIONS, factor, converted.tensors)
     return converted, {"regions": list(UPSTREAM_REGIONS), **_heads(unet)}, {}
 
@@ -276,13 +278,13 @@ def _check_channels(net: UNetConfig, latents: Path, where: Path) -> None:
     channels = _latent_facts(latents)[2]
     if net.latent_channels != channels:
         raise UserError(
-            f"{where}: a U-Net for latents of {net.latent_channels} channels, the autoencoder's have {channels}; "
-            "give the two that were trained together"
+            f"{where}: the U-Net expects latents of {net.latent_channels} channels, the autoencoder's have {channels}; "
+            "give a pair that was trained together"
         )
 
 
 def _check_control(unet: UNetConfig, downsampling: int, inputs: Mapping[str, Path], where: Path) -> None:
-    """A ControlNet adds to one U-Net's skip connections, and reads masks at one autoencoder's resolution."""
+    """A ControlNet must match the levels of its U-Net and the downsampling factor of its autoencoder."""
     own, factor = (
         UNetConfig.model_validate(_described(inputs["diffusion"])["net"]),
         _autoencoder(inputs["autoencoder"]).factor,
@@ -290,11 +292,11 @@ def _check_control(unet: UNetConfig, downsampling: int, inputs: Mapping[str, Pat
     for name in ("latent_channels", "channels", "num_res_blocks", "attention_levels"):
         if getattr(unet, name) != getattr(own, name):
             raise UserError(
-                f"{where}: a ControlNet for a U-Net whose {name} is {getattr(unet, name)}, the U-Net's is "
-                f"{getattr(own, name)}; give the two that were trained together"
+                f"{where}: the ControlNet expects a U-Net with {name} {getattr(unet, name)}, the U-Net has "
+                f"{getattr(own, name)}; give a pair that was trained together"
             )
     if downsampling != factor:
         raise UserError(
-            f"{where}: a ControlNet for latents at 1/{downsampling}, the autoencoder's are at 1/{factor}; "
-            "give those that were trained together"
+            f"{where}: the ControlNet expects latents at 1/{downsampling}, the autoencoder's are at 1/{factor}; "
+            "give a pair that was trained together"
         )

@@ -1,4 +1,4 @@
-"""Conditioning on anatomy: masks of regions, and training the ControlNet that follows them."""
+"""Conditioning on anatomy: masks of regions, and training of the ControlNet that reads them."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ KIND = "medlord.controlnet"
 
 
 def region_masks(labels: NDArray[np.uint8], names: Mapping[int, str], regions: Sequence[str]) -> torch.Tensor:
-    """One binary mask per region: labels uint8 (X, Y, Z) to bool (K, X, Y, Z).
+    """One binary mask per region: labels uint8 (X, Y, Z) -> masks bool (K, X, Y, Z).
 
-    names: label value to region name. Raises `UserError` for a region that the label map does not know; one that it
-    knows and that is empty in this volume is an empty mask.
+    names: label value to region name. Raises `UserError` for a region that the label map does not define. A region that
+    is defined but absent from this volume gives an empty mask.
     """
     masks = np.empty((len(regions), *labels.shape), dtype=np.bool_)
     for mask, region in zip(masks, regions, strict=True):
         belongs = np.zeros(256, dtype=np.bool_)
         belongs[condition_values(region, names)] = True
-        mask[...] = belongs[labels]
+        mask[...] = belongs[labels]  # table (256,) indexed by labels (X, Y, Z) -> (X, Y, Z)
     return torch.from_numpy(masks)
 
 
 class ControlNetRecipe(ControlRecipe):
-    """The conditional stage (paper, section 2.3): the U-Net's averaged weights stay as they are.
+    """The conditional stage (paper, section 2.3). The averaged weights of the U-Net are frozen.
 
-    diffusion: as `load_diffusion` gives it. downsampling: the autoencoder's factor.
-    The condition regions are the protocol's; in training the whole condition is dropped with a stated probability.
+    diffusion: returned by `load_diffusion`. downsampling: the autoencoder's factor.
+    The protocol defines the condition regions. Training drops the whole condition with probability `condition_dropout`.
     """
 
     def __init__(
@@ -62,20 +62,20 @@ class ControlNetRecipe(ControlRecipe):
         super().__init__(config, diffusion.schedule, self.unet, net, net.embed, latents, cohort, run)
 
     def conditions(self, case_id: str, rng: torch.Generator | None) -> tuple[torch.Tensor]:
-        """Masks, bool (K, X, Y, Z)."""
+        """The masks of a case, bool (K, X, Y, Z); all False if the condition is dropped."""
         labels = self.labels(case_id)
         if rng is not None and condition_draw(rng) < self.dropout:
             return (torch.zeros(len(self.regions), *labels.shape, dtype=torch.bool),)
         return (region_masks(labels, self.cohort.label_names, self.regions),)
 
     def export(self, folder: Path) -> None:
-        """The averaged weights."""
+        """Write the averaged weights."""
         save_controlnet(folder, self.controlnet, self.unet.config, self.regions, self.downsampling, self.averaged())
 
 
 @dataclass(frozen=True, eq=False)
 class Control:
-    """A trained ControlNet and the regions its masks stand for, in order."""
+    """A trained ControlNet and the regions of its mask channels, in order."""
 
     net: ControlNet
     regions: tuple[str, ...]
@@ -89,7 +89,7 @@ def save_controlnet(
     downsampling: int,
     weights: Mapping[str, torch.Tensor],
 ) -> None:
-    """Write `weights` of the ControlNet with everything that sampling needs."""
+    """Write `weights` of the ControlNet and all facts that sampling needs."""
     described = {
         "net": net.config.model_dump(mode="json"),
         "unet": unet.model_dump(mode="json"),
@@ -100,9 +100,9 @@ def save_controlnet(
 
 
 def load_controlnet(folder: Path, device: str, attention: AttentionBackend | None = None) -> Control:
-    """What `save_controlnet` wrote, frozen, on `device`. attention: instead of the backend it was trained with.
+    """Load the ControlNet that `save_controlnet` wrote, frozen, on `device`. attention: replaces the trained backend.
 
-    Raises `MissingError` or `UserError` naming the file.
+    Raises `MissingError` or `UserError` with the path of the file.
     """
 
     def build(described: dict[str, Any]) -> tuple[ControlNet, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Configuration of MedLoRD's stages; the autoencoder's is the core's. Imports no torch: plugins are listed fast."""
+"""Configuration of MedLoRD's stages; the core defines the autoencoder's. Without torch, so plugins are listed fast."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Levels = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 class UNetConfig(FrozenConfig):
-    """The denoising 3D U-Net (paper, section 2.2), one entry per resolution level in each tuple.
+    """The denoising 3D U-Net (paper, section 2.2). Each tuple has one entry per resolution level.
 
-    num_head_channels: channels per attention head; 0 where a level has no attention. The middle block always attends,
-    with the last level's heads, so that the last entry may not be 0.
+    num_head_channels: channels per attention head; 0 for a level without attention. The middle block always has
+    attention with the heads of the last level, so the last entry must not be 0.
     attention: see `medlord_bench.nn.attention.resolve`.
     checkpointing: recompute each level's activations in the backward pass; same result, less memory.
-    final_act: "none" is the network that the authors train and publish; "silu" puts MONAI's activation back before
-    the last convolution.
+    final_act: activation before the last convolution. "none" is the network that the authors train and publish; "silu"
+    is MONAI's.
     """
 
     latent_channels: Positive = 8
@@ -53,23 +53,23 @@ class UNetConfig(FrozenConfig):
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries, channels has {levels}: give as many")
         for level, channels in enumerate(self.channels):
             if channels % self.norm_num_groups:
-                raise ValueError(f"channels[{level}] = {channels} is no multiple of norm_num_groups")
+                raise ValueError(f"channels[{level}] = {channels} is not a multiple of norm_num_groups")
             heads = self.num_head_channels[level]
             if self.attends(level) and (heads == 0 or channels % heads):
                 raise ValueError(f"num_head_channels[{level}] = {heads} does not divide channels[{level}] = {channels}")
         return self
 
     def attends(self, level: int) -> bool:
-        """Whether attention is computed with the heads of `level`."""
+        """Whether an attention block uses the heads of `level`."""
         return self.attention_levels[level] or level == len(self.channels) - 1
 
     @property
     def divisor(self) -> int:
-        """Latent sides must be multiples of this."""
+        """The number of which each latent side must be a multiple."""
         return int(2 ** (len(self.channels) - 1))
 
 
-# As data: the networks of the authors' configuration files (medlord.yaml; medlord_3level_300.yaml) and one for CPUs.
+# The networks of the authors' configuration files (medlord.yaml; medlord_3level_300.yaml), and a small one for CPUs.
 UNETS: Mapping[str, Mapping[str, Any]] = {
     "medlord": {
         "channels": (64, 128, 256, 512),
@@ -94,12 +94,13 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
 
 
 class ControlUNetConfig(FrozenConfig):
-    """The ControlNet beside a `UNetConfig` (paper, section 2.3): same levels, `ratio` times as many channels.
+    """The ControlNet of a `UNetConfig` (paper, section 2.3): same levels, `ratio` times as many channels.
 
-    embedding_channels, initial_stride: the mask embedding. It halves the mask's sides once per entry after the first,
-    and divides them by `initial_stride` before, which together must be the autoencoder's downsampling factor.
-    with_conditioning: two self-attentions and a feed-forward per attention block, which is what the authors'
-    configuration yields, or one self-attention as in the U-Net.
+    embedding_channels, initial_stride: the mask embedding. Its first convolution divides the mask's sides by
+    `initial_stride`, and each entry after the first halves them. The product must be the autoencoder's downsampling
+    factor.
+    with_conditioning: True: each attention block has two self-attentions and a feed-forward layer, as the authors'
+    configuration yields. False: one self-attention, as in the U-Net.
     """
 
     ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -110,16 +111,16 @@ class ControlUNetConfig(FrozenConfig):
 
     @property
     def downsampling(self) -> int:
-        """How many times coarser than the mask its embedding is, per side."""
+        """The factor by which the mask embedding reduces each side of the mask."""
         return self.initial_stride * int(2 ** (len(self.embedding_channels) - 1))
 
 
 class OptimisationConfig(FrozenConfig):
-    """How a diffusion stage is trained.
+    """Training of a diffusion stage.
 
-    batch: the effective batch, computed in parts of `micro_batch` (no change of result but rounding).
+    batch: the effective batch, computed in parts of `micro_batch` (results differ by rounding only).
     lr_decay: factor on the learning rate after every step.
-    ema_decay: of the averaged weights, which are the ones that are validated, exported and sampled.
+    ema_decay: decay of the averaged weights, which are validated, exported and sampled.
     loss: "l1" (paper, section 2.2) or "huber" (the authors' code, beta 1), on the velocity.
     """
 
@@ -140,7 +141,7 @@ class OptimisationConfig(FrozenConfig):
     @model_validator(mode="after")
     def _parts_fit(self) -> OptimisationConfig:
         if self.batch % self.parts_of:
-            raise ValueError(f"batch = {self.batch} is no multiple of micro_batch = {self.micro_batch}")
+            raise ValueError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
         return self
 
     @property
@@ -149,15 +150,15 @@ class OptimisationConfig(FrozenConfig):
         return self.micro_batch or self.batch
 
     def lr_factor(self, step: int) -> float:
-        """What the learning rate is multiplied by at a step."""
+        """The factor on the learning rate at a step."""
         return float(self.lr_decay**step)
 
 
 class DiffusionConfig(OptimisationConfig):
     """The unconditional latent diffusion stage. timesteps: T of the cosine schedule (paper: 300).
 
-    selection: "fid" samples from a candidate every `candidate_every` steps, `candidate_samples` volumes each, and takes
-    the one of the lowest FID on the validation split (the paper, A.1, chose so on its test split).
+    selection: "fid" draws `candidate_samples` volumes from a candidate every `candidate_every` steps and publishes the
+    candidate with the lowest FID on the validation split (the paper, A.1, selected by FID on its test split).
     """
 
     net: UNetConfig = UNetConfig()
@@ -168,12 +169,12 @@ class DiffusionConfig(OptimisationConfig):
 
     @property
     def choice(self) -> CheckpointSelection | None:
-        """What the bench chooses among, where it is to choose."""
+        """The candidates for checkpoint selection by the bench; None if training selects."""
         return CheckpointSelection(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
 
 
 class ControlNetConfig(OptimisationConfig):
-    """The ControlNet stage. condition_dropout: how often a training step sees no condition at all."""
+    """The ControlNet stage. condition_dropout: probability that a training item has no condition."""
 
     selection: Selection = "best"
     net: ControlUNetConfig = ControlUNetConfig()
@@ -183,10 +184,10 @@ class ControlNetConfig(OptimisationConfig):
 
 
 class LatentsConfig(FrozenConfig):
-    """Encoding the cohort."""
+    """Encoding of the cohort."""
 
     quantised: bool = Field(
-        False, description="take latents after quantisation; the paper does not say, the code: before"
+        False, description="use latents after quantisation; the paper does not say, the authors' code: before"
     )
     scale: float | None = Field(
         None, gt=0, description="1 / deviation of the latents; None: measured on the training split"
@@ -196,7 +197,7 @@ class LatentsConfig(FrozenConfig):
 
 
 class SamplingConfig(FrozenConfig):
-    """Drawing volumes."""
+    """Sampling and reconstruction."""
 
     steps: int | None = Field(None, ge=1, description="None: all T by DDPM; fewer: DDIM")
     precision: Precision = "fp32"
@@ -207,7 +208,7 @@ class SamplingConfig(FrozenConfig):
 
 
 class Pretrained(FrozenConfig):
-    """Weights that others published, instead of training. hu_window: what their [-1, 1] stands for."""
+    """Published weights instead of training. hu_window: the HU range that they map to [-1, 1]."""
 
     repository: str
     autoencoder: str
@@ -216,7 +217,7 @@ class Pretrained(FrozenConfig):
 
 
 class MedLoRDConfig(FrozenConfig):
-    """The whole model. Departures of each preset from the paper are written in `presets.py`."""
+    """The whole model. `presets.py` lists the departures of each preset from the paper."""
 
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     latents: LatentsConfig = LatentsConfig()

@@ -1,4 +1,4 @@
-"""The ControlNet: a narrow copy of the U-Net's encoder that reads masks and adds to the U-Net's skip connections."""
+"""The ControlNet: a narrow version of the U-Net's encoder. It reads masks and adds to the U-Net's skip connections."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ __all__ = ["ControlNet", "ControlUNetConfig", "build_controlnet", "control_chann
 
 
 def control_channels(ratio: float, unet: UNetConfig, norm_num_groups: int) -> tuple[int, ...]:
-    """ratio * c for each level of the U-Net.
+    """The ControlNet's channels: ratio * c for each level of the U-Net.
 
-    Raises `UserError`, naming the nearest ratio that would do, where a product is no whole number of norm groups or
-    of attention heads.
+    Raises `UserError` with the nearest valid ratio if a product is not a whole number of norm groups and of attention
+    heads.
     """
     if not _divides(ratio, unet, norm_num_groups):
-        unit = norm_num_groups / math.gcd(*unet.channels)  # ratios that keep whole groups are multiples of it
+        unit = norm_num_groups / math.gcd(*unet.channels)  # ratios that keep groups whole are multiples of this
         valid = [r for m in range(1, int(1 / unit) + 1) if _divides(r := m * unit, unet, norm_num_groups)]
         if not valid:
-            advice = f"no ratio up to 1 fits; take fewer than {norm_num_groups} norm groups"
+            advice = f"no ratio up to 1 is valid; use fewer than {norm_num_groups} norm groups"
         else:
-            advice = f"the nearest that fits is {min(valid, key=lambda r: abs(r - ratio)):g}"
+            advice = f"the nearest valid ratio is {min(valid, key=lambda r: abs(r - ratio)):g}"
         raise UserError(
-            f"controlnet ratio {ratio:g}: {ratio:g} * {unet.channels} is not whole multiples of {norm_num_groups} "
+            f"controlnet ratio {ratio:g}: {ratio:g} * {unet.channels} must be multiples of {norm_num_groups} "
             f"norm groups and of the attention heads' channels; {advice}"
         )
     return tuple(round(ratio * channels) for channels in unet.channels)
@@ -55,7 +55,7 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> Convolution:
 
 
 def _zero_conv(inputs: int, outputs: int, kernel: int) -> nn.Conv3d:
-    """A convolution that starts at zero, so that training starts from the unchanged U-Net (Zhang et al. 2023)."""
+    """A convolution with zero initial weights, so that training starts from the unchanged U-Net (Zhang et al. 2023)."""
     conv = nn.Conv3d(inputs, outputs, kernel, padding=kernel // 2)
     for parameter in conv.parameters():
         nn.init.zeros_(parameter)
@@ -63,7 +63,7 @@ def _zero_conv(inputs: int, outputs: int, kernel: int) -> nn.Conv3d:
 
 
 class MaskEmbedding(nn.Module):
-    """One-hot masks (N, K, X, Y, Z) to (N, c, x, y, z) at the latents' resolution, by strided convolutions."""
+    """Strided convolutions: one-hot masks (N, K, X, Y, Z) -> (N, c, x, y, z) at the latents' resolution."""
 
     def __init__(self, masks: int, out_channels: int, channels: tuple[int, ...], initial_stride: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class MaskEmbedding(nn.Module):
 
 
 class ControlNet(nn.Module):
-    """Masks, noisy latents and timesteps to the residuals that `UNet` takes."""
+    """Maps masks, noisy latents and timesteps to the residuals that `UNet` adds."""
 
     def __init__(self, config: ControlUNetConfig, unet: UNetConfig, masks: int) -> None:
         super().__init__()
@@ -101,17 +101,17 @@ class ControlNet(nn.Module):
             before = narrow[max(level - 1, 0)]
             self.down_blocks.append(_down_block(config, unet, level, before, channels, time_channels))
             is_last = level == len(narrow) - 1
-            for _ in range(unet.num_res_blocks + (not is_last)):  # one per block, and one for the downsampling
+            for _ in range(unet.num_res_blocks + (not is_last)):  # one per residual block, and one for the downsampling
                 self.controlnet_down_blocks.append(_zero_conv(channels, unet.channels[level], 1))
         self.middle_block = _mid_block(config, unet, narrow[-1], time_channels)
         self.controlnet_mid_block = _zero_conv(narrow[-1], unet.channels[-1], 1)
 
     def embed(self, masks: torch.Tensor) -> torch.Tensor:
-        """One-hot masks, float (N, K, X, Y, Z), to their embedding. Sampling does it once for all its steps."""
+        """Masks, float (N, K, X, Y, Z) -> embedding (N, c, x, y, z). Sampling computes it once for all steps."""
         return self.controlnet_cond_embedding(masks)
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, embedded_masks: torch.Tensor) -> Residuals:
-        """x: latents (N, d, x, y, z); timesteps: int (N,); embedded_masks: from `embed`, at the latents' resolution."""
+        """x: latents (N, d, x, y, z); timesteps: int (N,); embedded_masks: from `embed`, (N, c, x, y, z)."""
         first = self.time_embed[0].in_features
         time = self.time_embed(get_timestep_embedding(timesteps, first).to(x.dtype))
         h = self.conv_in(x) + embedded_masks
@@ -147,7 +147,7 @@ def _down_block(
         with_cross_attn=attends and config.with_conditioning,
         num_head_channels=unet.num_head_channels[level],
         transformer_num_layers=1,
-        cross_attention_dim=None,  # no text or class: the "cross" attention then attends to its own input
+        cross_attention_dim=None,  # without text or class the "cross" attention attends to its own input
         include_fc=config.with_conditioning,  # the authors' plain attention does not apply its output projection
     )
 
@@ -170,15 +170,15 @@ def _mid_block(config: ControlUNetConfig, unet: UNetConfig, channels: int, time_
 def build_controlnet(
     config: ControlUNetConfig, unet: UNetConfig, masks: int, downsampling: int, device: str | torch.device = "cpu"
 ) -> ControlNet:
-    """A fresh ControlNet for `unet` on `device`, conditioned on `masks` regions.
+    """A ControlNet with initial weights for `unet` on `device`, conditioned on `masks` regions.
 
-    downsampling: the autoencoder's factor, e.g. 4 or 8. Raises `UserError` where the mask embedding would not end at
-    the latents' resolution, or where the ratio does not fit the norms.
+    downsampling: the autoencoder's factor, e.g. 4 or 8. Raises `UserError` if the mask embedding does not end at the
+    latents' resolution, or if the ratio does not fit the norm groups.
     """
     if config.downsampling != downsampling:
         raise UserError(
             f"controlnet initial_stride {config.initial_stride} with embedding_channels {config.embedding_channels} "
-            f"brings masks to 1/{config.downsampling}, the latents are at 1/{downsampling}; {_advice(downsampling)}"
+            f"reduces masks to 1/{config.downsampling}, the latents are at 1/{downsampling}; {_advice(downsampling)}"
         )
     net = ControlNet(config, unet, masks)
     set_kernel(net, resolve(unet.attention, device))
@@ -189,4 +189,4 @@ def _advice(downsampling: int) -> str:
     entries = round(math.log2(downsampling))
     if 2**entries != downsampling or entries < 1:
         return "the autoencoder's factor must be a power of two"
-    return f"give {entries} embedding_channels with initial_stride 2, or {entries + 1} with initial_stride 1"
+    return f"use {entries} embedding_channels with initial_stride 2, or {entries + 1} with initial_stride 1"

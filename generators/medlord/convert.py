@@ -1,7 +1,8 @@
-"""Checkpoints of the authors' code (github.com/Cardio-AI/medlord) as our configs and tensors.
+"""Conversion of checkpoints of the authors' code (github.com/Cardio-AI/medlord) to the bench's configs and tensors.
 
-Strict: every tensor of our network must be found under its upstream name and with its shape, and nothing may be left
-over. What upstream's checkpoints do not hold (heads, norm groups, mask stride, T, latent scale) has to be known.
+The conversion is strict: the checkpoint must contain every tensor of the bench's network under its upstream name and
+with its shape, and no other tensor. Upstream's checkpoints do not contain heads, norm groups, mask stride, T and latent
+scale; the caller provides them.
 """
 
 from __future__ import annotations
@@ -29,17 +30,18 @@ from .unet import config_from_state as unet_from_state
 Kind = Literal["vqgan", "ldm", "controlnet"]
 State = Mapping[str, torch.Tensor]
 
-# Trained but never applied by the authors' attention blocks, so that ours do not have it.
+# The authors' attention blocks train this projection but never apply it. The bench's network does not have it.
 UNUSED = re.compile(r"(attentions\.\d+|middle_block\.attention)\.proj_attn\.(weight|bias)")
 
 
 @dataclass(frozen=True)
 class Unstored:
-    """What no upstream checkpoint says and no tensor's shape tells; the defaults are upstream's configuration files'.
+    """Facts that neither the checkpoint nor the tensor shapes contain. Defaults: upstream's configuration files.
 
-    head_channels: per attention head; None: 64 for networks of three levels, else 32.
-    like: a U-Net whose heads and norm groups are taken instead where its channels are those of the file.
-    mask_stride: the first of a ControlNet's mask embedding. downsampling: the autoencoder's factor, which implies it.
+    head_channels: channels per attention head; None: 64 for networks of three levels, else 32.
+    like: a U-Net whose heads and norm groups are used instead if its channels equal those of the file.
+    mask_stride: first stride of a ControlNet's mask embedding. downsampling: the autoencoder's factor; if given, it
+    determines the stride.
     """
 
     head_channels: int | None = None
@@ -50,7 +52,7 @@ class Unstored:
 
 
 class ControlDescription(NamedTuple):
-    """The ControlNet, the U-Net it was made for, and how many masks it takes."""
+    """The ControlNet, the U-Net it was trained for, and its number of masks."""
 
     net: ControlUNetConfig
     unet: UNetConfig
@@ -58,7 +60,7 @@ class ControlDescription(NamedTuple):
 
 
 class Converted(NamedTuple):
-    """config: `VQGANConfig`, `UNetConfig` or `ControlDescription`. source: which part of the file the tensors are."""
+    """config: `VQGANConfig`, `UNetConfig` or `ControlDescription`. source: the part of the file with the tensors."""
 
     config: Any
     tensors: dict[str, torch.Tensor]
@@ -68,10 +70,10 @@ class Converted(NamedTuple):
 def convert_upstream(path: Path, kind: Kind, unstored: Unstored | None = None, averaged: bool = True) -> Converted:
     """Read an upstream checkpoint of `kind`.
 
-    averaged: take the averaged weights where the file has them, as upstream does when it samples. Its ControlNets
-    are trained and sampled on the U-Net's raw weights, though: for those give the U-Net with averaged=False.
-    Raises `MissingError` where the file is absent, and `UserError` naming the first tensors that are missing, left
-    over or of the wrong shape.
+    averaged: read the averaged weights if the file has them, as upstream does for sampling. Upstream trains and samples
+    its ControlNets on the raw weights of the U-Net: convert a U-Net for a ControlNet with averaged=False.
+    Raises `MissingError` if the file does not exist, and `UserError` with the first tensors that are missing,
+    surplus or of the wrong shape.
     """
     state, source = _tensors(_read(path), path, averaged and kind != "vqgan")
     describe, build, upstream_name = _LAYOUTS[kind]
@@ -80,7 +82,7 @@ def convert_upstream(path: Path, kind: Kind, unstored: Unstored | None = None, a
     except UserError as error:
         raise UserError(f"{path}: {str(error).removeprefix('checkpoint: ')}") from None
     except KeyError as error:
-        raise UserError(f"{path}: missing tensor {error}; this is no {kind} checkpoint of the authors' code") from None
+        raise UserError(f"{path}: missing tensor {error}; give a {kind} checkpoint of the authors' code") from None
     except (ValueError, IndexError) as error:  # a pydantic ValidationError is a ValueError
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise UserError(f"{path}: {reason}; no {kind} network has tensors of these shapes") from None
@@ -90,20 +92,20 @@ def convert_upstream(path: Path, kind: Kind, unstored: Unstored | None = None, a
 
 
 def _read(path: Path) -> Any:
-    """The file's content. torch raises many kinds of errors for a file that is cut short or no checkpoint at all."""
+    """The content of a file. torch raises many types of errors for a truncated file or another file format."""
     try:
         return read_torch(path)
     except (UserError, PermissionError):
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise UserError(f"{path}: cut short or no PyTorch checkpoint ({reason}); copy or fetch it again") from None
+        raise UserError(f"{path}: truncated or not a PyTorch checkpoint ({reason}); copy or fetch it again") from None
 
 
 def _tensors(found: Any, path: Path, averaged: bool) -> tuple[State, str]:
-    """The tensors in a checkpoint's dictionary and where in it they were."""
+    """The tensors of a checkpoint's dictionary and the field that contains them."""
     if not isinstance(found, Mapping):
-        raise UserError(f"{path}: holds a {type(found).__name__}, expected a dictionary of tensors")
+        raise UserError(f"{path}: contains a {type(found).__name__}, expected a dictionary of tensors")
     ema = found.get("ema")
     if averaged and isinstance(ema, Mapping) and ema.get("shadow"):
         state, source = ema["shadow"], "ema.shadow"
@@ -119,7 +121,7 @@ def _tensors(found: Any, path: Path, averaged: bool) -> tuple[State, str]:
 
 
 def _renamed(state: State, expected: State, upstream_name: Callable[[str], str], path: Path) -> dict[str, torch.Tensor]:
-    """`state` under our names, or a `UserError` in upstream's names."""
+    """`state` under the bench's names. Raises `UserError` with upstream's names."""
     theirs = {name: upstream_name(name) for name in expected}
     problems = [f"missing tensor {name!r}" for name in theirs.values() if name not in state]
     known = set(theirs.values())
@@ -131,19 +133,19 @@ def _renamed(state: State, expected: State, upstream_name: Callable[[str], str],
     ]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise UserError(f"{path}: {'; '.join(problems[:3])}{more}; give the checkpoint of one network, unchanged")
+        raise UserError(f"{path}: {'; '.join(problems[:3])}{more}; use an unchanged checkpoint of one network")
     return {name: state[theirs[name]].to(value.dtype) for name, value in expected.items()}
 
 
 # ------------------------------------------------------------------------------------------- layouts of the networks
 def unet_upstream_name(name: str) -> str:
-    """The name that a tensor of our `UNet` has upstream, where the SiLU before the last convolution is left out."""
+    """The upstream name of a tensor of `UNet`. Upstream omits the SiLU before the last convolution."""
     name = name.replace(".attn.to_", ".to_").replace(".upsampler.postconv.", ".upsampler.conv.")
     return re.sub(r"^out\.2\.", "out.1.", name)
 
 
 def controlnet_upstream_name(name: str) -> str:
-    """The name that a tensor of our `ControlNet` has upstream."""
+    """The upstream name of a tensor of `ControlNet`."""
     return name.replace(".attn.to_", ".to_").replace(".out_proj.", ".to_out.0.")
 
 
@@ -160,7 +162,7 @@ def _describe_unet(state: State, unstored: Unstored) -> UNetConfig:
 
 
 def _describe_controlnet(state: State, unstored: Unstored) -> ControlDescription:
-    # Seen by its encoder, a ControlNet is a narrow U-Net; its projections give the width of the real one.
+    # The encoder of a ControlNet is that of a narrow U-Net; its projections have the channels of the full U-Net.
     narrow = _describe_unet(state, unstored)
     step = narrow.num_res_blocks + 1
     wide = [state[f"controlnet_down_blocks.{1 + step * i}.weight"].shape[0] for i in range(len(narrow.channels))]
@@ -180,7 +182,7 @@ def _describe_controlnet(state: State, unstored: Unstored) -> ControlDescription
 
 
 def _mask_stride(unstored: Unstored, entries: int) -> Literal[1, 2]:
-    """The first stride of a mask embedding of so many entries, each after the first of which halves the mask."""
+    """The first stride of a mask embedding with `entries` entries. Each entry after the first halves the mask."""
     if unstored.downsampling is None:
         return unstored.mask_stride
     for stride in (1, 2):

@@ -1,4 +1,4 @@
-"""Latent diffusion: training the U-Net, its weights on disk, and drawing latents from it."""
+"""Latent diffusion: training the U-Net, storing its weights, and sampling latents."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ KIND = "medlord.diffusion"
 
 @dataclass(frozen=True, eq=False)
 class Diffusion:
-    """A trained denoiser with all that sampling needs. latent_shape: (x, y, z) of the latents it was trained on.
+    """A trained denoiser with all facts that sampling needs. latent_shape: (x, y, z) of its training latents.
 
-    latent_scale: what latents were multiplied by; divide samples by it before decoding. None: not known.
+    latent_scale: factor on the training latents; divide samples by it before decoding. None: not known.
     """
 
     unet: UNet
@@ -39,10 +39,10 @@ class Diffusion:
 
 
 def condition_draw(rng: torch.Generator) -> float:
-    """A number in [0, 1), to decide on dropout of the condition by.
+    """A random number in [0, 1) that decides whether the condition is dropped.
 
-    The unconditional stage draws it too and leaves it: an item's noise comes after it from the same generator, and would
-    be another one without, in every training.
+    The unconditional stage draws it too and ignores it: the item's noise comes next from the same generator, so
+    omitting the draw would change the noise of every training.
     """
     return float(torch.rand((), generator=rng))
 
@@ -63,7 +63,7 @@ class DiffusionRecipe(LatentRecipe):
         return ()
 
     def export(self, folder: Path) -> None:
-        """The averaged weights."""
+        """Write the averaged weights."""
         model = Diffusion(self.unet, self.schedule, self.shape, self.latents.scale)
         save_diffusion(folder, model, self.ema.shadow)
 
@@ -72,14 +72,14 @@ def _spatial(latent: torch.Tensor, net: UNetConfig) -> Shape:
     channels, x, y, z = latent.shape
     if channels != net.latent_channels:
         raise UserError(
-            f"net.latent_channels: {net.latent_channels} given, the autoencoder's latents have {channels}; give that"
+            f"net.latent_channels: is {net.latent_channels}, the autoencoder's latents have {channels}; set {channels}"
         )
     check_latent_shape(net, (x, y, z))
     return x, y, z
 
 
 def save_diffusion(folder: Path, model: Diffusion, weights: Mapping[str, torch.Tensor]) -> None:
-    """Write `weights` of the U-Net with everything that sampling needs."""
+    """Write `weights` of the U-Net and all facts that sampling needs."""
     described = {
         "net": model.unet.config.model_dump(mode="json"),
         "timesteps": model.schedule.timesteps,
@@ -92,9 +92,9 @@ def save_diffusion(folder: Path, model: Diffusion, weights: Mapping[str, torch.T
 
 
 def load_diffusion(folder: Path, device: str, attention: AttentionBackend | None = None) -> Diffusion:
-    """What `save_diffusion` wrote, frozen, on `device`. attention: instead of the backend it was trained with.
+    """Load the U-Net that `save_diffusion` wrote, frozen, on `device`. attention: replaces the trained backend.
 
-    Raises `MissingError` or `UserError` naming the file.
+    Raises `MissingError` or `UserError` with the path of the file.
     """
 
     def build(described: dict[str, Any]) -> tuple[UNet, tuple[NoiseSchedule, Shape | None, float | None]]:
@@ -121,17 +121,18 @@ def sample_latents(
     condition: torch.Tensor | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> torch.Tensor:
-    """`draw_latents` of the U-Net: float32 (N, d, x, y, z) on `device`, still multiplied by the latent scale.
+    """`draw_latents` with the U-Net: float32 (N, d, x, y, z) on `device`, still multiplied by the latent scale.
 
-    shape: (x, y, z) of the latents. condition: masks of a ControlNet, (N, K, X, Y, Z). Raises `UserError` for a shape or
-    steps that cannot be, and `Stopped` between steps when `stop()` is true.
+    shape: (x, y, z) of the latents. condition: masks of a ControlNet, (N, K, X, Y, Z). Raises `UserError` for an
+    invalid shape or number of steps, and `Stopped` between steps if `stop()` is true.
     """
     check_latent_shape(unet.config, shape)
     if (controlnet is None) != (condition is None):
-        raise ValueError("a ControlNet and its condition go together")
+        raise ValueError("controlnet and condition: expected both or neither")
     embedded = None
     with autocast(precision, device):
         if controlnet is not None and condition is not None:  # one by one: full-resolution masks are large
+            # N masks (K, X, Y, Z) -> (N, c, x, y, z)
             embedded = torch.cat([controlnet.embed(masks[None].to(device).float()) for masks in condition])
 
     def predict(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:

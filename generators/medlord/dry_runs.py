@@ -1,4 +1,4 @@
-"""MedLoRD's work as dry runs, which show what memory it takes: each stretch with the networks that are on the card then."""
+"""Dry runs of MedLoRD, which predict its memory. Each one holds the networks that are on the GPU at that time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .unet import build_unet
 
 
 def dry_runs(config: MedLoRDConfig, data: DataProtocol) -> Sequence[DryRun]:
-    """Training (where there is any), encoding, sampling, reconstructing."""
+    """Dry runs of training (if there is any), encoding, sampling and reconstruction."""
     workloads: list[tuple[str, str, Callable[[MedLoRDConfig, DataProtocol, Run, int], None]]] = []
     if config.pretrained is None:
         workloads += [("train autoencoder", "autoencoder", _train_autoencoder)] if config.autoencoder.steps else []
@@ -149,7 +149,7 @@ def _unet_config(config: MedLoRDConfig) -> UNetConfig:
 
 # ------------------------------------------------------------------------------------------------------ memory options
 def memory_options(config: MedLoRDConfig, during: str) -> Sequence[MemoryOption]:
-    """What would make a stage or purpose fit, the cheapest first."""
+    """Changes that reduce the memory of a stage or purpose, the cheapest first."""
     if during == "autoencoder":
         return _of_training("autoencoder", config.autoencoder.batch, config.autoencoder.micro_batch)
     if during == "latents":

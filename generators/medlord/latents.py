@@ -1,4 +1,4 @@
-"""MedLoRD's latents: the cohort through the VQ-GAN's encoder, and latents through its codebook and decoder."""
+"""MedLoRD's latents: encoding of the cohort by the VQ-GAN, and decoding through codebook and decoder."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .configs import LatentsConfig
 
 
 def encode_cohort(config: LatentsConfig, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
-    """`latents.encode_cohort` with the trained VQ-GAN; each case's file holds its latent (d, x, y, z) float32."""
+    """`latents.encode_cohort` with the trained VQ-GAN. Each case's file contains its latent, float32 (d, x, y, z)."""
     net = load_autoencoder(inputs["autoencoder"], run.device)
     window = hu_window(inputs["autoencoder"])
 
     def of_case(case_id: str) -> Mapping[str, NDArray[np.float32]]:
-        image = scale_hu(np.asarray(data.hu(case_id)), window)[None, None]
+        image = scale_hu(np.asarray(data.hu(case_id)), window)[None, None]  # (1, 1, X, Y, Z)
         return {latents.LATENT: encode(net, image, config, run.device)[0].numpy()}
 
     return latents.encode_cohort(of_case, data, out, run, config.scale, lambda folder: {"quantised": config.quantised})
@@ -33,7 +33,7 @@ def encode_cohort(config: LatentsConfig, data: Cohort, inputs: Mapping[str, Path
 
 @torch.no_grad()
 def encode(net: VQGAN, image: torch.Tensor, config: LatentsConfig, device: str) -> torch.Tensor:
-    """Latents float32 (1, d, x, y, z) on the CPU of an image (1, 1, X, Y, Z) in [-1, 1]."""
+    """Image (1, 1, X, Y, Z) in [-1, 1] -> latents float32 (1, d, x, y, z) on the CPU."""
     with autocast(config.precision, device):
         z = net.encode(image if config.tile else image.to(device), tile=config.tile)
         if config.quantised:
@@ -43,10 +43,10 @@ def encode(net: VQGAN, image: torch.Tensor, config: LatentsConfig, device: str) 
 
 @torch.no_grad()
 def decode(net: VQGAN, z: torch.Tensor, precision: Precision, tile: Shape | None) -> torch.Tensor:
-    """Image (1, 1, X, Y, Z), about [-1, 1], of an unscaled latent (1, d, x, y, z).
+    """Unscaled latent (1, d, x, y, z) -> image (1, 1, X, Y, Z), about [-1, 1].
 
-    A latent is taken to its nearest codes first, since the decoder knows nothing else, also where diffusion worked
-    on latents before quantisation.
+    The latent is quantised to its nearest codes first, because the decoder is trained on codes only. This also applies
+    if diffusion models latents before quantisation.
     """
     with autocast(precision, str(z.device)):
         return net.decode(net.quantise(z.float()).codes, tile=tile).float()

@@ -40,15 +40,13 @@ class MedLoRD:
         self.config = config
 
     def check(self, data: DataProtocol) -> None:
-        """The grid must pass the autoencoder's and the U-Net's levels and hold a patch; train and val need cases."""
+        """The grid must fit the levels of autoencoder and U-Net and contain a patch; train and val need cases."""
         config = self.config
-        if config.pretrained is not None:  # its architecture is not known before its weights are read
+        if config.pretrained is not None:  # the architecture is read from the weights later
             return
         for split in ("train", "val"):
             if not data.counts.get(split):
-                raise UserError(
-                    f"{data.name}: no {split} case, and MedLoRD trains on train and chooses on val: give one"
-                )
+                raise UserError(f"{data.name}: no {split} case; MedLoRD trains on train and selects on val: add one")
         shape, multiple = data.grid.shape, config.autoencoder.net.factor * config.diffusion.net.divisor
         if any(side % multiple for side in shape):
             near = tuple(multiple * max(1, round(side / multiple)) for side in shape)

@@ -1,6 +1,6 @@
-"""MedLoRD's presets and variants, as data; each departure from the paper stands beside the preset.
+"""MedLoRD's presets and variants. Each preset lists its departures from the paper.
 
-What the paper states (sections 2, A.1): codebook 16,384 x 8; patches 128x128x128 (PCCTA) and 128x128x64 (LUNA) for
+The paper states (sections 2, A.1): codebook 16,384 x 8; patches 128x128x128 (PCCTA) and 128x128x64 (LUNA) for
 250,000 iterations; otherwise 750,000 iterations; cosine schedule with T = 300, L1 loss, AdamW; ControlNet of half the
 channels, trained from scratch; no augmentation. Everything else (channels, learning rates, batch, EMA, loss weights)
 is taken from the authors' configuration files.
@@ -19,9 +19,10 @@ DS4 = VQGANS["ds4"].model_dump(mode="json")
 DS8 = VQGANS["ds8"].model_dump(mode="json")
 UNET = dict(UNETS["medlord"])
 
-# Departures from the paper: selection is by validation loss where the paper chose the epoch by FID on the test split
-# and by eye; the autoencoder is ds4 (the paper does not say which; the authors' code has ds4 and ds8); codes that are
-# hardly used are moved onto data: on a small network (512 codes, one seed) the codebook collapsed without.
+# Departures from the paper: checkpoints are selected by validation loss, whereas the paper selected the epoch by FID on
+# the test split and by visual inspection. The autoencoder is ds4 (the paper does not say which; the authors' code has
+# ds4 and ds8). Rarely used codes are restarted from data: in a small network (512 codes, one seed) the codebook
+# collapsed without restarts.
 PAPER_PCCTA: Mapping[str, Any] = {
     "autoencoder": {
         "net": {**DS4, "restart_below": 0.05},
@@ -36,15 +37,15 @@ PAPER_PCCTA: Mapping[str, Any] = {
     "sampling": {"precision": "fp16"},
 }
 
-# Departures: as above. The patch is the paper's for LUNA.
+# Departures: as above. The patch is the one of the paper for LUNA.
 PAPER_LUNA: Mapping[str, Any] = {
     **PAPER_PCCTA,
     "autoencoder": {**PAPER_PCCTA["autoencoder"], "patch": (128, 128, 64)},
 }
 
-# The same model and the same effective batch, in micro-batches of one and with activations recomputed, so that every
-# stage fits a card of 24 GB by the rule of `medlord-bench memory` (predicted; not yet run on one). Same results but for
-# rounding. Encoding and decoding are tiled, equal to untiled.
+# The same model and effective batch with micro-batches of one and recomputed activations. Every stage fits a GPU of
+# 24 GB by the rule of `medlord-bench memory` (predicted; not yet run on one). Results differ by rounding only. Encoding
+# and decoding are tiled, with results equal to untiled.
 FITTED: Mapping[str, Any] = {
     "autoencoder": {
         **PAPER_PCCTA["autoencoder"],
@@ -57,10 +58,10 @@ FITTED: Mapping[str, Any] = {
     "sampling": {"precision": "fp16", "tile": (256, 256, 128)},
 }
 
-# The authors' published weights for LUNA (VQ-GAN and U-Net; no ControlNet is published). They carry no configuration:
-# the architecture is read off the tensors' shapes; T = 300 is assumed, since the repository has files for both 300 and
-# 1000; [-1, 1] is taken to be -1000..1000 HU, as the authors' sampler writes it; the latent scale is measured on the
-# user's own training latents unless generator.latents.scale gives it.
+# The authors' published weights for LUNA (VQ-GAN and U-Net; no ControlNet is published). They contain no configuration.
+# The architecture is derived from the tensors' shapes. T = 300 is assumed: the repository has files for 300 and 1000.
+# [-1, 1] is assumed to be -1000..1000 HU, as the authors' sampler writes it. The latent scale is measured on the user's
+# training latents unless generator.latents.scale is set.
 RELEASED_LUNA: Mapping[str, Any] = {
     "autoencoder": {"net": DS8, "steps": 0},
     "latents": {"precision": "fp16", "tile": (256, 256, 128)},
@@ -74,9 +75,9 @@ RELEASED_LUNA: Mapping[str, Any] = {
     },
 }
 
-# The whole model in minutes on two cores, for grids of about 64 voxels a side. Departures: a codebook of 512 x 8, few
-# channels, small patches, minutes of training, sampling by DDIM in 50 of the 300 steps, higher learning rates that
-# decay, float32, and a perceptual weight of 0 (its backbone would have to be downloaded).
+# The whole model in minutes on two cores, for grids of about 64 voxels per side. Departures: a codebook of 512 x 8, few
+# channels, small patches, minutes of training, sampling by DDIM in 50 of the 300 steps, higher learning rates with
+# decay, float32, and a perceptual weight of 0 (the loss would require a download of its backbone).
 TINY: Mapping[str, Any] = {
     "autoencoder": {
         "net": {"channels": (24, 64), "res_layers": 1, "codes": 512, "dim": 8, "decay": 0.95, "restart_below": 0.05},
@@ -121,11 +122,11 @@ TINY: Mapping[str, Any] = {
     "sampling": {"steps": 50},
 }
 
-# Seconds: for the contract check and for tests. Learns nothing worth looking at.
+# Runs in seconds, for the contract check and tests. Its samples are not meaningful.
 SMOKE: Mapping[str, Any] = {
     "autoencoder": {
         **TINY["autoencoder"],
-        # In so few steps one code takes every latent: move all the others onto data, or all samples are the same.
+        # In so few steps one code represents every latent. Restart all other codes, or all samples are equal.
         "net": {**TINY["autoencoder"]["net"], "channels": (8, 8), "codes": 32, "restart_below": 0.9},
         "patch": (16, 16, 16),
         "discriminator_layers": 1,
@@ -157,9 +158,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "smoke": SMOKE,
 }
 
-# untrained: the initial weights, as a contestant that any training must beat.
-# ds8: the autoencoder of the authors' published LUNA weights, latents 8 times smaller a side, over a preset of the whole
-# model. Their configuration has no ControlNet for it: a third entry of the mask embedding brings masks to 1/8.
+# untrained: the initial weights, as a contestant that every training must surpass.
+# ds8: the autoencoder of the authors' published LUNA weights, with latents 8 times smaller per side, on top of a
+# preset of the whole model. The authors have no ControlNet configuration for it: a third entry of the mask embedding
+# reduces masks to 1/8.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "ds8": {
         "autoencoder": {"net": {"channels": DS8["channels"], "decay": DS8["decay"]}},

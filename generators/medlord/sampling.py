@@ -1,4 +1,4 @@
-"""From weights to volumes: latents by diffusion, then the decoder."""
+"""Sampling and reconstruction of volumes: latents by diffusion, then the decoder."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .latents import decode, encode
 def sample(
     config: SamplingConfig, weights: Mapping[str, Path], requests: Sequence[Request], run: Run
 ) -> Iterator[Volume | Failure]:
-    """One volume per request, `run.batch` of them at a time through the U-Net, one at a time through the decoder.
+    """One volume per request: the U-Net processes `run.batch` requests at a time, the decoder one.
 
-    The card holds either the denoiser or the autoencoder.
+    Either the denoiser or the autoencoder is on the GPU, never both.
     """
     net = load_autoencoder(weights["autoencoder"], "cpu")
     window = hu_window(weights["autoencoder"])
@@ -39,7 +39,7 @@ def sample(
             latents = _latents(config, diffusion, control, chunk, net.factor, run)
         with on_device([net], run.device):
             for request, latent in zip(chunk, latents, strict=True):
-                yield _volume(config, net, latent[None], window, request)
+                yield _volume(config, net, latent[None], window, request)  # latent[None]: (1, d, x, y, z)
 
 
 def _latents(
@@ -50,9 +50,10 @@ def _latents(
     factor: int,
     run: Run,
 ) -> torch.Tensor:
-    """Unscaled latents (N, d, x, y, z) of a few requests on the run's device."""
+    """Unscaled latents (N, d, x, y, z) of N requests on the run's device."""
     if diffusion.latent_scale is None:
-        raise UserError("diffusion: the latent scale is not known; give it with --set generator.latents.scale=NUMBER")
+        raise UserError("diffusion: the latent scale is not known; set it with --set generator.latents.scale=NUMBER")
+    # N masks (K, X, Y, Z) -> (N, K, X, Y, Z)
     condition = None if control is None else torch.stack([_masks(request, control) for request in requests])
     latents = sample_latents(
         diffusion.unet,
@@ -71,16 +72,14 @@ def _latents(
 
 def _masks(request: Request, control: Control) -> torch.Tensor:
     if request.condition is None:
-        raise UserError(f"sample {request.index}: no condition was given; conditional sampling needs a label map")
+        raise UserError(f"sample {request.index}: no condition; conditional sampling needs a label map")
     return region_masks(request.condition.labels, request.condition.names, control.regions)
 
 
 def _latent_shape(shape: Shape, factor: int) -> Shape:
     if any(side % factor for side in shape):
         near = tuple(factor * max(1, round(side / factor)) for side in shape)
-        raise UserError(
-            f"grid {shape}: the autoencoder downsamples {factor} times; the nearest grid it takes is {near}"
-        )
+        raise UserError(f"grid {shape}: the autoencoder downsamples {factor} times; the nearest valid grid is {near}")
     x, y, z = (side // factor for side in shape)
     return x, y, z
 
@@ -105,11 +104,11 @@ def _in_hu(image: torch.Tensor, window: Window, request: Request | Volume) -> Vo
 def reconstruct(
     config: SamplingConfig, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
 ) -> Iterator[Volume | Failure]:
-    """Each (case id, volume) through encoder, codebook and decoder."""
+    """Reconstruct each (case id, volume) with encoder, codebook and decoder."""
     net = load_autoencoder(weights["autoencoder"], run.device)
     window = hu_window(weights["autoencoder"])
     encoding = LatentsConfig(precision=config.precision, tile=config.tile)
     for _, volume in volumes:
         _latent_shape(volume.shape, net.factor)
-        z = encode(net, scale_hu(volume.hu, window)[None, None], encoding, run.device)
+        z = encode(net, scale_hu(volume.hu, window)[None, None], encoding, run.device)  # (X, Y, Z) -> (1, 1, X, Y, Z)
         yield _in_hu(decode(net, z.to(run.device), config.precision, config.tile), window, volume)

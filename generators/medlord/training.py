@@ -1,4 +1,4 @@
-"""MedLoRD's training stages, each a recipe in the bench's loop."""
+"""MedLoRD's training stages. Each is a recipe for the bench's training loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The denoising 3D U-Net: MONAI's blocks, with a choice of attention kernel and checkpointing by level."""
+"""The denoising 3D U-Net: MONAI's blocks with selectable attention kernel and checkpointing per level."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["UNETS", "UNet", "UNetConfig", "build_unet", "check_latent_shape", "c
 
 
 class UNet(DiffusionModelUNet):  # type: ignore[misc]
-    """Noisy latents and their timesteps to velocities. Parameters and names are MONAI's."""
+    """Maps noisy latents and timesteps to velocities. Parameters and their names are MONAI's."""
 
     def __init__(self, config: UNetConfig) -> None:
         # include_fc=False: the authors' attention has an output projection but never applies it.
@@ -42,9 +42,9 @@ class UNet(DiffusionModelUNet):  # type: ignore[misc]
             self.out[1] = nn.Identity()
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, residuals: Residuals | None = None) -> torch.Tensor:
-        """x: latents (N, d, x, y, z); timesteps: int (N,). Returns the velocity, shaped as x.
+        """x: latents (N, d, x, y, z); timesteps: int (N,). Returns the velocity, (N, d, x, y, z).
 
-        residuals: a ControlNet's: one tensor to add to each skip connection, and one to the middle block's output.
+        residuals: of a ControlNet: one tensor to add to each skip connection, and one for the middle block's output.
         """
         embedded = self.time_embed(get_timestep_embedding(timesteps, self.block_out_channels[0]).to(x.dtype))
         h = self.conv_in(x)
@@ -69,9 +69,9 @@ class UNet(DiffusionModelUNet):  # type: ignore[misc]
 
 
 def build_unet(config: UNetConfig, device: str | torch.device = "cpu") -> UNet:
-    """A fresh U-Net on `device`, with the attention kernel that `config.attention` stands for there.
+    """A U-Net with initial weights on `device`. `config.attention` selects the attention kernel for that device.
 
-    Raises `MissingError` where that kernel is not to be had.
+    Raises `MissingError` if that kernel is not available.
     """
     kernel = resolve(config.attention, device)
     net = UNet(config)
@@ -80,11 +80,11 @@ def build_unet(config: UNetConfig, device: str | torch.device = "cpu") -> UNet:
 
 
 def check_latent_shape(config: UNetConfig, shape: Shape) -> None:
-    """Raise `UserError` where latents of `shape` (x, y, z) cannot pass the U-Net's levels."""
+    """Raise `UserError` if latents of `shape` (x, y, z) do not fit the levels of the U-Net."""
     if any(side % config.divisor for side in shape):
         raise UserError(
             f"net.channels: {len(config.channels)} levels need latent sides that are multiples of {config.divisor}, "
-            f"the latents are {shape}; take fewer levels or another grid"
+            f"the latents are {shape}; use fewer levels or another grid"
         )
 
 
@@ -94,10 +94,10 @@ def config_from_state(
     norm_num_groups: int = 32,
     final_act: str = "none",
 ) -> UNetConfig:
-    """The architecture that a `UNet` state dict belongs to.
+    """The architecture of a `UNet` state dict.
 
-    Heads, norm groups and the last activation leave no trace in the tensors and have to be given.
-    Raises KeyError where a tensor that decides the architecture is missing.
+    The tensors do not determine heads, norm groups and the last activation; the caller provides them.
+    Raises KeyError if a tensor that determines the architecture is missing.
     """
     levels = len({name.split(".")[1] for name in state if name.startswith("down_blocks.")})
     resnets = {name.split(".")[3] for name in state if name.startswith("down_blocks.0.resnets.")}

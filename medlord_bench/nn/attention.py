@@ -1,7 +1,7 @@
-"""One attention call for every network, and which kernel answers it.
+"""One attention function for all networks, and the selection of its kernel.
 
-At the paper's sizes (16,384 latent voxels per head) attention is either a fused kernel or 17 GiB of scores: on CUDA
-the explicit softmax is therefore never taken as a silent fallback.
+At the paper's sizes (16,384 latent voxels per head) attention needs a fused kernel or 17 GiB for the scores. On CUDA
+the explicit softmax is therefore never used as a silent fallback.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Kernel = Literal["sdpa", "xformers", "math"]
 
 
 def resolve(backend: AttentionBackend, device: str | torch.device) -> Kernel:
-    """The kernel that `backend` stands for on `device`; "auto" is PyTorch's own fused attention ("sdpa").
+    """The kernel of `backend` on `device`; "auto" is PyTorch's fused attention ("sdpa").
 
-    Raises `MissingError` where xformers is asked for by name and a call on `device` does not work: an installed
-    xformers says little, since it imports even where every one of its kernels is missing.
+    Raises `MissingError` if `backend` is "xformers" and a test call on `device` fails. The import of xformers is not a
+    sufficient test, since it succeeds even if all of its kernels are missing.
     """
     if backend == "xformers":
         reason = _xformers_fault(torch.device(device))
@@ -38,7 +38,7 @@ def resolve(backend: AttentionBackend, device: str | torch.device) -> Kernel:
 
 
 def _xformers_fault(device: torch.device) -> str | None:
-    """Why a small xformers call fails on `device`, or None where it works."""
+    """The reason why a small xformers call fails on `device`; None if it works."""
     try:
         import xformers.ops  # noqa: F401
     except ImportError:
@@ -46,16 +46,16 @@ def _xformers_fault(device: torch.device) -> str | None:
     probe = torch.zeros(1, 2, 64, 32, device=device, dtype=torch.float16 if device.type == "cuda" else torch.float32)
     try:
         attention(probe, probe, probe, "xformers")
-    except Exception as error:  # xformers raises whatever its dispatcher or CUDA raises
+    except Exception as error:  # the dispatcher of xformers and CUDA raise errors of many types
         return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return None
 
 
 @contextmanager
 def fused_kernels(device: str | torch.device) -> Iterator[None]:
-    """On CUDA, allow the fused attention kernels only: where none fits, the call raises instead of using N x N memory.
+    """On CUDA, allow only fused attention kernels. If none is applicable, the call raises and uses no N x N memory.
 
-    Other devices are left as they are.
+    The settings of other devices are not changed.
     """
     if torch.device(device).type != "cuda":
         yield
@@ -69,16 +69,17 @@ def fused_kernels(device: str | torch.device) -> Iterator[None]:
 def attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kernel: Kernel, is_causal: bool = False
 ) -> torch.Tensor:
-    """softmax(Q K^T / sqrt(d)) V for (batch, heads, tokens, d) tensors; "math" is the explicit form, for reference.
+    """softmax(Q K^T / sqrt(d)) V for tensors (B, heads, N, d); "math" is the explicit form, for reference.
 
-    is_causal: each query sees the key at its own place and those before it. "math" takes fewer queries than keys, which
-    are then the last ones; the others raise ValueError, and keep no mask.
+    is_causal: each query attends to the key at its own position and to earlier keys. With "math" there may be fewer
+    queries than keys; the queries are then the last positions. Other kernels raise ValueError in that case, and do not
+    store a mask.
     """
     queries, keys = query.shape[-2], key.shape[-2]
     if is_causal and (queries > keys or (queries < keys and kernel != "math")):
-        raise ValueError(f"causal attention of {queries} queries to {keys} keys: give as many of both, or use 'math'")
+        raise ValueError(f"causal attention of {queries} queries to {keys} keys: expected equal numbers, or 'math'")
     if kernel == "math":
-        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (B, heads, N, M)
         if is_causal:
             later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1 + keys - queries)
             scores = scores.masked_fill(later, float("-inf"))
@@ -87,34 +88,35 @@ def attention(
     if kernel == "xformers":
         import xformers.ops
 
-        tokens_first = [x.transpose(1, 2) for x in (query, key, value)]  # (B, N, heads, d)
+        tokens_first = [x.transpose(1, 2) for x in (query, key, value)]  # (B, heads, N, d) -> (B, N, heads, d)
         bias = {"attn_bias": xformers.ops.LowerTriangularMask()} if is_causal else {}
         mixed: torch.Tensor = xformers.ops.memory_efficient_attention(*tokens_first, **bias)
-        return mixed.transpose(1, 2)
+        return mixed.transpose(1, 2)  # (B, N, heads, d) -> (B, heads, N, d)
     with fused_kernels(query.device):
         return functional.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head self-attention on (batch, tokens, channels) over the projections of a MONAI attention block.
+    """Multi-head attention on tensors (B, N, C) with the projections of a MONAI attention block.
 
-    It takes over the block's own layers under their own names, so parameters and state dict stay what they were.
+    The module reuses the layers of the block under the same names, so parameters and state dict do not change.
     """
 
     def __init__(self, block: SABlock | CrossAttentionBlock, kernel: Kernel) -> None:
         super().__init__()
         if getattr(block, "use_combined_linear", False) or block.causal or block.dropout_rate:
-            raise ValueError("only separate projections without causal mask or dropout can be given another kernel")
-        self.out_proj = block.out_proj  # Identity where the block has none
+            raise ValueError("set_kernel: expected separate projections without causal mask or dropout")
+        self.out_proj = block.out_proj  # Identity if the block has none
         self.to_q, self.to_k, self.to_v = block.to_q, block.to_k, block.to_v
         self.num_heads = int(block.num_heads)
         self.kernel: Kernel = kernel
 
     def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        """x: (B, N, C) to (B, N, C). context: other tokens (B, M, C') to attend to; x itself where None."""
+        """x: (B, N, C) -> (B, N, C). context: tokens (B, M, C') to attend to; None: x."""
         source = x if context is None else context
         query, key, value = self._heads(self.to_q(x)), self._heads(self.to_k(source)), self._heads(self.to_v(source))
         mixed = attention(query, key, value, self.kernel)  # (B, heads, N, d)
+        # (B, heads, N, d) -> (B, N, heads*d) -> (B, N, C)
         out: torch.Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -124,9 +126,9 @@ class MultiHeadAttention(nn.Module):
 
 
 def set_kernel(module: nn.Module, kernel: Kernel) -> int:
-    """Make every MONAI attention block below `module` compute with `kernel`; parameters stay as they are.
+    """Set the kernel of all MONAI attention blocks in `module`; parameters do not change.
 
-    Returns how many blocks there are. May be called again with another kernel.
+    Returns the number of blocks. The function may be called again with another kernel.
     """
     count = 0
     for parent in list(module.modules()):

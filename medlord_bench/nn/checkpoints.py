@@ -1,6 +1,6 @@
-"""Weights on disk: `model.safetensors` beside a `model.json` that holds everything needed to use them.
+"""Weights on disk: `model.safetensors`, and `model.json` with all facts needed to use the weights.
 
-Loading is strict everywhere: a missing, surplus or misshapen tensor is an error that names it.
+Loading is always strict: a missing tensor, a surplus tensor or a wrong shape is an error with the tensor's name.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ FORMAT = 1
 
 
 def save_model(folder: Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write weights and description into `folder`, each atomically; `model.json` last.
+    """Write weights and description to `folder`, each file atomically, `model.json` last.
 
-    kind: e.g. "medlord.autoencoder". config: JSON-able; whatever sampling needs besides the tensors.
+    kind: e.g. "medlord.autoencoder". config: values for JSON; the facts that sampling needs besides the tensors.
     """
     from safetensors.torch import save_file
 
@@ -38,7 +38,7 @@ def save_model(folder: Path, kind: str, config: Mapping[str, Any], tensors: Mapp
 
 
 def load_model(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Config and tensors as `save_model` wrote them. Raises `MissingError` or `UserError` naming the file."""
+    """Config and tensors that `save_model` wrote. Raises `MissingError` or `UserError` with the path of the file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -51,23 +51,24 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch
         raise UserError(f"{description}: not JSON ({error}); the file is damaged: restore it or train again") from None
     if found.get("kind") != kind or found.get("format") != FORMAT:
         raise UserError(
-            f"{description}: holds {found.get('kind')!r} in format {found.get('format')!r}, "
+            f"{description}: contains {found.get('kind')!r} in format {found.get('format')!r}, "
             f"expected {kind!r} in format {FORMAT}; give the weights of that model"
         )
     try:
         tensors = load_file(folder / "model.safetensors")
     except FileNotFoundError:
-        raise MissingError(f"{folder / 'model.safetensors'}: not found, though model.json is; restore it") from None
+        raise MissingError(f"{folder / 'model.safetensors'}: not found, but model.json exists; restore it") from None
     except SafetensorError as error:
         raise UserError(f"{folder / 'model.safetensors'}: unreadable ({error}); restore it or train again") from None
     return found["config"], tensors
 
 
 def load_frozen(folder: Path, kind: str, build: Callable[[dict[str, Any]], tuple[Net, Facts]]) -> tuple[Net, Facts]:
-    """A network that `save_model` wrote, to be used and not trained, with what else `build` reads of its description.
+    """Load a network that `save_model` wrote, frozen and in evaluation mode, with further facts of its description.
 
-    build: the "config" of `model.json` to the network, with any weights, on its device, and those facts. Raises
-    `MissingError` or `UserError` naming the file; a KeyError, ValueError or TypeError of `build` is a damaged one.
+    build: makes, from the "config" of `model.json`, the network with any weights on its device, and the further facts.
+    Raises `MissingError` or `UserError` with the path of the file; a KeyError, ValueError or TypeError of `build` means
+    that `model.json` is damaged.
     """
     described, tensors = load_model(folder, kind)
     try:
@@ -80,9 +81,9 @@ def load_frozen(folder: Path, kind: str, build: Callable[[dict[str, Any]], tuple
 
 
 def stored_models(source: Path, stage: str, kind: str) -> list[Path]:
-    """Folders of `save_model`'s in what `--weights` names: of a run, by stage, or one stage's own.
+    """Folders written by `save_model` at the path of `--weights`: of a run, by stage, or of a single stage.
 
-    A damaged `model.json` counts, for its loader to report.
+    A folder with a damaged `model.json` is included; its loader reports the damage.
     """
     if source.is_file():
         return []
@@ -101,9 +102,9 @@ def _holds(description: Path, kind: str) -> bool:
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
-    """Load `tensors` into `module`; every tensor must be there, known, and of the right shape.
+    """Load `tensors` into `module`. Names and shapes must equal those of the module.
 
-    where: the file, for the error. Raises `UserError` with the first offending names.
+    where: the file, for the error message. Raises `UserError` with the first invalid names.
     """
     own = module.state_dict()
     problems = [f"missing tensor {name!r}" for name in own if name not in tensors]
@@ -120,9 +121,9 @@ def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: s
 
 
 def read_torch(path: Path) -> Any:
-    """A `.pth`/`.pt`/`.ckpt` file of plain tensors and containers, on the CPU; nothing in it is executed.
+    """Read a `.pth`, `.pt` or `.ckpt` file of plain tensors and containers to the CPU. No code in it is executed.
 
-    Raises `MissingError` where the file is absent and `UserError` where it needs code to load.
+    Raises `MissingError` if the file does not exist, and `UserError` if loading would require its code.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Exponential moving average of a network's parameters: the weights that diffusion models are sampled with."""
+"""Exponential moving average of a network's parameters. Diffusion models are sampled with these weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from medlord_bench.errors import UserError
 class EMA:
     """shadow = d * shadow + (1 - d) * parameter after every step, with d = min(decay, (1 + n) / (10 + n)) at update n.
 
-    The warm-up lets a training of a few hundred steps forget its initial weights; after 10 / (1 - decay) updates the
-    average is the plain one. Only parameters that are trained are averaged: frozen ones and buffers stay the network's.
+    The warm-up removes the initial weights from the average within a few hundred steps; after 10 / (1 - decay) updates
+    d equals `decay`. Only trained parameters are averaged; frozen parameters and buffers remain those of the network.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -28,7 +28,7 @@ class EMA:
         self.shadow = {name: value.detach().clone() for name, value in module.named_parameters() if value.requires_grad}
 
     def update(self, module: nn.Module) -> None:
-        """Take in the parameters of `module` after an optimiser step."""
+        """Update the average with the parameters of `module` after an optimiser step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         parameters = dict(module.named_parameters())
@@ -43,11 +43,11 @@ class EMA:
             parameters[name].copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that `load_state_dict` needs to go on exactly."""
+        """The state that `load_state_dict` needs to continue exactly."""
         return {"decay": self.decay, "updates": self.updates, "shadow": dict(self.shadow)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a `state_dict`. Raises `UserError` where it belongs to another network."""
+        """Continue from a `state_dict`. Raises `UserError` if it belongs to another network."""
         shadow: Mapping[str, torch.Tensor] = state["shadow"]
         for name in {**self.shadow, **shadow}:
             if name not in shadow or name not in self.shadow or shadow[name].shape != self.shadow[name].shape:

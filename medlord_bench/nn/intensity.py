@@ -1,4 +1,4 @@
-"""Hounsfield units to the range that networks work in, and back: a fixed linear map, never per volume."""
+"""Scaling between Hounsfield units and the range of the networks: a fixed linear map, not one per volume."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Window = tuple[int, int]
 
 
 def scale_hu(hu: NDArray[np.int16], window: Window) -> torch.Tensor:
-    """HU, clipped to `window` (lowest, highest), to float32 in [-1, 1] on the CPU; any shape.
+    """Clip HU to `window` (lowest, highest) and map them to float32 in [-1, 1] on the CPU; any shape.
 
-    MedLoRD's repository clips likewise and then scales each volume by its own extremes, which for most is the same; but
-    that has no inverse, so the window is used instead.
+    MedLoRD's repository also clips, but then scales each volume by its own extremes. For most volumes the result is the
+    same, but that map has no inverse. The window is therefore used instead.
     """
     low, high = window
     values = torch.from_numpy(np.clip(hu, low, high).astype(np.float32))
@@ -25,9 +25,9 @@ def scale_hu(hu: NDArray[np.int16], window: Window) -> torch.Tensor:
 
 
 def unscale_hu(values: torch.Tensor, window: Window) -> tuple[NDArray[np.int16], int]:
-    """Exact inverse of `scale_hu`: int16 HU, rounded and clipped to `window`, and how many values were not finite.
+    """Exact inverse of `scale_hu`: int16 HU, rounded and clipped to `window`, and the number of non-finite values.
 
-    Those are given the window's lowest HU; a caller that gets a count above 0 has a failed sample.
+    Non-finite values become the lowest HU of the window. If their number is above 0, the sample has failed.
     """
     low, high = window
     scaled = values.detach().to("cpu", torch.float32, copy=True)

@@ -1,4 +1,4 @@
-"""Networks that take turns on the card."""
+"""Networks that are on the GPU one after the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def on_device(networks: Iterable[nn.Module], device: str) -> Iterator[None]:
-    """Inside, `networks` lie on `device`; afterwards in the computer's memory. On a CPU nothing moves."""
+    """Keep `networks` on `device` inside the context, then move them to host memory. On a CPU nothing is moved."""
     taken = list(networks)
     for network in taken:
         network.to(device)

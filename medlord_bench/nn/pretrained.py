@@ -1,8 +1,8 @@
-"""Pretrained weights: found in a folder first, fetched from the Hugging Face hub where allowed, locked by sha256.
+"""Pretrained weights: read from a folder, or fetched from the Hugging Face hub if allowed; locked by sha256.
 
-The weights folder holds `OWNER/NAME/FILE`, the same place that `hf download OWNER/NAME FILE --local-dir
-FOLDER/OWNER/NAME` fills, so an air-gapped machine needs nothing but a copied folder. Beside each file lies
-`FILE.lock.json`, written the first time the file is seen and compared ever after.
+The weights folder contains `OWNER/NAME/FILE`. `hf download OWNER/NAME FILE --local-dir FOLDER/OWNER/NAME` writes to the
+same path, so a machine without network needs only a copy of the folder. `FILE.lock.json` beside each file is written
+when the file is first used; every later use compares the file with it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OFFLINE = "MEDLORD_BENCH_OFFLINE"
 class WeightsFile(FrozenConfig):
     """One file of a hub repository.
 
-    revision: a branch, tag or commit. sha256: the content that is expected, where its author or we know it.
+    revision: a branch, tag or commit. sha256: expected hash of the content; None: not known.
     """
 
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="OWNER/NAME on the hub")
@@ -43,7 +43,7 @@ class WeightsFile(FrozenConfig):
 
 
 class Lock(FrozenConfig):
-    """`FILE.lock.json`. revision: the commit that was fetched, or None for a file that somebody put there."""
+    """`FILE.lock.json`. revision: the commit that was fetched; None for a file that the user copied to the folder."""
 
     repo: str
     file: str
@@ -55,9 +55,9 @@ class Lock(FrozenConfig):
 
 @dataclass(frozen=True)
 class Found:
-    """Weights on disk. locked: the sha256 is on record (pinned, or in the lock file) and agrees with it.
+    """Weights on disk. locked: the sha256 is recorded (in the configuration or the lock file) and equals the record.
 
-    False only where the lock could not be written, so a second look gives the same answer as the first.
+    `locked` is False only if the lock file could not be written.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class Found:
 
 
 def weights_folder(folder: Path | None = None) -> Path:
-    """Where weights live: `folder`, else MEDLORD_BENCH_WEIGHTS, else the user's cache."""
+    """The weights folder: `folder`, else MEDLORD_BENCH_WEIGHTS, else in the user's cache."""
     if folder is not None:
         return folder
     if place := os.environ.get(ENVIRONMENT):
@@ -76,31 +76,31 @@ def weights_folder(folder: Path | None = None) -> Path:
 
 
 def is_offline() -> bool:
-    """Whether MEDLORD_BENCH_OFFLINE forbids the network. A value that means neither yes nor no forbids it too."""
+    """Whether MEDLORD_BENCH_OFFLINE forbids the network. Any value except an empty one or a no forbids it."""
     return os.environ.get(OFFLINE, "").strip().lower() not in ("", "0", "false", "f", "no", "n", "off")
 
 
 def find(spec: WeightsFile, folder: Path | None = None, offline: bool | None = None) -> Found:
-    """The file on disk, fetched first if it is not there and the network may be used; its sha256 checked and locked.
+    """The file on disk, fetched if it does not exist and the network is allowed. Its sha256 is checked and locked.
 
-    folder: the weights folder, or None for the usual place (`weights_folder`). offline: None for what the environment
-    says (`is_offline`).
-    Raises `MissingError` where the file cannot be had and `UserError` where its content is not what it was.
+    folder: the weights folder; None: the default (`weights_folder`). offline: None: as the environment defines
+    (`is_offline`).
+    Raises `MissingError` if the file is not available, and `UserError` if its content has changed.
     """
     root = weights_folder(folder)
     path = root / spec.repo / spec.file
     commit = None
     if not path.is_file():
         if is_offline() if offline is None else offline:
-            raise _missing(spec, path, f"no network call is made with --offline or {OFFLINE}")
+            raise _missing(spec, path, f"--offline or {OFFLINE} forbids network calls")
         commit = _fetch(spec, root / spec.repo, path)
     return _verify(spec, path, commit)
 
 
 def download(spec: WeightsFile, folder: Path) -> str:
-    """Fetch the file to `folder / spec.file`, continuing a partial one; returns the commit it came from.
+    """Fetch the file to `folder / spec.file`, resuming a partial download; returns the commit of the file.
 
-    The only function here that uses the network.
+    No other function of this module uses the network.
     """
     from huggingface_hub import HfApi, hf_hub_download
 
@@ -113,11 +113,11 @@ def _fetch(spec: WeightsFile, folder: Path, path: Path) -> str:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         commit = download(spec, folder)
-    except Exception as error:  # the hub's errors share no base: no connection, gated, unknown file, full disk
+    except Exception as error:  # the hub's errors have no common base: no connection, gated, unknown file, full disk
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise _missing(spec, path, f"fetching it failed: {reason}") from error
     if not path.is_file():
-        raise _missing(spec, path, "it was fetched but did not arrive there")
+        raise _missing(spec, path, "the download ended without this file")
     return commit
 
 
@@ -128,7 +128,7 @@ def _verify(spec: WeightsFile, path: Path, commit: str | None) -> Found:
     for expected, source in ((spec.sha256, "the configuration"), (lock and lock.sha256, str(lock_path))):
         if expected and expected != sha256:
             raise UserError(
-                f"{path}: sha256 is {sha256}, but {source} says {expected}; the file is damaged or another version: "
+                f"{path}: sha256 is {sha256}, but {source} records {expected}; the file is damaged or another version: "
                 "delete it to fetch it again"
                 + (", or delete the lock to accept it" if source == str(lock_path) else "")
             )
@@ -144,11 +144,11 @@ def _read_lock(path: Path) -> Lock | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {where}: {first['msg']}; restore the lock, or delete it to lock anew") from None
+        raise UserError(f"{path}: {where}: {first['msg']}; restore the lock, or delete it to write a new one") from None
 
 
 def _write_lock(lock_path: Path, spec: WeightsFile, path: Path, sha256: str, commit: str | None) -> bool:
-    """Whether it could be written: a read-only folder shared by a group stays usable."""
+    """Write the lock file. False if it is not writable: a shared read-only folder remains usable."""
     lock = Lock(
         repo=spec.repo,
         file=spec.file,
@@ -167,7 +167,7 @@ def _write_lock(lock_path: Path, spec: WeightsFile, path: Path, sha256: str, com
 def _missing(spec: WeightsFile, path: Path, why: str) -> MissingError:
     return MissingError(
         f"weights {spec.file!r} of the Hugging Face repository {spec.repo!r} (revision {spec.revision}) are not at "
-        f"{path}: {why}; where there is a network, fetch it with "
+        f"{path}: {why}; on a machine with network, fetch the file with "
         f"`hf download {spec.repo} {spec.file} --local-dir {path.parents[spec.file.count('/')]}` and copy it there, "
-        f"or name the folder that holds {spec.repo}/{spec.file} with --weights-dir or {ENVIRONMENT}"
+        f"or give the folder that contains {spec.repo}/{spec.file} with --weights-dir or {ENVIRONMENT}"
     )

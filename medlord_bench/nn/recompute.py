@@ -1,4 +1,4 @@
-"""Gradient checkpointing: less memory for another forward pass."""
+"""Gradient checkpointing: less memory at the cost of a second forward pass."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run_checkpointed(block: Any, *inputs: Any) -> Any:
-    """`block(*inputs)`, with its activations recomputed in the backward pass (there is no dropout to replay)."""
+    """`block(*inputs)`; the backward pass recomputes its activations (without random state: there is no dropout)."""
     return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)

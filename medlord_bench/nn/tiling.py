@@ -1,8 +1,9 @@
-"""A convolutional network applied tile by tile, equal to applying it to the whole volume.
+"""Application of a convolutional network tile by tile, with the same result as for the whole volume.
 
-For networks of convolutions and pointwise activations only (no normalisation over space, no attention): there an output voxel
-depends on a bounded box of input voxels, which is computed here from the layers. A tile is computed from the box of
-its voxels, cut off where the volume ends, so that padding happens exactly where it happens untiled.
+The network may contain only convolutions and pointwise activations (no normalisation over space, no attention). Each
+output voxel then depends on a bounded box of input voxels, which this module computes from the layers. A tile is
+computed from the box of its voxels, clipped at the border of the volume, so that padding is applied at the same
+positions as without tiles.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Layer:
         return (n + 2 * self.padding - extent - 1) // self.stride + 1
 
     def reach(self, low: int, high: int) -> tuple[int, int]:
-        """First and last input voxel that the output voxels low..high depend on (they may lie outside the volume)."""
+        """First and last input voxel on which output voxels low..high depend (possibly outside the volume)."""
         extent = self.dilation * (self.kernel - 1)
         if self.transposed:
             return -((extent - low - self.padding) // self.stride), (high + self.padding) // self.stride
@@ -49,8 +50,10 @@ class Layer:
 
 
 class Span(NamedTuple):
-    """A tile along one axis, half-open: output voxels to keep, input voxels to read, and where the kept ones lie in
-    what comes out."""
+    """A tile along one axis, as half-open ranges.
+
+    keep: output voxels of the tile. read: input voxels to read. inner: range of `keep` in the network's output.
+    """
 
     keep: slice
     read: slice
@@ -60,24 +63,22 @@ class Span(NamedTuple):
 def axis_layers(network: nn.Module) -> tuple[tuple[Layer, ...], tuple[Layer, ...], tuple[Layer, ...]]:
     """The convolutions of `network` in order, for each of the three axes.
 
-    Residual branches may run in parallel to them as long as they reach no further. Raises ValueError where a module
-    mixes voxels in any other way.
+    Residual branches may be parallel to them if their receptive field is not larger. Raises ValueError if a module
+    combines voxels in another way.
     """
     layers: list[tuple[Layer, Layer, Layer]] = []
     for module in network.modules():
         if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
             layers.append(_convolution(module))
         elif not any(module.children()) and not isinstance(module, POINTWISE):
-            raise ValueError(f"{type(module).__name__} cannot be tiled exactly: only convolutions and ReLU can")
+            raise ValueError(f"{type(module).__name__} cannot be tiled exactly; expected convolutions and ReLU")
     x, y, z = zip(*layers, strict=True)
     return x, y, z
 
 
 def _convolution(module: nn.Conv3d | nn.ConvTranspose3d) -> tuple[Layer, Layer, Layer]:
     if isinstance(module.padding, str) or module.padding_mode != "zeros":
-        raise ValueError(
-            f"padding {module.padding!r}, mode {module.padding_mode!r}: only numbers and zeros can be tiled"
-        )
+        raise ValueError(f"padding {module.padding!r}, mode {module.padding_mode!r}: expected a number and mode zeros")
     transposed = isinstance(module, nn.ConvTranspose3d)
     x, y, z = (
         Layer(kernel, stride, int(padding), dilation, extra, transposed)
@@ -105,7 +106,7 @@ def spans(layers: Sequence[Layer], n: int, tile: int) -> Iterator[Span]:
         low, high = start, stop - 1
         for layer in reversed(layers):
             low, high = layer.reach(low, high)
-        # Reading starts and ends on whole strides, so that the tile's sampling grid is the volume's.
+        # The range starts and ends at multiples of the stride, so that the tile has the sampling grid of the volume.
         first = max(0, low // down * down)
         last = min(n, -(-(high + 1) // down) * down)
         shift = first * up // down
@@ -116,8 +117,8 @@ def spans(layers: Sequence[Layer], n: int, tile: int) -> Iterator[Span]:
 def apply_tiled(network: nn.Module, x: Tensor, tile: Shape, device: torch.device | str | None = None) -> Tensor:
     """`network(x)` for `x` (B, C, X, Y, Z), `tile` output voxels at a time; no gradients.
 
-    Each tile is moved to the network's device and its result to `device` (default: where `x` is), so that neither the
-    input nor the output needs to fit beside the activations. Differs from the untiled result by rounding only.
+    Each tile is moved to the network's device and its result to `device` (default: the device of `x`). The network's
+    device therefore needs no memory for the whole input and output. The result differs from untiled by rounding only.
     """
     layers = axis_layers(network)
     where = next(network.parameters()).device
@@ -125,13 +126,14 @@ def apply_tiled(network: nn.Module, x: Tensor, tile: Shape, device: torch.device
     shape = [output_size(axis, n) for axis, n in zip(layers, x.shape[2:], strict=True)]
     axes = [list(spans(axis, n, t)) for axis, n, t in zip(layers, x.shape[2:], tile, strict=True)]
     tiles = list(itertools.product(*axes))
-    if is_dry_run(x):  # the largest tile takes the most memory; twice, since the output exists from the second on
+    if is_dry_run(x):  # the largest tile needs the most memory; the output exists from the second tile on
         tiles = 2 * [max(tiles, key=lambda tile: prod(span.read.stop - span.read.start for span in tile))]
     for i, j, k in tiles:
+        # box (B, C, X', Y', Z') -> kept voxels (B, C', x, y, z), at most `tile`
         y = network(x[:, :, i.read, j.read, k.read].to(where))[:, :, i.inner, j.inner, k.inner]
         if out is None:
             out = torch.empty(*y.shape[:2], *shape, dtype=y.dtype, device=device or x.device)
         out[:, :, i.keep, j.keep, k.keep] = y.to(out.device)
-        del y  # the next tile is computed without it in memory
+        del y  # free it before the next tile is computed
     assert out is not None  # a volume has at least one tile
     return out

@@ -1,10 +1,10 @@
 """One resumable training loop for every generator.
 
-A `Recipe` says what one stage optimises; `fit` runs it: prefetching, checkpoints, validation, selection, curves,
-TensorBoard, stopping on a signal. Training is exact under interruption: batches are pure functions of the step, the
-global random state is set anew from (seed, stage, step) before each step, and everything else that a step reads is in
-the checkpoint. So a killed run that continues ends in the same weights (bit-equal on a CPU with the same threads). Only
-where a budget of time ends a training (`Run.train_seconds`) does the machine's speed decide how far it goes.
+A `Recipe` defines what one stage optimises. `fit` runs it with prefetching, checkpoints, validation, selection, curves,
+TensorBoard and stopping on a signal. Interruption does not change the result: batches are pure functions of the step,
+the global random state is seeded from (seed, stage, step) before each step, and the checkpoint contains everything else
+that a step reads. A resumed training therefore ends with the same weights (bit-equal on a CPU with the same number of
+threads). Only with a time budget (`Run.train_seconds`) does the number of steps depend on the machine's speed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from medlord_bench.nn.checkpoints import read_torch
 from medlord_bench.util import seeds
 from medlord_bench.util.files import publish, publish_folder, write_json, write_text
 
-PATIENCE_NOT_FINITE = 20  # consecutive steps without a finite gradient before training is given up
-CHECKPOINT_SECONDS = 300.0  # never lose more than this to a kill
-TRAINED = "trained.json"  # in a training's folder: the steps done and the seconds they took, validation included
+PATIENCE_NOT_FINITE = 20  # consecutive steps without a finite gradient that end the training
+CHECKPOINT_SECONDS = 300.0  # a killed process loses at most this much work
+TRAINED = "trained.json"  # in a training's folder: number of steps and their seconds, validation included
 
 
 class Stateful(Protocol):
-    """Anything whose state belongs in a checkpoint: a module, an `Optimiser`, an EMA."""
+    """An object whose state is part of a checkpoint: a module, an `Optimiser`, an EMA."""
 
     def state_dict(self) -> Any: ...
 
@@ -42,31 +42,31 @@ class Stateful(Protocol):
 
 
 class Recipe(Protocol):
-    """What one training stage optimises."""
+    """Defines what one training stage optimises."""
 
     def stateful(self) -> Mapping[str, Stateful]:
-        """Everything a checkpoint must hold, by name: networks, optimisers, EMA."""
+        """The content of a checkpoint, by name: networks, optimisers, EMA."""
         ...
 
     def batch(self, step: int) -> Any:
-        """The whole (effective) batch of a step, on the CPU. A pure function of the step: it is called ahead."""
+        """The whole (effective) batch of a step, on the CPU. A pure function of the step, since it is called early."""
         ...
 
     def step(self, step: int, batch: Any) -> Mapping[str, torch.Tensor | float]:
-        """One optimiser step (micro-batches inside). Returns scalars to plot; tensors may stay on the device."""
+        """One optimiser step, including micro-batches. Returns scalars to plot; tensors may be on the device."""
         ...
 
     def validate(self, step: int) -> Mapping[str, float]:
-        """Scalars on the validation split; ``"loss"`` decides which checkpoint is best (lower is better)."""
+        """Scalars on the validation split; ``"loss"`` selects the best checkpoint (lower is better)."""
         ...
 
     def export(self, folder: Path) -> None:
-        """Write what later stages and sampling read (`checkpoints.save_model`)."""
+        """Write the weights for later stages and sampling (`checkpoints.save_model`)."""
         ...
 
 
 class StageConfig(Protocol):
-    """What a stage's configuration says of when to look at a training, and of the weights to publish."""
+    """The fields of a stage's configuration for validation, checkpoints and checkpoint selection."""
 
     @property
     def validate_every(self) -> int: ...
@@ -78,9 +78,9 @@ class StageConfig(Protocol):
 
 @dataclass(frozen=True)
 class Horizon:
-    """How far to train and how often to look.
+    """The length of a training and its intervals of validation and checkpoints.
 
-    selection: which weights are published. choice: the candidates to publish instead, where the bench is to choose.
+    selection: which weights are published. choice: candidates to publish instead, if the bench selects the checkpoint.
     """
 
     steps: int
@@ -91,7 +91,7 @@ class Horizon:
 
     @classmethod
     def of(cls, config: StageConfig, stage: Stage) -> Horizon:
-        """As far as the stage says. With its choice, what is published is not decided here."""
+        """The horizon of a stage. With selection "fid" the training does not select; the bench does, by `choice`."""
         selection: Selection = "last" if config.selection == "fid" else config.selection
         return cls(stage.steps or 0, config.validate_every, config.checkpoint_every, selection, stage.choice)
 
@@ -105,8 +105,9 @@ def autocast(precision: Precision, device: str) -> contextlib.AbstractContextMan
 
 
 class Optimiser:
-    """AdamW with loss scaling (fp16), gradient clipping, a learning rate that is a function of the step, and a
-    finite check: a step whose gradient is not finite is skipped and counted, and too many in a row end the training.
+    """AdamW with loss scaling (fp16), gradient clipping and a learning rate that is a function of the step.
+
+    A step with a non-finite gradient is skipped and counted; `PATIENCE_NOT_FINITE` such steps in a row end training.
     """
 
     def __init__(
@@ -121,26 +122,26 @@ class Optimiser:
         lr_factor: Callable[[int], float] = lambda step: 1.0,
     ) -> None:
         self.parameters = list(parameters)
-        self.is_dry = is_dry_run(self.parameters[0])  # then as on CUDA: many tensors at once, no values to look at
+        self.is_dry = is_dry_run(self.parameters[0])  # then as on CUDA: many tensors at once; tensors have no values
         many = True if self.is_dry else None
         self.adam = torch.optim.AdamW(self.parameters, lr=lr, betas=betas, weight_decay=weight_decay, foreach=many)
         self.scaler = torch.amp.GradScaler(enabled=precision == "fp16" and not self.is_dry)
         self.lr, self.lr_factor = lr, lr_factor
         self.clip = clip if clip is not None else math.inf
-        self.skipped = 0  # in a row
+        self.skipped = 0  # consecutive steps
 
     def backward(self, loss: torch.Tensor) -> None:
         """Accumulate gradients. Divide the loss by the number of micro-batches first."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self, step: int) -> bool:
-        """Apply the accumulated gradient and clear it. False where it was not finite and was skipped."""
+        """Apply the accumulated gradient and clear it. False if it was not finite and the step was skipped."""
         for group in self.adam.param_groups:
             group["lr"] = self.lr * self.lr_factor(step)
         self.scaler.unscale_(self.adam)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
         finite = self.is_dry or bool(torch.isfinite(norm))
-        if finite or self.scaler.is_enabled():  # the scaler skips by itself and lowers its scale
+        if finite or self.scaler.is_enabled():  # the scaler skips non-finite steps itself and lowers its scale
             self.scaler.step(self.adam)
         self.scaler.update()
         self.adam.zero_grad(set_to_none=True)
@@ -163,7 +164,7 @@ class Optimiser:
 
 
 def _prefetched(recipe: Recipe, start: int, stop: int, ahead: int = 2) -> Iterator[tuple[int, Any]]:
-    """(step, batch) with batches made in a background thread, a few steps ahead."""
+    """(step, batch); a background thread prepares batches `ahead` steps early."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
         waiting = [pool.submit(recipe.batch, step) for step in range(start, min(start + ahead, stop))]
         try:
@@ -178,7 +179,7 @@ def _prefetched(recipe: Recipe, start: int, stop: int, ahead: int = 2) -> Iterat
 
 
 class Curves:
-    """`curves.jsonl` (for the report) and TensorBoard events (for watching). Lines after `start` are cut off."""
+    """`curves.jsonl` (for the report) and TensorBoard events (for monitoring). Lines after step `start` are removed."""
 
     def __init__(self, out: Path, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -203,7 +204,7 @@ class Curves:
 def _step_of(line: str) -> int:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError):  # a line cut short by a kill
+    except (ValueError, KeyError):  # a line truncated by a killed process
         return 2**63
 
 
@@ -212,21 +213,21 @@ def _floats(figures: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
 
 
 class _Checkpoint:
-    """`checkpoints/last.pt`: the step reached, the best validation loss so far, the seconds spent, and every state."""
+    """`checkpoints/last.pt`: number of steps, best validation loss, seconds of training, and all states."""
 
     def __init__(self, out: Path, recipe: Recipe) -> None:
         self.path, self.recipe = out / "checkpoints" / "last.pt", recipe
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.saved_at = self.began = time.monotonic()
-        self.earlier = 0.0  # seconds of the sittings before this one
+        self.earlier = 0.0  # seconds of earlier calls
 
     @property
     def seconds(self) -> float:
-        """Spent on this training, earlier sittings included; what a kill undid is not."""
+        """Seconds of this training including earlier calls, without the work that a killed process lost."""
         return self.earlier + time.monotonic() - self.began
 
     def load(self, device: str) -> tuple[int, float]:
-        """Restore every state; returns (steps done, best loss). (0, inf) where nothing was saved."""
+        """Restore every state; returns (steps done, best loss). (0, inf) if nothing was saved."""
         if not self.path.exists():
             return 0, math.inf
         saved = read_torch(self.path)
@@ -246,7 +247,7 @@ class _Checkpoint:
 
 
 def _export(recipe: Recipe, folder: Path) -> Path:
-    """Export into `folder`, replacing what is there only once the new one is whole."""
+    """Export to `folder`. An existing folder is replaced only when the new one is complete."""
     publish_folder(folder, recipe.export)
     return folder
 
@@ -259,13 +260,13 @@ def _validate(recipe: Recipe, step: int, curves: Curves) -> float:
 
 
 def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Path:
-    """Train `recipe` in the folder `out` up to `horizon.steps`, continuing where an earlier call stopped; less far where
-    `run.train_seconds` are spent before, all calls taken together, but one step at least.
+    """Train `recipe` in the folder `out` up to `horizon.steps`, continuing after an earlier call.
 
-    Returns the folder below `out` with the selected weights. Raises `Stopped`, with everything saved, when
-    `run.stop()` turns true, and `StepError` where gradients stay non-finite. On `selection="best"` candidates are
-    looked at every `validate_every` steps and at the last one; ties go to the earlier. With a `choice`, the folder
-    returned holds one folder of weights per candidate. `TRAINED` records how far it went and how long it took.
+    Training ends earlier if `run.train_seconds` are spent, summed over all calls, but after at least one step.
+    Returns the folder below `out` with the selected weights. Raises `Stopped` after saving if `run.stop()` is true, and
+    `StepError` if gradients remain non-finite. With `selection="best"`, weights are validated every `validate_every`
+    steps and at the last step; of equal losses the earlier is selected. With a `choice`, the returned folder contains
+    one folder of weights per candidate. `TRAINED` records the number of steps and seconds.
     """
     candidates = horizon.choice.candidates(horizon.steps) if horizon.choice else ()
     checkpoint = _Checkpoint(out, recipe)
@@ -273,8 +274,8 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
     done, budget = start, math.inf if run.train_seconds is None else run.train_seconds
     if start > horizon.steps:
         raise StepError(
-            f"{title}: this training already went to step {start}, {horizon.steps} were asked for; "
-            "give at least as many steps, or another seed for a training of its own"
+            f"{title}: this training is already at step {start}, beyond the requested {horizon.steps}; "
+            "request at least as many steps, or use another seed for a separate training"
         )
     curves = Curves(out, start)
     log_every = max(1, min(horizon.validate_every, horizon.steps // 200))
@@ -314,7 +315,7 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
 
 
 def _publishable(recipe: Recipe, horizon: Horizon, out: Path, best: float, curves: Curves) -> Path:
-    """The selected weights. The last step is a candidate too, but does not count for a longer training later."""
+    """The folder of the selected weights. The last step is validated too, without effect on a later longer training."""
     if horizon.choice is not None:
         if not (out / "candidates" / candidate_name(horizon.steps)).exists():
             _export(recipe, out / "candidates" / candidate_name(horizon.steps))

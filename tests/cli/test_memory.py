@@ -106,7 +106,7 @@ def test_a_data_sets_own_grid_and_regions_are_used(bench: Any) -> None:
         (("--stage", "decode", "--grid", "64,64,-8"), "--grid 64,64,-8: expected three numbers of voxels"),
         (("--stage", "decode", "--budget", "much"), "--budget much: expected a size such as 24"),
         (("--stage", "decode", "--budget", "0"), "--budget 0: expected a size such as 24"),
-        (("--stage", "decode", "--set", "medlord.diffusion.micro_batch=3"), "is no multiple of micro_batch = 3"),
+        (("--stage", "decode", "--set", "medlord.diffusion.micro_batch=3"), "is not a multiple of micro_batch = 3"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(bench: Any, words: tuple[str, ...], message: str) -> None:

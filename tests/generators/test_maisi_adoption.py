@@ -127,7 +127,7 @@ def test_a_unet_of_the_other_schedule_is_refused_with_what_to_set(published: Pat
         ({"scale_factor": torch.zeros(3)}, "expected one number each"),
         ({"num_train_timesteps": None}, "no field 'num_train_timesteps'"),
         ({"unet_state_dict": None}, "no field 'unet_state_dict'"),
-        ({"unet_state_dict": {"a": 1}}, "field 'unet_state_dict' is no state dict"),
+        ({"unet_state_dict": {"a": 1}}, "field 'unet_state_dict' is not a state dict"),
     ],
 )
 def test_a_unets_file_that_lacks_something_is_refused_by_field(
@@ -147,9 +147,9 @@ def test_a_region_that_their_controlnet_has_no_label_for_is_named(published: Pat
 def test_what_is_missing_or_there_twice_is_said(published: Path) -> None:
     models = published / "models"
     (models / "controlnet_old.pt").write_bytes((models / "controlnet_3d_rflow.pt").read_bytes())
-    with pytest.raises(UserError, match=r"2 weights for the stage controlnet .*leave one of them"):
+    with pytest.raises(UserError, match=r"2 weights for the stage controlnet .*keep only one"):
         find_weights(published, "controlnet")
     for file in models.glob("controlnet*"):
         file.unlink()
-    with pytest.raises(MissingError, match=r"controlnet\*\.pt; or leave the condition out"):
+    with pytest.raises(MissingError, match=r"controlnet\*\.pt; or omit the condition"):
         find_weights(published, "controlnet")

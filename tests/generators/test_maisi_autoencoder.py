@@ -161,9 +161,9 @@ def test_a_window_becomes_0_to_1_and_what_is_outside_is_clipped() -> None:
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        (NetConfig, {"channels": (64, 100)}, r"channels\[1\] = 100 is no multiple of norm_num_groups"),
+        (NetConfig, {"channels": (64, 100)}, r"channels\[1\] = 100 is not a multiple of norm_num_groups"),
         (AutoencoderConfig, {"patch": (128, 128, 126)}, "expected multiples of 4"),
-        (AutoencoderConfig, {"patch": (512, 64, 64)}, "at most 496 voxels a side"),
+        (AutoencoderConfig, {"patch": (512, 64, 64)}, "at most 496 voxels per side"),
         (AutoencoderConfig, {"patch": (8, 8, 8)}, "too small for 3 discriminator_layers"),
         (AutoencoderConfig, {"net": {"num_splits": 8}, "patch": (64, 64, 64)}, "choose fewer splits"),
         (AutoencoderConfig, {"net": {"num_splits": 3}}, "choose fewer splits"),

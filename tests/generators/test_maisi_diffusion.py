@@ -199,7 +199,7 @@ def test_exported_weights_are_the_averaged_ones_with_all_that_sampling_needs(run
 
 
 def test_a_batch_that_does_not_split_is_refused() -> None:
-    with pytest.raises(ValidationError, match="batch = 4 is no multiple of micro_batch = 3"):
+    with pytest.raises(ValidationError, match="batch = 4 is not a multiple of micro_batch = 3"):
         DiffusionConfig(batch=4, micro_batch=3)
 
 

@@ -180,7 +180,7 @@ def test_labels_enter_as_their_bits_the_lowest_first() -> None:
     ("changes", "message"),
     [
         ({"channels": (16, 32, 64)}, "attention_levels has 2 entries, channels has 3"),
-        ({"norm_num_groups": 12}, r"channels\[0\] = 16 is no multiple of norm_num_groups"),
+        ({"norm_num_groups": 12}, r"channels\[0\] = 16 is not a multiple of norm_num_groups"),
         ({"num_head_channels": (0, 24)}, r"num_head_channels\[1\] = 24 does not divide channels\[1\] = 32"),
         ({"attention_levels": (False, False), "num_head_channels": (0, 0)}, r"num_head_channels\[1\] = 0"),
         ({"attention": "flash"}, "attention"),

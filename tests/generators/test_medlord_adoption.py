@@ -205,7 +205,7 @@ def test_the_weights_of_two_contestants_are_not_chosen_between(tmp_path: Path) -
     for name in ("medlord@tiny_autoencoder", "medlord-untrained@tiny_autoencoder"):
         (tmp_path / name / "weights").mkdir(parents=True)
         (tmp_path / name / "weights" / "model.json").write_text("{}")
-    with pytest.raises(UserError, match=r"2 weights for the stage autoencoder .*leave one"):
+    with pytest.raises(UserError, match=r"2 weights for the stage autoencoder .*keep only one"):
         find_weights(tmp_path, "autoencoder")
 
 
@@ -406,11 +406,11 @@ def test_a_controlnet_of_another_unet_or_number_of_masks_is_refused(
     source = _upstream(keys, tmp_path / "theirs", controlnet=True)
     shapes = keys.controlnet(**(CONTROL | {"unet_channels": (128, 256)}), masks=6, with_conditioning=True)
     torch.save({"model": _random(shapes, 3)}, source / "controlnet_pccta.pth")
-    with pytest.raises(UserError, match=r"whose channels is \(128, 256\), the U-Net's is \(64, 128\)"):
+    with pytest.raises(UserError, match=r"with channels \(128, 256\), the U-Net has \(64, 128\)"):
         _adopted(source, cohort, run)
     shapes = keys.controlnet(**CONTROL, masks=7, with_conditioning=True)
     torch.save({"model": _random(shapes, 3)}, source / "controlnet_pccta.pth")
-    with pytest.raises(UserError, match="takes 7 masks, expected 6"):
+    with pytest.raises(UserError, match="reads 7 masks, expected 6"):
         _adopted(source, cohort, run)
 
 

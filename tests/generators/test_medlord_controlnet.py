@@ -107,14 +107,14 @@ def test_the_published_network_has_its_number_of_parameters(ratio: float, with_c
 def test_a_ratio_that_the_norms_do_not_allow_names_the_nearest_that_does(
     ratio: float, groups: int, nearest: str
 ) -> None:
-    with pytest.raises(UserError, match=f"nearest that fits is {nearest}$"):
+    with pytest.raises(UserError, match=f"nearest valid ratio is {nearest}$"):
         control_channels(ratio, UNetConfig(), groups)
     control_channels(float(nearest), UNetConfig(), groups)
 
 
 def test_a_ratio_that_splits_a_head_is_refused() -> None:
     wide_heads = UNetConfig(num_head_channels=(0, 0, 256, 256))
-    with pytest.raises(UserError, match="nearest that fits is 1$"):
+    with pytest.raises(UserError, match="nearest valid ratio is 1$"):
         control_channels(0.5, wide_heads, 32)
 
 
@@ -126,8 +126,8 @@ def test_norm_groups_that_no_ratio_fits_say_so() -> None:
 @pytest.mark.parametrize(
     ("stride", "embedding", "factor", "advice"),
     [
-        (2, (32, 64), 8, "give 3 embedding_channels with initial_stride 2, or 4 with initial_stride 1"),
-        (1, (32, 64), 4, "give 2 embedding_channels with initial_stride 2, or 3 with initial_stride 1"),
+        (2, (32, 64), 8, "use 3 embedding_channels with initial_stride 2, or 4 with initial_stride 1"),
+        (1, (32, 64), 4, "use 2 embedding_channels with initial_stride 2, or 3 with initial_stride 1"),
     ],
 )
 def test_masks_that_miss_the_latents_resolution_are_refused_with_what_would_fit(

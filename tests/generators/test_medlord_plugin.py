@@ -290,7 +290,7 @@ def test_a_grid_that_the_autoencoder_cannot_halve_is_refused_with_the_nearest(
     generator, weights = plain
     grid = cohort.protocol.grid.model_copy(update={"shape": (30, 32, 16)})
     used = {stage: weights[stage] for stage in generator.dependencies("sample").stages}
-    with pytest.raises(UserError, match=r"the nearest grid it takes is \(32, 32, 16\)"):
+    with pytest.raises(UserError, match=r"the nearest valid grid is \(32, 32, 16\)"):
         list(generator.sample(used, [Request(0, 1, grid)], context))
 
 

@@ -133,7 +133,7 @@ def test_a_state_dict_tells_its_architecture(preset: str) -> None:
     ("changes", "message"),
     [
         ({"channels": (32, 64, 128)}, "attention_levels has 2 entries, channels has 3"),
-        ({"norm_num_groups": 24}, r"channels\[0\] = 32 is no multiple of norm_num_groups"),
+        ({"norm_num_groups": 24}, r"channels\[0\] = 32 is not a multiple of norm_num_groups"),
         ({"num_head_channels": (0, 48)}, r"num_head_channels\[1\] = 48 does not divide channels\[1\] = 64"),
         ({"attention_levels": (False, False), "num_head_channels": (0, 0)}, r"num_head_channels\[1\] = 0"),
         ({"channels": ()}, "channels"),

@@ -43,7 +43,7 @@ def test_a_description_that_makes_no_network_is_named(tmp_path: Path, described,
 
 def test_weights_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
     save_model(tmp_path, "medlord.diffusion", {}, {})
-    with pytest.raises(UserError, match="holds 'medlord.diffusion'.*expected 'medlord.autoencoder'"):
+    with pytest.raises(UserError, match="contains 'medlord.diffusion'.*expected 'medlord.autoencoder'"):
         load_model(tmp_path, "medlord.autoencoder")
 
 

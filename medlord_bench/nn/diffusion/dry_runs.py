@@ -1,4 +1,4 @@
-"""Training on made-up latents, which shows what memory it takes; see `contracts.HasDryRuns`."""
+"""Dry runs of training on generated latents, to predict its memory; see `contracts.HasDryRuns`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MadeLatents:
 def train_latents(
     recipe: LatentRecipe, shape: tuple[int, ...], conditions: Sequence[tuple[tuple[int, ...], torch.dtype]], times: int
 ) -> None:
-    """`times` training steps on latents of `shape` (C, x, y, z). conditions: shape and type of each of an item's."""
+    """`times` training steps on latents of `shape` (C, x, y, z). conditions: shape and type of an item's conditions."""
     batch = recipe.config.batch
     with on_host():
         made = LatentBatch(
@@ -45,5 +45,5 @@ def train_latents(
 
 
 def fused_attention(part: str, attention: str) -> list[MemoryOption]:
-    """part: the dotted path of the settings that hold `attention`, which is now `attention`."""
+    """The option of a fused kernel. part: dotted path of the settings with `attention`, whose value is `attention`."""
     return [MemoryOption({f"{part}.attention": "auto"}, "none")] if attention == "math" else []

@@ -1,4 +1,4 @@
-"""The cohort's latents: encoded once, kept with the scale that brings them to unit deviation."""
+"""The cohort's latents: encoded once and stored with the scale that gives them unit standard deviation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LATENT = "latent"  # the array's name in a case's file
 
 
 class Latents(Protocol):
-    """The encoded cohort. scale: the factor that its latents have been multiplied by, 1 / their deviation."""
+    """The encoded cohort. scale: the factor on its latents, 1 / their standard deviation."""
 
     scale: float
 
@@ -41,11 +41,12 @@ def encode_cohort(
     scale: float | None,
     describe: Callable[[Path], Mapping[str, Any]],
 ) -> Path:
-    """Encode every training and validation case that is not encoded yet; then measure the scale on the training split.
+    """Encode all training and validation cases that are not encoded yet, then measure the scale on the training split.
 
-    encode: a case's arrays, among them `LATENT`, float32 (C, x, y, z). scale: taken instead of the measured one.
-    describe: further facts for `FACTS`, from the folder with all cases. Returns that folder: one ``<case>.safetensors``
-    a case and, last, `FACTS`. Raises `Stopped` between two cases, and `StepError` where the latents do not vary.
+    encode: returns the arrays of a case, including `LATENT`, float32 (C, x, y, z). scale: replaces the measured scale.
+    describe: returns further facts for `FACTS` from the folder with all cases. Returns that folder: one
+    ``<case>.safetensors`` per case and `FACTS`, which is written last. Raises `Stopped` between two cases, and
+    `StepError` if the latents do not vary.
     """
     folder = out / "latents"
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ def encode_cohort(
 
 
 def case_arrays(folder: Path, case_id: str) -> Mapping[str, NDArray[Any]]:
-    """What `encode_cohort` kept of a case; latents are not yet scaled. Raises `MissingError` naming the file."""
+    """The arrays of a case from `encode_cohort`, not scaled. Raises `MissingError` with the path of the file."""
     return load_state(_file(folder, case_id))
 
 
@@ -75,8 +76,8 @@ def _file(folder: Path, case_id: str) -> Path:
 def measure_scale(folder: Path, data: Cohort) -> float:
     """1 / standard deviation of all training latents (Rombach et al. 2022, appendix G), in float64.
 
-    The paper's code takes one batch's; all cases make it independent of their order. Raises `StepError` for a deviation
-    of 0 or one that is not finite.
+    The paper's code uses one batch; with all cases the scale does not depend on their order. Raises `StepError` if the
+    standard deviation is 0 or not finite.
     """
     total = squares = 0.0
     count = 0
@@ -90,7 +91,7 @@ def measure_scale(folder: Path, data: Cohort) -> float:
 
 
 class StoredLatents:
-    """`Latents` over the folder of `encode_cohort`. Raises `MissingError` where it is not complete."""
+    """`Latents` from the folder of `encode_cohort`. Raises `MissingError` if the folder is not complete."""
 
     def __init__(self, folder: Path, data: Cohort) -> None:
         self.folder, self.data, self.facts = folder, data, latent_facts(folder)
@@ -104,7 +105,7 @@ class StoredLatents:
 
 
 def latent_facts(folder: Path) -> dict[str, Any]:
-    """`FACTS`: scale, whether it was measured, and what the generator adds. Raises `MissingError` where it is absent."""
+    """`FACTS`: scale, whether it was measured, and the generator's facts. Raises `MissingError` if there is none."""
     path = folder / FACTS
     if not path.exists():
         raise MissingError(f"{path}: not found; the latents are not complete: run the same command again")

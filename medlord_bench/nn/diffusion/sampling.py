@@ -1,4 +1,4 @@
-"""Drawing latents: from noise to the last step of a schedule."""
+"""Sampling of latents: from noise through all steps of a schedule."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def draw_latents(
 ) -> Tensor:
     """One latent per seed: float32 (N, *size) on `device`, still multiplied by the latent scale.
 
-    All noise is drawn on the CPU from each sample's own seed, so that a sample does not depend on the batch it is in.
-    predict: noisy latents (N, *size) and times (N,) to what the schedule's network predicts; called with autocast.
-    size: (C, x, y, z). steps: as `NoiseSchedule.sampling_timesteps` takes it, which raises `UserError` for a number that
-    cannot be. Raises `Stopped` between steps when `stop()` is true.
+    All noise is drawn on the CPU from each sample's own seed, so that a sample does not depend on its batch.
+    predict: maps noisy latents (N, *size) and times (N,) to the network's prediction (N, *size); called with autocast.
+    size: (C, x, y, z). steps: see `NoiseSchedule.sampling_timesteps`, which raises `UserError` for an invalid number.
+    Raises `Stopped` between steps if `stop()` is true.
     """
     timesteps = schedule.sampling_timesteps(steps, prod(size[1:]))
-    x = torch.stack([draw(size, seed, "start") for seed in seeds]).to(device)
+    x = torch.stack([draw(size, seed, "start") for seed in seeds]).to(device)  # (N, *size)
     for place, t in enumerate(timesteps):
         if stop():
             raise Stopped(f"sampling: stopped after {place} of {len(timesteps)} steps; this sample is drawn again")
@@ -43,6 +43,6 @@ def draw_latents(
             predicted = predict(x, times).float()
         fresh = None
         if schedule.is_stochastic(timesteps, place):
-            fresh = torch.stack([draw(size, seed, "step", int(t)) for seed in seeds]).to(device)
+            fresh = torch.stack([draw(size, seed, "step", int(t)) for seed in seeds]).to(device)  # (N, *size)
         x = schedule.step(x, predicted, timesteps, place, fresh)
     return x

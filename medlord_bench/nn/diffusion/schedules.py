@@ -1,9 +1,9 @@
-"""Noise schedules behind one interface: what a network is trained to predict, and the steps from noise to latents.
+"""Noise schedules with one interface: the training target of a network, and the steps from noise to latents.
 
-Names are the field's, as in diffusers: `prediction_type`, `add_noise`, `step`, DDPM, DDIM. The formulas are MONAI's
-(`DDPMScheduler`, `DDIMScheduler`, `RFlowScheduler`) but where a class says otherwise, with each sample's noise given
-from outside, so that a sample does not depend on its batch. Coefficients are float64 numbers, not tensors: a dry run of
-memory has tensors without values. Latents keep their own type.
+Names follow the field, as in diffusers: `prediction_type`, `add_noise`, `step`, DDPM, DDIM. The formulas are MONAI's
+(`DDPMScheduler`, `DDIMScheduler`, `RFlowScheduler`) unless a class states otherwise. The caller provides the noise of
+each sample, so that a sample does not depend on its batch. Coefficients are float64 numbers instead of tensors, because
+tensors have no values in a dry run. Latents keep their type.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ PredictionType = Literal["epsilon", "v_prediction", "flow"]
 Time = TypeVar("Time", float, Tensor)
 
 OFFSET = 0.008  # s of Nichol & Dhariwal 2021, equation 17
-LARGEST_BETA = 0.9999  # of the authors' code; equation 17's text has 0.999, which differs in the last step alone
+LARGEST_BETA = 0.9999  # as in the authors' code; the text of equation 17 has 0.999, which differs only in the last step
 BETA_START, BETA_END = 0.0015, 0.0195  # NV-Generate's numbers
 RFLOW_STEPS = 30  # NV-Generate's number
 
 
 class NoiseSchedule(Protocol):
-    """What training and sampling ask of a schedule. timesteps: T, its number of steps.
+    """The interface of a schedule for training and sampling. timesteps: T, its number of steps.
 
-    prediction_type: what the network predicts: the noise ("epsilon"), sqrt(abar_t) noise - sqrt(1 - abar_t) x_0
-    ("v_prediction", Salimans & Ho 2022), or x_0 - noise ("flow"). Arguments called voxels: latent voxels of one sample,
-    x * y * z. A time is a number from 0 (no noise) up to T; whether whole or not is the schedule's affair.
+    prediction_type: the network's target: the noise ("epsilon"), sqrt(abar_t) noise - sqrt(1 - abar_t) x_0
+    ("v_prediction", Salimans & Ho 2022), or x_0 - noise ("flow"). voxels: number of latent voxels of one sample,
+    x * y * z. A time is a number from 0 (no noise) to T; the schedule defines whether it is an integer.
     """
 
     timesteps: int
@@ -45,19 +45,19 @@ class NoiseSchedule(Protocol):
         ...
 
     def time_at(self, fraction: float, voxels: int) -> Tensor:
-        """A time as `draw_time` gives it, `fraction` in [0, 1) of the way to pure noise, for validation."""
+        """The time at `fraction` in [0, 1) of the way to pure noise, for validation; same type as `draw_time`."""
         ...
 
     def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-        """Latents (N, ...) with as much of `noise` (N, ...) as the times (N,) say; same shape and type."""
+        """Latents (N, ...) with `noise` (N, ...) added for the times (N,); same shape and type."""
         ...
 
     def target(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-        """What the network is to predict from `add_noise` of the same three."""
+        """The network's target for the input `add_noise(latents, noise, times)`."""
         ...
 
     def sampling_timesteps(self, steps: int | None, voxels: int) -> Sequence[float]:
-        """The times that a sampling in `steps` steps visits, from the noisiest; None for the schedule's own number.
+        """The times of sampling in `steps` steps, noisiest first; None: the schedule's default number.
 
         Raises `UserError` for fewer than 1 or more than T.
         """
@@ -70,10 +70,10 @@ class NoiseSchedule(Protocol):
     def step(
         self, x: Tensor, predicted: Tensor, timesteps: Sequence[float], place: int, fresh: Tensor | None
     ) -> Tensor:
-        """x (N, ...) from `timesteps[place]` to the next time, or to the latents at the last.
+        """Move x (N, ...) from `timesteps[place]` to the next time, or from the last time to the latents.
 
-        timesteps: what `sampling_timesteps` gave. predicted: the network's output, shaped as x. fresh: standard normal
-        noise, shaped as x, where `is_stochastic`; else not used.
+        timesteps: from `sampling_timesteps`. predicted: the network's output, shaped as x. fresh: standard normal
+        noise, shaped as x, if `is_stochastic`; otherwise unused.
         """
         ...
 
@@ -85,11 +85,12 @@ def _allowed(steps: int, timesteps: int) -> int:
 
 
 class GaussianSchedule:
-    """A diffusion process over T = len(betas) whole timesteps, sampled by DDPM in all T steps, by DDIM in fewer.
+    """A diffusion process over T = len(betas) integer timesteps, sampled by DDPM in T steps, by DDIM in fewer.
 
     Conventions as in Ho et al. 2020: timestep t in 0..T-1, abar_t = prod (1 - beta), and x_t = sqrt(abar_t) x_0 +
-    sqrt(1 - abar_t) noise. MONAI's DDPM takes the step to t - 1 whatever the next timestep is, which is no sample of any
-    posterior; here fewer steps than T are DDIM, deterministic (Song et al. 2021, sigma = 0).
+    sqrt(1 - abar_t) noise. MONAI's DDPM always steps to t - 1, also if the next timestep is another; the result is then
+    not a sample of any posterior. Here, sampling in fewer than T steps is deterministic DDIM (Song et al. 2021,
+    sigma = 0).
     """
 
     def __init__(self, betas: Sequence[float], prediction_type: Literal["epsilon", "v_prediction"]) -> None:
@@ -99,7 +100,7 @@ class GaussianSchedule:
         self.prediction_type: PredictionType = prediction_type
 
     def draw_time(self, rng: torch.Generator, voxels: int) -> Tensor:
-        """Any timestep, all as often: int64 ()."""
+        """A timestep, uniformly distributed: int64 ()."""
         return torch.randint(self.timesteps, (), generator=rng)
 
     def time_at(self, fraction: float, voxels: int) -> Tensor:
@@ -118,7 +119,7 @@ class GaussianSchedule:
 
     def _scales(self, times: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         cumulated = torch.tensor(self.alphas_cumprod, dtype=torch.float64)[times.cpu()]
-        cumulated = cumulated.reshape(-1, *[1] * (like.ndim - 1))
+        cumulated = cumulated.reshape(-1, *[1] * (like.ndim - 1))  # (N,) -> (N, 1, ..., 1)
         return cumulated.sqrt().to(like), (1 - cumulated).sqrt().to(like)
 
     def sampling_timesteps(self, steps: int | None, voxels: int) -> list[int]:
@@ -131,7 +132,7 @@ class GaussianSchedule:
         return len(timesteps) == self.timesteps and timesteps[place] > 0
 
     def denoised(self, x: Tensor, predicted: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        """The x_0 and the noise that x_t and the network's prediction imply."""
+        """x_0 and noise, computed from x_t and the network's prediction."""
         signal, spread = self.alphas_cumprod[t] ** 0.5, (1 - self.alphas_cumprod[t]) ** 0.5
         if self.prediction_type == "epsilon":
             return (x - spread * predicted) / signal, predicted
@@ -147,14 +148,14 @@ class GaussianSchedule:
         return self._ddim_step(x, predicted, t, following)
 
     def _ddpm_step(self, x: Tensor, predicted: Tensor, t: int, fresh: Tensor | None) -> Tensor:
-        """x_{t-1} drawn from q(x_{t-1} | x_t, x_0) (Ho et al. 2020, equations 6 and 7). fresh: not used at t = 0."""
+        """x_{t-1} drawn from q(x_{t-1} | x_t, x_0) (Ho et al. 2020, equations 6 and 7). fresh: unused at t = 0."""
         start, _ = self.denoised(x, predicted, t)
         if t == 0:
             return start
         now, before, beta = self.alphas_cumprod[t], self.alphas_cumprod[t - 1], self.betas[t]
         mean = before**0.5 * beta / (1 - now) * start + (1 - beta) ** 0.5 * (1 - before) / (1 - now) * x
         if fresh is None:
-            raise ValueError("a DDPM step at t > 0 needs noise")
+            raise ValueError("fresh: expected noise for a DDPM step at t > 0")
         drawn: Tensor = mean + ((1 - before) / (1 - now) * beta) ** 0.5 * fresh
         return drawn
 
@@ -171,7 +172,7 @@ class GaussianSchedule:
 class CosineSchedule(GaussianSchedule):
     """beta_t = 1 - f(t + 1) / f(t), f(t) = cos^2((t / T + s) / (1 + s) * pi / 2) (Nichol & Dhariwal 2021, eq. 17).
 
-    The network predicts velocities. MONAI's betas are the same but for the last, which it clips at 0.999.
+    The network predicts velocities. MONAI's betas are equal except for the last, which MONAI clips at 0.999.
     """
 
     def __init__(self, timesteps: int) -> None:
@@ -183,8 +184,10 @@ class CosineSchedule(GaussianSchedule):
 
 
 class ScaledLinearSchedule(GaussianSchedule):
-    """sqrt(beta) rises linearly from `BETA_START` to `BETA_END`: "scaled_linear" of Rombach et al. 2022's code, with
-    NV-Generate's numbers. The network predicts the noise."""
+    """sqrt(beta) increases linearly from `BETA_START` to `BETA_END`; the network predicts the noise.
+
+    "scaled_linear" of the code of Rombach et al. 2022, with NV-Generate's numbers.
+    """
 
     def __init__(self, timesteps: int) -> None:
         betas: list[float] = (np.linspace(BETA_START**0.5, BETA_END**0.5, timesteps) ** 2).tolist()
@@ -194,9 +197,9 @@ class ScaledLinearSchedule(GaussianSchedule):
 class RectifiedFlow:
     """x_t = (1 - t/T) latents + (t/T) noise; predicts latents - noise (Liu et al. 2022). Times are floats in [0, T].
 
-    Times are moved towards noise for volumes larger than `reference_voxels` latent voxels, as NV-Generate does. MONAI
-    rounds its times to float16 and each next one down to a whole number, so that its steps add up to a little more
-    than the way from noise to latents; here they add up to it exactly.
+    Times are shifted towards noise for volumes larger than `reference_voxels` latent voxels, as in NV-Generate. MONAI
+    rounds its times to float16 and each next time down to an integer, so that the sum of its steps is slightly larger
+    than the distance from noise to latents. Here the sum is exact.
     """
 
     prediction_type: PredictionType = "flow"
@@ -205,27 +208,27 @@ class RectifiedFlow:
         self.timesteps, self.reference_voxels = timesteps, reference_voxels
 
     def draw_time(self, rng: torch.Generator, voxels: int) -> Tensor:
-        """Uniform in [0, T), then moved: float32 ()."""
+        """Uniform in [0, T), then shifted: float32 ()."""
         return self._moved(torch.rand((), generator=rng) * self.timesteps, voxels)
 
     def time_at(self, fraction: float, voxels: int) -> Tensor:
         return self._moved(torch.tensor(fraction) * self.timesteps, voxels)
 
     def _moved(self, time: Time, voxels: int) -> Time:
-        """r t / (1 + (r - 1) t) of t in [0, 1], r the ratio of sides: MONAI's `timestep_transform`."""
+        """r t / (1 + (r - 1) t) for t in [0, 1], where r is the ratio of sides: MONAI's `timestep_transform`."""
         ratio: float = (voxels / self.reference_voxels) ** (1.0 / 3)
         share = time / self.timesteps
         return ratio * share / (1 + (ratio - 1) * share) * self.timesteps
 
     def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-        share = (times.float() / self.timesteps).view(-1, *[1] * (latents.ndim - 1))
+        share = (times.float() / self.timesteps).view(-1, *[1] * (latents.ndim - 1))  # (N,) -> (N, 1, ..., 1)
         return (1 - share) * latents + share * noise
 
     def target(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         return latents - noise
 
     def sampling_timesteps(self, steps: int | None, voxels: int) -> list[float]:
-        """From T, evenly spaced before they are moved; None: `RFLOW_STEPS`, or T where that is less."""
+        """From T, evenly spaced before the shift; None: `RFLOW_STEPS`, or T if T is smaller."""
         n = _allowed(min(RFLOW_STEPS, self.timesteps) if steps is None else steps, self.timesteps)
         return [self._moved((1 - i / n) * self.timesteps, voxels) for i in range(n)]
 

@@ -21,17 +21,17 @@ from medlord_bench.nn.ema import EMA
 from medlord_bench.nn.training import Optimiser, Stateful, autocast
 from medlord_bench.util.seeds import torch_rng
 
-VALIDATION_TIMES = 4  # evenly spread times at which each validation case is denoised
+VALIDATION_TIMES = 4  # number of evenly spaced times at which each validation case is denoised
 
 Loss = Literal["l1", "huber"]
 LOSSES = {"l1": functional.l1_loss, "huber": functional.smooth_l1_loss}  # "huber" with beta 1
 
 
 class Optimisation(Protocol):
-    """What a `LatentRecipe` reads of a stage's configuration.
+    """The fields of a stage's configuration that a `LatentRecipe` reads.
 
-    batch: items of one optimiser step. parts_of: items of one forward pass, a divisor of `batch`. ema_decay: of the
-    averaged weights, which are validated and exported. The rest: see `nn.training.Optimiser`.
+    batch: items of one optimiser step. parts_of: items of one forward pass, a divisor of `batch`. ema_decay: decay of
+    the averaged weights, which are validated and exported. Other fields: see `nn.training.Optimiser`.
     """
 
     @property
@@ -51,13 +51,13 @@ class Optimisation(Protocol):
     @property
     def loss(self) -> Loss: ...
     def lr_factor(self, step: int) -> float:
-        """What the learning rate is multiplied by at a step."""
+        """The factor on the learning rate at a step."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class LatentBatch:
-    """latents, noise: float32 (N, C, x, y, z); times: (N,), as the schedule draws them; conditions: each (N, ...)."""
+    """latents, noise: float32 (N, C, x, y, z); times: (N,), from the schedule; conditions: each (N, ...)."""
 
     latents: Tensor
     noise: Tensor
@@ -65,16 +65,16 @@ class LatentBatch:
     conditions: tuple[Tensor, ...]
 
     def part(self, start: int, stop: int, device: str) -> LatentBatch:
-        """Items start to stop on `device`. Conditions that are masks, bool, become float32 there: they cross as bytes."""
+        """Items start to stop on `device`. Bool masks are moved as bytes and converted to float32 there."""
         latents, noise, times = (x[start:stop].to(device) for x in (self.latents, self.noise, self.times))
         conditions = (x[start:stop].to(device) for x in self.conditions)
         return LatentBatch(latents, noise, times, tuple(x.float() if x.dtype == torch.bool else x for x in conditions))
 
 
 class LatentRecipe:
-    """Trains `trained`, a part of `model`, to predict what the schedule asks for. See `nn.training.Recipe`.
+    """Trains `trained`, a part of `model`, to predict the target of the schedule. See `nn.training.Recipe`.
 
-    model: called as ``model(noisy latents, times, *conditions)``. Raises `UserError` where a split is empty.
+    model: called as ``model(noisy latents, times, *conditions)``. Raises `UserError` if a split is empty.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class LatentRecipe:
         self.cases = {split: list(latents.ids(split)) for split in SPLITS}
         for split, ids in self.cases.items():
             if not ids:
-                raise UserError(f"{stage}: the {split} split is empty; it needs at least one case")
+                raise UserError(f"{stage}: the {split} split is empty; add at least one case")
         self.ema = EMA(model, config.ema_decay)
         self.optimiser = Optimiser(
             trained.parameters(),
@@ -104,9 +104,9 @@ class LatentRecipe:
         )
 
     def conditions(self, case_id: str, rng: torch.Generator | None) -> tuple[Tensor, ...]:
-        """What the model is given besides latents and times, of one case, on the CPU.
+        """The conditions of one case for the model, on the CPU.
 
-        rng: the training item's own, for what is drawn, e.g. dropout of the condition; None in validation.
+        rng: generator of the training item for random decisions, e.g. dropout of the condition; None in validation.
         """
         return ()
 
@@ -115,7 +115,7 @@ class LatentRecipe:
 
     # ------------------------------------------------------------------------------------------------------- batches
     def batch(self, step: int) -> LatentBatch:
-        """Cases in a new order each epoch; noise and time of the n-th item of the training depend on n alone."""
+        """Cases in a new order each epoch. Noise and time of the n-th training item depend only on n."""
         first = step * self.config.batch
         return _stack([self._training_item(first + i) for i in range(self.config.batch)])
 
@@ -125,7 +125,7 @@ class LatentRecipe:
         order = torch.randperm(len(cases), generator=torch_rng(seed, self.stage, "epoch", epoch))
         case = cases[int(order[place])]
         latent, rng = self.latents.latent(case), torch_rng(seed, self.stage, "item", n)
-        # The order of the draws: time, condition, noise.
+        # Order of the draws from `rng`: time, condition, noise.
         time = self.schedule.draw_time(rng, _voxels(latent))
         conditions = self.conditions(case, rng)
         return LatentBatch(latent, torch.randn(latent.shape, generator=rng), time, conditions)
@@ -142,7 +142,7 @@ class LatentRecipe:
         size, part = self.config.batch, self.config.parts_of
         starts = range(0, size, part)
         if is_dry_run(batch.latents):
-            starts = starts[:2]  # the second has gradients beside its activations, as any later one has
+            starts = starts[:2]  # the second part has gradients in memory besides activations, as all later ones
         total = torch.zeros((), device=self.run.device)
         for start in starts:
             loss = self._loss(batch.part(start, start + part, self.run.device), None) * (part / size)
@@ -154,7 +154,7 @@ class LatentRecipe:
 
     @torch.no_grad()
     def validate(self, step: int) -> Mapping[str, float]:
-        """Mean loss of the averaged weights over the validation cases, with noise that is the same at every call."""
+        """Mean loss of the averaged weights over the validation cases, with the same noise at every call."""
         self.trained.eval()
         losses = []
         for case in self.cases["val"]:
@@ -164,7 +164,7 @@ class LatentRecipe:
         return {"loss": float(torch.stack(losses).double().mean())}
 
     def _loss(self, batch: LatentBatch, weights: Mapping[str, Tensor] | None) -> Tensor:
-        """The loss on the prediction, in float32. weights: used instead of the model's own where given."""
+        """The loss of the prediction, in float32. weights: replace the model's weights if given."""
         noisy = self.schedule.add_noise(batch.latents, batch.noise, batch.times)
         inputs = (noisy, batch.times, *batch.conditions)
         with autocast(self.config.precision, self.run.device):
@@ -178,6 +178,7 @@ def _voxels(latent: Tensor) -> int:
 
 
 def _stack(items: Sequence[LatentBatch]) -> LatentBatch:
+    """N single items to one batch: (C, x, y, z) -> (N, C, x, y, z), times () -> (N,), conditions (...) -> (N, ...)."""
     return LatentBatch(
         torch.stack([item.latents for item in items]),
         torch.stack([item.noise for item in items]),

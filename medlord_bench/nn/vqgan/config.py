@@ -1,4 +1,4 @@
-"""The VQ-GAN's architecture and training as data. Imports no torch, so that plugins can be listed fast."""
+"""Configuration of the VQ-GAN. The module does not import torch, so that plugins are listed fast."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medlord_bench.contracts import BUDGET, FrozenConfig, Precision, Selection, 
 
 
 class VQGANConfig(FrozenConfig):
-    """The autoencoder's architecture. Each level halves the resolution: two levels downsample 4 times, three 8."""
+    """The autoencoder's architecture. Each level halves the resolution: two levels downsample by 4, three by 8."""
 
     channels: tuple[int, ...] = Field(description="feature channels of each level, finest first")
     res_channels: tuple[int, ...] | None = Field(
@@ -24,7 +24,7 @@ class VQGANConfig(FrozenConfig):
     decay: float = Field(default=0.95, gt=0, lt=1, description="of the codebook's moving averages")
     epsilon: float = 1e-5
     restart_below: float = Field(
-        default=0.0, ge=0, description="codes used less than this share of the average are moved onto data; 0: never"
+        default=0.0, ge=0, description="codes used less than this share of the mean are restarted from data; 0: never"
     )
     checkpointing: bool = Field(default=False, description="recompute activations in the backward pass to save memory")
 
@@ -34,7 +34,7 @@ class VQGANConfig(FrozenConfig):
         return 1 << len(self.channels)
 
 
-# The shapes of MedLoRD's repository (configs/stage1).
+# The architectures of MedLoRD's repository (configs/stage1).
 PRESETS: Mapping[str, VQGANConfig] = {
     "ds4": VQGANConfig(channels=(128, 256), decay=0.95),
     "ds8": VQGANConfig(channels=(128, 256, 512), decay=0.98),
@@ -43,17 +43,17 @@ PRESETS: Mapping[str, VQGANConfig] = {
 
 
 def adversary_fits(patch: tuple[int, int, int], layers: int) -> bool:
-    """Whether every instance norm of the discriminator sees more than one voxel on an image of this shape."""
+    """Whether the input of every instance norm of the discriminator has more than one voxel for this patch."""
     smallest = list(patch)
     for layer in range(layers + 1):
-        stride = 2 if layer < layers else 1  # the first convolution and all further ones but the last
+        stride = 2 if layer < layers else 1  # all convolutions except the last have stride 2
         smallest = [(n + 2 - 4) // stride + 1 for n in smallest]
     x, y, z = smallest
     return min(smallest) >= 2 and x * y * z > 1
 
 
 class AutoencoderConfig(FrozenConfig):
-    """Training of the VQ-GAN. Defaults: MedLoRD's (its paper, and where that is silent its `vqgan_ds4_new.yaml`)."""
+    """Training of the VQ-GAN. Defaults: MedLoRD's paper; if it gives no value, MedLoRD's `vqgan_ds4_new.yaml`."""
 
     net: VQGANConfig = PRESETS["ds4"]
     patch: Shape = Field(default=(128, 128, 128), description="voxels of a training patch; the paper: 128 cubed")
@@ -71,8 +71,8 @@ class AutoencoderConfig(FrozenConfig):
     adversarial: float = Field(default=0.005, ge=0, description="0: no discriminator is trained")
     adversarial_warmup: int = Field(default=600, ge=0, description="steps of linear warm-up; 10 epochs of 120 cases")
     spectral: float = Field(default=1.0, ge=0)
-    rotate: float = Field(default=0.0, ge=0, le=1, description="probability of a turn about Z; the repository: 0.2")
-    rotate_degrees: float = Field(default=5.0, ge=0, description="largest turn")
+    rotate: float = Field(default=0.0, ge=0, le=1, description="probability of a rotation about Z; the repository: 0.2")
+    rotate_degrees: float = Field(default=5.0, ge=0, description="largest rotation")
     flip: float = Field(default=0.0, ge=0, le=1, description="probability of a flip along Y; the repository: 0.5")
     discriminator_channels: int = Field(default=64, gt=0)
     discriminator_layers: int = Field(default=3, gt=0)

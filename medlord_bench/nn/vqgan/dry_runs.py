@@ -1,6 +1,6 @@
-"""The VQ-GAN's training as dry runs, which show what memory it takes, and what makes such work take less.
+"""Dry runs of the VQ-GAN's training, to predict its memory, and the options that reduce it.
 
-A generator's own `dry_runs` are made of these; see `contracts.HasDryRuns`.
+Generators use them in their `dry_runs`; see `contracts.HasDryRuns`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CASE = "dry run"
 
 
 class UnreadCohort:
-    """Names and shapes of a cohort, and no image."""
+    """A cohort with names and shapes but without images."""
 
     def __init__(self, data: DataProtocol) -> None:
         self.protocol = data
@@ -43,13 +43,13 @@ class UnreadCohort:
 
 class _Recipe(AutoencoderRecipe):
     def _perceptual(self) -> Perceptual:
-        loss = Perceptual(None, self.config.perceptual_slices)  # its weights change neither memory nor time
+        loss = Perceptual(None, self.config.perceptual_slices)  # the weights affect neither memory nor time
         loss.to(self.device)
         return loss
 
 
 def train_autoencoder(config: AutoencoderConfig, data: DataProtocol, run: Run, times: int) -> None:
-    """`times` training steps on made-up patches. data: on the grid that the patches are cut from."""
+    """`times` training steps on generated patches. data: protocol with the grid of the patches."""
     recipe = _Recipe(config, UnreadCohort(data), run)
     with on_host():
         batch = torch.rand(config.batch, 1, *config.patch)
@@ -59,18 +59,18 @@ def train_autoencoder(config: AutoencoderConfig, data: DataProtocol, run: Run, t
 
 # ------------------------------------------------------------------------------------------------------ memory options
 def smaller_micro_batches(part: str, batch: int, now: int) -> list[MemoryOption]:
-    """part: the dotted path of the settings that hold `micro_batch`."""
+    """The options of smaller micro-batches. part: dotted path of the settings with `micro_batch`."""
     smaller = [size for size in range(now - 1, 0, -1) if batch % size == 0]
-    return [MemoryOption({f"{part}.micro_batch": size}, "smaller kernels, a little slower") for size in smaller]
+    return [MemoryOption({f"{part}.micro_batch": size}, "smaller kernels, slightly slower") for size in smaller]
 
 
 def recomputed(part: str) -> MemoryOption:
-    """part: the dotted path of the settings that hold `checkpointing`."""
+    """The option of recomputed activations. part: dotted path of the settings with `checkpointing`."""
     return MemoryOption({f"{part}.checkpointing": True}, "activations are computed twice: about a third slower")
 
 
 def smaller_tiles(part: str, tile: Shape | None) -> list[MemoryOption]:
-    """part: the dotted path of the settings that hold `tile`."""
+    """The options of smaller tiles. part: dotted path of the settings with `tile`."""
     sizes = [(256, 256, 128), (128, 128, 128), (128, 128, 64)]
     smaller = [size for size in sizes if tile is None or prod(size) < prod(tile)]
     return [MemoryOption({f"{part}.tile": size}, "borders of tiles are computed twice") for size in smaller]

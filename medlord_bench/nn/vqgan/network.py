@@ -1,7 +1,7 @@
-"""The VQ-GAN's autoencoder: MONAI's VQ-VAE encoder and decoder around our quantiser.
+"""The VQ-GAN's autoencoder: MONAI's VQ-VAE encoder and decoder with the bench's quantiser.
 
 Tudosiu et al., "Morphology-preserving autoregressive 3D generative modelling of the brain" (2022); MedLoRD, section
-2.1. Tensors carry the names of `monai.networks.nets.VQVAE`, so its checkpoints, and MedLoRD's, load as they are.
+2.1. Tensors have the names of `monai.networks.nets.VQVAE`; its checkpoints, and MedLoRD's, load unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from medlord_bench.nn.vqgan.quantiser import Quantised, Statistics, VectorQuanti
 __all__ = ["PRESETS", "VQGAN", "VQGANConfig", "config_from_state"]
 
 DOWN = (2, 4, 1, 1)  # stride, kernel, dilation, padding of every level
-UP = (2, 4, 1, 1, 0)  # and output padding
+UP = (2, 4, 1, 1, 0)  # the same, and output padding
 
 
 class VQGAN(nn.Module):
@@ -51,7 +51,7 @@ class VQGAN(nn.Module):
             epsilon=config.epsilon,
             restart_below=config.restart_below,
         )
-        self.quantizer = nn.ModuleDict({"quantizer": quantiser})  # doubled, as in MONAI, for the tensors' names
+        self.quantizer = nn.ModuleDict({"quantizer": quantiser})  # nested as in MONAI, for equal names of tensors
 
     @property
     def quantiser(self) -> VectorQuantiser:
@@ -65,10 +65,11 @@ class VQGAN(nn.Module):
         return self.config.factor
 
     def encode(self, x: Tensor, tile: Shape | None = None) -> Tensor:
-        """Latents before quantisation (B, d, x, y, z) of images (B, 1, X, Y, Z) whose sides are multiples of `factor`.
+        """Images (B, 1, X, Y, Z) -> latents before quantisation (B, d, x, y, z). Sides must be multiples of `factor`.
 
-        tile: work on boxes of this many image voxels (multiples of `factor`) and their surroundings, without
-        gradients; the result is the same. `x` may then lie on the CPU with the network elsewhere. Raises `UserError`.
+        tile: process boxes of this many image voxels (multiples of `factor`) with their surroundings, without
+        gradients; the result is the same. `x` may then be on the CPU and the network on another device.
+        Raises `UserError` for invalid sides.
         """
         self._check_sides("image", tuple(x.shape[2:]))
         if tile is not None:
@@ -76,15 +77,15 @@ class VQGAN(nn.Module):
         return self._through(self.encoder, x)
 
     def quantise(self, z: Tensor, gathered: Statistics | None = None) -> Quantised:
-        """Nearest codes of latents (B, d, x, y, z). In training the codebook learns: see `VectorQuantiser.forward`."""
+        """Nearest codes of latents (B, d, x, y, z). Training updates the codebook: see `VectorQuantiser.forward`."""
         return self.quantiser(z, gathered)  # type: ignore[no-any-return]
 
     def embed(self, indices: Tensor) -> Tensor:
-        """Codes (B, d, x, y, z) of indices (B, x, y, z)."""
+        """Indices (B, x, y, z) -> codes (B, d, x, y, z)."""
         return self.quantiser.embed(indices)
 
     def decode(self, z: Tensor, tile: Shape | None = None) -> Tensor:
-        """Images (B, 1, X, Y, Z), about [-1, 1], of codes (B, d, x, y, z). tile: as in `encode`, in image voxels."""
+        """Codes (B, d, x, y, z) -> images (B, 1, X, Y, Z), about [-1, 1]. tile: as in `encode`, in image voxels."""
         if tile is not None:
             self._latent_tile(tile)
             return apply_tiled(self.decoder, z, tile)
@@ -114,17 +115,17 @@ class VQGAN(nn.Module):
 
 
 def config_from_state(state: Mapping[str, Tensor]) -> VQGANConfig:
-    """The architecture behind a state dict, read off its tensors' names and shapes.
+    """The architecture of a state dict, derived from the names and shapes of its tensors.
 
-    Shapes do not tell commitment cost, decay and epsilon; they take `VQGANConfig`'s defaults and matter only where
-    training goes on. Strides are taken to be 2, which a kernel of 4 implies here. Raises `UserError` for a state dict
-    that is not such an autoencoder's.
+    Shapes do not determine commitment cost, decay and epsilon. These have the defaults of `VQGANConfig` and matter only
+    if training continues. Strides are assumed to be 2, as a kernel of 4 implies here. Raises `UserError` for a state
+    dict of another architecture.
     """
     try:
         return _config_from_shapes({name: tuple(tensor.shape) for name, tensor in state.items()})
     except (KeyError, ValueError, IndexError) as error:
         raise UserError(
-            f"checkpoint: not a 3D VQ-VAE as MONAI lays it out ({error}); expected encoder.blocks.*, decoder.blocks.* "
+            f"checkpoint: not a 3D VQ-VAE in MONAI's layout ({error}); expected encoder.blocks.*, decoder.blocks.* "
             "and quantizer.quantizer.*; give the autoencoder's checkpoint"
         ) from None
 
@@ -133,15 +134,15 @@ def _config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> VQGANConfig:
     codes, dim = shapes["quantizer.quantizer.embedding.weight"]
     pattern = re.compile(r"encoder\.blocks\.(\d+)\.(conv|conv1\.conv)\.weight")
     found = {int(match[1]): (match[2], shapes[name]) for name in shapes if (match := pattern.fullmatch(name))}
-    blocks = [found[index] for index in range(len(found))][:-1]  # the last maps to the code's channels
+    blocks = [found[index] for index in range(len(found))][:-1]  # the last block maps to the channels of the codes
     downs = [shape for kind, shape in blocks if kind == "conv"]
     units = [shape for kind, shape in blocks if kind == "conv1.conv"]
     if not downs or len(units) % len(downs):
         raise ValueError(f"{len(units)} residual units on {len(downs)} levels")
     if any(shape[2:] != (DOWN[1],) * 3 for shape in downs):
-        raise ValueError(f"kernels {[shape[2:] for shape in downs]} where {DOWN[1]} cubed is known")
+        raise ValueError(f"kernels {[shape[2:] for shape in downs]}, expected {DOWN[1]} cubed")
     if downs[0][1] != 1:
-        raise ValueError(f"{downs[0][1]} image channels where 1 is known")
+        raise ValueError(f"{downs[0][1]} image channels, expected 1")
     per_level = len(units) // len(downs)
     channels = tuple(shape[0] for shape in downs)
     res_channels = tuple(units[level * per_level][0] for level in range(len(downs))) if per_level else channels

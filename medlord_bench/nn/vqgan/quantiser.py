@@ -1,8 +1,8 @@
-"""Vector quantisation with a codebook learnt by exponential moving averages, in bounded memory.
+"""Vector quantisation with a codebook trained by exponential moving averages, in bounded memory.
 
-van den Oord et al., "Neural Discrete Representation Learning" (2017), appendix A.1. Tensors are named and laid out as
-in MONAI's EMAQuantizer. Nothing here has a shape that depends on data, so that a dry run without data can predict its
-memory (`bincount`, `unique` and `one_hot` would defeat the prediction or the memory).
+van den Oord et al., "Neural Discrete Representation Learning" (2017), appendix A.1. Tensors have the names
+and layout of MONAI's EMAQuantizer. No tensor has a shape that depends on data, so that a dry run without data predicts
+the memory. `bincount` and `unique` would prevent the prediction or, like `one_hot`, need too much memory.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from torch.nn import functional as F
 
 from medlord_bench.memory.dry_run import is_dry_run
 
-OUTLIER_DEVIATIONS = 10.0  # codes this many median absolute deviations out do not move the centre
+OUTLIER_DEVIATIONS = 10.0  # codes farther from the median, in median absolute deviations, are clipped for the centre
 
 
 class Quantised(NamedTuple):
-    """codes: (B, d, X, Y, Z), float32, gradients pass straight through. indices: int64 (B, X, Y, Z).
-    loss: the commitment loss, already times its weight."""
+    """codes: float32 (B, d, X, Y, Z), with the straight-through gradient. indices: int64 (B, X, Y, Z).
+
+    loss: the commitment loss, multiplied by its weight.
+    """
 
     codes: Tensor
     indices: Tensor
@@ -30,14 +32,14 @@ class Quantised(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What a batch says about each code. counts: (K,) float32. sums: (K, d), the sum of the vectors assigned to it."""
+    """Statistics of a batch per code. counts: float32 (K,). sums: (K, d), sums of the vectors assigned to a code."""
 
     counts: Tensor
     sums: Tensor
 
 
 class Usage(NamedTuple):
-    """share: codes used at least once / K. perplexity: exp of the entropy of the codes' frequencies, in [1, K]."""
+    """share: number of used codes / K. perplexity: exp of the entropy of the codes' frequencies, in [1, K]."""
 
     share: Tensor
     perplexity: Tensor
@@ -45,7 +47,7 @@ class Usage(NamedTuple):
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """No autocast and no TF32: either would pick other codes."""
+    """Disable autocast and TF32: with either, other codes would be selected."""
     with torch.autocast(device.type, enabled=False):
         if device.type != "cuda":
             yield
@@ -59,8 +61,10 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 
 
 def _centre(codebook: Tensor) -> Tensor:
-    """The mean code (1, d), with runaway codes drawn in: a few dead ones at 1e5 would else spoil the precision that
-    centring is for."""
+    """The mean code (1, d) after clipping of outliers.
+
+    A few dead codes at 1e5 would otherwise shift the centre and remove the precision that centring provides.
+    """
     median = codebook.median(dim=0, keepdim=True).values
     reach = OUTLIER_DEVIATIONS * (codebook - median).abs().median(dim=0, keepdim=True).values
     drawn_in = torch.clamp(codebook, median - reach, median + reach)
@@ -69,11 +73,11 @@ def _centre(codebook: Tensor) -> Tensor:
 
 @torch.no_grad()
 def nearest_codes(flat: Tensor, codebook: Tensor, chunk: int = 1024) -> Tensor:
-    """Index of the nearest code (Euclidean) of each row: int64 (N,) from `flat` (N, d) and `codebook` (K, d).
+    """Index of the nearest code (Euclidean) of each row: `flat` (N, d), `codebook` (K, d) -> int64 (N,).
 
-    argmin |x - e|^2 = argmax x.e - |e|^2/2, as one product of (x, 1) with (e, -|e|^2/2) per `chunk` rows. Extra memory
-    is chunk * K floats, whatever N. Both sides are first centred on the codebook: far from the origin the expanded
-    form loses the differences between codes to rounding.
+    argmin |x - e|^2 = argmax x.e - |e|^2/2, computed as one product of (x, 1) with (e, -|e|^2/2) per `chunk` rows. The
+    extra memory is chunk * K floats for any N. Both sides are first centred on the codebook: far from the origin the
+    expanded form would lose the differences between codes to rounding.
     """
     with _full_precision(flat.device):
         flat, codebook = flat.float(), codebook.float()
@@ -81,12 +85,13 @@ def nearest_codes(flat: Tensor, codebook: Tensor, chunk: int = 1024) -> Tensor:
         chunk = max(1, min(chunk, n))
         centre = _centre(codebook)
         codes = codebook - centre
+        # (K, d), (K, 1) -> (K, d + 1) -> (d + 1, K)
         weights = torch.cat([codes, -0.5 * codes.square().sum(dim=1, keepdim=True)], dim=1).t().contiguous()
-        rows = flat.new_ones(chunk, d + 1)
+        rows = flat.new_ones(chunk, d + 1)  # (chunk, d + 1) @ weights (d + 1, K) -> scores (chunk, K)
         scores = flat.new_empty(chunk, k)
         indices = torch.empty(n, dtype=torch.int64, device=flat.device)
         starts = range(0, n, chunk)
-        for start in starts[:1] if is_dry_run(flat) else starts:  # every chunk takes the same memory
+        for start in starts[:1] if is_dry_run(flat) else starts:  # every chunk needs the same memory
             m = min(chunk, n - start)
             torch.sub(flat[start : start + m], centre, out=rows[:m, :d])
             torch.mm(rows[:m], weights, out=scores[:m])
@@ -96,14 +101,14 @@ def nearest_codes(flat: Tensor, codebook: Tensor, chunk: int = 1024) -> Tensor:
 
 @torch.no_grad()
 def code_statistics(flat: Tensor, indices: Tensor, codes: int) -> Statistics:
-    """How many rows of `flat` (N, d) chose each of the `codes` codes, and their sum. `indices`: int64 (N,)."""
+    """Number and sum of the rows of `flat` (N, d) assigned to each of the `codes` codes. indices: int64 (N,)."""
     counts = flat.new_zeros(codes).index_add_(0, indices, flat.new_ones(len(indices)))
     return Statistics(counts, flat.new_zeros(codes, flat.shape[1]).index_add_(0, indices, flat))
 
 
 @torch.no_grad()
 def usage(counts: Tensor) -> Usage:
-    """How much of the codebook was used, from the counts (K,) of any number of batches."""
+    """The usage of the codebook, from the counts (K,) of any number of batches."""
     frequency = counts / counts.sum().clamp(min=1)
     entropy = -torch.special.xlogy(frequency, frequency).sum()
     return Usage((counts > 0).float().mean(), entropy.exp())
@@ -117,9 +122,9 @@ def flatten(z: Tensor) -> Tensor:
 class VectorQuantiser(nn.Module):
     """A codebook of `codes` vectors of `dim` channels.
 
-    decay: of the moving averages. epsilon: Laplace smoothing of the cluster sizes.
-    restart_below: a code whose moving average count is below this share of a uniform codebook's is dead, and
-    `restart` moves it onto a vector of the batch; 0 turns that off.
+    decay: decay of the moving averages. epsilon: Laplace smoothing of the cluster sizes.
+    restart_below: a code is dead if its moving average count is below this share of a uniform codebook's count.
+    `restart` replaces a dead code by a vector of the batch; 0 disables restarts.
     """
 
     ema_cluster_size: Tensor
@@ -140,25 +145,26 @@ class VectorQuantiser(nn.Module):
         self.restart_below = restart_below
         self.embedding = nn.Embedding(codes, dim)
         self.embedding.weight.requires_grad_(False)
-        # Cluster sizes start at 1, the weight of the one vector that `ema_w` holds. From 0, as elsewhere, codes that
-        # the first batch does not choose become ema_w / epsilon, five orders of magnitude away from the data.
+        # Cluster sizes start at 1, the weight of the single vector in `ema_w`. If they start at 0, as in other
+        # implementations, codes that the first batch does not use become ema_w / epsilon, five orders of magnitude away
+        # from the data.
         self.register_buffer("ema_cluster_size", torch.ones(codes))
         self.register_buffer("ema_w", self.embedding.weight.detach().clone())
 
     def embed(self, indices: Tensor) -> Tensor:
-        """The codes of `indices` (B, X, Y, Z): (B, d, X, Y, Z), float32."""
+        """Indices (B, X, Y, Z) -> codes float32 (B, d, X, Y, Z)."""
         return self.embedding(indices).movedim(-1, 1).contiguous()  # type: ignore[no-any-return]
 
     def forward(self, z: Tensor, gathered: Statistics | None = None) -> Quantised:
         """Quantise `z` (B, d, X, Y, Z).
 
-        In training the codebook follows at once, or, where `gathered` is given, the batch's statistics are added to
-        it in place and the caller calls `update` when all micro-batches of the step are in.
+        Training mode updates the codebook. If `gathered` is given, the batch's statistics are added to it in place
+        instead, and the caller calls `update` after all micro-batches of the step.
         """
         flat = flatten(z)
         weight = self.embedding.weight
         flat_indices = nearest_codes(flat, weight)
-        indices = flat_indices.view(z.shape[0], *z.shape[2:])
+        indices = flat_indices.view(z.shape[0], *z.shape[2:])  # (B*X*Y*Z,) -> (B, X, Y, Z)
         with torch.autocast(z.device.type, enabled=False):
             z = z.float()
             codes = self.embed(indices)
@@ -175,13 +181,15 @@ class VectorQuantiser(nn.Module):
         return Quantised(codes, indices, loss)
 
     def no_statistics(self) -> Statistics:
-        """Zeros to gather a step's statistics in."""
+        """Zeros to which the statistics of a step are added."""
         return Statistics(torch.zeros_like(self.ema_cluster_size), torch.zeros_like(self.ema_w))
 
     @torch.no_grad()
     def update(self, batch: Statistics) -> None:
-        """Move the codebook towards a step's statistics. Statistics that are not finite change nothing: the codebook
-        must outlive a step that the optimiser skips."""
+        """Update the codebook with the statistics of a step.
+
+        Non-finite statistics change nothing: the codebook must remain valid after a step that the optimiser skips.
+        """
         finite = torch.isfinite(batch.sums).all()
         sizes = torch.lerp(batch.counts, self.ema_cluster_size, self.decay)
         sums = torch.lerp(batch.sums, self.ema_w, self.decay)
@@ -193,10 +201,10 @@ class VectorQuantiser(nn.Module):
 
     @torch.no_grad()
     def restart(self, z: Tensor, generator: torch.Generator) -> Tensor:
-        """Move every dead code onto a vector drawn from `z` (B, d, X, Y, Z), with the weight of an average code.
+        """Replace every dead code by a random vector of `z` (B, d, X, Y, Z), with the weight of an average code.
 
-        generator: on the CPU, seeded from the step, so that a resumed training draws the same. Returns the number of
-        codes moved (a scalar tensor; 0 where `restart_below` is 0). `z` must be finite.
+        generator: on the CPU, seeded from the step, so that a resumed training draws the same vectors. Returns the
+        number of replaced codes (a scalar tensor; 0 if `restart_below` is 0). No code is replaced if `z` is not finite.
         """
         flat = flatten(z)
         k = len(self.ema_w)

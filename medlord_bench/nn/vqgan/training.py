@@ -1,7 +1,7 @@
-"""Training the VQ-GAN on random patches, and its weights on disk: the first stage of every generator that has one.
+"""Training of the VQ-GAN on random patches, and storing its weights: the first stage of generators with a VQ-GAN.
 
-Losses and schedule are those of MedLoRD (section 2.1 of its paper; `configs/stage1/vqgan_ds4_new.yaml` of its repository
-where the paper states nothing).
+Losses and schedule are those of MedLoRD (section 2.1 of its paper; if the paper gives no value,
+`configs/stage1/vqgan_ds4_new.yaml` of its repository).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
 from medlord_bench.nn.vqgan.quantiser import Quantised, Statistics, usage
 from medlord_bench.util import seeds
 
-KIND = "medlord.autoencoder"  # of every VQ-GAN, whoever trained it: one generator's weights serve another
+KIND = "medlord.autoencoder"  # one kind for all generators, so that they can use each other's VQ-GAN
 
 
 class Patches:
-    """Random patches of one split. A patch is a pure function of the parts that it is asked for."""
+    """Random patches of one split. A patch is a pure function of the arguments of `draw`."""
 
     def __init__(self, data: Cohort, split: Split, config: AutoencoderConfig) -> None:
         self.data, self.config = data, config
@@ -40,7 +40,7 @@ class Patches:
         self.window = data.protocol.grid.hu_window
         grid = data.protocol.grid.shape
         if not self.ids:
-            raise MissingError(f"{data.protocol.name}: no {split} case; give the split at least one")
+            raise MissingError(f"{data.protocol.name}: no {split} case; add at least one to the split")
         if any(side > full for side, full in zip(config.patch, grid, strict=True)):
             raise UserError(f"autoencoder.patch: {config.patch} is larger than the grid {grid}; choose a smaller patch")
 
@@ -65,7 +65,7 @@ class Patches:
 
 
 class CodeWindow:
-    """How often each code was chosen in training since the last validation."""
+    """How often training used each code since the last validation. counts: float32 (K,)."""
 
     def __init__(self, codes: int, device: str) -> None:
         self.counts = torch.zeros(codes, device=device)
@@ -78,13 +78,13 @@ class CodeWindow:
 
 
 class AutoencoderRecipe:
-    """What the first stage optimises: a `training.Recipe`."""
+    """Training of the first stage: a `training.Recipe`."""
 
     def __init__(self, config: AutoencoderConfig, data: Cohort, run: Run) -> None:
         self.config, self.seed, self.device = config, run.seed, run.device
         self.weights_dir = weights_folder(run.weights_dir)
         self.train, self.val = Patches(data, "train", config), Patches(data, "val", config)
-        self.perceptual = self._perceptual() if config.perceptual else None  # first: it may be missing
+        self.perceptual = self._perceptual() if config.perceptual else None  # first, because its weights may be missing
         self.spectral = Spectral()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.derive(run.seed, "autoencoder", "initial weights"))
@@ -145,7 +145,7 @@ class AutoencoderRecipe:
     def _accumulate(
         self, images: Tensor, step: int, share: float, gathered: Statistics
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Gradients of one micro-batch. Returns its loss terms, unweighted, and its latents."""
+        """Accumulate the gradients of one micro-batch. Returns its loss terms, unweighted, and its latents."""
         with autocast(self.config.precision, self.device):
             z = self.net.encode(images)
             quantised = self.net.quantise(z, gathered)
@@ -167,7 +167,7 @@ class AutoencoderRecipe:
         if self.perceptual:
             terms["perceptual"] = self.perceptual(fake, images)
         if self.adversary:
-            self.adversary.requires_grad_(False)  # the generator's loss must not move the discriminator
+            self.adversary.requires_grad_(False)  # the generator's loss must not update the discriminator
             with autocast(self.config.precision, self.device):
                 terms["adversarial"] = self.adversary.generator_loss(fake)
         return terms
@@ -177,7 +177,7 @@ class AutoencoderRecipe:
         warm = min(1.0, step / config.adversarial_warmup) if config.adversarial_warmup else 1.0
         weights = {
             "l1": config.l1,
-            "commitment": 1.0,  # weighted by the quantiser
+            "commitment": 1.0,  # already weighted by the quantiser
             "spectral": config.spectral,
             "perceptual": config.perceptual,
             "adversarial": config.adversarial * warm,
@@ -186,8 +186,10 @@ class AutoencoderRecipe:
 
     @torch.no_grad()
     def validate(self, step: int) -> Mapping[str, float]:
-        """Mean L1 ("loss") and PSNR on the same validation patches every time, and how much of the codebook is used,
-        in training since the last validation and on these patches."""
+        """Mean L1 ("loss") and PSNR on the same validation patches at each call, and the usage of the codebook.
+
+        The usage is reported for these patches and for the training since the last validation.
+        """
         self.net.eval()
         losses, errors, chosen = [], [], self.net.quantiser.no_statistics().counts
         for i in range(self.config.validation_patches):
@@ -197,7 +199,7 @@ class AutoencoderRecipe:
             fake = fake.float().clamp(-1, 1)
             losses.append(torch.nn.functional.l1_loss(fake, images))
             errors.append(torch.nn.functional.mse_loss(fake, images))
-            indices = quantised.indices.flatten()
+            indices = quantised.indices.flatten()  # (1, x, y, z) -> (x*y*z,)
             chosen.index_add_(0, indices, torch.ones_like(indices, dtype=chosen.dtype))
         trained, seen = usage(self.window.counts), usage(chosen)
         self.window.counts.zero_()
@@ -212,19 +214,19 @@ class AutoencoderRecipe:
         }
 
     def export(self, folder: Path) -> None:
-        """The network without its discriminator: what latents and sampling need."""
+        """Write the network without its discriminator. Latents and sampling need only the network."""
         facts = self.config.model_dump(mode="json", exclude={"net"})
         save_autoencoder(folder, self.net, self.train.window, facts)
 
 
 def save_autoencoder(folder: Path, net: VQGAN, window: Window, training: Mapping[str, Any]) -> None:
-    """Write weights, architecture and HU window into `folder`. training: how they came about, for the record."""
+    """Write weights, architecture and HU window to `folder`. training: facts about the training, for the record."""
     config = {"net": net.config.model_dump(mode="json"), "hu_window": list(window), "training": dict(training)}
     save_model(folder, KIND, config, net.state_dict())
 
 
 def load_autoencoder(folder: Path, device: str) -> VQGAN:
-    """The network that `save_autoencoder` wrote, in evaluation mode. Raises `MissingError` or `UserError`."""
+    """Load the network that `save_autoencoder` wrote, in evaluation mode. Raises `MissingError` or `UserError`."""
     config, tensors = load_model(folder, KIND)
     try:
         net = VQGAN(VQGANConfig.model_validate(config["net"]))
@@ -239,7 +241,7 @@ def load_autoencoder(folder: Path, device: str) -> VQGAN:
 
 
 def hu_window(folder: Path) -> Window:
-    """The HU window that [-1, 1] of a saved autoencoder stands for."""
+    """The HU window that a saved autoencoder maps to [-1, 1]."""
     path = folder / "model.json"
     try:
         low, high = json.loads(path.read_text())["config"]["hu_window"]

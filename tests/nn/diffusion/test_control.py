@@ -122,7 +122,7 @@ def test_training_leaves_the_denoiser_alone_and_its_average_is_the_controlnets_b
 
 def test_a_cohort_that_cannot_condition_is_refused(run: Run) -> None:
     assert condition_regions(cast(Cohort, Masked())) == ("aorta",)
-    with pytest.raises(UserError, match="no condition_regions; name those to condition on"):
+    with pytest.raises(UserError, match="no condition_regions; set the regions to condition on"):
         condition_regions(cast(Cohort, Masked(regions=())))
     made = recipe(run)
     assert made.labels("a").dtype == np.uint8

@@ -197,7 +197,7 @@ def test_a_flows_steps_add_up_to_the_whole_way_whatever_the_times() -> None:
 @each_gaussian
 def test_a_ddpm_step_without_noise_is_a_bug_not_a_sample(name: str) -> None:
     timesteps = GAUSSIAN[name].sampling_timesteps(None, 1)
-    with pytest.raises(ValueError, match="needs noise"):
+    with pytest.raises(ValueError, match="expected noise"):
         GAUSSIAN[name].step(torch.zeros(1), torch.zeros(1), timesteps, 5, None)
 
 
