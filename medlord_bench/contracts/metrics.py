@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
 
 from medlord_bench.contracts.values import DataProtocol, FrozenConfig
-from medlord_bench.errors import StepError
+from medlord_bench.errors import StepError, UserError
 from medlord_bench.util.hashing import digest
 
 Better = Literal["lower", "higher", ""]
@@ -73,19 +73,28 @@ def protocol_of(name: str, metric: Any, data: DataProtocol) -> tuple[str, dict[s
     name: the metric's registered name. The id ends in ``-unlocked`` if a weights file has no lock, since it may differ
     elsewhere.
     """
-    own: MetricProtocol = metric.protocol(data)
+    own = metric.protocol(data)
+    if not isinstance(own, MetricProtocol):
+        raise StepError(
+            f"metric {name}: protocol() gave a {type(own).__name__}, expected a MetricProtocol: fix the metric"
+        )
     text = {**own.text, "metric": name, "version": metric.version, "data": data.model_dump(mode="json")}
     id = "-".join(filter(None, (name, own.label, digest(text)[:8])))
     return id + ("" if own.locked else "-unlocked"), text
 
 
-def quantities_of(metrics: Iterable[Any]) -> dict[str, Quantity]:
-    """Name -> quantity over several metric classes. Raises `StepError` if two metrics declare one name differently."""
+def quantities_of(metrics: Mapping[str, Any]) -> dict[str, Quantity]:
+    """Name -> quantity over several metrics (name -> class). Raises `UserError` if two declare one name differently."""
     found: dict[str, Quantity] = {}
-    for metric in metrics:
+    owners: dict[str, str] = {}
+    for name, metric in metrics.items():
         for one in metric.quantities:
             if found.setdefault(one.name, one) != one:
-                raise StepError(f"quantity {one.name!r}: two metrics declare it differently; rename one of them")
+                raise UserError(
+                    f"quantity {one.name!r}: metrics {owners[one.name]} and {name} declare it differently; rename one of "
+                    "them, or measure them in separate runs"
+                )
+            owners.setdefault(one.name, name)
     return found
 
 

@@ -58,10 +58,11 @@ def load(kind: str, name: str) -> Any:
         raise UserError(unknown(kind.removesuffix("s"), name, points))
     try:
         return points[name].load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a third party's module raises concerns that plugin alone
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise MissingError(
-            f"{kind.removesuffix('s')} {name!r} ({points[name].value}) cannot be loaded: {error}; "
-            "install its requirements, or reinstall its distribution"
+            f"{kind.removesuffix('s')} {name!r} ({points[name].value}) cannot be loaded: {reason}; "
+            "install its requirements, fix it, or reinstall its distribution"
         ) from error
 
 

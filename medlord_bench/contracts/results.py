@@ -127,6 +127,7 @@ class ResultsFile(FrozenConfig):
     quantities: tuple[Quantity, ...] = ()
 
 
+AGAIN = "restore it, or run the command again, which collects the results anew"
 CASE_COLUMNS = tuple(CaseRow.model_fields)
 
 
@@ -149,7 +150,24 @@ def read_results(folder: Path) -> tuple[ResultsFile, list[CaseRow]]:
         raise UserError(f"{path}: not found; the run has no results yet: run it again to finish it") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{path}: field {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    with open(folder / "cases.csv", newline="") as file:
-        rows = [CaseRow.model_validate(row) for row in csv.DictReader(file)]
-    return results, rows
+        field = ".".join(map(str, first["loc"])) or "the whole file"
+        raise UserError(f"{path}: {field}: {first['msg']}; {AGAIN}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not text; {AGAIN}") from None
+    if results.schema_version != SCHEMA_VERSION:
+        versions = f"{results.schema_version}, this version of medlord-bench reads {SCHEMA_VERSION}"
+        raise UserError(f"{path}: schema_version {versions}; {AGAIN}")
+    return results, _read_rows(folder / "cases.csv")
+
+
+def _read_rows(path: Path) -> list[CaseRow]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file, strict=True)
+            if tuple(table.fieldnames or ()) != CASE_COLUMNS:
+                raise UserError(f"{path}: columns {table.fieldnames}, expected {', '.join(CASE_COLUMNS)}; {AGAIN}")
+            return [CaseRow.model_validate(row) for row in table]
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; {AGAIN}") from None
+    except (ValidationError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: damaged ({str(error).splitlines()[0]}); {AGAIN}") from None

@@ -330,8 +330,11 @@ class Need:
     segmenter: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "source", Source(self.source))
-        object.__setattr__(self, "made", Made(self.made))
+        for name, kind in (("source", Source), ("made", Made)):
+            given = getattr(self, name)
+            if given not in list(kind):
+                raise ValueError(f"need: {name} {given!r}, expected one of {', '.join(kind)}")
+            object.__setattr__(self, name, kind(given))
         if bool(self.extractor) != (self.made == Made.FEATURES):
             raise ValueError(
                 f"need of {self.made}: extractor {self.extractor!r}; features need one, nothing else has one"

@@ -46,7 +46,7 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
     classes = {one.name: registry.load("generators", one.plugin) for one in plan.contestants}
     controls = tuple(name for name, plugin in classes.items() if getattr(plugin, "control", False))
     metrics = dict.fromkeys(step.plugin.plugin for step in plan.steps if step.kind == "scores")
-    quantities = quantities_of(registry.load("metrics", name) for name in metrics)
+    quantities = quantities_of({name: registry.load("metrics", name) for name in metrics})
     found = ResultsFile(
         scores=tuple(scores), protocols=protocols, controls=controls, quantities=tuple(quantities.values())
     )

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from medlord_bench.contracts import Dependencies, HasNativeGrid, Purpose, Stage, specs
+from medlord_bench.contracts import Dependencies, HasNativeGrid, Purpose, Stage, registry, specs
+from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.specs import Contestant
 from medlord_bench.engine import keys
 from medlord_bench.engine.plan import Native, Plan, item_id
@@ -33,6 +34,8 @@ class Planner:
 
     def plan(self) -> Plan:
         planning = self.planning
+        # Before any work: two metrics that give one name to different numbers cannot be in one run.
+        quantities_of({one.plugin: registry.load("metrics", one.plugin) for one in self.spec.metrics})
         images.plan(planning)
         for contestant in self.spec.contestants:
             self._contestant(contestant)

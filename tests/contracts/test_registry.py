@@ -1,6 +1,9 @@
+import logging
+
 import pytest
 
 from medlord_bench.contracts import registry
+from medlord_bench.engine.run_file import default_metrics
 from medlord_bench.errors import MissingError, UserError
 
 
@@ -32,3 +35,24 @@ def test_a_plugin_whose_import_fails_is_exit_3_and_says_why(monkeypatch: pytest.
 def test_an_unknown_kind_is_named() -> None:
     with pytest.raises(UserError, match="did you mean 'metrics'"):
         registry.entries("metric")
+
+
+def test_a_plugin_that_is_broken_in_any_way_is_exit_3_and_leaves_the_default_metrics(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        name, value = "edges", "edges:Edges"
+
+        def load(self) -> None:
+            raise ValueError("margin\n  must be above 0")
+
+    known = registry._points("metrics")
+    monkeypatch.setattr(registry, "_points", lambda kind: known | {"edges": Broken()})
+    with pytest.raises(
+        MissingError, match=r"metric 'edges' \(edges:Edges\) cannot be loaded: margin must be above 0; "
+    ):
+        registry.load("metrics", "edges")
+    monkeypatch.setattr(registry, "entries", lambda kind: [Broken(), *known.values()])
+    monkeypatch.setattr(logging.getLogger("medlord_bench"), "propagate", True)
+    assert "fid" in default_metrics() and "edges" not in default_metrics()
+    assert "left out of the default metrics: metric 'edges'" in caplog.text

@@ -19,7 +19,7 @@ N = 12
 
 def paired(scores: Sequence[Score], rows: Sequence[CaseRow], replicates: Sequence[Replicates]) -> ComparisonsFile:
     """With the quantities of the built-in metrics."""
-    metrics = [registry.load("metrics", entry.name) for entry in registry.entries("metrics")]
+    metrics = {one.name: registry.load("metrics", one.name) for one in registry.entries("metrics")}
     return compare(scores, rows, replicates, quantities_of(metrics))
 
 

@@ -248,6 +248,7 @@ class TwoSplits:
         pass
 
     version = 1
+    quantities = ()
 
     def __init__(self, config: Config) -> None:
         self.config = config

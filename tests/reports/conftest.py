@@ -13,7 +13,7 @@ from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, notes, write_results
 from medlord_bench.volumes.planes import planes_of, write_planes
 
-QUANTITIES = quantities_of(registry.load("metrics", entry.name) for entry in registry.entries("metrics"))
+QUANTITIES = quantities_of({one.name: registry.load("metrics", one.name) for one in registry.entries("metrics")})
 FID, PSNR = "fid-imagenet-0a1b2c3d", "psnr-4e5f6a7b"
 PROTOCOLS: dict[str, dict[str, object]] = {
     FID: {"data": {"name": "phantom", "synthetic": True, "grid": {"shape": [16, 12, 10]}}, "extractor": "imagenet"},

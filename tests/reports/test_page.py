@@ -39,7 +39,7 @@ class Tags(HTMLParser):
             self.words.append(data)
 
 
-QUANTITIES = quantities_of(registry.load("metrics", entry.name) for entry in registry.entries("metrics"))
+QUANTITIES = quantities_of({one.name: registry.load("metrics", one.name) for one in registry.entries("metrics")})
 
 
 def render(folder: Path) -> tuple[str, Tags]:

@@ -30,7 +30,7 @@ from medlord_bench.reports.page.warned import MAX_TEXTS, warnings
 from medlord_bench.volumes.planes import planes_of, write_planes
 
 PROTOCOL = "fid-imagenet-0a1b2c3d"
-QUANTITIES = quantities_of(registry.load("metrics", entry.name) for entry in registry.entries("metrics"))
+QUANTITIES = quantities_of({one.name: registry.load("metrics", one.name) for one in registry.entries("metrics")})
 
 
 def glance(scores: list[Score], comparisons: Sequence[Comparison], controls: Collection[str] = ()) -> Glance:

@@ -23,7 +23,7 @@ def check(name: str, run: Run) -> Iterator[Check]:
     yield Check("fulfils contracts.Metric", isinstance(metric, Metric))
     for variant in plugin.variants:
         yield Check(f"variant {variant} is valid", bool(metric_spec(f"{name}:{variant}", cohort.protocol, {}).config))
-    declared = quantities_of([metric])
+    declared = quantities_of({name: metric})
     yield Check(
         "declares its quantities, each with a meaning", bool(declared) and all(one.meaning for one in declared.values())
     )

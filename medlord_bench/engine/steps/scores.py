@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from medlord_bench.contracts import FrozenConfig, Item, Made, MetricInputs, Need, Source, specs
-from medlord_bench.contracts.metrics import protocol_of, quantities_of, undeclared
+from medlord_bench.contracts.metrics import Quantity, protocol_of, quantities_of, undeclared
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.specs import PluginSpec
 from medlord_bench.engine.plan import Step
@@ -16,6 +17,7 @@ from medlord_bench.engine.steps import features, labels, states
 from medlord_bench.engine.steps.job import SCORES, STATE, VOLUME, Job, by
 from medlord_bench.engine.steps.kind import Kind
 from medlord_bench.engine.steps.sources import Derived, Volumes, items_of
+from medlord_bench.errors import StepError, UserError
 from medlord_bench.util import seeds
 from medlord_bench.util.files import write_json
 
@@ -47,7 +49,7 @@ def plan(planning: Planning, entrant: Entrant, spec: PluginSpec) -> Step:
     metric = specs.make("metrics", spec)
     inputs: dict[str, str] = {}
     needs: list[Needed] = []
-    wanted = metric.needs()
+    wanted = _needs(spec.name, metric)
     measurable = _source(planning, entrant, wanted[0].source) is not None  # if not, the others are not needed
     for need in wanted:
         found = _source(planning, entrant, need.source) if measurable else None
@@ -70,6 +72,22 @@ def plan(planning: Planning, entrant: Entrant, spec: PluginSpec) -> Step:
     return planning.add(
         id, "scores", entrant.name, spec, identity, ["scores"], inputs, Detail(needs=tuple(needs)), seed
     )
+
+
+def _needs(name: str, metric: Any) -> list[Need]:
+    """What a metric says it needs. Raises `UserError` if that is not a list of `Need`."""
+    try:
+        wanted = list(metric.needs())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"metric {name}: needs(): {error}; fix the metric") from error
+    for need in wanted:
+        if not isinstance(need, Need):
+            raise UserError(
+                f"metric {name}: needs() gave {need!r}, expected instances of contracts.Need; fix the metric"
+            )
+    if not wanted:
+        raise UserError(f"metric {name}: needs() is empty, expected at least one contracts.Need; fix the metric")
+    return wanted
 
 
 def _source(planning: Planning, entrant: Entrant, source: Source) -> tuple[Step, tuple[str, ...]] | None:
@@ -101,6 +119,30 @@ def _role(need: Need) -> str:
     return "|".join(filter(None, (need.source, need.made, need.extractor, need.segmenter)))
 
 
+def _checked(name: str, result: Any, declared: Mapping[str, Quantity]) -> Score | CaseRow | Replicates:
+    """A result of a metric, with the unit and direction that its quantity declares. Raises `StepError` for others."""
+    if isinstance(result, CaseRow):
+        return result
+    if not isinstance(result, Score | Replicates):
+        kinds = "Score, CaseRow or Replicates"
+        raise StepError(f"metric {name}: reduce gave a {type(result).__name__}, expected {kinds}: fix the metric")
+    if result.metric not in declared:
+        raise undeclared(name, result.metric, declared)
+    quantity, over = declared[result.metric], {}
+    for field in ("better", "unit") if isinstance(result, Score) else ("better",):
+        given, wanted = getattr(result, field), getattr(quantity, field)
+        if field in result.model_fields_set and given and given != wanted:
+            raise StepError(
+                f"metric {name}: a result of {quantity.name} has {field} {given!r}, its quantity declares {wanted!r}: "
+                "leave it out of the result, or change the quantity"
+            )
+        over[field] = wanted
+    if isinstance(result, Score) and result.value is not None and math.isnan(result.value):
+        over |= {"value": None, "status": "not_run", "reason": result.reason or "the value is not a number (NaN)"}
+    checked: Score | Replicates = result.model_copy(update=over)
+    return checked
+
+
 class Scores(Kind):
     name: ClassVar[str] = "scores"
     sharded: ClassVar[bool] = False
@@ -113,11 +155,8 @@ class Scores(Kind):
         name = job.step.plugin.plugin
         id, text = protocol_of(name, metric, job.plan.protocol)
         inputs = MetricInputs(job.step.contestant, job.plan.dataset.plugin, job.plan.protocol, found, id)
-        results = list(metric.reduce(inputs, job.run))
-        declared = quantities_of([metric])
-        for result in results:
-            if isinstance(result, Score) and result.metric not in declared:
-                raise undeclared(name, result.metric, declared)
+        declared = quantities_of({name: metric})
+        results = [_checked(name, result, declared) for result in metric.reduce(inputs, job.run)]
         value: dict[str, Any] = {"protocols": {id: text}}
         for name, kind in (("scores", Score), ("rows", CaseRow), ("replicates", Replicates)):
             value[name] = [result.model_dump(mode="json") for result in results if isinstance(result, kind)]

@@ -13,6 +13,7 @@ from medlord_bench.engine.plan import Step, generated_name
 from medlord_bench.engine.prepared import StoredCohort
 from medlord_bench.engine.steps.job import STATE, VOLUME, Job, by
 from medlord_bench.engine.store import StoredObject
+from medlord_bench.errors import StepError
 from medlord_bench.volumes.arrays import save_state
 
 
@@ -68,10 +69,18 @@ def usable(job: Job, items: Sequence[str], made: StoredObject) -> list[str]:
 def publish_states(job: Job, items: Sequence[str], made: Iterator[Mapping[str, Any]], title: str) -> None:
     """Publish named arrays, one state per item."""
     with job.run.progress.task(title, len(items)) as task:
-        for item, state in zip(items, made, strict=True):
+        for place, item in enumerate(items):
+            state = next(made, None)
+            if not isinstance(state, Mapping):
+                found = f"{place} states" if state is None else f"a {type(state).__name__} for {item}"
+                raise StepError(
+                    f"{title}: gave {found}, expected a state (named arrays) for each of {len(items)} items"
+                )
             job.out.put(item, {STATE: by(save_state, state)}, {})
             task.advance()
             job.check_stop(item)
+    if next(made, None) is not None:
+        raise StepError(f"{title}: gave more than {len(items)} states, expected one for each item")
 
 
 @dataclass(frozen=True)

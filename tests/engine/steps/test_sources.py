@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,8 +32,9 @@ from medlord_bench.engine.planner import build
 from medlord_bench.engine.run_file import RunFile
 from medlord_bench.engine.steps.job import Job
 from medlord_bench.engine.steps.kinds import KINDS
+from medlord_bench.engine.steps.sources import publish_states
 from medlord_bench.engine.store import Store
-from medlord_bench.errors import MissingError, UserError
+from medlord_bench.errors import MissingError, StepError, UserError
 from medlord_bench.generators.controls.noise import Noise
 from medlord_bench.volumes.checks import item_labels, item_reference
 
@@ -85,7 +87,7 @@ class Count:
 
     Config: ClassVar[type[CountConfig]] = CountConfig
     version: ClassVar[int] = 1
-    quantities: ClassVar[tuple[Quantity, ...]] = ()
+    quantities: ClassVar[tuple[Quantity, ...]] = (Quantity(name="count", meaning="Voxels.", better="lower"),)
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"other": {"segmenter_settings": {"split": 8}}}
     seen: ClassVar[list[Item]] = []
     reduced: ClassVar[dict[Need, Sequence[Item]]] = {}
@@ -221,3 +223,18 @@ def test_free_variants_tell_contestants_apart(monkeypatch: pytest.MonkeyPatch) -
     assert [contestant.name for contestant in plan.contestants] == ["noise:mine", "noise:theirs"]
     with pytest.raises(UserError, match="noise:yours"):
         planned(generators=("noise:mine",), set={"noise:yours.x": 1})
+
+
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        ([{"a": np.zeros(1)}], "gave 1 states, expected a state (named arrays) for each of 2 items"),
+        ([{"a": np.zeros(1)}] * 3, "gave more than 2 states"),
+        ([{"a": np.zeros(1)}, 3.0], "gave a float for b, expected a state"),
+    ],
+)
+def test_states_of_another_number_or_type_are_one_line(tmp_path: Path, run: Run, states: list[Any], told: str) -> None:
+    plan = planned()
+    step = next(step for step in plan.steps if step.kind == "states")
+    with pytest.raises(StepError, match=re.escape(told)):
+        publish_states(Job(plan, step, Store(tmp_path / "store"), run), ["a", "b"], iter(states), "count of samples")
