@@ -19,6 +19,7 @@ from medlord_bench.engine.comparisons import ComparisonsFile
 from medlord_bench.engine.efforts import Effort, budget, efforts
 from medlord_bench.engine.step_records import Memory, StepRecord, name_of, read_lines, read_object, read_steps
 
+COLLECTED = ("results/steps.json", "results/comparisons.json")
 SAFE = re.compile(r"[^\w.@+-]")
 
 
@@ -34,7 +35,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class RunResults:
-    """Everything a report shows of a run. started: ISO time. budget: of each contestant's training, as text."""
+    """Everything a report shows of a run.
+
+    started: ISO time. budget: of each contestant's training, as text.
+    missing: files of a finished run that this folder lacks, where their absence would otherwise look like a result.
+    """
 
     name: str
     config: str | None
@@ -52,6 +57,7 @@ class RunResults:
     curves: Sequence[Curve]
     efforts: Sequence[Effort]
     budget: str
+    missing: Sequence[str]
 
     @property
     def seconds(self) -> float | None:
@@ -94,6 +100,7 @@ def read_run(folder: Path) -> RunResults:
         curves=_curves(folder / "results" / "curves", [str(step.get("id", "")) for step in plan.get("steps") or []]),
         efforts=efforts(plan, {step.name: step.trained for step in steps}),
         budget=budget(plan),
+        missing=[name for name in COLLECTED if results is not None and not (folder / name).exists()],
     )
 
 

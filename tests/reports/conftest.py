@@ -11,6 +11,9 @@ import pytest
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, notes, write_results
+from medlord_bench.engine import comparisons
+from medlord_bench.engine.comparisons import ComparisonsFile
+from medlord_bench.engine.step_records import record_steps
 from medlord_bench.volumes.planes import planes_of, write_planes
 
 QUANTITIES = quantities_of({one.name: registry.load("metrics", one.name) for one in registry.entries("metrics")})
@@ -95,6 +98,8 @@ def run_folder(tmp_path: Path) -> Path:
     (folder / "provenance.json").write_text(json.dumps(provenance | {"git": {"sha": "abc", "dirty": False}}))
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in EVENTS) + '{"time": "t", "st')
     write_scores(folder, SCORES)
+    record_steps(folder, folder.parents[1])
+    comparisons.write(folder / "results", ComparisonsFile())
     rows = []
     for title, count in (("real (test)", 3), ("medlord@tiny", 3), ("medlord@tiny reconstructions", 2)):
         items = []

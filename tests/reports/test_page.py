@@ -378,11 +378,14 @@ def test_hostile_names_are_text(run_folder: Path) -> None:
         ("results/curves/medlord@tiny/autoencoder.jsonl", "no training is recorded"),
         ("provenance.json", "no provenance.json"),
         ("run.yaml", "no run.yaml"),
+        ("results/steps.json", "no results/steps.json. The same command"),
+        ("results/comparisons.json", "no results/comparisons.json. The same command"),
     ],
 )
 def test_a_missing_part_is_named_and_the_rest_is_drawn(run_folder: Path, gone: str, told: str) -> None:
     (run_folder / gone).unlink()
-    text = render(run_folder)[1].text
+    (page, *_) = Page().render(run_folder, run_folder / "report")
+    text = Tags(page.read_text(encoding="utf-8")).text
     assert told in text
     assert text.count("Missing:") >= 1
     assert "How to cite" in text
