@@ -126,5 +126,5 @@ def draw(folder: Path) -> list[Path]:
     """Write every registered report of a run folder; the page first."""
     from medlord_bench.contracts import registry
 
-    names = sorted((entry.name for entry in registry.entries("reports")), key=lambda name: name != "page")
-    return [path for name in names for path in registry.load("reports", name)().render(folder, folder / "report")]
+    reports = sorted(registry.loadable("reports").items(), key=lambda one: one[0] != "page")
+    return [path for _, report in reports for path in report().render(folder, folder / "report")]

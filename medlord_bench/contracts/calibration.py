@@ -45,8 +45,7 @@ class Record(FrozenConfig):
 def versions() -> dict[str, int]:
     """The versions of every plugin that takes part in measuring."""
     kinds = ("metrics", "extractors", "segmenters")
-    names = [(kind, entry.name) for kind in kinds for entry in registry.entries(kind)]
-    return {f"{kind}/{name}": registry.load(kind, name).version for kind, name in names}
+    return {f"{kind}/{name}": plugin.version for kind in kinds for name, plugin in registry.loadable(kind).items()}
 
 
 def write(record: Record, folder: Path) -> None:

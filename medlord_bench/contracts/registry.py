@@ -6,6 +6,7 @@ Built-ins are found in the same way as third-party distributions; a broken plugi
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from medlord_bench.errors import MissingError, UserError
+
+log = logging.getLogger("medlord_bench")
 
 KINDS = ("generators", "datasets", "metrics", "segmenters", "extractors", "reports", "executors", "commands")
 
@@ -64,6 +67,18 @@ def load(kind: str, name: str) -> Any:
             f"{kind.removesuffix('s')} {name!r} ({points[name].value}) cannot be loaded: {reason}; "
             "install its requirements, fix it, or reinstall its distribution"
         ) from error
+
+
+def loadable(kind: str) -> dict[str, Any]:
+    """Name -> class of every plugin of a kind that can be loaded. A broken one affects only the runs that name it: here it
+    is left out, with a warning."""
+    found: dict[str, Any] = {}
+    for entry in entries(kind):
+        try:
+            found[entry.name] = load(kind, entry.name)
+        except MissingError as error:
+            log.warning("left out: %s", error)
+    return found
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

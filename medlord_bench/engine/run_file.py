@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,13 @@ from pydantic import Field
 
 from medlord_bench.contracts import FrozenConfig, registry
 from medlord_bench.contracts.validation import validate
-from medlord_bench.errors import MissingError, UserError
-
-log = logging.getLogger("medlord_bench")
+from medlord_bench.errors import UserError
 
 
 def default_metrics() -> tuple[str, ...]:
     """The default metrics of a run, as declared by the metrics, in their order."""
-    names = [entry.name for entry in registry.entries("metrics")]
-    ranks: dict[str, int | None] = {}
-    for name in names:
-        try:
-            ranks[name] = registry.load("metrics", name).default
-        except MissingError as error:  # a broken plugin concerns only the runs that ask for it
-            log.warning("left out of the default metrics: %s", error)
-            ranks[name] = None
-    return tuple(sorted((name for name in names if ranks[name] is not None), key=lambda name: (ranks[name], name)))
+    ranks = {name: getattr(metric, "default", None) for name, metric in registry.loadable("metrics").items()}
+    return tuple(sorted((name for name in ranks if ranks[name] is not None), key=lambda name: (ranks[name], name)))
 
 
 class RunFile(FrozenConfig):

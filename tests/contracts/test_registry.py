@@ -3,6 +3,7 @@ import logging
 import pytest
 
 from medlord_bench.contracts import registry
+from medlord_bench.contracts.calibration import versions
 from medlord_bench.engine.run_file import default_metrics
 from medlord_bench.errors import MissingError, UserError
 
@@ -52,7 +53,8 @@ def test_a_plugin_that_is_broken_in_any_way_is_exit_3_and_leaves_the_default_met
         MissingError, match=r"metric 'edges' \(edges:Edges\) cannot be loaded: margin must be above 0; "
     ):
         registry.load("metrics", "edges")
-    monkeypatch.setattr(registry, "entries", lambda kind: [Broken(), *known.values()])
+    monkeypatch.setattr(registry, "entries", lambda kind: [Broken(), *known.values()] if kind == "metrics" else [])
     monkeypatch.setattr(logging.getLogger("medlord_bench"), "propagate", True)
+    assert "metrics/edges" not in versions()
     assert "fid" in default_metrics() and "edges" not in default_metrics()
-    assert "left out of the default metrics: metric 'edges'" in caplog.text
+    assert "left out: metric 'edges'" in caplog.text

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Shape
 from medlord_bench.plugins.phantom.heart import paint_heart
-from medlord_bench.plugins.phantom.patient import LABELS, Patient
+from medlord_bench.plugins.phantom.labels import LABELS
+from medlord_bench.plugins.phantom.patient import Patient
 from medlord_bench.plugins.phantom.shapes import Array, Canvas, Point, ellipsoid, frame, spline, superellipse
 from medlord_bench.util.seeds import numpy_rng
 

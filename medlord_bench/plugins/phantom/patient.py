@@ -1,4 +1,4 @@
-"""The patients of the procedural phantom: their variable parameters, and the labels of their anatomy."""
+"""The patients of the procedural phantom: their variable parameters."""
 
 from __future__ import annotations
 
@@ -6,21 +6,6 @@ from dataclasses import dataclass
 
 from medlord_bench.plugins.phantom.shapes import Point
 from medlord_bench.util.seeds import numpy_rng
-
-LABELS: dict[int, str] = {
-    1: "body",
-    2: "ribs",
-    3: "spine",
-    4: "lung_left",
-    5: "lung_right",
-    6: "lv_myocardium",
-    7: "left_ventricle",
-    8: "right_ventricle",
-    9: "left_atrium",
-    10: "right_atrium",
-    11: "aorta",
-    12: "pulmonary_artery",
-}
 
 
 @dataclass(frozen=True)

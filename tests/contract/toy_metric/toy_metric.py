@@ -1,4 +1,4 @@
-"""The smallest metric that stands beside the built-in ones: the mean absolute error of reconstructions, in HU.
+"""A minimal metric: the mean absolute error of reconstructions, in HU. It appears wherever a built-in metric does.
 
 A template for a metric of one's own (docs/plugins.md). NumPy only.
 """
@@ -67,7 +67,7 @@ class MeanAbsoluteError:
 
         items = [item for item in inputs.items.get(NEED, ()) if item.path is not None]
         common = {"protocol": inputs.protocol_id, "generator": inputs.generator, "dataset": inputs.dataset}
-        score = {"metric": MAE.name, "unit": MAE.unit, "better": MAE.better, "reference": "test", **common}
+        score = {"metric": MAE.name, "reference": "test", **common}
         if not items:
             yield Score(status="not_run", reason="no reconstruction", **score)
             return

@@ -10,7 +10,7 @@ from scipy.ndimage import label as connected
 
 from medlord_bench.contracts import Dataset, LabelMap, Volume
 from medlord_bench.plugins.datasets.phantom.dataset import PhantomConfig, PhantomDataset
-from medlord_bench.plugins.phantom.patient import LABELS
+from medlord_bench.plugins.phantom.labels import LABELS
 from medlord_bench.volumes.checks import not_ct
 
 HU = {  # plausible medians of a contrast-enhanced scan

@@ -81,7 +81,8 @@ class PhantomDataset:
         import numpy as np
 
         from medlord_bench.plugins.phantom.anatomy import render
-        from medlord_bench.plugins.phantom.patient import LABELS, draw
+        from medlord_bench.plugins.phantom.labels import LABELS
+        from medlord_bench.plugins.phantom.patient import draw
 
         patient = draw(self.config.seed, int(case.id.removeprefix("phantom-")))
         hu, labels = render(patient, self.config.shape, self.spacing, self.config.noise)

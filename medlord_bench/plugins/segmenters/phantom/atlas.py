@@ -13,7 +13,8 @@ from scipy.ndimage import gaussian_filter, zoom
 from medlord_bench.contracts import Shape
 from medlord_bench.plugins.datasets.phantom.dataset import FIELD_OF_VIEW
 from medlord_bench.plugins.phantom.anatomy import render
-from medlord_bench.plugins.phantom.patient import LABELS, draw
+from medlord_bench.plugins.phantom.labels import LABELS
+from medlord_bench.plugins.phantom.patient import draw
 
 GRID: Shape = (64, 64, 48)  # the prior is smooth: it is resampled to other grids
 HU_BINS = np.arange(-1100.0, 1500.0, 20.0)  # HU

@@ -9,21 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, Run, Volume
-
-NAMES: Mapping[int, str] = {
-    1: "body",
-    2: "ribs",
-    3: "spine",
-    4: "lung_left",
-    5: "lung_right",
-    6: "lv_myocardium",
-    7: "left_ventricle",
-    8: "right_ventricle",
-    9: "left_atrium",
-    10: "right_atrium",
-    11: "aorta",
-    12: "pulmonary_artery",
-}
+from medlord_bench.plugins.phantom.labels import LABELS
 
 
 class PhantomSegmenterConfig(FrozenConfig):
@@ -40,7 +26,7 @@ class PhantomSegmenter:
 
     Config: ClassVar[type[PhantomSegmenterConfig]] = PhantomSegmenterConfig
     version: ClassVar[int] = 1
-    names: ClassVar[Mapping[int, str]] = NAMES
+    names: ClassVar[Mapping[int, str]] = LABELS
 
     def __init__(self, config: PhantomSegmenterConfig) -> None:
         self.config = config
