@@ -29,6 +29,7 @@ LAYERS = {
     "volumes": "CT volumes and label maps: read, check, fit to a grid, write",
     "memory": "the 24 GB guard of one process",
     "nn": "network parts and training loops that generators share",
+    "results": "what a run leaves: its typed files, one reader, comparisons, several runs as one; no torch",
     "engine": "run file to plan to published items to results",
     "plugins": "generators, metrics, reports, data sets, segmenters, extractors",
     "checks": "whether a plugin keeps its contract, and the bench its promises",

@@ -124,7 +124,7 @@ def headlines(folder: Path) -> list[str]:
 
 def draw(folder: Path) -> list[Path]:
     """Write every registered report of a run folder; the page first."""
-    from medlord_bench.contracts import registry
+    from medlord_bench.results.report import write_reports
+    from medlord_bench.results.run_results import read_run
 
-    reports = sorted(registry.loadable("reports").items(), key=lambda one: one[0] != "page")
-    return [path for _, report in reports for path in report().render(folder, folder / "report")]
+    return write_reports(read_run(folder), folder / "report")

@@ -318,12 +318,3 @@ class Metric(Protocol):
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow | Replicates]:
         """The scores, the per-case rows behind them, and the replicates for differences between generators."""
         ...
-
-
-@runtime_checkable
-class Report(Protocol):
-    """Writes results. Pure: reads result files and item paths; needs no torch, GPU or data set."""
-
-    def render(self, run_folder: Path, out: Path) -> Sequence[Path]:
-        """Write the report of a finished run below `out` and return the written files, the entry page first."""
-        ...

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from medlord_bench.contracts.metrics import Better, Quantity
+from medlord_bench.contracts.validation import read_json
 from medlord_bench.contracts.values import FrozenConfig
 from medlord_bench.errors import UserError
 from medlord_bench.util.files import write_text
@@ -113,6 +114,14 @@ class Replicates(FrozenConfig):
     real: dict[str, float]
 
 
+class ReplicatesFile(FrozenConfig):
+    """`results/replicates.json`: what is needed to compare this run's contestants with those of another run."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    replicates: tuple[Replicates, ...] = ()
+
+
 class ResultsFile(FrozenConfig):
     """`results/scores.json` of a run. protocols: id -> its full text, so that an id can always be explained.
 
@@ -128,6 +137,7 @@ class ResultsFile(FrozenConfig):
 
 
 AGAIN = "restore it, or run the command again, which collects the results anew"
+REPLICATES = "replicates.json"
 CASE_COLUMNS = tuple(CaseRow.model_fields)
 
 
@@ -139,6 +149,17 @@ def write_results(folder: Path, results: ResultsFile, rows: Iterable[CaseRow]) -
     writer.writerows(row.model_dump() for row in rows)
     write_text(folder / "cases.csv", table.getvalue())
     write_text(folder / "scores.json", results.model_dump_json(indent=1))
+
+
+def write_replicates(folder: Path, found: Iterable[Replicates]) -> None:
+    """Write `replicates.json` into `folder`, atomically."""
+    write_text(folder / REPLICATES, ReplicatesFile(replicates=tuple(found)).model_dump_json())
+
+
+def read_replicates(folder: Path) -> tuple[Replicates, ...]:
+    """The replicates of a run; none without a file. Raises `UserError` naming a damaged one."""
+    path = folder / REPLICATES
+    return read_json(ReplicatesFile, path).replicates if path.exists() else ()
 
 
 def read_results(folder: Path) -> tuple[ResultsFile, list[CaseRow]]:

@@ -10,16 +10,16 @@ from typing import Any
 
 from medlord_bench.contracts import calibration, registry
 from medlord_bench.contracts.metrics import quantities_of
-from medlord_bench.contracts.results import CaseRow, Replicates, ResultsFile, Score, write_results
-from medlord_bench.engine import comparisons
+from medlord_bench.contracts.results import CaseRow, Replicates, ResultsFile, Score, write_replicates, write_results
 from medlord_bench.engine.plan import Plan, Step
 from medlord_bench.engine.planning import REAL
 from medlord_bench.engine.prepared import HU
-from medlord_bench.engine.run_results import picture_path
-from medlord_bench.engine.step_records import record_steps
 from medlord_bench.engine.store import Store, StoredObject
 from medlord_bench.engine.worker import output
-from medlord_bench.util.files import write_json
+from medlord_bench.results import comparisons
+from medlord_bench.results.pictures import Montage, MontageItem, MontageRow, picture_path, write_montage
+from medlord_bench.results.run_results import curve_folder
+from medlord_bench.results.step_records import record_steps
 from medlord_bench.volumes.arrays import read_hu
 from medlord_bench.volumes.io import read_volume
 from medlord_bench.volumes.planes import planes_of, write_planes
@@ -51,21 +51,21 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
         scores=tuple(scores), protocols=protocols, controls=controls, quantities=tuple(quantities.values())
     )
     write_results(results, found, rows)
+    write_replicates(results, replicates)
     comparisons.write(results, comparisons.compare(scores, rows, replicates, quantities))
     calibrated = calibration.latest(store.root)
     if calibrated is not None:
         calibration.write(calibrated, results)
-    write_json(results / "montage.json", _montage(store, plan, folder))
+    write_montage(folder, _montage(store, plan, folder))
     _pairs(store, plan, [row for row in rows if row.metric in {one.pairs for one in found.quantities}], folder)
     record_steps(folder, store.root)
     _curves(store, plan, results / "curves")
 
 
-def _montage(store: Store, plan: Plan, folder: Path) -> dict[str, Any]:
+def _montage(store: Store, plan: Plan, folder: Path) -> Montage:
     """Real test volumes, then all contestants' samples, then their other volumes: the first few by index, not
     selected."""
     grid = plan.protocol.grid
-    window = [max(grid.hu_window[0], -1000), min(grid.hu_window[1], 1000)]
     images = next(step for step in plan.steps if step.kind == "images")
     test = list(plan.splits["test"])
     rows = [_row(store, folder, f"real {plan.dataset.plugin} (test)", images, test[:VOLUMES_PER_ROW])]
@@ -79,18 +79,23 @@ def _montage(store: Store, plan: Plan, folder: Path) -> dict[str, Any]:
         rows += [
             _row(store, folder, title.format(step.contestant), step, step.items[:VOLUMES_PER_ROW]) for step in steps
         ]
-    return {"window": window, "spacing": grid.spacing, "rows": [row for row in rows if row["items"]]}
+    return Montage(
+        window=(max(grid.hu_window[0], -1000), min(grid.hu_window[1], 1000)),
+        spacing=grid.spacing,
+        rows=tuple(row for row in rows if row.items),
+    )
 
 
-def _row(store: Store, folder: Path, title: str, step: Step, items: Iterable[str]) -> dict[str, Any]:
+def _row(store: Store, folder: Path, title: str, step: Step, items: Iterable[str]) -> MontageRow:
     """Failed items stay in the row, with the reason in place of a picture."""
     made = output(store, step)
-    shown: list[dict[str, Any]] = []
+    shown: list[MontageItem] = []
     for item in items:
         if made.has(item):
             failed = made.sidecar(item).failed
-            shown.append({"id": item, "path": None if failed else _picture(made, step, item, folder), "failed": failed})
-    return {"title": title, "items": shown}
+            path = None if failed else _picture(made, step, item, folder)
+            shown.append(MontageItem(id=item, path=path, failed=failed))
+    return MontageRow(title=title, kind=step.kind, contestant=step.contestant, items=tuple(shown))
 
 
 def _picture(made: StoredObject, step: Step, item: str, folder: Path) -> str:
@@ -122,6 +127,6 @@ def _curves(store: Store, plan: Plan, out: Path) -> None:
         training = output(store, step).sidecar("weights").facts["training"]
         source = store.object("trainings", training).path / "curves.jsonl"
         if source.exists():
-            folder = out / step.contestant.replace(":", "_")
+            folder = out / curve_folder(step.contestant)
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / f"{step.detail['stage']}.jsonl")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from medlord_bench.engine.run_results import Curve
+    from medlord_bench.results.run_results import Curve
 
     from .figures import FigureFolder, Picture
 

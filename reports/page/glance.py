@@ -9,7 +9,7 @@ from itertools import combinations
 
 from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import Score
-from medlord_bench.engine.comparisons import Comparison
+from medlord_bench.results.comparisons import Comparison
 
 REFERENCES = ("test", "train", "val")
 Quantities = Mapping[str, Quantity]  # by name

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from medlord_bench.errors import UserError
+from medlord_bench.results import pictures
 from medlord_bench.volumes.planes import read_planes
 
 from .slices import Plane, mid_planes
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from .figures import FigureFolder, Picture
 
-WINDOW = (-1000.0, 1000.0)  # soft tissue and lung in one picture
 MAX_COLUMNS = 6  # columns of one figure
 ITEM_HASH = re.compile(r"-[0-9a-f]{10}$")  # of its content, at the end of a case's item id
 PLANES = ("axial", "coronal", "sagittal")
@@ -48,40 +47,39 @@ class Column:
     absent: str = ""
 
 
-def draw_montage(described: Mapping[str, Any], run_folder: Path, figures: FigureFolder) -> Montage:
+def draw_montage(montage: pictures.Montage, figures: FigureFolder) -> Montage:
     """Draw every row. A volume that is no longer on disk leaves a panel that says so.
 
-    Raises `UserError` if the description lacks a part, or a file is not a volume.
+    Raises `UserError` if a file is not a volume.
     """
-    window, spacing = _window(described), _spacing(described)
+    window, spacing = montage.window, montage.spacing
     rows = [
-        _row(row, number, run_folder, window, spacing, figures)
-        for number, row in enumerate(described.get("rows") or [])
+        _row(row, f"montage-{number}-{row.title}", window, spacing, figures)
+        for number, row in enumerate(montage.rows, 1)
     ]
     words = " x ".join(f"{step:.3g}" for step in spacing) + " mm" if spacing else ""
     return Montage(window, words, rows)
 
 
 def _row(
-    row: Mapping[str, Any],
-    number: int,
-    run_folder: Path,
+    row: pictures.MontageRow,
+    file: str,
     window: tuple[float, float],
     spacing: tuple[float, float, float] | None,
     figures: FigureFolder,
 ) -> MontageRow:
     from .figures import Picture
 
-    title, items = str(row.get("title", "")), row.get("items") or []
+    title, items = row.title, row.items
     if not items:
         return MontageRow(title, None, "missing: no volume was generated")
-    spacing = spacing or _common_spacing(items[:MAX_COLUMNS], run_folder)
-    columns = [_column(item, run_folder, window, spacing) for item in items[:MAX_COLUMNS]]
+    spacing = spacing or _common_spacing(items[:MAX_COLUMNS])
+    columns = [_column(item, window, spacing) for item in items[:MAX_COLUMNS]]
     if not any(column.planes for column in columns):
         reasons = ", ".join(dict.fromkeys(column.absent for column in columns))
         return MontageRow(title, None, f"no volume to show of {len(items)}: {reasons}")
     png = _png(columns)
-    source = figures.add(str(row.get("file") or f"montage-{number + 1}-{title}"), png)
+    source = figures.add(file, png)
     shown = ", ".join(column.title + (f" ({column.absent})" if column.absent else "") for column in columns)
     alt = f"{title}: axial, coronal and sagittal mid planes of {len(columns)} volumes ({shown})"
     note = f"{MAX_COLUMNS} of {len(items)} volumes shown" if len(items) > MAX_COLUMNS else ""
@@ -89,24 +87,23 @@ def _row(
 
 
 def _column(
-    item: Mapping[str, Any],
-    run_folder: Path,
+    item: pictures.MontageItem,
     window: tuple[float, float],
     spacing: tuple[float, float, float] | None,
 ) -> Column:
-    title = ITEM_HASH.sub("", str(item.get("id", "")))
-    if not item.get("path"):
-        return Column(title, (), str(item.get("failed") or "failed"))
-    path = run_folder / str(item["path"])
+    title = ITEM_HASH.sub("", item.id)
+    if item.path is None:
+        return Column(title, (), item.failed or "failed")
+    path = Path(item.path)
     if not path.exists():
         return Column(title, (), "missing")
     planes = read_planes(path)
     return Column(title, mid_planes(planes, spacing or planes.spacing or (1.0, 1.0, 1.0), window))
 
 
-def _common_spacing(items: Sequence[Mapping[str, Any]], run_folder: Path) -> tuple[float, float, float] | None:
+def _common_spacing(items: Sequence[pictures.MontageItem]) -> tuple[float, float, float] | None:
     """The voxel size of a row: files that do not state one are drawn with that of the first file that does."""
-    paths = [run_folder / str(item["path"]) for item in items if item.get("path")]
+    paths = [Path(item.path) for item in items if item.path]
     known = [read_planes(path).spacing for path in paths if path.exists()]
     stated = [spacing for spacing in known if spacing is not None]
     return stated[0] if stated and len(stated) < len(paths) else None
@@ -197,27 +194,3 @@ def _write(
 
 def _shorten(text: str, most: int = 24) -> str:
     return text if len(text) <= most else f"{text[: most // 2 - 1]}...{text[-(most // 2 - 2) :]}"
-
-
-def _window(described: Mapping[str, Any]) -> tuple[float, float]:
-    try:
-        low, high = map(float, described.get("window") or WINDOW)
-    except (TypeError, ValueError):
-        low = high = 0.0
-    if not low < high:
-        raise UserError(f"results/montage.json: window: {described['window']!r}, expected two HU values, low then high")
-    return low, high
-
-
-def _spacing(described: Mapping[str, Any]) -> tuple[float, float, float] | None:
-    if described.get("spacing") is None:
-        return None
-    try:
-        x, y, z = map(float, described["spacing"])
-    except (TypeError, ValueError):
-        x = y = z = 0.0
-    if not min(x, y, z) > 0:
-        raise UserError(
-            f"results/montage.json: spacing: {described['spacing']!r}, expected three lengths in mm or null"
-        )
-    return x, y, z

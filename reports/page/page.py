@@ -9,25 +9,22 @@ from typing import Any
 
 from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import Score
-from medlord_bench.errors import UserError
+from medlord_bench.results.report import ReportOptions
+from medlord_bench.results.run_results import RunResults
 
 OPEN_VOLUME_ROWS = 8  # rows of volumes that are not folded
 OPEN_STEP_ROWS = 40  # rows of steps that are not folded
 
 
 class Page:
-    """One self-contained HTML page: volumes, scores, training curves, time and memory, provenance.
+    """One self-contained HTML page: volumes, scores, training curves, time and memory, provenance."""
 
-    Renders a run folder into `page.html` with its figures beside it. A pure function of the folder."""
-
-    def render(self, run_folder: Path, out: Path) -> Sequence[Path]:
+    def render(self, run: RunResults, out: Path, options: ReportOptions) -> Sequence[Path]:
         """Write `out/page.html` and `out/figures/*.png`; returns them, the page first.
 
-        The page names missing parts of the run. Raises `UserError` if a part exists but
-        cannot be read, or if numbers of different protocols would share a table.
+        The page names missing parts of the run. Raises `UserError` if a picture exists but cannot be read, or if
+        numbers of different protocols would share a table.
         """
-        from medlord_bench.engine.run_results import read_run
-
         from .curves import draw_curves
         from .distributions import draw_distributions
         from .figures import FigureFolder, write
@@ -38,11 +35,7 @@ class Page:
         from .verdicts import verdicts
         from .warned import OPEN_WARNINGS, warnings
 
-        if not run_folder.is_dir():
-            raise UserError(f"{run_folder}: not a run folder; `medlord-bench run` makes one and prints where it is")
-        run = read_run(run_folder)
-        scores = run.results.scores if run.results else ()
-        quantities = {one.name: one for one in run.results.quantities} if run.results else {}
+        scores, quantities = run.scores, run.quantities
         figures = FigureFolder(out / "figures")
         context = {
             "run": run,
@@ -54,8 +47,8 @@ class Page:
             ),
             "verdicts": verdicts(run.comparisons),
             "anatomy": draw_distributions(rows_of(scores, run.rows, quantities), quantities.values(), figures),
-            "pairs": draw_pairs(run, run_folder, figures),
-            "montage": draw_montage(run.montage, run_folder, figures) if run.montage else None,
+            "pairs": draw_pairs(run, figures),
+            "montage": draw_montage(run.montage, figures) if run.montage else None,
             "curves": draw_curves(run.curves, figures),
             "shown": {"warnings": OPEN_WARNINGS, "montage": OPEN_VOLUME_ROWS, "steps": OPEN_STEP_ROWS},
             "cautions": _cautions(scores, quantities),

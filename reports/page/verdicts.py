@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medlord_bench.engine.comparisons import Comparison, ComparisonsFile
+from medlord_bench.results.comparisons import Comparison, ComparisonsFile
 
 OPEN_COMPARISONS = 6  # comparisons that are not folded; more are folded by quantity
 

@@ -30,9 +30,17 @@ def test_a_run_is_drawn_by_folder_or_name_and_answers_in_json(bench: Any, finish
     (folder,) = (store / "runs").iterdir()
     for name in (folder, folder.name):
         answer = json.loads(bench("report", name, "--store", store, "--json").out)
-        assert list(answer) == [str(folder)]
-        assert answer[str(folder)][0] == str(folder / "report" / "page.html")
-        assert all(Path(path).exists() for path in answer[str(folder)])
+        assert answer["report"] == str(folder / "report")
+        assert answer["files"][0] == str(folder / "report" / "page.html")
+        assert all(Path(path).exists() for path in answer["files"])
+
+
+def test_reports_are_chosen_by_name_and_written_where_asked(bench: Any, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "elsewhere"
+    done = bench("report", "--store", finished, "--out", out, "--only", "page")
+    assert (done.code, done.out) == (0, f"{out / 'page.html'}\n")
+    done = bench("report", "--store", finished, "--out", out, "--only", "pages")
+    assert (done.code, done.err) == (2, "Error: --only: unknown report 'pages'; did you mean 'page'?\n")
 
 
 def test_a_copy_of_the_run_folder_gives_the_same_bytes_where_the_store_is_gone(

@@ -11,9 +11,9 @@ import pytest
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, notes, write_results
-from medlord_bench.engine import comparisons
-from medlord_bench.engine.comparisons import ComparisonsFile
-from medlord_bench.engine.step_records import record_steps
+from medlord_bench.results import comparisons
+from medlord_bench.results.comparisons import ComparisonsFile
+from medlord_bench.results.step_records import record_steps
 from medlord_bench.volumes.planes import planes_of, write_planes
 
 QUANTITIES = quantities_of({one.name: registry.load("metrics", one.name) for one in registry.entries("metrics")})

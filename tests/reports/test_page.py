@@ -15,9 +15,11 @@ import pytest
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import ResultsFile, Score, notes, write_results
-from medlord_bench.engine.step_records import record_steps
 from medlord_bench.errors import UserError
 from medlord_bench.reports.page.page import Page
+from medlord_bench.results.report import ReportOptions
+from medlord_bench.results.run_results import read_run
+from medlord_bench.results.step_records import record_steps
 from medlord_bench.volumes.planes import planes_of, write_planes
 
 
@@ -44,7 +46,7 @@ QUANTITIES = quantities_of({one.name: registry.load("metrics", one.name) for one
 
 def render(folder: Path) -> tuple[str, Tags]:
     record_steps(folder, folder.parent.parent)  # as the end of a run does
-    page = Page().render(folder, folder / "report")[0]
+    page = Page().render(read_run(folder), folder / "report", ReportOptions())[0]
     html = page.read_text(encoding="utf-8")
     return html, Tags(html)
 
@@ -61,7 +63,7 @@ def put(folder: Path, *scores: Score, protocols: dict[str, dict[str, object]] | 
 
 
 def test_the_page_and_every_figure_are_returned_and_written(run_folder: Path) -> None:
-    page, *figures = Page().render(run_folder, run_folder / "report")
+    page, *figures = Page().render(read_run(run_folder), run_folder / "report", ReportOptions())
     assert page == run_folder / "report" / "page.html"
     assert sorted(figures) == sorted((run_folder / "report" / "figures").glob("*"))
     assert len([path for path in figures if path.name.startswith("montage")]) == 3
@@ -97,8 +99,8 @@ def test_links_inside_the_page_have_their_targets(run_folder: Path) -> None:
 
 
 def test_the_page_is_a_pure_function_of_the_run_folder(run_folder: Path, tmp_path: Path) -> None:
-    first = [path.read_bytes() for path in Page().render(run_folder, tmp_path / "a")]
-    second = [path.read_bytes() for path in Page().render(run_folder, tmp_path / "b")]
+    first = [path.read_bytes() for path in Page().render(read_run(run_folder), tmp_path / "a", ReportOptions())]
+    second = [path.read_bytes() for path in Page().render(read_run(run_folder), tmp_path / "b", ReportOptions())]
     assert first == second
 
 
@@ -147,7 +149,7 @@ def test_one_metric_under_two_protocols_is_an_error_naming_the_field(bare_folder
     text = dict(results.protocols[first.protocol]) | {"extractor": "radimagenet"}
     put(bare_folder, first, other, protocols=dict(results.protocols) | {"fid-other": text})
     with pytest.raises(UserError) as caught:
-        Page().render(bare_folder, bare_folder / "report")
+        Page().render(read_run(bare_folder), bare_folder / "report", ReportOptions())
     for words in ("fid", "extractor", "imagenet", "radimagenet", "fid-other", "noise"):
         assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -384,7 +386,7 @@ def test_hostile_names_are_text(run_folder: Path) -> None:
 )
 def test_a_missing_part_is_named_and_the_rest_is_drawn(run_folder: Path, gone: str, told: str) -> None:
     (run_folder / gone).unlink()
-    (page, *_) = Page().render(run_folder, run_folder / "report")
+    (page, *_) = Page().render(read_run(run_folder), run_folder / "report", ReportOptions())
     text = Tags(page.read_text(encoding="utf-8")).text
     assert told in text
     assert text.count("Missing:") >= 1
@@ -395,13 +397,13 @@ def test_an_empty_run_folder_still_gives_a_page(tmp_path: Path) -> None:
     text = render(tmp_path)[1].text
     assert text.count("Missing:") == 7
     with pytest.raises(UserError, match="not a run folder"):
-        Page().render(tmp_path / "nowhere", tmp_path / "out")
+        read_run(tmp_path / "nowhere")
 
 
 def test_a_damaged_part_is_an_error_that_names_the_file(run_folder: Path) -> None:
     (run_folder / "plan.json").write_text("{")
     with pytest.raises(UserError, match=r"plan\.json"):
-        Page().render(run_folder, run_folder / "report")
+        Page().render(read_run(run_folder), run_folder / "report", ReportOptions())
 
 
 def test_time_is_summed_over_shards_and_memory_is_the_peak(run_folder: Path) -> None:
@@ -420,7 +422,9 @@ def test_a_step_without_events_was_done_before_or_not_run(run_folder: Path) -> N
 def test_drawing_needs_no_torch(run_folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from medlord_bench.reports.page.page import Page;"
-        "Page().render(Path(sys.argv[1]), Path(sys.argv[1]) / 'report'); print('torch' in sys.modules)"
+        "from medlord_bench.results.report import ReportOptions; from medlord_bench.results.run_results import read_run;"
+        "folder = Path(sys.argv[1]); Page().render(read_run(folder), folder / 'report', ReportOptions());"
+        "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(run_folder)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from medlord_bench.errors import UserError
 from medlord_bench.reports.page.figures import FigureFolder
 from medlord_bench.reports.page.montage import draw_montage
 from medlord_bench.reports.page.slices import mid_planes
+from medlord_bench.results import pictures
 from medlord_bench.volumes.arrays import save_state
 from medlord_bench.volumes.io import read_labels, read_volume
 from medlord_bench.volumes.planes import Planes, planes_of, write_planes
@@ -79,8 +81,16 @@ def test_the_window_maps_to_black_and_white_and_clips_beyond() -> None:
 
 def draw(folder: Path, described: dict[str, object]) -> list[Path]:
     figures = FigureFolder(folder / "figures")
-    draw_montage(described, folder, figures)
+    draw_montage(montage_of(folder, described), figures)
     return figures.paths
+
+
+def montage_of(folder: Path, described: dict[str, object]) -> pictures.Montage:
+    (folder / "results").mkdir(exist_ok=True)
+    (folder / "results" / "montage.json").write_text(json.dumps(described))
+    found = pictures.read_montage(folder)
+    assert found is not None
+    return found
 
 
 def test_the_written_png_has_the_marker_in_the_right_corner_at_the_right_proportions(tmp_path: Path) -> None:
@@ -107,9 +117,8 @@ def test_volumes_that_are_gone_or_failed_leave_words(tmp_path: Path) -> None:
         {"id": "c", "path": None, "failed": "NaN"},
     ]
     figures = FigureFolder(tmp_path / "figures")
-    montage = draw_montage(
-        {"rows": [{"title": "t", "items": items}, {"title": "u", "items": items[1:]}]}, tmp_path, figures
-    )
+    rows = [{"title": "t", "items": items}, {"title": "u", "items": items[1:]}]
+    montage = draw_montage(montage_of(tmp_path, {"rows": rows}), figures)
     assert montage.rows[0].picture is not None
     assert "b (missing), c (NaN)" in montage.rows[0].picture.alt
     assert montage.rows[1].picture is None
@@ -120,7 +129,7 @@ def test_the_hash_of_a_case_is_not_part_of_its_title(tmp_path: Path) -> None:
     write_planes(tmp_path / "a.safetensors", planes_of(marked()))
     names = ("phantom-0028-412578e9e4", "sample-00001", "scan-412578e9e4-left")
     rows = [{"title": "t", "items": [{"id": name, "path": "a.safetensors"} for name in names]}]
-    picture = draw_montage({"rows": rows}, tmp_path, FigureFolder(tmp_path / "figures")).rows[0].picture
+    picture = draw_montage(montage_of(tmp_path, {"rows": rows}), FigureFolder(tmp_path / "figures")).rows[0].picture
     assert picture is not None
     assert "(phantom-0028, sample-00001, scan-412578e9e4-left)" in picture.alt
 
@@ -138,7 +147,7 @@ def test_letters_of_the_sides_cover_no_voxel(tmp_path: Path) -> None:
 def test_more_volumes_than_fit_are_counted(tmp_path: Path) -> None:
     write_planes(tmp_path / "a.safetensors", planes_of(marked()))
     rows = [{"title": "t", "items": [{"id": str(i), "path": "a.safetensors"} for i in range(9)]}]
-    montage = draw_montage({"rows": rows}, tmp_path, FigureFolder(tmp_path / "figures"))
+    montage = draw_montage(montage_of(tmp_path, {"rows": rows}), FigureFolder(tmp_path / "figures"))
     assert montage.rows[0].note == "6 of 9 volumes shown"
 
 
@@ -154,7 +163,7 @@ def test_more_volumes_than_fit_are_counted(tmp_path: Path) -> None:
 def test_a_description_that_makes_no_sense_is_an_error_naming_the_field(
     tmp_path: Path, change: dict[str, object], told: str
 ) -> None:
-    with pytest.raises(UserError, match=f"montage.json: {told}"):
+    with pytest.raises(UserError, match=f"montage.json: field '{told}"):
         draw(tmp_path, {"rows": []} | change)
 
 

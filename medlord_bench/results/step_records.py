@@ -42,7 +42,7 @@ class Trained(FrozenConfig):
 
 
 class StepRecord(FrozenConfig):
-    """The cost of one step. seconds: summed over its shards; peak_gib: the highest of them.
+    """The cost of one step. contestant: whose step it is; empty or "real" for shared ones. seconds: summed over its shards; peak_gib: the highest of them.
 
     memory: of this run, or of the earlier run that stored the result. trained: of a completed training.
     """
@@ -50,6 +50,7 @@ class StepRecord(FrozenConfig):
     name: str
     kind: str
     plugin: str
+    contestant: str = ""
     state: str
     seconds: float | None
     peak_gib: float | None
@@ -107,6 +108,7 @@ def _step(
         name=str(step.get("id", "")),
         kind=str(step.get("kind") or ""),
         plugin=name_of(step.get("plugin") or ""),
+        contestant=str(step.get("contestant") or ""),
         state=_state(store, step, events),
         seconds=sum(seconds) if seconds else None,
         peak_gib=max(peaks) if peaks else None,

@@ -12,7 +12,7 @@ from scipy.stats import t, wilcoxon
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
-from medlord_bench.engine.comparisons import Comparison, ComparisonsFile, compare, read, write
+from medlord_bench.results.comparisons import Comparison, ComparisonsFile, compare, read, write
 
 N = 12
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medlord_bench.engine.step_records import Trained
+from medlord_bench.results.step_records import Trained
 
 CROPPED = {"crop-pad": "cropped or padded", "resize": "resized"}
 

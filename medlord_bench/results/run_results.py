@@ -5,22 +5,23 @@ A run folder is complete: a copy of it can be read without the store.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medlord_bench.contracts.calibration import FILE, Record
-from medlord_bench.contracts.results import CaseRow, ResultsFile, read_results
+from medlord_bench.contracts.metrics import Quantity
+from medlord_bench.contracts.results import CaseRow, Replicates, ResultsFile, Score, read_replicates, read_results
 from medlord_bench.contracts.validation import read_json
-from medlord_bench.engine import comparisons
-from medlord_bench.engine.comparisons import ComparisonsFile
-from medlord_bench.engine.efforts import Effort, budget, efforts
-from medlord_bench.engine.step_records import Memory, StepRecord, name_of, read_lines, read_object, read_steps
+from medlord_bench.errors import UserError
+from medlord_bench.results import comparisons
+from medlord_bench.results.comparisons import ComparisonsFile
+from medlord_bench.results.efforts import Effort, budget, efforts
+from medlord_bench.results.pictures import Montage, picture_path, read_montage
+from medlord_bench.results.step_records import Memory, StepRecord, name_of, read_lines, read_object, read_steps
 
 COLLECTED = ("results/steps.json", "results/comparisons.json")
-SAFE = re.compile(r"[^\w.@+-]")
 
 
 @dataclass(frozen=True)
@@ -34,26 +35,46 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class RunResults:
-    """Everything a report shows of a run.
+class Origin:
+    """The run folder that contestants come from.
 
-    started: ISO time. budget: of each contestant's training, as text.
-    missing: files of a finished run that this folder lacks, where their absence would otherwise look like a result.
+    contestants: name in the report -> name in the folder. They differ where two runs have a contestant of one name.
     """
 
     name: str
+    folder: Path
+    contestants: Mapping[str, str]
     config: str | None
+    provenance: Mapping[str, Any] | None
+
+    @property
+    def key(self) -> str:
+        """The part of the run's name that distinguishes runs of one day and one content."""
+        return self.name.rpartition("_")[2]
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """Everything a report shows, of one run or of several that were merged (`merge.py`).
+
+    origins: the run folders, one for a single run. started: ISO time of the first. budget: of each contestant's
+    training, as text. missing: files of a finished run that a folder lacks, where their absence would otherwise look
+    like a result.
+    """
+
+    name: str
+    origins: Sequence[Origin]
     contestants: Sequence[str]
     dataset: str
     synthetic: bool
     started: str | None
-    provenance: Mapping[str, Any] | None
     steps: Sequence[StepRecord]
     results: ResultsFile | None
     rows: Sequence[CaseRow]
+    replicates: Sequence[Replicates]
     comparisons: ComparisonsFile
     calibration: Record | None
-    montage: Mapping[str, Any] | None
+    montage: Montage | None
     curves: Sequence[Curve]
     efforts: Sequence[Effort]
     budget: str
@@ -74,33 +95,64 @@ class RunResults:
     def peak_gib(self) -> float | None:
         return max((step.peak_gib for step in self.steps if step.peak_gib is not None), default=None)
 
+    @property
+    def scores(self) -> Sequence[Score]:
+        return self.results.scores if self.results else ()
+
+    @property
+    def quantities(self) -> Mapping[str, Quantity]:
+        """By name."""
+        return {one.name: one for one in self.results.quantities} if self.results else {}
+
+    @property
+    def ranked(self) -> Sequence[str]:
+        """The contestants that are not controls."""
+        controls = self.results.controls if self.results else ()
+        return [name for name in self.contestants if name not in controls]
+
+    def picture(self, contestant: str, kind: str, item: str, real: bool = False) -> Path:
+        """The mid planes of a volume. real: of a real volume of the run that the contestant is from."""
+        origin = next((one for one in self.origins if contestant in one.contestants), self.origins[0])
+        owner = "real" if real else origin.contestants.get(contestant, contestant)
+        return origin.folder / picture_path(kind, owner, item)
+
 
 def read_run(folder: Path) -> RunResults:
-    """Everything of a run that the page shows. Raises `UserError` naming a file that cannot be read."""
+    """Everything of a run that reports show. Raises `UserError` naming a file that cannot be read."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: not a run folder; `medlord-bench run` makes one and prints where it is")
     plan, steps = read_object(folder / "plan.json") or {}, read_steps(folder)
     results, rows = read_results(folder / "results") if (folder / "results" / "scores.json").exists() else (None, [])
     provenance = read_object(folder / "provenance.json")
     dataset = plan.get("dataset") or {}
     facts = [dataset, plan.get("protocol") or {}, *(results.protocols.values() if results else ())]
-    config = folder / "run.yaml"
-    return RunResults(
-        name=folder.resolve().name,
+    config, name = folder / "run.yaml", folder.resolve().name
+    contestants = _contestants(plan, results)
+    origin = Origin(
+        name=name,
+        folder=folder,
+        contestants={one: one for one in contestants},
         config=config.read_text(errors="replace") if config.exists() else None,
-        contestants=_contestants(plan, results),
+        provenance=provenance,
+    )
+    return RunResults(
+        name=name,
+        origins=[origin],
+        contestants=contestants,
         dataset=_dataset_name(dataset, results),
         synthetic=any(value is True for fact in facts for value in _values(fact, "synthetic")),
         started=(provenance or {}).get("started"),
-        provenance=provenance,
         steps=steps,
         results=results,
         rows=rows,
+        replicates=read_replicates(folder / "results"),
         comparisons=comparisons.read(folder / "results"),
         calibration=_calibration(folder / "results" / FILE),
-        montage=read_object(folder / "results" / "montage.json"),
-        curves=_curves(folder / "results" / "curves", [str(step.get("id", "")) for step in plan.get("steps") or []]),
+        montage=read_montage(folder),
+        curves=_curves(folder / "results" / "curves", plan, contestants),
         efforts=efforts(plan, {step.name: step.trained for step in steps}),
         budget=budget(plan),
-        missing=[name for name in COLLECTED if results is not None and not (folder / name).exists()],
+        missing=[one for one in COLLECTED if results is not None and not (folder / one).exists()],
     )
 
 
@@ -131,8 +183,10 @@ def _values(value: Any, key: str) -> Iterator[Any]:
             yield from _values(inner, key)
 
 
-def _curves(folder: Path, steps: Sequence[str]) -> list[Curve]:
+def _curves(folder: Path, plan: Mapping[str, Any], contestants: Sequence[str]) -> list[Curve]:
     """The training records, each contestant's stages in the order of the plan's steps."""
+    steps = [str(step.get("id", "")) for step in plan.get("steps") or []]
+    names = {curve_folder(name): name for name in contestants}
 
     def order(path: Path) -> tuple[str, int, str]:
         place = next((i for i, step in enumerate(steps) if step.endswith(f":{path.stem}")), len(steps))
@@ -143,10 +197,10 @@ def _curves(folder: Path, steps: Sequence[str]) -> list[Curve]:
     found = []
     for path in sorted(folder.glob("*/*.jsonl"), key=order):
         rows, unreadable = read_lines(path)
-        found.append(Curve(path.parent.name, path.stem, rows, unreadable))
+        found.append(Curve(names.get(path.parent.name, path.parent.name), path.stem, rows, unreadable))
     return found
 
 
-def picture_path(kind: str, contestant: str, item: str) -> str:
-    """The path at which `collect` stores the mid planes of a volume (`volumes.planes`), below the run folder."""
-    return f"results/pictures/{kind}/{SAFE.sub('_', contestant)}/{SAFE.sub('_', item)}.safetensors"
+def curve_folder(contestant: str) -> str:
+    """The name of a contestant's folder below `results/curves/`."""
+    return contestant.replace(":", "_")
