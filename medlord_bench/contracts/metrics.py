@@ -52,6 +52,9 @@ class Quantity(FrozenConfig):
     pairs: str = Field(
         "", description="metric of case rows that are drawn as pairs: the case beside `against`, in their order"
     )
+    cases_of: Literal["", "samples", "conditional", "reconstructions"] = Field(
+        "", description="kind of volume that its case rows are of: the worst and the median case are shown"
+    )
     watches: str = Field("", description="subject of its warnings, e.g. missing organs; empty if it has none")
 
 

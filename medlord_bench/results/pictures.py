@@ -1,4 +1,5 @@
-"""The pictures in a run folder, `results/montage.json` and `results/pictures/`: mid planes of the volumes to show."""
+"""The pictures in a run folder: `results/montage.json`, `results/pictures/` (mid planes of the volumes to show) and
+`results/volumes/` (volumes to scroll through)."""
 
 from __future__ import annotations
 
@@ -51,6 +52,11 @@ class Montage(FrozenConfig):
 def picture_path(kind: str, contestant: str, item: str) -> str:
     """The path of a volume's mid planes, below the run folder."""
     return f"results/pictures/{kind}/{SAFE.sub('_', contestant)}/{SAFE.sub('_', item)}.safetensors"
+
+
+def volume_path(kind: str, contestant: str, item: str) -> str:
+    """The path of a volume on a coarse grid (`volumes.small`), below the run folder."""
+    return f"results/volumes/{kind}/{SAFE.sub('_', contestant)}/{SAFE.sub('_', item)}.npz"
 
 
 def write_montage(folder: Path, montage: Montage) -> None:

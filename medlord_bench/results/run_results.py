@@ -18,7 +18,7 @@ from medlord_bench.errors import UserError
 from medlord_bench.results import comparisons
 from medlord_bench.results.comparisons import ComparisonsFile
 from medlord_bench.results.efforts import Effort, budget, efforts
-from medlord_bench.results.pictures import Montage, picture_path, read_montage
+from medlord_bench.results.pictures import Montage, picture_path, read_montage, volume_path
 from medlord_bench.results.step_records import Memory, StepRecord, name_of, read_lines, read_object, read_steps
 
 COLLECTED = ("results/steps.json", "results/comparisons.json")
@@ -112,9 +112,17 @@ class RunResults:
 
     def picture(self, contestant: str, kind: str, item: str, real: bool = False) -> Path:
         """The mid planes of a volume. real: of a real volume of the run that the contestant is from."""
-        origin = next((one for one in self.origins if contestant in one.contestants), self.origins[0])
-        owner = "real" if real else origin.contestants.get(contestant, contestant)
+        origin, owner = self._owner(contestant, real)
         return origin.folder / picture_path(kind, owner, item)
+
+    def volume(self, contestant: str, kind: str, item: str, real: bool = False) -> Path:
+        """The volume on a coarse grid, as in `picture`."""
+        origin, owner = self._owner(contestant, real)
+        return origin.folder / volume_path(kind, owner, item)
+
+    def _owner(self, contestant: str, real: bool) -> tuple[Origin, str]:
+        origin = next((one for one in self.origins if contestant in one.contestants), self.origins[0])
+        return origin, "real" if real else origin.contestants.get(contestant, contestant)
 
 
 def read_run(folder: Path) -> RunResults:

@@ -12,6 +12,7 @@ QUANTITIES = (
         headline=(Headline(rank=60),),
         open_by_region=True,
         margin=0.05,
+        cases_of="conditional",
         watches="regions of masks that are missed",
     ),
     Quantity(

@@ -11,12 +11,14 @@ QUANTITIES = (
         unit="dB",
         better="higher",
         headline=(Headline(rank=70),),
+        cases_of="reconstructions",
     ),
     Quantity(
         name="ms_ssim",
         meaning="Structural similarity of the autoencoder's reconstructions to real test images, over several scales.",
         better="higher",
         headline=(Headline(rank=71),),
+        cases_of="reconstructions",
     ),
 )
 
@@ -26,5 +28,6 @@ LPIPS_QUANTITIES = (
         meaning="Distance of the autoencoder's reconstructions from real test images in the features of a network.",
         better="lower",
         headline=(Headline(rank=72),),
+        cases_of="reconstructions",
     ),
 )
