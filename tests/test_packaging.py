@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELVES = ("generators", "metrics", "reports")
-DATA = {".yaml", ".html", ".j2", ".css", ".json"}
+DATA = {".yaml", ".html", ".j2", ".css", ".js", ".json"}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_wheel_installs_no_generic_name(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_page_has_its_template_and_style_in_the_wheel(wheel: zipfile.ZipFile) -> None:
-    for name in ("page.html.j2", "page.css"):
+    for name in ("page.html.j2", "page.css", "page.js"):
         assert f"medlord_bench/reports/page/{name}" in wheel.namelist()
 
 

@@ -137,6 +137,6 @@ def test_a_metric_stands_in_the_overview_the_comparisons_and_the_results(with_me
     assert scores["blur"]["protocol"].startswith("toy-mae-") and scores["blur"]["protocol"] in found["protocols"]
     (pair,) = json.loads((results / "comparisons.json").read_text())["comparisons"]
     assert (pair["metric"], pair["margin"], pair["n"]) == ("toy_mae", 5.0, 6)
-    overview = page.read_text().split('<table class="glance">', 1)[1].split("</table>", 1)[0]
+    overview = page.read_text().split('<table class="forest">', 1)[1].split("</table>", 1)[0]
     assert "toy_mae" in overview and declared["meaning"] in unescape(overview)
     assert "hu-shift  toy_mae" in done.err

@@ -14,6 +14,7 @@ from medlord_bench.util.files import write_text
 
 FILE = "montage.json"
 SAFE = re.compile(r"[^\w.@+-]")
+ITEM_HASH = re.compile(r"-[0-9a-f]{10}$")  # of its content, at the end of a case's item id
 
 
 class MontageItem(FrozenConfig):
@@ -47,6 +48,11 @@ class Montage(FrozenConfig):
         if not window[0] < window[1]:
             raise ValueError("expected two HU values, low then high")
         return window
+
+
+def short_id(item: str) -> str:
+    """An item's id without the hash of its content, for a reader."""
+    return ITEM_HASH.sub("", item)
 
 
 def picture_path(kind: str, contestant: str, item: str) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from medlord_bench.results.run_results import Curve
 
-    from .figures import FigureFolder, Picture
+    from .figures import Picture
 
 Points = list[tuple[float, float]]  # (step, value)
 LIGHT = {"text": "#46505a", "grid": "#d9dee3", "train": "#2463ad", "val": "#b8480c"}
@@ -33,19 +33,17 @@ class StageCurves:
     note: str
 
 
-def draw_curves(curves: Sequence[Curve], figures: FigureFolder) -> list[StageCurves]:
+def draw_curves(curves: Sequence[Curve]) -> list[StageCurves]:
     """The figures of every training stage, in the order of the folder."""
-    return [_stage(curve, figures) for curve in curves]
+    return [_stage(curve) for curve in curves]
 
 
-def _stage(curve: Curve, figures: FigureFolder) -> StageCurves:
-    from .figures import Picture
+def _stage(curve: Curve) -> StageCurves:
+    from .figures import Picture, data_uri
 
     pictures: dict[str, Picture] = {}
     for name, series in _quantities(curve.rows).items():
-        file = f"curve-{curve.contestant}-{curve.stage}-{name}"
-        light = figures.add(file, _png(name, series, LIGHT))
-        dark = figures.add(f"{file}-dark", _png(name, series, DARK))
+        light, dark = (data_uri(_png(name, series, colours)) for colours in (LIGHT, DARK))
         pictures[name] = Picture(light, _alt(curve, name, series), dark)
     notes = [] if pictures else ["no quantity was recorded"]
     if curve.unreadable:

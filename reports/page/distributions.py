@@ -13,18 +13,18 @@ from medlord_bench.contracts.results import CaseRow
 from .curves import DARK, LIGHT
 
 if TYPE_CHECKING:
-    from .figures import FigureFolder, Picture
+    from .figures import Picture
 
 REAL = "real "  # begins the name of a strip of real volumes; their split follows
 Strips = dict[str, list[float]]  # contestant or real split -> a value per case
 
 
-def draw_distributions(rows: Sequence[CaseRow], quantities: Iterable[Quantity], figures: FigureFolder) -> list[Picture]:
+def draw_distributions(rows: Sequence[CaseRow], quantities: Iterable[Quantity]) -> list[Picture]:
     """One figure for each region of each quantity that has a `distribution` and case rows.
 
     rows: of one protocol. Real volumes are on top.
     """
-    from .figures import Picture
+    from .figures import Picture, data_uri
 
     pictures = []
     for quantity in quantities:
@@ -36,10 +36,7 @@ def draw_distributions(rows: Sequence[CaseRow], quantities: Iterable[Quantity], 
         for region, by_source in found.items():
             order = sorted(by_source, key=lambda name: not name.startswith(REAL))
             strips = {name: list(by_source[name].values()) for name in order}
-            light, dark = (
-                figures.add(f"{quantity.name}-{region}{suffix}", _png(region, quantity.distribution, strips, colours))
-                for suffix, colours in (("", LIGHT), ("-dark", DARK))
-            )
+            light, dark = (data_uri(_png(region, quantity.distribution, strips, colours)) for colours in (LIGHT, DARK))
             pictures.append(Picture(light, _alt(quantity.name, region, strips), dark))
     return pictures
 

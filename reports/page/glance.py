@@ -59,12 +59,13 @@ class Place:
 @dataclass(frozen=True)
 class Standing:
     """One contestant in one quantity. reason: why there is no score. missing: the regions that samples lack more often
-    than real volumes do; None in a column that is not about missing regions."""
+    than real volumes do, of `regions` that were looked at; None in a column that is not about missing regions."""
 
     score: Score | None
     place: Place
     reason: str = ""
     missing: Sequence[Score] | None = None
+    regions: int = 0
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _cells(
     if column.by_region:
         regions = {name: [s for s in own if s.generator == name and s.status == "ok"] for name in contestants}
         return {
-            name: Standing(None, Place(), reasons.get(name, ""), _lacking(found) if found else None)
+            name: Standing(None, Place(), reasons.get(name, ""), _lacking(found) if found else None, len(found))
             for name, found in regions.items()
         }
     values = {score.generator: score for score in own if score.status == "ok" and score.region == region}

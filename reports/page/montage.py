@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medlord_bench.drawing.slices import Plane, mid_planes
 from medlord_bench.results import pictures
 from medlord_bench.volumes.planes import read_planes
-
-from .slices import Plane, mid_planes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .figures import FigureFolder, Picture
+    from .figures import Picture
 
 MAX_COLUMNS = 6  # columns of one figure
-ITEM_HASH = re.compile(r"-[0-9a-f]{10}$")  # of its content, at the end of a case's item id
 PLANES = ("axial", "coronal", "sagittal")
 
 
@@ -47,28 +44,23 @@ class Column:
     absent: str = ""
 
 
-def draw_montage(montage: pictures.Montage, figures: FigureFolder) -> Montage:
+def draw_montage(montage: pictures.Montage) -> Montage:
     """Draw every row. A volume that is no longer on disk leaves a panel that says so.
 
     Raises `UserError` if a file is not a volume.
     """
     window, spacing = montage.window, montage.spacing
-    rows = [
-        _row(row, f"montage-{number}-{row.title}", window, spacing, figures)
-        for number, row in enumerate(montage.rows, 1)
-    ]
+    rows = [_row(row, window, spacing) for row in montage.rows]
     words = " x ".join(f"{step:.3g}" for step in spacing) + " mm" if spacing else ""
     return Montage(window, words, rows)
 
 
 def _row(
     row: pictures.MontageRow,
-    file: str,
     window: tuple[float, float],
     spacing: tuple[float, float, float] | None,
-    figures: FigureFolder,
 ) -> MontageRow:
-    from .figures import Picture
+    from .figures import Picture, data_uri
 
     title, items = row.title, row.items
     if not items:
@@ -78,12 +70,10 @@ def _row(
     if not any(column.planes for column in columns):
         reasons = ", ".join(dict.fromkeys(column.absent for column in columns))
         return MontageRow(title, None, f"no volume to show of {len(items)}: {reasons}")
-    png = _png(columns)
-    source = figures.add(file, png)
     shown = ", ".join(column.title + (f" ({column.absent})" if column.absent else "") for column in columns)
     alt = f"{title}: axial, coronal and sagittal mid planes of {len(columns)} volumes ({shown})"
     note = f"{MAX_COLUMNS} of {len(items)} volumes shown" if len(items) > MAX_COLUMNS else ""
-    return MontageRow(title, Picture(source, alt), note)
+    return MontageRow(title, Picture(data_uri(_png(columns)), alt), note)
 
 
 def _column(
@@ -91,7 +81,7 @@ def _column(
     window: tuple[float, float],
     spacing: tuple[float, float, float] | None,
 ) -> Column:
-    title = ITEM_HASH.sub("", item.id)
+    title = pictures.short_id(item.id)
     if item.path is None:
         return Column(title, (), item.failed or "failed")
     path = Path(item.path)

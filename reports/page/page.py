@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -9,55 +11,68 @@ from typing import Any
 
 from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import Score
+from medlord_bench.drawing import viewer
 from medlord_bench.results.report import ReportOptions
 from medlord_bench.results.run_results import RunResults
-
-OPEN_VOLUME_ROWS = 8  # rows of volumes that are not folded
-OPEN_STEP_ROWS = 40  # rows of steps that are not folded
+from medlord_bench.util.files import publish
 
 
 class Page:
     """One self-contained HTML page: volumes, scores, training curves, time and memory, provenance."""
 
     def render(self, run: RunResults, out: Path, options: ReportOptions) -> Sequence[Path]:
-        """Write `out/page.html` and `out/figures/*.png`; returns them, the page first.
+        """Write `out/page.html`.
 
         The page names missing parts of the run. Raises `UserError` if a picture exists but cannot be read, or if
         numbers of different protocols would share a table.
         """
-        from .curves import draw_curves
-        from .distributions import draw_distributions
-        from .figures import FigureFolder, write
-        from .glance import glance
-        from .montage import draw_montage
-        from .pairs import draw_pairs
-        from .scores import rows_of, tables
-        from .verdicts import verdicts
-        from .warned import OPEN_WARNINGS, warnings
-
-        scores, quantities = run.scores, run.quantities
-        figures = FigureFolder(out / "figures")
-        context = {
-            "run": run,
-            "tables": tables(run.results, run.rows) if run.results else [],
-            "warnings": warnings(scores),
-            "watched": _watched(scores, quantities),
-            "glance": glance(
-                scores, run.comparisons.comparisons, quantities, run.results.controls if run.results else ()
-            ),
-            "verdicts": verdicts(run.comparisons),
-            "anatomy": draw_distributions(rows_of(scores, run.rows, quantities), quantities.values(), figures),
-            "pairs": draw_pairs(run, figures),
-            "montage": draw_montage(run.montage, figures) if run.montage else None,
-            "curves": draw_curves(run.curves, figures),
-            "shown": {"warnings": OPEN_WARNINGS, "montage": OPEN_VOLUME_ROWS, "steps": OPEN_STEP_ROWS},
-            "cautions": _cautions(scores, quantities),
-            "meanings": {name: one.meaning for name, one in quantities.items()},
-            "css": _text("page.css"),
-        }
         page = out / "page.html"
-        write(page, _render(context).encode())
-        return [page, *figures.paths]
+        content = _render(_context(run)).encode()
+        publish(page, lambda temporary: temporary.write_bytes(content))
+        return [page]
+
+
+def _context(run: RunResults) -> dict[str, Any]:
+    from .cases import case_tables
+    from .conclusions import conclusions
+    from .costs import costs
+    from .curves import draw_curves
+    from .distributions import draw_distributions
+    from .forest import forest
+    from .glance import glance
+    from .montage import draw_montage
+    from .pairs import draw_pairs
+    from .scores import rows_of, tables
+    from .verdicts import verdicts
+    from .volumes import offer
+    from .warned import warnings
+
+    scores, quantities = run.scores, run.quantities
+    controls = run.results.controls if run.results else ()
+    first = glance(scores, run.comparisons.comparisons, quantities, controls)
+    warned = warnings(scores)
+    script = viewer.script() + _text("page.js")
+    return {
+        "run": run,
+        "conclusions": conclusions(run, first, warned),
+        "forest": forest(first, controls) if first.columns else None,
+        "offer": offer(run),
+        "tables": tables(run.results, run.rows) if run.results else [],
+        "warnings": warned,
+        "watched": _watched(scores, quantities),
+        "verdicts": verdicts(run.comparisons),
+        "anatomy": draw_distributions(rows_of(scores, run.rows, quantities), quantities.values()),
+        "cases": case_tables(run.rows, quantities),
+        "pairs": draw_pairs(run),
+        "montage": draw_montage(run.montage) if run.montage else None,
+        "curves": draw_curves(run.curves),
+        "costs": costs(run.steps, run.contestants),
+        "cautions": _cautions(scores, quantities),
+        "meanings": {name: one.meaning for name, one in quantities.items()},
+        "css": _text("page.css"),
+        "script": script,
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
 
 
 def _watched(scores: Sequence[Score], quantities: Mapping[str, Quantity]) -> list[str]:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from medlord_bench.contracts.results import CaseRow, Score
     from medlord_bench.results.run_results import RunResults
 
-    from .figures import FigureFolder
 
 WARNED, QUIET = 6, 3  # pairs shown of a contestant with a warning, and without
 
@@ -34,16 +33,16 @@ class Pairs:
         return bool(self.score and self.score.warning)
 
 
-def draw_pairs(run: RunResults, figures: FigureFolder) -> list[Pairs]:
+def draw_pairs(run: RunResults) -> list[Pairs]:
     """The nearest pairs of every contestant, those with a warning first; none if no metric of the run gives pairs."""
     drawn: list[Pairs] = []
     for quantity in run.quantities.values():
         if quantity.pairs:
-            drawn += _of_quantity(quantity, run, figures)
+            drawn += _of_quantity(quantity, run)
     return sorted(drawn, key=lambda one: not one.warned)
 
 
-def _of_quantity(quantity: Quantity, run: RunResults, figures: FigureFolder) -> Iterator[Pairs]:
+def _of_quantity(quantity: Quantity, run: RunResults) -> Iterator[Pairs]:
     rates = {score.generator: score for score in run.scores if score.metric == quantity.name and score.status == "ok"}
     found: dict[str, list[CaseRow]] = {}
     values: dict[tuple[str, str, str], list[str]] = {}
@@ -57,7 +56,7 @@ def _of_quantity(quantity: Quantity, run: RunResults, figures: FigureFolder) -> 
         shown = WARNED if name in rates and rates[name].warning else QUIET
         rows = [_row(run, pair, values.get((name, pair.case, pair.against), [])) for pair in pairs[:shown]]
         montage = (run.montage or Montage()).model_copy(update={"rows": tuple(rows)})
-        yield Pairs(name, rates.get(name), draw_montage(montage, figures).rows)
+        yield Pairs(name, rates.get(name), draw_montage(montage).rows)
 
 
 def _row(run: RunResults, pair: CaseRow, values: Sequence[str]) -> MontageRow:

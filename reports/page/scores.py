@@ -87,6 +87,14 @@ class Table:
     more: Part | None
     more_title: str
 
+    @property
+    def names(self) -> list[str]:
+        """The quantities, in order."""
+        parts = (self.main, *([self.more] if self.more else []))
+        named = [group.metric for part in parts for group in part.groups] + [one.metric for one in self.matrices]
+        missed = [one.quantities[0] for part in parts for one in part.not_run]
+        return list(dict.fromkeys(named)) or list(dict.fromkeys(missed))
+
 
 def tables(results: ResultsFile, rows: Sequence[CaseRow] = ()) -> list[Table]:
     """One table per data set and protocol, in order of appearance. rows: of cases, for the values of real volumes.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from medlord_bench.contracts.results import Score
 
-OPEN_WARNINGS = 8  # warnings that are not folded
 MAX_TEXTS = 6  # different texts of one contestant and quantity
 
 

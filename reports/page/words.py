@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from typing import Any
+
+from markupsafe import Markup
 
 from medlord_bench.contracts.results import Score
 
@@ -21,6 +24,19 @@ def number(value: float | None) -> str:
     if value != 0 and not 1e-4 <= abs(value) < 1e7:
         return f"{value:.3e}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def aligned(values: Sequence[float | None]) -> list[str]:
+    """Numbers of one column with equal decimals: four digits for the largest, at least two for the smallest, at most six
+    decimals. None and values that are not finite are as in `number`."""
+    sizes = [abs(value) for value in values if value is not None and math.isfinite(value) and value != 0]
+    if not sizes or max(sizes) >= 1e7 or max(sizes) < 1e-4:
+        return [number(value) for value in values]
+    largest, smallest = (math.floor(math.log10(size)) for size in (max(sizes), min(sizes)))
+    decimals = min(max(3 - largest, 1 - smallest if largest < 4 else 0, 0), 6)
+    return [
+        f"{value:,.{decimals}f}" if value is not None and math.isfinite(value) else number(value) for value in values
+    ]
 
 
 def duration(seconds: float | None) -> str:
@@ -76,6 +92,12 @@ def pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
 
 
+def as_json(value: Any) -> Markup:
+    """Data for a script element; a "<" in a name cannot end the element."""
+    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    return Markup(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
+
+
 def facts(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """A nested mapping as dotted names and texts; None values are left out."""
     rows: list[tuple[str, str]] = []
@@ -96,5 +118,5 @@ def _text(entry: Any) -> str:
 
 FILTERS = {
     **{"number": number, "duration": duration, "gib": gib, "listing": listing, "headline": headline, "span": span},
-    **{"carried": carried, "tally": tally, "pretty": pretty, "facts": facts},
+    **{"carried": carried, "tally": tally, "pretty": pretty, "facts": facts, "as_json": as_json},
 }

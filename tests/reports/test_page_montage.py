@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -9,10 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from medlord_bench.drawing.slices import mid_planes
 from medlord_bench.errors import UserError
-from medlord_bench.reports.page.figures import FigureFolder
 from medlord_bench.reports.page.montage import draw_montage
-from medlord_bench.reports.page.slices import mid_planes
 from medlord_bench.results import pictures
 from medlord_bench.volumes.arrays import save_state
 from medlord_bench.volumes.io import read_labels, read_volume
@@ -80,9 +80,13 @@ def test_the_window_maps_to_black_and_white_and_clips_beyond() -> None:
 
 
 def draw(folder: Path, described: dict[str, object]) -> list[Path]:
-    figures = FigureFolder(folder / "figures")
-    draw_montage(montage_of(folder, described), figures)
-    return figures.paths
+    """The PNG of every row that has a picture."""
+    paths = []
+    for number, row in enumerate(draw_montage(montage_of(folder, described)).rows):
+        if row.picture is not None:
+            paths.append(folder / f"row-{number}.png")
+            paths[-1].write_bytes(base64.b64decode(row.picture.source.partition(",")[2]))
+    return paths
 
 
 def montage_of(folder: Path, described: dict[str, object]) -> pictures.Montage:
@@ -116,9 +120,8 @@ def test_volumes_that_are_gone_or_failed_leave_words(tmp_path: Path) -> None:
         {"id": "b", "path": "gone.safetensors"},
         {"id": "c", "path": None, "failed": "NaN"},
     ]
-    figures = FigureFolder(tmp_path / "figures")
     rows = [{"title": "t", "items": items}, {"title": "u", "items": items[1:]}]
-    montage = draw_montage(montage_of(tmp_path, {"rows": rows}), figures)
+    montage = draw_montage(montage_of(tmp_path, {"rows": rows}))
     assert montage.rows[0].picture is not None
     assert "b (missing), c (NaN)" in montage.rows[0].picture.alt
     assert montage.rows[1].picture is None
@@ -129,7 +132,7 @@ def test_the_hash_of_a_case_is_not_part_of_its_title(tmp_path: Path) -> None:
     write_planes(tmp_path / "a.safetensors", planes_of(marked()))
     names = ("phantom-0028-412578e9e4", "sample-00001", "scan-412578e9e4-left")
     rows = [{"title": "t", "items": [{"id": name, "path": "a.safetensors"} for name in names]}]
-    picture = draw_montage(montage_of(tmp_path, {"rows": rows}), FigureFolder(tmp_path / "figures")).rows[0].picture
+    picture = draw_montage(montage_of(tmp_path, {"rows": rows})).rows[0].picture
     assert picture is not None
     assert "(phantom-0028, sample-00001, scan-412578e9e4-left)" in picture.alt
 
@@ -147,7 +150,7 @@ def test_letters_of_the_sides_cover_no_voxel(tmp_path: Path) -> None:
 def test_more_volumes_than_fit_are_counted(tmp_path: Path) -> None:
     write_planes(tmp_path / "a.safetensors", planes_of(marked()))
     rows = [{"title": "t", "items": [{"id": str(i), "path": "a.safetensors"} for i in range(9)]}]
-    montage = draw_montage(montage_of(tmp_path, {"rows": rows}), FigureFolder(tmp_path / "figures"))
+    montage = draw_montage(montage_of(tmp_path, {"rows": rows}))
     assert montage.rows[0].note == "6 of 9 volumes shown"
 
 
@@ -175,14 +178,6 @@ def test_damaged_planes_are_an_error_naming_the_file(tmp_path: Path) -> None:
     for name in ("bad", "other", "flat"):
         with pytest.raises(UserError, match=f"{name}.safetensors"):
             draw(tmp_path, {"rows": [{"title": "t", "items": [{"id": "x", "path": f"{name}.safetensors"}]}]})
-
-
-def test_two_rows_of_one_title_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    figures = FigureFolder(tmp_path)
-    figures.add("same/name", b"1")
-    figures.add("same name", b"2")
-    assert [path.read_bytes() for path in figures.paths] == [b"1", b"2"]
-    assert len({path.name for path in tmp_path.iterdir()}) == 2
 
 
 def test_real_ct_lies_as_its_expert_contours_say(data_dir: Path) -> None:

@@ -17,7 +17,6 @@ from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, notes, write_results
 from medlord_bench.reports.page import glance as table
 from medlord_bench.reports.page.distributions import draw_distributions
-from medlord_bench.reports.page.figures import FigureFolder
 from medlord_bench.reports.page.glance import Glance, Place
 from medlord_bench.reports.page.matrix import NO_SCORE, Matrix, matrices
 from medlord_bench.reports.page.page import Page, _watched
@@ -92,12 +91,13 @@ def test_contestants_are_warned_of_apart_and_many_texts_are_counted() -> None:
     assert found[2].text.endswith("r5: 5 lack it; and 2 more")
 
 
-def test_the_first_warnings_stand_open_and_the_others_fold_away(bare_folder: Path) -> None:
+def test_warnings_fold_and_are_counted_at_the_top(bare_folder: Path) -> None:
     put(bare_folder, [fid(f"g{i:02d}", warning=f"warned {i:02d}") for i in range(11)])
-    header = render(bare_folder)[0].split("<main>")[0]
-    shown, folded = header.split("<details>")
-    assert "warned 07" in shown and "warned 08" not in shown and "warned 10" in folded
-    assert "3 more warnings" in folded
+    html, text = render(bare_folder)
+    verdict = html.split('<section id="verdict"')[1].split("</section>")[0]
+    assert "Warnings on g00 (fid), g01 (fid)" in verdict and "g10 (fid): see below." in verdict
+    folded = html.split('<details class="warnings"')[1].split("</details>")[0]
+    assert "11 warnings" in text and all(f"warned {i:02d}" in folded for i in range(11))
 
 
 def test_without_warnings_the_page_says_what_was_looked_for(bare_folder: Path) -> None:
@@ -266,10 +266,10 @@ def test_every_real_volume_is_one_dot_however_many_contestants_repeat_it(tmp_pat
     real = [CaseRow(metric="rvr", split="train", case=f"c{i}", region="aorta", value=i) for i in range(5)]
     own = [CaseRow(metric="rvr", generator=name, case="s0", region="aorta", value=9) for name in "ab"]
     other = CaseRow(metric="dsc", generator="a", case="s0", region="aorta", value=9)
-    (picture,) = draw_distributions([own[0], *real, own[1], *real, other], QUANTITIES.values(), FigureFolder(tmp_path))
+    (picture,) = draw_distributions([own[0], *real, own[1], *real, other], QUANTITIES.values())
     told = "rvr of aorta: real train median 2 of 5; a median 9 of 1; b median 9 of 1"
     assert picture.alt == told and picture.dark
-    assert draw_distributions([other], QUANTITIES.values(), FigureFolder(tmp_path)) == []
+    assert draw_distributions([other], QUANTITIES.values()) == []
 
 
 def test_cases_of_two_protocols_are_never_drawn_as_one() -> None:
@@ -416,15 +416,23 @@ def test_a_store_without_calibration_says_how_to_calibrate(bare_folder: Path) ->
 
 
 # --------------------------------------------------------------------------------------------------------------- steps
-def test_the_steps_of_many_contestants_fold_under_their_total(bare_folder: Path) -> None:
-    steps = [{"id": f"samples:g{i}", "kind": "samples", "key": "k", "plugin": "noise"} for i in range(41)]
-    done = {"step": "samples:g0", "event": "done", "seconds": 5, "peak_gib": 0.5, "device": "cpu"}
-    (bare_folder / "events.jsonl").write_text(json.dumps(done))
-    for count, told in ((41, "41 steps: 5.0 s, at most 0.50 GiB"), (40, "")):
-        (bare_folder / "plan.json").write_text(json.dumps({"steps": steps[:count]}))
-        section = render(bare_folder)[0].split('<section id="cost">')[1].split("</section>")[0]
-        assert told in section and section.count("<details>") == bool(told)
-        assert section.count('<th scope="row">samples:') == count
+def test_steps_are_summed_by_contestant_and_kind_of_work(bare_folder: Path) -> None:
+    plan = json.loads((bare_folder / "plan.json").read_text()) if (bare_folder / "plan.json").exists() else {}
+    step = {"kind": "samples", "key": "k", "plugin": "noise", "contestant": "noise"}
+    steps = [{"id": f"samples:{i}", **step} for i in range(2)] + [{"id": "x", "kind": "features", "key": "f"}]
+    (bare_folder / "plan.json").write_text(json.dumps(plan | {"contestants": ["noise"], "steps": steps}))
+    events = [
+        {"step": "samples:0", "event": "done", "seconds": 5, "peak_gib": 0.5, "device": "cpu"},
+        {"step": "samples:1", "event": "done", "seconds": 7, "peak_gib": 0.75, "device": "cpu"},
+        {"step": "x", "event": "start"},
+    ]
+    (bare_folder / "events.jsonl").write_text("\n".join(map(json.dumps, events)))
+    section = render(bare_folder)[0].split('<section id="cost">')[1].split("</section>")[0]
+    assert "12.0 s in all, at most 0.75 GiB" in section
+    words = " ".join(re.sub("<[^>]+>", " ", section).split())
+    assert "all features 1 - - not finished" in words
+    assert "noise sampling 2 12.0 s 0.75 GiB done" in words
+    assert section.count('<th scope="row">samples:') == 2, "each step by its id, folded"
 
 
 def memory_of(folder: Path) -> str:
@@ -489,7 +497,8 @@ def test_the_finished_page_links_only_to_itself_and_to_the_calibration(bare_fold
     write_comparisons(bare_folder, pair("medlord@tiny", "noise", "first"))
     html, _ = render(bare_folder)
     ids = {f"#{name}" for name in re.findall(r' id="([^"]+)"', html)}
-    assert set(re.findall(r' href="([^"]+)"', html)) - ids == {"../../2026-01-01_other/report/page.html"}
+    links = set(re.findall(r'<a [^>]*href="([^"]+)"', html))
+    assert links - ids == {"../../2026-01-01_other/report/page.html"}
     assert "#comparisons" in ids
 
 
