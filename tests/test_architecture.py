@@ -35,6 +35,7 @@ LAYERS = {
     "plugins": "generators, metrics, reports, data sets, segmenters, extractors",
     "checks": "whether a plugin keeps its contract, and the bench its promises",
     "cli": "one file per verb",
+    "api": "the verbs as functions that return data frames",
 }
 HEAVY = ("torch", "monai", "scipy", "matplotlib", "pandas", "nibabel")
 

@@ -9,10 +9,10 @@ from importlib import import_module
 
 import click
 
-from medlord_bench import __version__
 from medlord_bench.contracts import registry
 from medlord_bench.errors import ExitCode, UserError
 from medlord_bench.util.files import DISK_FULL
+from medlord_bench.util.version import __version__
 
 VERBS = {
     "run": "Train or load a generator, sample, measure, report.",

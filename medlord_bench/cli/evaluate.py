@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,25 @@ def evaluate(context: click.Context, /, real: Path, synthetic: tuple[str, ...], 
     medlord-bench evaluate --real DIR --synthetic DIR
     medlord-bench evaluate --real DIR --synthetic ours=DIR --synthetic theirs=DIR
     """
+    asked = {name: options.pop(name) for name in ("metrics", "samples", "conditional", "seed", "sets")}
+    context.invoke(run, **request(real, synthetic, **asked), **options)
+
+
+def request(
+    real: Path,
+    synthetic: Sequence[str],
+    metrics: Sequence[str] = (),
+    samples: int | None = None,
+    conditional: bool | None = None,
+    seed: int | None = None,
+    sets: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The options of `run` that measure the volumes of `synthetic` ([NAME=]DIR each) against those of `real`.
+
+    Raises `UserError` for a folder without volumes, two of one name, or generated volumes below `real`.
+    """
     folders = named(synthetic)
-    sets = list(options.pop("sets"))
+    sets = list(sets)
     sets += [f"files:{name}.folder={json.dumps(str(folder.absolute()))}" for name, folder in folders.items()]
     given = run_file.parse_sets(sets)
     if not {"dataset.exclude", "dataset.manifest"} & set(given):
@@ -61,11 +78,20 @@ def evaluate(context: click.Context, /, real: Path, synthetic: tuple[str, ...], 
             )
     if not any(path == "dataset.shape" or path.startswith("dataset.patches") for path in given):
         sets.append(_shape_of(made[0]))
-    if options["samples"] is None:
+    if samples is None:
         data = validation.nested(run_file.parse_sets(sets), "dataset") | {"data_root": str(real)}
         protocol = specs.dataset(specs.plugin_spec("datasets", "folder", data)).protocol
-        options["samples"] = max(one.available(protocol) for one in made)
-    context.invoke(run, generators=generators, dataset="folder", data_root=real, sets=tuple(sets), **options)
+        samples = max(one.available(protocol) for one in made)
+    return {
+        "generators": generators,
+        "dataset": "folder",
+        "data_root": real,
+        "metrics": metrics,
+        "samples": samples,
+        "conditional": conditional,
+        "seed": seed,
+        "sets": tuple(sets),
+    }
 
 
 def named(synthetic: Iterable[str]) -> dict[str, Path]:

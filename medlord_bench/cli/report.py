@@ -9,8 +9,22 @@ import click
 
 from medlord_bench.cli.options import json_option, store_option
 
+WRITE = "write"
 
-@click.command()
+
+class Report(click.Group):
+    """`report [RUN...]` writes; `report diff A B` is its other verb. A run of that name is given as a path: ./diff."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if args and args[0] in self.commands else [WRITE, *args])
+
+
+@click.group(cls=Report)
+def report() -> None:
+    """Write the report of finished runs."""
+
+
+@report.command(WRITE)
 @click.argument("runs", nargs=-1)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Default: the run's folder `report`.")
 @click.option(
@@ -22,12 +36,13 @@ from medlord_bench.cli.options import json_option, store_option
 @click.option("--share", is_flag=True, help="Leave out pictures, case ids, paths and host names of the real data.")
 @store_option
 @json_option
-def report(
+def write(
     runs: tuple[str, ...], out: Path | None, only: tuple[str, ...], store: Path, as_json: bool, **options: object
 ) -> None:
     """Write the report of each RUN (a folder or its name); without one, of the newest finished run.
 
-    Several runs of one protocol stand in one report.
+    Several runs of one protocol are put into one report, and compared with each other. `medlord-bench report diff A B` says
+    what differs between two runs.
 
     \b
     medlord-bench report
@@ -45,3 +60,41 @@ def report(
     out = out or (folders[0] / "report" if len(run.origins) == 1 else place.root / "reports" / default)
     written = [str(path) for path in write_reports(run, out, ReportOptions.model_validate(options), only)]
     click.echo(json.dumps({"report": str(out), "files": written}) if as_json else written[0])
+
+
+@report.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--all", "every", is_flag=True, help="Also the numbers of single regions and planes.")
+@store_option
+@json_option
+def diff(first: str, second: str, every: bool, store: Path, as_json: bool) -> None:
+    """What differs between two runs: settings, versions, protocols, and numbers with their paired test."""
+    from medlord_bench.engine.run_folder import locate
+    from medlord_bench.engine.store import Store
+    from medlord_bench.results.diff import diff as compare
+    from medlord_bench.results.run_results import read_run
+
+    place = Store(store.resolve())
+    found = compare(*(read_run(locate(place, name)) for name in (first, second)))
+    if as_json:
+        click.echo(json.dumps(found.to_json(), default=str))
+        return
+    for change in found.changes:
+        click.echo(f"{change.what} {change.field}: {change.first} -> {change.second}")
+    for contestant, run in found.only:
+        click.echo(f"{contestant}: only in {run}")
+    changed = [one for one in found.numbers if one.changed]
+    shown = [one for one in changed if every or not one.region]
+    for one in shown:
+        name = " ".join(
+            filter(None, (one.generator, one.metric, one.region, f"({one.reference})" if one.reference else ""))
+        )
+        values = " -> ".join("not run" if value is None else f"{value:.6g}" for value in (one.first, one.second))
+        test = f", p {one.p:.3g}" if one.p is not None else ""
+        click.echo(f"{name}: {values}{test}" + (f" [{one.reason}]" if one.reason else ""))
+    same = len(found.numbers) - len(changed)
+    hidden = (
+        f", {len(changed) - len(shown)} of them of regions and planes: see --all" if len(shown) < len(changed) else ""
+    )
+    click.echo(f"{len(found.numbers)} numbers in both runs: {same} equal, {len(changed)} differ{hidden}")

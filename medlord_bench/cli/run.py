@@ -55,13 +55,25 @@ def run(report: bool, memory_check: bool, as_json: bool, **options: Any) -> None
         click.echo(str(pages[0] if pages else folder))
 
 
-def work(file: RunFile, settings: Settings, memory_check: bool = True) -> Path:
-    """Execute a run and return its folder. Raises `UserError` with the command that resumes it if it was stopped.
+def work(file: RunFile, settings: Settings, memory_check: bool = True, again: str = "") -> Path:
+    """Execute a run and return its folder. Raises `UserError` that says how to resume it if it was stopped.
 
-    memory_check: refuse a run that cannot fit the memory limit before any work.
+    memory_check: refuse a run that cannot fit the memory limit before any work. again: how to resume; default: this
+    process's command line.
     """
     stopper = Stopper(settings.max_time)
     stopper.install()
+    try:
+        return _work(file, settings, stopper, memory_check)
+    except Stopped as stopped:
+        resume = again or "resume with: " + shlex.join(["medlord-bench", *sys.argv[1:]])
+        code = ExitCode.INTERRUPTED if stopper.interrupted else ExitCode.REQUEUE
+        raise UserError(f"{stopped}; {resume}", code) from None
+    finally:
+        stopper.restore()
+
+
+def _work(file: RunFile, settings: Settings, stopper: Stopper, memory_check: bool) -> Path:
     spec = resolve.resolve(file)
     from medlord_bench.engine import run_folder
     from medlord_bench.engine.planner import build
@@ -82,12 +94,7 @@ def work(file: RunFile, settings: Settings, memory_check: bool = True) -> Path:
         log.info("predicting the memory of the steps (--no-memory-check skips this)")
         todo = [step for step in planned.steps if missing(store, step)]
         check(planned, todo, limit, settings.batch, device, folder)
-    try:
-        carry_out(planned, folder, settings, stopper)
-    except Stopped as stopped:
-        resume = shlex.join(["medlord-bench", *sys.argv[1:]])
-        code = ExitCode.INTERRUPTED if stopper.interrupted else ExitCode.REQUEUE
-        raise UserError(f"{stopped}; resume with: {resume}", code) from None
+    carry_out(planned, folder, settings, stopper)
     return folder
 
 

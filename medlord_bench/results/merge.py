@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 from medlord_bench.contracts.results import ResultsFile, Score
 from medlord_bench.errors import UserError
 from medlord_bench.results.comparisons import compare
+from medlord_bench.results.diff import differences
 from medlord_bench.results.pictures import Montage, MontageRow
 from medlord_bench.results.run_results import RunResults, read_run
 
@@ -48,7 +48,7 @@ def _same_protocols(first: RunResults, other: RunResults) -> None:
     """Raise `UserError` if a metric that both measure has another protocol."""
     ours, theirs = ({text["metric"]: text for text in _protocols(run).values()} for run in (first, other))
     for metric in ours:
-        difference = next(_differences(ours[metric], theirs.get(metric, ours[metric])), None)
+        difference = next(differences(ours[metric], theirs.get(metric, ours[metric])), None)
         if difference is not None:
             field, a, b = difference
             names = " ".join(f"--generator {shlex.quote(name)}" for name in other.ranked or other.contestants)
@@ -61,15 +61,6 @@ def _same_protocols(first: RunResults, other: RunResults) -> None:
 
 def _protocols(run: RunResults) -> Mapping[str, Mapping[str, Any]]:
     return run.results.protocols if run.results else {}
-
-
-def _differences(a: Any, b: Any, field: str = "") -> Iterator[tuple[str, str, str]]:
-    """(dotted field, value in a, value in b) of each difference."""
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        for name in dict.fromkeys((*a, *b)):
-            yield from _differences(a.get(name), b.get(name), f"{field}.{name}".lstrip("."))
-    elif a != b:
-        yield field, json.dumps(a), json.dumps(b)
 
 
 def _told_apart(run: RunResults, before: Sequence[RunResults]) -> RunResults:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import medlord_bench
+from medlord_bench.util.version import __version__
 
 PACKAGES = (
     "torch",
@@ -65,7 +65,7 @@ def collect(device: str) -> dict[str, Any]:
     raises.
     """
     return {
-        "medlord_bench": medlord_bench.__version__,
+        "medlord_bench": __version__,
         "git": _attempt(git_state),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": redact(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -16,12 +17,18 @@ class Stopper:
     def __init__(self, max_time: float | None = None) -> None:
         self.deadline = None if max_time is None else time.monotonic() + max_time
         self.signal: int | None = None
+        self.before: dict[int, Any] = {}
 
     def install(self) -> None:
         """Catch the signals in this process (main thread only), also those that were blocked until now."""
-        for number in SIGNALS:
-            signal.signal(number, self._caught)
+        self.before = {number: signal.signal(number, self._caught) for number in SIGNALS}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def restore(self) -> None:
+        """Give the signals back to their handlers before `install`."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before.clear()
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:

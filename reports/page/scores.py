@@ -12,6 +12,7 @@ from typing import Any
 from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import CaseRow, ResultsFile, Score
 from medlord_bench.errors import UserError
+from medlord_bench.results.diff import differences
 
 from .glance import Glance, Quantities, order_of, overview
 from .matrix import PLANES, Matrix, is_regional, matrices
@@ -225,17 +226,9 @@ def _refuse_mixed(results: ResultsFile) -> None:
 
 def differing_field(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     """The first field, dotted, in which two protocols differ, with both values."""
-    for name, a, b in _differences(first, second, ""):
-        return f"{name} ({a!r} and {b!r})"
+    for name, a, b in differences(first, second):
+        return f"{name} ({a} and {b})"
     return "a field that the file does not list"
-
-
-def _differences(a: Any, b: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        for key in sorted({*a, *b}):
-            yield from _differences(a.get(key, "absent"), b.get(key, "absent"), f"{name}.{key}" if name else key)
-    elif a != b:
-        yield name, a, b
 
 
 def _group(

@@ -76,3 +76,19 @@ def test_a_run_that_is_not_there_is_exit_2(bench: Any, tmp_path: Path) -> None:
     done = bench("report", "yesterday", "--store", tmp_path)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("Error: yesterday: not a run folder")
+
+
+def test_two_runs_are_told_apart(bench: Any, noise: Any, finished: Path, tmp_path: Path) -> None:
+    store = copied(finished, tmp_path)
+    (first,) = (store / "runs").iterdir()
+    assert bench("run", *noise, "--seed", "7", "--store", store, "--no-report").code == 0
+    (second,) = (folder for folder in (store / "runs").iterdir() if folder != first)
+    done = bench("report", "diff", first.name, second.name, "--store", store)
+    assert done.code == 0, done.err
+    assert "setting seed: 0 -> 7" in done.out
+    assert done.out.splitlines()[-1].endswith("differ") or "see --all" in done.out.splitlines()[-1]
+    answer = json.loads(bench("report", "diff", first.name, second.name, "--store", store, "--json").out)
+    assert {"what": "setting", "field": "seed", "first": "0", "second": "7"} in answer["changes"]
+    both = bench("report", first.name, second.name, "--store", store, "--json")
+    assert both.code == 0, both.err
+    assert Path(json.loads(both.out)["report"]).parent == store / "reports"
