@@ -11,6 +11,7 @@ from medlord_bench.contracts.values import DataProtocol, FrozenConfig
 from medlord_bench.errors import StepError, UserError
 from medlord_bench.util.hashing import digest
 
+Criterion = Literal["", "congruence", "coverage", "constraint", "completeness", "compliance"]
 Better = Literal["lower", "higher", ""]
 
 
@@ -54,6 +55,9 @@ class Quantity(FrozenConfig):
     )
     cases_of: Literal["", "samples", "conditional", "reconstructions"] = Field(
         "", description="kind of volume that its case rows are of: the worst and the median case are shown"
+    )
+    criterion: Criterion = Field(
+        "", description="which of the seven criteria of synthetic medical data it answers (Zamzmi 2025), for the card"
     )
     watches: str = Field("", description="subject of its warnings, e.g. missing organs; empty if it has none")
 

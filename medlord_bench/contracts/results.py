@@ -126,7 +126,8 @@ class ResultsFile(FrozenConfig):
     """`results/scores.json` of a run. protocols: id -> its full text, so that an id can always be explained.
 
     controls: contestants that are reference points and are not ranked.
-    quantities: the quantities declared by the metrics of the run.
+    quantities: the quantities declared by the metrics of the run. references: plugin, as "metrics/fid", -> keys in
+    `references.bib`. licences: plugin -> licence of the data or weights it uses, as far as declared.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -134,6 +135,8 @@ class ResultsFile(FrozenConfig):
     protocols: dict[str, dict[str, object]]
     controls: tuple[str, ...] = ()
     quantities: tuple[Quantity, ...] = ()
+    references: dict[str, tuple[str, ...]] = {}
+    licences: dict[str, str] = {}
 
 
 AGAIN = "restore it, or run the command again, which collects the results anew"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from medlord_bench.engine.collect_pictures import collect_pictures
 from medlord_bench.engine.plan import Plan
 from medlord_bench.engine.store import Store
 from medlord_bench.engine.worker import output
-from medlord_bench.results import comparisons
+from medlord_bench.results import comparisons, references
 from medlord_bench.results.run_results import curve_folder
 from medlord_bench.results.step_records import record_steps
 
@@ -40,8 +41,14 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
     controls = tuple(name for name, plugin in classes.items() if getattr(plugin, "control", False))
     metrics = dict.fromkeys(step.plugin.plugin for step in plan.steps if step.kind == "scores")
     quantities = quantities_of({name: registry.load("metrics", name) for name in metrics})
+    plugins = _plugins(plan)
     found = ResultsFile(
-        scores=tuple(scores), protocols=protocols, controls=controls, quantities=tuple(quantities.values())
+        scores=tuple(scores),
+        protocols=protocols,
+        controls=controls,
+        quantities=tuple(quantities.values()),
+        references=references.collect(results, plugins),
+        licences=_licences(plugins),
     )
     write_results(results, found, rows)
     write_replicates(results, replicates)
@@ -52,6 +59,20 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
     collect_pictures(store, plan, folder, rows, quantities)
     record_steps(folder, store.root)
     _curves(store, plan, results / "curves")
+
+
+def _plugins(plan: Plan) -> list[tuple[str, str]]:
+    """(kind, name) of every plugin that took part, each once."""
+    named = [("generators", one.plugin) for one in plan.contestants] + [("datasets", plan.dataset.plugin)]
+    kinds = {"scores": "metrics", "features": "extractors", "labels": "segmenters"}
+    named += [(kinds[step.kind], step.plugin.plugin) for step in plan.steps if step.kind in kinds]
+    return list(dict.fromkeys(named))
+
+
+def _licences(plugins: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """ "kind/name" -> the licence that a plugin declares for the data or weights it uses."""
+    declared = {f"{kind}/{name}": getattr(registry.load(kind, name), "licence", "") for kind, name in plugins}
+    return {name: licence for name, licence in declared.items() if licence}
 
 
 def _curves(store: Store, plan: Plan, out: Path) -> None:

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from medlord_bench import stats
 from medlord_bench.contracts import FrozenConfig
@@ -28,6 +28,8 @@ from medlord_bench.util.files import write_text
 ALPHA = 0.05
 LEAST_PATIENTS = 6  # with fewer pairs no signed-rank test reaches 5 %
 FILE = "comparisons.json"
+# In JSON an infinite number is a text, for lack of another way.
+Extended = Annotated[float, WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": ["Infinity", "-Infinity"]}]})]
 Verdict = Literal["first", "second", "tie", "equivalent"]
 
 
@@ -44,9 +46,9 @@ class Comparison(FrozenConfig):
     reference: str = ""
     first: str
     second: str
-    difference: float
-    low: float | None = None
-    high: float | None = None
+    difference: Extended
+    low: Extended | None = None
+    high: Extended | None = None
     how: str = Field(description="how the difference, its interval and p were made")
     p: float = Field(description="p-value of no difference, uncorrected")
     p_holm: float = Field(description="corrected for all comparisons in this metric against this reference")

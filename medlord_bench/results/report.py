@@ -9,12 +9,17 @@ from typing import Protocol, runtime_checkable
 from medlord_bench.contracts import FrozenConfig, registry
 from medlord_bench.errors import UserError
 from medlord_bench.results.run_results import RunResults
+from medlord_bench.results.share import shareable
 
 FIRST = "page"  # the report whose file is named first
 
 
 class ReportOptions(FrozenConfig):
-    """What the user asks of reports. share: leave out pictures, case ids, paths and host names of the real data."""
+    """What the user asks of reports.
+
+    font: of figures. published: add the paper's own values to tables. planes: add single planes to tables. share: the run
+    that reports get has nothing of the real patients (`share.py`).
+    """
 
     font: str | None = None
     published: bool = False
@@ -42,5 +47,7 @@ def write_reports(
     for name in only:
         if name not in reports:
             raise UserError(f"--only: {registry.unknown('report', name, reports)}")
+    options = options or ReportOptions()
+    run = shareable(run) if options.share else run
     wanted = sorted(set(only) or set(reports), key=lambda name: (name != FIRST, name))
-    return [path for name in wanted for path in reports[name]().render(run, out, options or ReportOptions())]
+    return [path for name in wanted for path in reports[name]().render(run, out, options)]

@@ -15,7 +15,7 @@ from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import CaseRow, Replicates, ResultsFile, Score, read_replicates, read_results
 from medlord_bench.contracts.validation import read_json
 from medlord_bench.errors import UserError
-from medlord_bench.results import comparisons
+from medlord_bench.results import comparisons, references
 from medlord_bench.results.comparisons import ComparisonsFile
 from medlord_bench.results.efforts import Effort, budget, efforts
 from medlord_bench.results.pictures import Montage, picture_path, read_montage, volume_path
@@ -58,7 +58,7 @@ class RunResults:
     """Everything a report shows, of one run or of several that were merged (`merge.py`).
 
     origins: the run folders, one for a single run. started: ISO time of the first. budget: of each contestant's
-    training, as text. missing: files of a finished run that a folder lacks, where their absence would otherwise look
+    training, as text. references: key -> BibTeX entry. missing: files of a finished run that a folder lacks, where their absence would otherwise look
     like a result.
     """
 
@@ -78,6 +78,7 @@ class RunResults:
     curves: Sequence[Curve]
     efforts: Sequence[Effort]
     budget: str
+    references: Mapping[str, str]
     missing: Sequence[str]
 
     @property
@@ -160,6 +161,7 @@ def read_run(folder: Path) -> RunResults:
         curves=_curves(folder / "results" / "curves", plan, contestants),
         efforts=efforts(plan, {step.name: step.trained for step in steps}),
         budget=budget(plan),
+        references=references.read(folder / "results"),
         missing=[one for one in COLLECTED if results is not None and not (folder / one).exists()],
     )
 

@@ -7,6 +7,7 @@ from medlord_bench.contracts.metrics import Headline, Quantity
 QUANTITIES = (
     Quantity(
         name="dsc",
+        criterion="constraint",
         meaning="Overlap (Dice) of each conditional sample, segmented again, with its condition mask. The ceiling is the segmenter's own score on real images.",
         better="higher",
         headline=(Headline(rank=60),),

@@ -7,6 +7,7 @@ from medlord_bench.contracts.metrics import Quantity
 QUANTITIES = (
     Quantity(
         name="axes",
+        criterion="constraint",
         meaning="Correlation of the mean sample with the mean real volume; a warning if another orientation of the samples fits better.",
         better="higher",
         watches="rotated or mirrored samples",

@@ -7,6 +7,7 @@ from medlord_bench.contracts.metrics import Headline, Quantity
 QUANTITIES = (
     Quantity(
         name="fid",
+        criterion="congruence",
         meaning="Squared Fréchet distance between slice features of samples and real volumes: realism and variety in one number.",
         better="lower",
         headline=(
@@ -26,6 +27,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="kid",
+        criterion="congruence",
         meaning="Unbiased kernel distance on the same features: about 0 for equal sets at any n, with a p-value against that.",
         better="lower",
         headline=(Headline(rank=30, reference="test"),),
@@ -38,6 +40,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="precision",
+        criterion="congruence",
         meaning="Fraction of samples close to real volumes: realism.",
         better="higher",
         headline=(Headline(rank=40, reference="test"),),
@@ -45,6 +48,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="recall",
+        criterion="coverage",
         meaning="Fraction of real volumes close to samples: variety.",
         better="higher",
         headline=(Headline(rank=41, reference="test"),),
@@ -52,11 +56,13 @@ QUANTITIES = (
     ),
     Quantity(
         name="density",
+        criterion="congruence",
         meaning="Mean number of real neighbourhoods around a sample, about 1 for equal sets: realism, robust to outliers.",
         better="higher",
     ),
     Quantity(
         name="coverage",
+        criterion="coverage",
         meaning="Fraction of real volumes with a sample in their neighbourhood: variety, robust to outliers.",
         better="higher",
     ),

@@ -7,6 +7,7 @@ from medlord_bench.contracts.metrics import Headline, Quantity
 QUANTITIES = (
     Quantity(
         name="copy_rate",
+        criterion="compliance",
         meaning="Fraction of samples closer to one training patient than unseen patients are: copies. Floor: the fraction of unseen real volumes below the same threshold.",
         better="lower",
         headline=(Headline(rank=20),),
@@ -16,6 +17,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="memorised_share",
+        criterion="compliance",
         meaning="Fraction of training patients with a copy among the samples; it grows with the number of samples.",
         better="lower",
     ),

@@ -18,6 +18,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="rvr_missing",
+        criterion="completeness",
         meaning="Fraction of samples that lack a region, or have less than half of the smallest real one.",
         better="lower",
         headline=(Headline(rank=51),),
@@ -27,6 +28,7 @@ QUANTITIES = (
     ),
     Quantity(
         name="rvr_w1",
+        criterion="congruence",
         meaning="Distance of a region's volume ratios from the real ones (Wasserstein-1).",
         better="lower",
     ),
@@ -37,10 +39,12 @@ QUANTITIES = (
     ),
     Quantity(
         name="rvr_variance_ratio",
+        criterion="coverage",
         meaning="Variance of a region's volume ratios over that of real volumes: 1 is right, below 1 the samples are too similar.",
     ),
     Quantity(
         name="rvr_joint",
+        criterion="congruence",
         meaning="Distance of the joint volumes of all regions from real ones: about 0 for equal sets.",
         better="lower",
         headline=(Headline(rank=50, reference="train"),),

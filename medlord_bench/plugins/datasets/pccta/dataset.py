@@ -53,6 +53,7 @@ class PcctaDataset:
 
     Config: ClassVar[type[PcctaConfig]] = PcctaConfig
     version: ClassVar[int] = 1
+    licence: ClassVar[str] = "not public: patient data of its owner"
 
     def __init__(self, config: PcctaConfig) -> None:
         self.config = config

@@ -48,6 +48,7 @@ class ImageNetExtractor:
 
     Config: ClassVar[type[ImageNetConfig]] = ImageNetConfig
     version: ClassVar[int] = 1
+    licence: ClassVar[str] = "weights: Apache-2.0"
 
     def __init__(self, config: ImageNetConfig) -> None:
         self.config = config

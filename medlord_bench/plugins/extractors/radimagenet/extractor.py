@@ -56,6 +56,7 @@ class RadImageNetExtractor:
 
     Config: ClassVar[type[RadImageNetConfig]] = RadImageNetConfig
     version: ClassVar[int] = 1
+    licence: ClassVar[str] = "no licence of the RadImageNet weights was found"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "fixed-window": {},
         # compute_fid_2-5d_ct.py of MAISI; its --enable_center_slices_ratio is centre_ratio

@@ -32,6 +32,7 @@ class TotalSegmentatorSegmenter:
 
     Config: ClassVar[type[TotalSegmentatorConfig]] = TotalSegmentatorConfig
     version: ClassVar[int] = 1
+    licence: ClassVar[str] = "weights: Apache-2.0; heartchambers_highres and some others need a licence number"
 
     def __init__(self, config: TotalSegmentatorConfig) -> None:
         self.config = config
