@@ -28,3 +28,5 @@ LPIPS_QUANTITIES = (
         headline=(Headline(rank=72),),
     ),
 )
+
+BY_NAME = {one.name: one for one in (*QUANTITIES, *LPIPS_QUANTITIES)}
