@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TextIO, cast
+from typing import Any, BinaryIO, NoReturn, Protocol, TextIO, cast
 
 from medlord_bench.util.stopping import SIGNALS
 
@@ -78,10 +78,9 @@ class WorkerProcess:
         self.process.wait()
         self.answers.close()
 
-    def forget(self) -> None:
-        """Close the pipes only: in a forked child, since a worker waits for the last process that holds them."""
-        self.input.close()
-        self.answers.close()
+    def held(self) -> list[int]:
+        """The file descriptors of its pipes that this process holds."""
+        return [pipe.fileno() for pipe in (self.input, self.answers) if not pipe.closed]
 
 
 def start(command: list[str], log: Path, environment: Mapping[str, str]) -> WorkerProcess:
@@ -142,42 +141,66 @@ def fork(log: Path, others: Iterable[WorkerProcess]) -> WorkerProcess:
 
     log: as of `start`. others: the workers whose pipes this process holds.
     """
-    serve = import_module(SERVE)
-    serve.load_libraries()
-    _end_openmp_threads()
-    (tasks, input), (answers, output) = os.pipe(), os.pipe()
-    # Blocked: a signal that reaches the child before it has let go of this process's handlers must not be lost.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            os.setsid()
-            gc.freeze()  # else a collection writes to, and so copies, the pages of all imported modules
-            for worker in others:
-                worker.forget()
-            os.close(input)
-            os.close(answers)
-            _redirect(log)
-            for number in SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            serve.stay(tasks, output)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    _prepare()
+    (tasks, to_worker), (from_worker, answers) = os.pipe(), os.pipe()
+    with _signals_blocked() as mask:
+        pid = os.fork()
+        if not pid:
+            held = [to_worker, from_worker, *(end for worker in others for end in worker.held())]
+            _serve(tasks, answers, log, held, mask)
     os.close(tasks)
-    os.close(output)
-    return WorkerProcess(Forked(pid), os.fdopen(input, "wb", 0), os.fdopen(answers, "rb", 0))
+    os.close(answers)
+    return WorkerProcess(Forked(pid), os.fdopen(to_worker, "wb", 0), os.fdopen(from_worker, "rb", 0))
+
+
+def _serve(tasks: int, answers: int, log: Path, held: list[int], mask: set[int | signal.Signals]) -> NoReturn:
+    """Be a worker, in a new child. held: file descriptors of its parent's pipes: a worker waits for the last process
+    that holds them. mask: of the signals that its parent blocks."""
+    code = 1
+    try:
+        os.setsid()
+        for end in held:
+            os.close(end)
+        gc.freeze()  # else a collection writes to, and so copies, the pages of all imported modules
+        _redirect(log)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        import_module(SERVE).stay(tasks, answers)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[set[int | signal.Signals]]:
+    """A signal that reaches a child before it has let go of its parent's handlers must not be lost."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def apart(work: Callable[..., None], *arguments: Any) -> None:
     """Call `work` in a forked child and raise what it raises: a process that has computed gradients cannot be forked."""
+    _prepare()
     with ProcessPoolExecutor(1, get_context("fork")) as child:
         child.submit(work, *arguments).result()
+
+
+def _prepare() -> None:
+    """Import for all children, and end OpenMP's threads, since a fork does not copy them and a child would wait for
+    them; they start again when needed."""
+    import_module(SERVE).load_libraries()
+    import threadpoolctl
+
+    for library in threadpoolctl.threadpool_info():
+        if library["user_api"] == "openmp":
+            with suppress(AttributeError):  # before OpenMP 5
+                ctypes.CDLL(library["filepath"]).omp_pause_resource_all(PAUSE_HARD)
 
 
 def _redirect(log: Path) -> None:
@@ -192,13 +215,3 @@ def _redirect(log: Path) -> None:
 
 def _stream(number: int) -> TextIO:
     return os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-
-
-def _end_openmp_threads() -> None:
-    """OpenMP's threads are not copied by a fork, and a child would wait for them; they start again when needed."""
-    import threadpoolctl
-
-    for library in threadpoolctl.threadpool_info():
-        if library["user_api"] == "openmp":
-            with suppress(AttributeError):  # before OpenMP 5
-                ctypes.CDLL(library["filepath"]).omp_pause_resource_all(PAUSE_HARD)
