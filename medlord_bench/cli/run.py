@@ -89,11 +89,16 @@ def _work(file: RunFile, settings: Settings, stopper: Stopper, memory_check: boo
     log.info("run folder: %s", folder)
     limit = limit_on(device, settings.memory_limit)
     if memory_check and limit is not None:
+        from medlord_bench.engine.executors.processes import apart, can_fork
         from medlord_bench.engine.memory_check import check
 
         log.info("predicting the memory of the steps (--no-memory-check skips this)")
         todo = [step for step in planned.steps if missing(store, step)]
-        check(planned, todo, limit, settings.batch, device, folder)
+        predicted = (planned, todo, limit, settings.batch, device, folder)
+        if can_fork(device):
+            apart(check, *predicted)  # the executor may fork workers from this process
+        else:
+            check(*predicted)
     carry_out(planned, folder, settings, stopper)
     return folder
 

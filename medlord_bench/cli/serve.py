@@ -1,22 +1,17 @@
-"""A persistent worker process: it imports the libraries once and serves the steps of a whole run.
+"""A persistent worker process: it serves its shards of the steps of a whole run, one after the other.
 
-The protocol is JSON lines. A task arrives on standard input,
-``{"shard": 0, "arguments": ["worker", ...], "log": "FILE", "threads": 2}``, and is the command
-``medlord-bench ARGUMENTS`` with its output appended to the log. The answer on standard output,
-``{"shard": 0, "code": 0}``, has the exit code, or the negative number of the signal that ended it. The process ends at
-the end of standard input.
+The protocol is JSON lines. A task arrives at one pipe, ``{"shard": 0, "arguments": ["worker", ...], "log": "FILE",
+"threads": 2}``, and is the command ``medlord-bench ARGUMENTS`` with its output appended to the log. The answer in the
+other, ``{"shard": 0, "code": 0}``, has the exit code. The process ends at the end of its tasks; SIGTERM stops a step.
 
-``fork`` serves each task in a child process, several at once; ``{"stop": true}`` and the end of standard input pass
-SIGTERM on to all of them. It holds neither a CUDA context nor OpenMP threads, since a child could use neither. ``stay``
-serves each task in this process, one after the other; SIGTERM stops it.
+A run forks such a process from itself (`engine.executors.processes.fork`), or starts this module, with the tasks on
+standard input and the answers on standard output.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import selectors
 import signal
 import sys
 import traceback
@@ -24,7 +19,6 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from medlord_bench.engine.executors.processes import READ_BYTES, STOP
 from medlord_bench.util.stopping import SIGNALS
 
 # Libraries that most steps need and that import slowly. Importing them starts no OpenMP thread, computing does.
@@ -40,73 +34,14 @@ LIBRARIES = (
 )
 
 
-class Forking:
-    """Serves each task in a child that has this process's imports."""
-
-    def __init__(self) -> None:
-        # Blocked, not ignored: a signal that reaches a child before it sets its own handlers must not be lost.
-        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        self.tasks, self.answers = _pipes()
-        self.children: dict[int, int] = {}  # process id -> shard
-        self.wakes, wake = os.pipe()
-        os.set_blocking(wake, False)
-        signal.set_wakeup_fd(wake)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        for name in LIBRARIES:
-            import_module(name)
-        gc.freeze()  # without it a collection in a child writes to, and so copies, the pages of all imported modules
-
-    def serve(self) -> None:
-        with selectors.DefaultSelector() as ready:
-            ready.register(self.wakes, selectors.EVENT_READ)
-            ready.register(self.tasks, selectors.EVENT_READ)
-            asked = True
-            while asked or self.children:
-                sources = {key.fd for key, _ in ready.select()}
-                if self.tasks in sources and not self._read():
-                    asked = False
-                    ready.unregister(self.tasks)
-                if self.wakes in sources:
-                    os.read(self.wakes, READ_BYTES)
-                    self._reap()
-
-    def _read(self) -> bool:
-        """Start the tasks that have arrived; False at their end."""
-        lines = os.read(self.tasks, READ_BYTES).splitlines()
-        for message in map(json.loads, lines) if lines else [STOP]:
-            if message == STOP:
-                for pid in self.children:
-                    os.kill(pid, signal.SIGTERM)
-            else:
-                self.children[self._fork(message)] = message["shard"]
-        return bool(lines)
-
-    def _fork(self, task: dict[str, Any]) -> int:
-        pid = os.fork()
-        if pid:
-            return pid
-        code = 1
-        try:
-            os.close(self.tasks)
-            os.close(self.answers)
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            # The worker unblocks them once its own handlers are installed: a stop before that waits and is not lost.
-            signal.pthread_sigmask(signal.SIG_SETMASK, {*self.mask, *SIGNALS})
-            code = _execute(task)
-        finally:
-            os._exit(code)
-
-    def _reap(self) -> None:
-        for pid in list(self.children):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                _answer(self.answers, self.children.pop(pid), os.waitstatus_to_exitcode(status))
+def load_libraries() -> None:
+    """Import what most steps need; a process does so before it forks workers."""
+    for name in LIBRARIES:
+        import_module(name)
 
 
-def stay() -> None:
-    """Serve each task in this process."""
-    tasks, answers = _pipes()
+def stay(tasks: int, answers: int) -> None:
+    """Serve each task in this process. tasks, answers: file descriptors."""
     with os.fdopen(tasks) as lines:
         for line in lines:
             task = json.loads(line)
@@ -174,7 +109,4 @@ def _release_device() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "fork":
-        Forking().serve()
-    else:
-        stay()
+    stay(*_pipes())

@@ -13,6 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # not on this system: then several may write the same
+    fcntl = None  # type: ignore[assignment]
+
 Write = Callable[[Path], object]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_BYTES = 2**18  # with less than this left, a failed write is attributed to a full disk
@@ -35,6 +40,18 @@ def publish(path: Path, write: Write) -> None:
         raise _named(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def publish_once(path: Path, write: Write) -> None:
+    """Publish `path` if it does not exist: of several processes of a machine one writes, and the others wait for it."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f".lock-{path.name}"), "w") as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            publish(path, write)
 
 
 def publish_folder(path: Path, fill: Write) -> None:

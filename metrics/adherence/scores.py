@@ -11,7 +11,6 @@ from medlord_bench.contracts import Item
 from medlord_bench.contracts.results import CaseRow, Note, Score, notes
 
 from .cases import NAMES, Name, Pooled, Summary, Table, masks_of, pool, summarise, tabulate
-from .quantities import BY_NAME
 
 Common = Mapping[str, Any]
 CEILINGS = {"dsc_ceiling_real": "real test images", "dsc_ceiling_reconstruction": "autoencoder reconstructions"}
@@ -50,9 +49,7 @@ class Sources:
 
     def not_run(self, reason: str, common: Common) -> list[Score]:
         counts = {"n": len(self.samples.items), "failed": self.samples.failed(), **common}
-        return [
-            Score(metric=name, status="not_run", reason=reason, better=BY_NAME[name].better, **counts) for name in NAMES
-        ]
+        return [Score(metric=name, status="not_run", reason=reason, **counts) for name in NAMES]
 
     # ------------------------------------------------------------------------------------------------- contents
     def _kinds(self, place: int) -> set[str]:
@@ -95,8 +92,6 @@ class Sources:
             **common,
             "metric": name,
             "region": self.regions[place],
-            "unit": BY_NAME[name].unit,
-            "better": BY_NAME[name].better,
         }
         found = summarise(self.samples, place, name)
         shared["failed"] = counts["failed"]
@@ -135,7 +130,7 @@ class Sources:
         return f"{missed} of {cases} samples lack this region of their mask" if missed else ""
 
     def _pooled(self, name: Name, common: Common, about: Sequence[Note]) -> Score:
-        shared = {**common, "metric": name, "unit": BY_NAME[name].unit, "better": BY_NAME[name].better}
+        shared = {**common, "metric": name}
         shared |= {"n": len(self.samples.items), "failed": self.samples.failed()}
         found = pool(self.samples, self._measured(), name)
         if found is None:
@@ -166,7 +161,7 @@ class Sources:
         for place in self._measured():
             found, counts = summarise(table, place, "dsc"), table.counts(place)
             if found is not None:
-                shared = {**common, "metric": metric, "region": self.regions[place], "better": "higher"}
+                shared = {**common, "metric": metric, "region": self.regions[place]}
                 shared |= {"n": found.cases, "failed": counts["failed"]}
                 missed = f"{counts['missed']} missed" if counts["missed"] else ""
                 about = notes("definition", f"of {CEILINGS[metric]}, by {self.segmenter}")
@@ -182,9 +177,7 @@ class Sources:
         for reason in dict.fromkeys(reasons.values()):
             regions = ", ".join(self.regions[place] for place, own in reasons.items() if own == reason)
             counts = {"n": len(self.samples.items), "failed": self.samples.failed()}
-            yield Score(
-                metric="dsc", region=regions, status="not_run", reason=reason, better="higher", **counts, **common
-            )
+            yield Score(metric="dsc", region=regions, status="not_run", reason=reason, **counts, **common)
 
     # ---------------------------------------------------------------------------------------------------------- rows
     def rows(self, generator: str) -> Iterator[CaseRow]:

@@ -99,7 +99,7 @@ class Axes:
         items = inputs.items.get(SAMPLES, ())
         samples, real = _cubes(items), _cubes(inputs.items.get(REAL, ()))
         shared: dict[str, Any] = {"metric": "axes", "protocol": inputs.protocol_id, "generator": inputs.generator}
-        shared |= {"dataset": inputs.dataset, "reference": "train", "better": "higher", "n": len(items)}
+        shared |= {"dataset": inputs.dataset, "reference": "train", "n": len(items)}
         shared |= {"failed": len(items) - len(samples), "n_reference": sum(map(len, real))}
         reason = self._reason(items, samples, real)
         if not reason and any(not np.ptp(np.concatenate(side).mean(0)) for side in (samples, real)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medlord_bench import stats
-from medlord_bench.contracts.metrics import Better
 from medlord_bench.contracts.results import Note
 
 from .sides import Features
@@ -25,7 +24,6 @@ class Measured:
     region: str = ""
     value: float | None = None
     reason: str = ""
-    better: Better = "lower"
     low: float | None = None
     high: float | None = None
     interval: str = ""

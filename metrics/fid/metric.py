@@ -97,7 +97,6 @@ class FID:
                             metric=one.metric,
                             region=one.region,
                             value=one.value,
-                            better=one.better,
                             samples=samples,
                             real=real,
                             **at,
@@ -115,7 +114,7 @@ class FID:
             if reason:
                 yield (
                     split,
-                    [Measured(one.name, reason=reason, better=one.better) for one in QUANTITIES],
+                    [Measured(one.name, reason=reason) for one in QUANTITIES],
                 )
                 continue
             comparisons = comparisons or Comparisons(sides, self.config)
@@ -130,7 +129,6 @@ def _score(one: Measured, shared: Mapping[str, Any], about: tuple[Note, ...]) ->
         status="ok" if one.value is not None else "not_run",
         reason=one.reason,
         value=one.value,
-        better=one.better,
         low=one.low,
         high=one.high,
         interval=one.interval,

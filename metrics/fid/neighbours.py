@@ -18,7 +18,7 @@ def shares(features: Features, sides: Sides, split: str, config: FIDConfig) -> I
     """The four fractions against `split`, or the reason why not; one volume per patient, and as many samples."""
     few = too_few_units(features, split, config.prdc_minimum)
     if few:
-        yield from (Measured(name, reason=few, better="higher", n_reference=sides.ok) for name in SHARES)
+        yield from (Measured(name, reason=few, n_reference=sides.ok) for name in SHARES)
         return
     k, other = config.neighbours, OTHER[split]
     n = min(len(features.units("samples")), len(features.units(split)))
@@ -45,7 +45,6 @@ def shares(features: Features, sides: Sides, split: str, config: FIDConfig) -> I
         yield Measured(
             name,
             value=value,
-            better="higher",
             low=low,
             high=high,
             interval=how,

@@ -90,7 +90,7 @@ class Memorisation:
         if audit is None:
             reason = reason or "all training volumes are (nearly) identical; expected different patients"
             for one in QUANTITIES:
-                yield Score(metric=one.name, status="not_run", reason=reason, better=one.better, **common)
+                yield Score(metric=one.name, status="not_run", reason=reason, **common)
             return
         yield from audit.scores(common)
         yield from audit.rows(inputs.generator)

@@ -75,7 +75,6 @@ class Audit:
             interval=WILSON,
             p=p,
             p_of="" if p is None else "at least as many copies among unseen patients: exact, beta-binomial",
-            better="lower",
             notes=(
                 *notes("definition", RELATIVE_DISTANCE, self._threshold_note()),
                 *notes("caution", *self._training_cautions()),
@@ -134,7 +133,6 @@ class Audit:
             low=low,
             high=high,
             interval=f"{WILSON} over training patients",
-            better="lower",
             floor_note="see copy_rate",
             notes=(
                 *notes(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medlord_bench.contracts import Item, State
+from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import CaseRow, Note, Score, notes
 from medlord_bench.errors import UserError
 from medlord_bench.stats import MedianInterval, median_interval
@@ -44,22 +45,24 @@ def not_reconstructed(metric: str, common: Mapping[str, Any]) -> Score:
     return Score(metric=metric, reference="test", status="not_run", reason=reason, **common)
 
 
-def summarise(items: Sequence[Item], values: Values, shared: Mapping[str, Any]) -> Iterator[Score | CaseRow]:
+def summarise(
+    items: Sequence[Item], values: Values, quantity: Quantity, shared: Mapping[str, Any]
+) -> Iterator[Score | CaseRow]:
     """The median over patients of each one's median, and a row for every case that has a number.
 
     values: per case; the worst infinity for a failed case, the best for identical images, None if there is no value.
-    shared: the other fields of the score, including `better`.
+    shared: the other fields of the score.
     """
-    yield _score(items, values, {**shared, "reference": "test"})
-    where = {"metric": shared["metric"], "generator": shared["generator"], "region": shared["region"]}
+    worst = -math.inf if quantity.better == "higher" else math.inf
+    yield _score(items, values, worst, {**shared, "metric": quantity.name, "reference": "test"})
+    where = {"metric": quantity.name, "generator": shared["generator"], "region": shared["region"]}
     for item in items:
         value = values[item.id]
         if value is not None and math.isfinite(value):
             yield CaseRow(case=item.id, value=float(value), patient=item.patient or item.id, **where)
 
 
-def _score(items: Sequence[Item], values: Values, shared: dict[str, Any]) -> Score:
-    worst = -math.inf if shared["better"] == "higher" else math.inf
+def _score(items: Sequence[Item], values: Values, worst: float, shared: dict[str, Any]) -> Score:
     patients: dict[str, list[float]] = {}
     for item in items:
         value = values[item.id]

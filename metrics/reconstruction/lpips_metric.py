@@ -18,7 +18,7 @@ from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
 
 from .backbones import FILES, Net, missing, path_of, sha256_of
-from .quantities import LPIPS_QUANTITIES
+from .quantities import BY_NAME, LPIPS_QUANTITIES
 
 NEED = Need(Source.RECONSTRUCTIONS, Made.STATES)
 
@@ -134,7 +134,6 @@ class LPIPS:
             "protocol": inputs.protocol_id,
             "generator": inputs.generator,
             "dataset": inputs.dataset,
-            "better": "lower",
         }
         if not items:
             yield not_reconstructed("lpips", common)
@@ -147,7 +146,7 @@ class LPIPS:
         states = load_states(items)
         for place, region in enumerate(REGIONS):
             values = {case: _value(state, place) for case, state in states.items()}
-            yield from summarise(items, values, {**common, "metric": "lpips", "region": region})
+            yield from summarise(items, values, BY_NAME["lpips"], {**common, "region": region})
 
 
 def _value(state: State | None, place: int) -> float | None:

@@ -12,7 +12,7 @@ from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, Made, Metr
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 
-from .quantities import QUANTITIES
+from .quantities import BY_NAME, QUANTITIES
 
 NEED = Need(Source.RECONSTRUCTIONS, Made.STATES)
 Name = Literal["psnr", "ms_ssim"]
@@ -99,17 +99,15 @@ class Reconstruction:
             "protocol": inputs.protocol_id,
             "generator": inputs.generator,
             "dataset": inputs.dataset,
-            "better": "higher",
         }
         if not items:
             yield from (not_reconstructed(name, common) for name in NAMES)
             return
         states = load_states(items)
-        units = {one.name: one.unit for one in QUANTITIES}
         for name in NAMES:
-            shared = {**common, "metric": name, "unit": units[name]}
             for place, region in enumerate(REGIONS):
-                yield from summarise(items, self._values(name, place, states), {**shared, "region": region})
+                values = self._values(name, place, states)
+                yield from summarise(items, values, BY_NAME[name], {**common, "region": region})
 
     def _values(self, name: Name, place: int, states: Mapping[str, State | None]) -> dict[str, float | None]:
         """Per case: the value; minus infinity for a failed case, plus infinity for identical images, None for none."""

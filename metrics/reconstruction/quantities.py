@@ -31,3 +31,5 @@ LPIPS_QUANTITIES = (
         cases_of="reconstructions",
     ),
 )
+
+BY_NAME = {one.name: one for one in (*QUANTITIES, *LPIPS_QUANTITIES)}

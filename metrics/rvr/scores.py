@@ -14,7 +14,6 @@ from medlord_bench.contracts.results import CaseRow, Note, Replicates, Score, no
 from medlord_bench.util.seeds import numpy_rng
 
 from .distances import joint, variance_ratio, wasserstein
-from .quantities import BY_NAME
 from .volumes import Vector, Volumes
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class Measured:
 
     def _not_run(self, metric: str, reason: str, shared: Common) -> Score:
         counts = {"n": self.samples.n, "failed": self.samples.failed, **shared}
-        return Score(metric=metric, status="not_run", reason=reason, better=BY_NAME[metric].better, **counts)
+        return Score(metric=metric, status="not_run", reason=reason, **counts)
 
     def _no_distribution(self, split: str, samples: int | None = None) -> str:
         """Why the samples cannot be compared with a split; empty if they can be."""
@@ -107,7 +106,6 @@ class Measured:
             about += notes("caution", f"no interval: {len(values)} samples, at least 6 are needed")
         return Score(
             metric=metric,
-            unit=BY_NAME[metric].unit,
             value=found.value,
             quartiles=(found.lower_quartile, found.upper_quartile),
             low=found.low,
@@ -149,7 +147,6 @@ class Measured:
             low=low,
             high=high,
             interval="95 % Wilson",
-            better="lower",
             floor=lost["test"] / self.real["test"].n if self.real["test"].n else None,
             floor_n=self.real["test"].n or None,
             floor_note=f"{lost['test']} of {self.real['test'].n} real test volumes, {known}",
@@ -175,7 +172,6 @@ class Measured:
         yield Score(
             metric="rvr_ks",
             value=found.value,
-            better="lower",
             p=found.p,
             p_of="two-sample Kolmogorov-Smirnov, this region alone",
             notes=(*notes("caution", f"one of {regions} regions: see rvr_joint for all"), *self._failures(split)),
@@ -220,7 +216,6 @@ class Measured:
             low=max(found.low, 0.0),
             high=found.high,
             interval=HOW_JACKKNIFE,
-            better="lower",
             n=part.n,
             failed=part.failed,
             n_reference=len(patients),
@@ -279,7 +274,6 @@ class Measured:
             low=found.low,
             high=found.high,
             interval=HOW_JACKKNIFE,
-            better="lower",
             p=found.p,
             p_of=f"energy distance, {self.config.permutations} permutations of volumes and patients",
             floor=floor,

@@ -15,7 +15,7 @@ import pytest
 from medlord_bench.contracts import Volume
 from medlord_bench.engine import resolve
 from medlord_bench.engine.executors.local import LocalExecutor
-from medlord_bench.engine.executors.processes import WorkerProcess
+from medlord_bench.engine.executors.processes import WorkerProcess, start
 from medlord_bench.engine.plan import Plan, sample_id
 from medlord_bench.engine.planner import build
 from medlord_bench.engine.run_file import RunFile
@@ -296,10 +296,10 @@ def test_a_device_that_is_not_there_is_a_mistake(device: str) -> None:
 def local(ready: Bench, monkeypatch: pytest.MonkeyPatch, *commands: str) -> LocalExecutor:
     """A local executor whose workers execute these shell commands in place of their task."""
 
-    def start(self: LocalExecutor, number: int, log: Path) -> WorkerProcess:
-        return WorkerProcess(["sh", "-c", f"read task; {commands[number]}"], log, os.environ)
+    def shell(self: LocalExecutor, number: int, log: Path) -> WorkerProcess:
+        return start(["sh", "-c", f"read task; {commands[number]}"], log, os.environ)
 
-    monkeypatch.setattr(LocalExecutor, "_start", start)
+    monkeypatch.setattr(LocalExecutor, "_start", shell)
     executor = LocalExecutor(ready.settings)
     executor.forks = False
     return executor

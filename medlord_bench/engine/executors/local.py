@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from medlord_bench.engine.executors.processes import ForkServer, WorkerProcess, command
+from medlord_bench.engine.executors.processes import WorkerProcess, can_fork, fork, serve_command, start
 from medlord_bench.engine.plan import read_plan
 from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.engine.worker import Settings, pick_device
@@ -25,24 +24,26 @@ CRASHES = {-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS}  # of libraries tha
 class LocalExecutor:
     """Worker processes on this machine, one per GPU or the requested number, for the whole run.
 
-    On a CPU one process imports and forks a child for each (step, shard). CUDA cannot be used after a fork: on a GPU
-    each shard has a process that executes its part of each step in turn. A worker's last line on stderr is its error.
+    Each executes its shard of one step after the other. On a CPU they are forked from this process, which has the
+    imports; under a memory limit anew for each step. CUDA cannot be used after a fork: there each is started.
+    A worker's last line on stderr is its error.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.forks = sys.platform == "linux" and pick_device(settings.device) == "cpu"
+        self.forks = can_fork(pick_device(settings.device))
         self.workers: list[WorkerProcess] = []
 
     def map(self, run_folder: Path, step_id: str, shards: int, stop: Callable[[], bool]) -> None:
         logs = [_log(run_folder, step_id, shard) for shard in range(shards)]
         sizes = [log.stat().st_size if log.exists() else 0 for log in logs]
         workers = self._workers(run_folder / "logs", shards)
-        for shard, log in enumerate(logs):
+        for shard, (worker, log) in enumerate(zip(workers, logs, strict=True)):
             arguments = ["worker", str(run_folder), step_id, "--shard", f"{shard}/{shards}"]
-            task = {"shard": shard, "arguments": arguments, "log": str(log), "threads": self._threads(shards)}
-            workers[shard % len(workers)].start(task)
+            worker.start({"shard": shard, "arguments": arguments, "log": str(log), "threads": self._threads(shards)})
         codes = _wait(workers, shards, stop)
+        if self.forks and isinstance(self.settings.memory_limit, float):
+            self.close()  # what a step leaves in memory would count in the next
         failed = [shard for shard, code in enumerate(codes) if code not in (0, ExitCode.REQUEUE)]
         lines = [line for shard in failed for line in _lines(logs[shard], sizes[shard])]
         self._raise_first(step_id, codes, run_folder, lines)
@@ -53,20 +54,23 @@ class LocalExecutor:
         self.workers.clear()
 
     def _workers(self, logs: Path, shards: int) -> list[WorkerProcess]:
-        """The processes for a step of this many shards; started if they do not exist."""
-        count = 1 if self.forks else shards
-        for number in range(len(self.workers), count):
-            self.workers.append(self._start(number, logs / f"workers.{number}.log"))
-        return self.workers[:count]
+        """The processes for a step of this many shards; those that do not live are started."""
+        for number in range(shards):
+            if number < len(self.workers) and self.workers[number].lives:
+                continue
+            for ended in self.workers[number : number + 1]:
+                ended.close()
+            self.workers[number : number + 1] = [self._start(number, logs / f"workers.{number}.log")]
+        return self.workers[:shards]
 
     def _start(self, number: int, log: Path) -> WorkerProcess:
-        environment = dict(os.environ)
         if self.forks:
-            return ForkServer(command("fork"), log, environment)
+            return fork(log, self.workers)
+        environment = dict(os.environ)
         visible = _gpus(environment)
         if visible and self.settings.workers > 1 and self.settings.device in ("cuda", "auto"):
             environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
-        return WorkerProcess(command("stay"), log, environment)
+        return start(serve_command(), log, environment)
 
     def _threads(self, shards: int) -> int | None:
         """CPU threads of each worker of a step; None if the user set them."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
+import faulthandler
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
+from medlord_bench.cli import serve
 from medlord_bench.engine import resolve
 from medlord_bench.engine.executors import local
 from medlord_bench.engine.executors.local import LocalExecutor
-from medlord_bench.engine.executors.processes import command
+from medlord_bench.engine.executors.processes import apart
 from medlord_bench.engine.planner import build
 from medlord_bench.engine.run_file import RunFile
 from medlord_bench.engine.run_folder import open_run
@@ -36,8 +37,8 @@ PROGRAM = """
 import array, json, os, random, signal, sys, time
 given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 index, worker = int(given["--index"]), os.getppid()
-server = int(open(f"/proc/{worker}/stat").read().rpartition(")")[2].split()[1])
-note = {"index": index, "worker": worker, "server": server, "threads": os.environ.get("OMP_NUM_THREADS")}
+run = int(open(f"/proc/{worker}/stat").read().rpartition(")")[2].split()[1])
+note = {"index": index, "worker": worker, "run": run, "threads": os.environ.get("OMP_NUM_THREADS")}
 with open(__file__ + ".notes", "a") as notes:
     notes.write(json.dumps(note) + "\\n")
 BODY
@@ -47,13 +48,6 @@ header += b" " * (-(len(header) + 11) % 64) + b"\\n"
 data = array.array("h", [draw.randrange(-1000, 1000) for _ in range(16**3)]).tobytes()
 open(given["--out"], "wb").write(b"\\x93NUMPY\\x01\\x00" + len(header).to_bytes(2, "little") + header + data)
 """
-# A server that imports the little which these steps need, and so starts soon.
-LIGHT = (
-    "from medlord_bench.cli import serve\n"
-    "serve.LIBRARIES = ('torch', 'medlord_bench.engine.steps.kinds', 'medlord_bench.cli.worker')\n"
-    "serve.Forking().serve()"
-)
-
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no worker is forked")
 
 
@@ -105,27 +99,22 @@ def ready(store: Path, tmp_path: Path) -> Callable[..., Ready]:
     return make
 
 
-@pytest.fixture(scope="module")
-def server(store: Path) -> Iterator[LocalExecutor]:
-    """An executor that forks; its process imports once for all tests, as for all steps of a run."""
-    executor = LocalExecutor(Settings(store=store, device="cpu", workers=2))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "command", lambda mode: [sys.executable, "-c", LIGHT])
-        yield executor
-    executor.close()
-
-
 @pytest.fixture
-def executor_of(server: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LocalExecutor]]:
+def executor_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LocalExecutor]]:
     made: list[LocalExecutor] = []
+    stay = serve.stay
+
+    def quiet(tasks: int, answers: int) -> None:
+        faulthandler.disable()  # pytest's writes to the terminal
+        stay(tasks, answers)
+
+    monkeypatch.setattr(serve, "stay", quiet)
+    # The little that these steps need.
+    monkeypatch.setattr(serve, "LIBRARIES", ("torch", "medlord_bench.engine.steps.kinds", "medlord_bench.cli.worker"))
 
     def make(ready: Ready, forks: bool = True) -> LocalExecutor:
-        if forks:
-            server.settings = ready.settings
-            return server
-        monkeypatch.setattr(local, "command", command)
         made.append(LocalExecutor(ready.settings))
-        made[-1].forks = False
+        made[-1].forks = forks
         return made[-1]
 
     yield make
@@ -138,22 +127,10 @@ def unpublish(ready: Ready) -> None:
         path.unlink()
 
 
-def test_one_server_forks_a_worker_for_each_shard_of_each_step(ready: Any, executor_of: Any) -> None:
+@pytest.mark.parametrize("forks", [True, False])
+def test_workers_do_their_shard_of_each_step(ready: Any, executor_of: Any, forks: bool) -> None:
     run = ready()
-    executor = executor_of(run)
-    for _ in range(2):
-        executor.map(run.folder, STEP, 2, never)
-        assert run.left() == []
-        unpublish(run)
-    notes = run.notes()
-    assert sorted(note["index"] for note in notes) == sorted([*range(SAMPLES)] * 2)
-    assert len({note["worker"] for note in notes}) == 4
-    assert {note["server"] for note in notes} == {executor.workers[0].process.pid}
-
-
-def test_workers_that_stay_do_their_shard_of_each_step(ready: Any, executor_of: Any) -> None:
-    run = ready()
-    executor = executor_of(run, forks=False)
+    executor = executor_of(run, forks)
     for shards in (2, 1):
         executor.map(run.folder, STEP, shards, never)
         assert run.left() == []
@@ -161,6 +138,49 @@ def test_workers_that_stay_do_their_shard_of_each_step(ready: Any, executor_of: 
     first, second = (worker.process.pid for worker in executor.workers)
     by = [{note["worker"] for note in run.notes()[start : start + SAMPLES]} for start in (0, SAMPLES)]
     assert by == [{first, second}, {first}]
+    assert {note["run"] for note in run.notes()} == {os.getpid()}
+
+
+def test_under_a_limit_each_step_has_workers_of_its_own(ready: Any, executor_of: Any) -> None:
+    run = ready(memory_limit=6.0)
+    executor = executor_of(run)
+    for _ in range(2):
+        executor.map(run.folder, STEP, 1, never)
+        unpublish(run)
+    assert len({note["worker"] for note in run.notes()}) == 2 and executor.workers == []
+
+
+def test_work_apart_leaves_this_process_as_it_was_and_its_errors_are_raised_here(tmp_path: Path) -> None:
+    apart(refuse, tmp_path / "ran", "")
+    assert int((tmp_path / "ran").read_text()) != os.getpid()
+    with pytest.raises(MemoryBudgetError, match="^too large$") as error:
+        apart(refuse, tmp_path / "ran", "too large")
+    assert error.value.code == ExitCode.MEMORY
+
+
+def refuse(ran: Path, why: str) -> None:
+    ran.write_text(str(os.getpid()))
+    if why:
+        raise MemoryBudgetError(why)
+
+
+def test_a_forked_worker_computes_with_openmp_threads_although_the_run_has_done_so() -> None:
+    code = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from medlord_bench.cli import serve\n"
+        "from medlord_bench.engine.executors.processes import fork\n"
+        "serve.LIBRARIES = ()\n"
+        "torch.set_num_threads(2)\n"
+        "torch.randn(10**6).exp()\n"
+        "serve.stay = lambda tasks, answers: print(torch.zeros(10**6).exp().sum().item())\n"
+        "print(fork(Path(sys.argv[1]), []).process.wait(), torch.zeros(10**6).exp().sum().item())"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", code, f"{folder}/log"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.stdout == "0 1000000.0\n", done.stderr
+        assert Path(f"{folder}/log").read_text() == "1000000.0\n"
 
 
 def test_the_cores_are_divided_among_the_workers_of_a_step(
@@ -215,24 +235,21 @@ def test_a_worker_that_stays_and_dies_is_one_line_too(ready: Any, executor_of: A
     assert len(run.left()) == 3
 
 
-def test_after_a_worker_died_the_server_serves_the_next_step(ready: Any, executor_of: Any) -> None:
+def test_after_a_worker_died_another_does_the_next_step(ready: Any, executor_of: Any) -> None:
     run = ready("if index == 1 and not os.path.exists(__file__ + '.died'):\n"
                 "    open(__file__ + '.died', 'w')\n    os.kill(worker, signal.SIGKILL)")  # fmt: skip
     executor = executor_of(run)
     with pytest.raises(StepError):
         executor.map(run.folder, STEP, 2, never)
     executor.map(run.folder, STEP, 2, never)
-    assert run.left() == [] and len({note["server"] for note in run.notes()}) == 1
+    assert run.left() == []
 
 
 def test_under_a_limit_a_worker_that_a_library_ends_is_over_the_budget(ready: Any, executor_of: Any) -> None:
-    run = ready(f"if index == 1: os.kill(worker, {int(signal.SIGABRT)})", memory_limit=3.0)
-    executor = executor_of(run)
-    with pytest.raises(MemoryBudgetError, match="cap 3 GiB .its process was ended by SIGABRT, see ") as error:
-        executor.map(run.folder, STEP, 1, never)
+    run = ready(f"if index == 1: os.kill(worker, {int(signal.SIGABRT)})", memory_limit=6.0)
+    with pytest.raises(MemoryBudgetError, match="cap 6 GiB .its process was ended by SIGABRT, see ") as error:
+        executor_of(run).map(run.folder, STEP, 1, never)
     assert error.value.code == ExitCode.MEMORY and "\n" not in str(error.value)
-    server = executor.workers[0].process.pid
-    assert resource.prlimit(server, resource.RLIMIT_DATA) == resource.getrlimit(resource.RLIMIT_DATA)
 
 
 @pytest.mark.parametrize("forks", [True, False])
@@ -266,31 +283,25 @@ def await_end_of(pids: set[int]) -> None:
         time.sleep(0.05)
 
 
-def test_workers_of_a_run_that_is_gone_stop_and_end_with_their_server(ready: Any, executor_of: Any) -> None:
-    """The end of its input is all that a worker process sees of a run that was killed."""
-    run = ready("time.sleep(20)")
-    executor = executor_of(run)
-
-    def kill() -> bool:
-        process = executor.workers[0].process
-        if run.notes() and not isinstance(process.stdin, io.BytesIO):
-            process.stdin.close()
-            process.stdin = io.BytesIO()
-        return False
-
-    with pytest.raises(Stopped):
-        executor.map(run.folder, STEP, 2, kill)
-    await_end_of({note["worker"] for note in run.notes()})
-    assert executor.workers[0].process.wait(timeout=60) == 0
-    assert len(run.left()) == SAMPLES
-    executor.close()
-
-
-def test_workers_of_a_server_that_was_killed_stop_and_end(ready: Any, executor_of: Any) -> None:
-    run = ready("if index == 1: os.kill(server, signal.SIGKILL)\ntime.sleep(20)")
-    executor = executor_of(run)
-    with pytest.raises(StepError, match="a worker ended with -9: see"):
-        executor.map(run.folder, STEP, 2, never)
+@pytest.mark.parametrize("forks", [True, False])
+def test_workers_of_a_run_that_was_killed_stop_and_end(ready: Any, executor_of: Any, forks: bool) -> None:
+    run = ready("if index == 1: os.kill(run, signal.SIGKILL)\ntime.sleep(20)")
+    pid = os.fork()
+    if not pid:
+        executor_of(run, forks).map(run.folder, STEP, 2, never)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     await_end_of({note["worker"] for note in run.notes()})
     assert len(run.left()) == SAMPLES
-    executor.close()
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_idle_workers_of_a_run_that_was_killed_end(ready: Any, executor_of: Any, forks: bool) -> None:
+    run = ready()
+    pid = os.fork()
+    if not pid:
+        executor_of(run, forks).map(run.folder, STEP, 2, never)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert run.left() == []
+    await_end_of({note["worker"] for note in run.notes()})

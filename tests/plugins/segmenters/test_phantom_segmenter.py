@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy import ndimage
 
 from medlord_bench.contracts import LabelMap, Run, Segmenter, Volume, registry
 from medlord_bench.contracts.regions import CARDIAC
+from medlord_bench.plugins.segmenters.phantom.atlas import Atlas
 
 PATIENTS = 4
 CEILING = {  # median DSC that it must reach on real phantoms at 64 x 64 x 48
@@ -183,3 +185,13 @@ def test_labels_depend_on_the_volume_alone(cohort: list[Patient], run: Run) -> N
     assert np.array_equal(first.affine, one.affine)
     truth = cohort[0].truth
     assert {first.names[value]: value for value in first.names} == {truth.names[v]: v for v in truth.names}
+
+
+def test_an_atlas_that_another_process_stored_is_the_same(tmp_path: Path) -> None:
+    made = Atlas.make(8, 1)
+    made.save(tmp_path / "atlas.npz")
+    read = Atlas.load(tmp_path / "atlas.npz")
+    for name in ("labels", "likelihood", "residual"):
+        assert getattr(read, name).tobytes() == getattr(made, name).tobytes()
+        assert getattr(read, name).dtype == getattr(made, name).dtype
+    assert [one.tobytes() for one in read.pictures] == [one.tobytes() for one in made.pictures]

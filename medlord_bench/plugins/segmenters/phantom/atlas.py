@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from medlord_bench.plugins.datasets.phantom.dataset import FIELD_OF_VIEW
 from medlord_bench.plugins.phantom.anatomy import render
 from medlord_bench.plugins.phantom.labels import LABELS
 from medlord_bench.plugins.phantom.patient import draw
+from medlord_bench.util.files import publish_once
 
 GRID: Shape = (64, 64, 48)  # the prior is smooth: it is resampled to other grids
 HU_BINS = np.arange(-1100.0, 1500.0, 20.0)  # HU
@@ -56,9 +57,26 @@ class Atlas:
     residual: NDArray[np.float64]
 
     @staticmethod
-    @lru_cache(maxsize=2)
+    def stored(path: Path, count: int, seed: int) -> Atlas:
+        """The atlas of an .npz file, which the first of several processes makes; read once per process."""
+        if (count, seed) not in _read:
+            publish_once(path, lambda temporary: Atlas.make(count, seed).save(temporary))
+            _read[count, seed] = Atlas.load(path)
+        return _read[count, seed]
+
+    @staticmethod
+    def load(path: Path) -> Atlas:
+        with np.load(path) as file:
+            pictures = tuple(file[f"pictures_{place}"] for place in range(len(VIEWS)))
+            return Atlas(file["labels"], pictures, file["likelihood"], file["residual"])
+
+    def save(self, path: Path) -> None:
+        pictures: dict[str, Any] = {f"pictures_{place}": one for place, one in enumerate(self.pictures)}
+        np.savez(path, labels=self.labels, likelihood=self.likelihood, residual=self.residual, **pictures)
+
+    @staticmethod
     def make(count: int, seed: int) -> Atlas:
-        """Generate the phantoms: takes some seconds, once per process."""
+        """Generate the phantoms: takes some seconds."""
         x, y, z = (side / n for side, n in zip(FIELD_OF_VIEW, GRID, strict=True))
         labels, volumes = [], []
         counts, residuals = np.ones((2, max(LABELS) + 1, len(HU_BINS) - 1))
@@ -105,6 +123,9 @@ class Atlas:
         smooth = np.stack([gaussian_filter(vote, PRIOR_BLUR_VOXELS) for vote in votes]) + 1e-4
         result: Image = smooth / smooth.sum(0)
         return result
+
+
+_read: dict[tuple[int, int], Atlas] = {}
 
 
 def seen(hu: NDArray[np.float32], view: View) -> Image:

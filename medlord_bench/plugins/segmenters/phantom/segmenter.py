@@ -10,6 +10,7 @@ from pydantic import Field
 
 from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, Run, Volume
 from medlord_bench.plugins.phantom.labels import LABELS
+from medlord_bench.util.hashing import digest
 
 
 class PhantomSegmenterConfig(FrozenConfig):
@@ -42,6 +43,8 @@ class PhantomSegmenter:
         from medlord_bench.plugins.segmenters.phantom.atlas import Atlas
         from medlord_bench.plugins.segmenters.phantom.fusion import segment
 
-        atlas = Atlas.make(self.config.atlases, self.config.seed)
+        decides = [self.version, *self.fingerprint(()).values(), self.config.model_dump()]
+        path = run.scratch / f"phantom-atlas-{digest(decides)[:8]}.npz"
+        atlas = Atlas.stored(path, self.config.atlases, self.config.seed)
         for _, volume in volumes:
             yield LabelMap(segment(volume.hu, atlas), volume.affine, self.names)

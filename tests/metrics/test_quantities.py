@@ -1,0 +1,21 @@
+"""The unit and direction of every number of the built-in metrics, which only its quantity declares."""
+
+from __future__ import annotations
+
+from medlord_bench.contracts import registry
+from medlord_bench.contracts.metrics import quantities_of
+
+HIGHER = "dsc nsd dsc_ceiling_real dsc_ceiling_reconstruction psnr ms_ssim precision recall density coverage axes"
+LOWER = "rvr_missing rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share lpips fid fid_debiased kid fid_infinity"
+NEITHER = "rvr rvr_ml rvr_variance_ratio nearest_correlation"
+METRICS = ("rvr", "adherence", "memorisation", "reconstruction", "lpips", "fid", "axes")
+
+
+def test_units_and_directions_of_the_built_in_metrics() -> None:
+    found = quantities_of({name: registry.load("metrics", name) for name in METRICS})
+    sides = (("higher", HIGHER), ("lower", LOWER), ("", NEITHER))
+    assert {name: one.better for name, one in found.items()} == {
+        name: side for side, names in sides for name in names.split()
+    }
+    units = {name: one.unit for name, one in found.items() if one.unit}
+    assert units == {"rvr_ml": "mL", "hd95": "mm", "psnr": "dB"}
