@@ -3,55 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medlord_bench.contracts.results import Score
+from medlord_bench.results.words import duration, gib, listing, number, span
 
 MAX_NAMED_CONTESTANTS = 4  # contestants that a heading names
-
-
-def number(value: float | None) -> str:
-    """Four significant digits, no exponent for everyday sizes."""
-    if value is None:
-        return "none"
-    if not math.isfinite(value):
-        return "not finite"
-    if value != 0 and not 1e-4 <= abs(value) < 1e7:
-        return f"{value:.3e}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def duration(seconds: float | None) -> str:
-    """e.g. "0.4 s", "3 min 20 s", "2 h 05 min"; a dash for none."""
-    if seconds is None:
-        return "-"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def gib(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} GiB"
-
-
-def listing(words: Sequence[str]) -> str:
-    """a, b and c."""
-    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
 def headline(words: Sequence[str]) -> str:
     """Contestants as a heading: by name if they are few."""
     return listing(words) if len(words) <= MAX_NAMED_CONTESTANTS else f"{len(words)} contestants"
-
-
-def span(ends: tuple[int, int]) -> str:
-    """e.g. "about 40", "about 40 to 1,200"."""
-    return "about " + " to ".join(dict.fromkeys(f"{end:,}" for end in ends))
 
 
 def carried(score: Score) -> str:

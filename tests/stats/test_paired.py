@@ -120,6 +120,20 @@ def test_n_needed_has_the_power_asked_for_and_one_fewer_has_not() -> None:
     assert (stats.n_needed(1e-6, 1.0, 10) or 0) > 10**12
 
 
+def test_the_detectable_difference_undoes_the_number_needed() -> None:
+    from statsmodels.stats.power import TTestPower
+
+    for n in (2, 3, 6, 12, 120):
+        found = stats.detectable_difference(0.3, n)
+        effect = np.squeeze(TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8))
+        assert found / (0.3 * np.sqrt(n)) == pytest.approx(float(effect), rel=1e-4)
+        assert found == stats.detectable_difference(0.3, n)
+    for n in (3, 6, 12, 120):
+        assert stats.n_needed(stats.detectable_difference(0.3, n) * 1.001, 0.3, n) == n
+    # For a known error: (1.960 + 0.842) errors, the textbooks' closed form.
+    assert stats.detectable_difference(0.3, 100_000) == pytest.approx(0.3 * (1.959964 + 0.841621), rel=1e-4)
+
+
 Groups = list[NDArray[np.float64]]
 
 
@@ -175,6 +189,7 @@ def test_kernel_distances_are_paired_in_the_same_way() -> None:
         (lambda: stats.wilcoxon_paired([1.0, np.nan]), "NaN"),
         (lambda: stats.tost([1.0, 2.0], 0.0), "positive"),
         (lambda: stats.n_needed(1.0, 0.0, 10), "positive error"),
+        (lambda: stats.detectable_difference(0.0, 10), "positive error"),
         (
             lambda: stats.paired_jackknife(
                 stats.frechet_jackknife(volumes(4, 0), volumes(4, 1)),
