@@ -127,6 +127,7 @@ class ResultsFile(FrozenConfig):
 
     controls: contestants that are reference points and are not ranked.
     quantities: the quantities declared by the metrics of the run.
+    seen_in_pretraining: contestant -> a sentence, if its published weights were trained on cases of the data set.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -134,6 +135,7 @@ class ResultsFile(FrozenConfig):
     protocols: dict[str, dict[str, object]]
     controls: tuple[str, ...] = ()
     quantities: tuple[Quantity, ...] = ()
+    seen_in_pretraining: dict[str, str] = {}
 
 
 AGAIN = "restore it, or run the command again, which collects the results anew"

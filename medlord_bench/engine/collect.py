@@ -48,7 +48,11 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
     metrics = dict.fromkeys(step.plugin.plugin for step in plan.steps if step.kind == "scores")
     quantities = quantities_of({name: registry.load("metrics", name) for name in metrics})
     found = ResultsFile(
-        scores=tuple(scores), protocols=protocols, controls=controls, quantities=tuple(quantities.values())
+        scores=tuple(scores),
+        protocols=protocols,
+        controls=controls,
+        quantities=tuple(quantities.values()),
+        seen_in_pretraining=plan.seen_in_pretraining,
     )
     write_results(results, found, rows)
     write_replicates(results, replicates)

@@ -93,6 +93,9 @@ def _renamed(run: RunResults, names: Mapping[str, str]) -> RunResults:
         update={
             "scores": tuple(_named(score, "generator", names) for score in run.scores if score.generator in names),
             "controls": tuple(names[name] for name in run.results.controls if name in names),
+            "seen_in_pretraining": {
+                names[name]: seen for name, seen in run.results.seen_in_pretraining.items() if name in names
+            },
         }
     )
     montage = run.montage and run.montage.model_copy(
@@ -156,6 +159,7 @@ def _joined(runs: Sequence[RunResults]) -> RunResults:
             protocols={id: text for one in results for id, text in one.protocols.items()},
             controls=tuple(name for one in results for name in one.controls),
             quantities=tuple(quantities.values()),
+            seen_in_pretraining={name: seen for one in results for name, seen in one.seen_in_pretraining.items()},
         ),
         rows=rows,
         replicates=replicates,
