@@ -12,6 +12,7 @@ from medlord_bench.errors import StepError, UserError
 from medlord_bench.util.hashing import digest
 
 Better = Literal["lower", "higher", ""]
+Spread = Literal["iqr", "sd", ""]
 
 
 class Headline(FrozenConfig):
@@ -30,8 +31,16 @@ class Quantity(FrozenConfig):
 
     name: str = Field(description="as in `Score.metric`, e.g. psnr; no other metric has a quantity of this name")
     meaning: str = Field(description="one sentence for a reader who does not know it")
+    title: str = Field("", description="its name in tables and figures, e.g. MS-SSIM; empty: `name`")
     unit: str = ""
     better: Better = Field("", description="which direction is better; empty if neither is")
+    table: str = Field("", description="name of the table that it stands in; empty: the name of its metric")
+    spread: Spread = Field(
+        "",
+        description="what stands in brackets in its table: 'iqr', the interquartile range behind the median of its "
+        "cases; 'sd', the standard deviation behind their mean; empty: the interval",
+    )
+    decimals: int | None = Field(None, ge=0, le=8, description="of its values in a table; None: four digits in all")
     headline: tuple[Headline, ...] = Field(
         (), description="its columns in the overview table; none: only in its own table"
     )
@@ -53,6 +62,11 @@ class Quantity(FrozenConfig):
         "", description="metric of case rows that are drawn as pairs: the case beside `against`, in their order"
     )
     watches: str = Field("", description="subject of its warnings, e.g. missing organs; empty if it has none")
+
+    @property
+    def label(self) -> str:
+        """Its name for a reader."""
+        return self.title or self.name
 
 
 class MetricProtocol(FrozenConfig):

@@ -56,6 +56,7 @@ class Score(FrozenConfig):
     high: float | None = Field(None, description="upper end of the interval")
     interval: str = Field("", description="how the interval was made, e.g. '95 % delete-one-volume jackknife'")
     quartiles: tuple[float, float] | None = Field(None, description="of the cases, if the value is their median")
+    deviation: float | None = Field(None, description="standard deviation of the cases, if the value is their mean")
     p: float | None = Field(None, ge=0, le=1, description="p-value against 'no difference from the reference'")
     p_of: str = Field("", description="which test p is of")
     n: int = Field(0, description="number of volumes (or patients)")

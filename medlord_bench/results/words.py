@@ -43,11 +43,15 @@ def span(ends: tuple[int, int]) -> str:
     return "about " + " to ".join(dict.fromkeys(f"{end:,}" for end in ends))
 
 
-def decimals_of(values: Sequence[float], significant: int = 4) -> int:
-    """Decimals with which a column of numbers aligns: the largest of them has this many significant digits."""
+def decimals_of(values: Sequence[float], significant: int | None = None) -> int:
+    """Decimals with which a column of numbers aligns: the largest of them has this many significant digits.
+
+    None: four, or three below 0.1, whose zeros take room too.
+    """
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     if largest == 0:
         return 0
+    significant = significant or (4 if largest >= 0.1 else 3)
     return min(max(significant - 1 - math.floor(math.log10(largest)), 0), 8)
 
 

@@ -7,6 +7,9 @@ from medlord_bench.contracts.metrics import Quantity
 QUANTITIES = (
     Quantity(
         name="axes",
+        title="Correlation of the mean volumes",
+        table="orientation",
+        decimals=3,
         meaning="Correlation of the mean sample with the mean real volume; a warning if another orientation of the samples fits better.",
         better="higher",
         watches="rotated or mirrored samples",
