@@ -79,6 +79,10 @@ def test_holm_is_the_step_down_of_its_definition_in_the_order_given() -> None:
     # Sorted 0.005 0.01 0.03 0.04, times 4 3 2 1, made non-decreasing: 0.02 0.03 0.06 0.06.
     np.testing.assert_allclose(stats.holm(ps), [0.06, 0.03, 0.06, 0.02])
     assert len(stats.holm([])) == 0
+    from statsmodels.stats.multitest import multipletests
+
+    many = np.random.default_rng(0).uniform(0, 1, 20) ** 3
+    np.testing.assert_allclose(stats.holm([*many, *many[:5]]), multipletests([*many, *many[:5]], method="holm")[1])
     with pytest.raises(UserError, match="from 0 to 1"):
         stats.holm([0.5, np.nan])
 
