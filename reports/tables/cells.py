@@ -16,7 +16,7 @@ from medlord_bench.results.ranks import Ranks, ranks
 from medlord_bench.results.run_results import RunResults
 from medlord_bench.results.words import decimals_of, fixed, listing, number, span
 
-from .grid import SEEN, TIED, Cell, Footnotes
+from .grid import SEEN, Cell, Footnotes
 
 LEAST_DIGITS = 2  # significant digits that declared decimals leave to the largest value of a column
 SQUARE = "Square brackets: "
@@ -126,7 +126,7 @@ def cell(score: Score | None, digits: int, facts: Facts, notes: Footnotes) -> Ce
     place, cases = facts.place(score), facts.spread(score)
     marks = []
     if place.word == "tied with best":
-        marks.append(notes.sign(TIED, _tie(score, facts)))
+        marks.append(notes.tie(_tie(score, facts)))
     if score.failed:
         marks.append(notes.mark(f"{score.failed} of {score.n} failed and are counted"))
     value = cases.mean if cases else score.value
@@ -166,21 +166,19 @@ def bracket_words(scores: Iterable[Score], facts: Facts) -> list[str]:
 
 
 def _tie(score: Score, facts: Facts) -> str:
-    """What the tests of a column's ties would have detected."""
+    """What the tests of a column's ties would have detected; empty if that is not known."""
     ties = [one for one in facts.places[key_of(score)].values() if one.word == "tied with best"]
     needed = [end for one in ties for end in one.needed or ()]
     detectable = [end for one in ties for end in one.detectable or ()]
     several = len({one.reference for one in facts.run.scores if one.metric == score.metric}) > 1
     parts = (facts.quantity(score.metric).label, region_words(score.region), score.reference if several else "")
-    where = ", ".join(filter(None, parts))
     told = []
     if detectable:
         ends = " to ".join(dict.fromkeys((number(min(detectable)), number(max(detectable)))))
-        unit = f" {score.unit}" if score.unit else ""
-        told.append(f"one test detects a difference of {ends}{unit} with 80 % power")
+        told.append(ends + (f" {score.unit}" if score.unit else ""))
     if needed:
-        told.append(f"n of {span((min(needed), max(needed)))} needed to decide")
-    return f"tied with best in {where}" + (f": {'; '.join(told)}" if told else "")
+        told.append(f"n of {span((min(needed), max(needed)))}")
+    return f"{', '.join(filter(None, parts))}: {', '.join(told)}" if told else ""
 
 
 def label_marks(contestant: str, facts: Facts, notes: Footnotes) -> tuple[str, ...]:

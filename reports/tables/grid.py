@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 SEEN, TIED = "†", "≈"
+DETECTS = "Difference that one test detects with 80 % power, and n needed to decide the measured difference"
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Footnotes:
 
     letters: dict[str, str] = field(default_factory=dict)
     signed: list[tuple[str, str]] = field(default_factory=list)
+    ties: dict[str, None] = field(default_factory=dict)
 
     def mark(self, text: str) -> str:
         """The letter of a text: a, b, ... z, aa, ab, ..."""
@@ -108,6 +110,15 @@ class Footnotes:
             self.signed.append((sign, text))
         return sign
 
+    def tie(self, text: str) -> str:
+        """The sign of a tie. text: of its column, what would tell; all columns share one footnote."""
+        self.ties[text] = None
+        return TIED
+
     @property
     def notes(self) -> list[tuple[str, str]]:
-        return [*((mark, text) for text, mark in self.letters.items()), *sorted(self.signed, key=lambda one: one[0])]
+        found = [*((mark, text) for text, mark in self.letters.items()), *sorted(self.signed, key=lambda one: one[0])]
+        told = "; ".join(filter(None, self.ties))
+        if self.ties:
+            found.append((TIED, "tied with best" + (f". {DETECTS}: {told}" if told else "")))
+        return found

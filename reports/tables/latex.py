@@ -14,8 +14,8 @@ from .grid import Cell, Panel, Row, Table
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "''", "[": "{[}", "]": "{]}", "*": "{*}", "`": r"\textasciigrave{}",
-    "†": r"\dag{}", "≈": r"$\approx$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "µ": r"$\mu$", "≤": r"$\leq$",
+    "|": r"\textbar{}", '"': "''", "[": "{[}", "]": "{]}", "*": "{*}", "`": r"\`{}",
+    "†": r"$\dagger$", "≈": r"$\approx$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "µ": r"$\mu$", "≤": r"$\leq$",
     "≥": r"$\geq$", "∞": r"$\infty$", "²": r"$^2$", "³": r"$^3$", "ß": r"\ss{}", "–": r"\textendash{}", "—": r"\textemdash{}", "’": "'",
     "é": r"\'{e}",
 }  # fmt: skip
@@ -27,6 +27,8 @@ SCRIPT, TINY = (r"\scriptsize", 8.0), (r"\tiny", 6.8)
 SMALLER = {10.0: SCRIPT, 9.25: SCRIPT, 8.5: SCRIPT, 8.0: TINY}
 ONE_LINE = SIZES[:3]  # in smaller ones what is in brackets stands below its number
 LINE_WIDTH = 345.0  # points of a line of \documentclass{article}
+MARK = 6  # points between two columns for the marks of a number
+MAX_LINES = 36  # rows that a page has room for; several parts that need more are tables of their own
 HEAD = 12  # characters of a heading that is not broken into lines
 
 
@@ -87,25 +89,33 @@ def _panel(panel: Panel, name: str) -> str:
     controls = (
         " Below the first rule: controls, which are not ranked." if any(row.control for row in panel.rows) else ""
     )
-    return "\n".join(
-        [
+    high = len(layout.parts) * len(panel.rows) * (2 if layout.two_lines else 1) > MAX_LINES
+    floats = [[part] for part in layout.parts] if high else [layout.parts]
+    found = []
+    for place, parts in enumerate(floats, start=1):
+        caption = panel.caption + controls + (f" Part {place} of {len(floats)}." if len(floats) > 1 else "")
+        below = [r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright", *notes, r"\end{minipage}"]
+        found += [
             r"\begin{table}[htbp]",
             r"\centering",
-            rf"\caption{{{escape(panel.caption + controls)}}}",
-            rf"\label{{{name}}}",
+            rf"\caption{{{escape(caption)}}}",
+            rf"\label{{{name if place == 1 else f'{name}-part-{place}'}}}",
             r"\smallskip" + layout.command,
             rf"\setlength{{\tabcolsep}}{{{layout.gap}pt}}",
-            "\n\\par\\medskip\n".join("\n".join(_tabular(panel, part, layout)) for part in layout.parts),
-            *([r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright", *notes] if notes else []),
-            *([r"\end{minipage}"] if notes else []),
+            "\n\\par\\medskip\n".join("\n".join(_tabular(panel, part, layout)) for part in parts),
+            *(below if notes and place == len(floats) else []),
             r"\end{table}",
             "",
         ]
-    )
+    return "\n".join(found)
 
 
 def _tabular(panel: Panel, part: Sequence[int], layout: Layout) -> Iterator[str]:
-    align = "l" * len(panel.corners) + "".join("r" if panel.columns[i].numeric else "l" for i in part)
+    align = "l" * len(panel.corners)
+    for i in part:
+        align += "r" if panel.columns[i].numeric else "l"
+        if _marked(panel, i):  # marks take no width: they stand in a wider space between two columns
+            align += rf"@{{\hskip {2 * layout.gap + MARK}pt}}"
     yield rf"\begin{{tabular}}{{{align}}}"
     yield r"\toprule"
     yield from _heads(panel, part)
@@ -131,7 +141,7 @@ def _layout(panel: Panel) -> Layout:
             layout = Layout(command, size, gap, two_lines, [list(columns)])
             if _points(panel, columns, layout) <= LINE_WIDTH:
                 return layout
-    layout = Layout(*SIZES[2], True, [])
+    layout = Layout(*SIZES[2], intervals, [])
     return replace(layout, parts=_parts(panel, layout))
 
 
@@ -163,6 +173,10 @@ def _parts(panel: Panel, layout: Layout) -> list[list[int]]:
     return parts
 
 
+def _marked(panel: Panel, column: int) -> bool:
+    return any(row.cells[column].marks for row in panel.rows)
+
+
 def _points(panel: Panel, part: Sequence[int], layout: Layout) -> float:
     """The width of a tabular of these columns."""
     labels = [
@@ -171,6 +185,7 @@ def _points(panel: Panel, part: Sequence[int], layout: Layout) -> float:
     width = layout.size * sum(labels) + 2 * layout.gap * (len(labels) + len(part))
     for i in part:
         head = max((_ems(line) for line in _broken(panel.columns[i].heads[-1])), default=0.0)
+        width += MARK * _marked(panel, i)
         width += max([layout.size * head, *(_cell_points(row.cells[i], layout) for row in panel.rows)])
     return width
 

@@ -67,8 +67,9 @@ def test_ties_are_marked_with_what_would_tell_them_apart(tmp_path: Path) -> None
     render(run([fid("a"), fid("b", 2.0)], [FID], [tie]), tmp_path)
     text = markdown(tmp_path)
     assert "1.00<sup>≈</sup>" in text and "2.00<sup>≈</sup>" in text and "**1.00" not in text
-    assert text.count("tied with best in FID") == 1
-    assert "one test detects a difference of 2.5 with 80 % power; n of about 120 needed to decide" in text
+    assert text.count("tied with best") == 1
+    assert "Difference that one test detects with 80 % power, and n needed to decide the measured difference: " in text
+    assert "FID: 2.5, n of about 120" in text
     (first, _) = records(tmp_path, "fid")
     assert [first[name] for name in ("verdict", "detectable_low", "n_needed_high")] == ["tied with best", "2.5", "120"]
 
@@ -190,7 +191,7 @@ def test_seen_in_pretraining_stands_in_every_table(tmp_path: Path) -> None:
     for name in ("fid", "adherence", "memory_speed"):
         assert "<sup>†</sup> a: seen in pretraining: trained on lidc-idri" in markdown(tmp_path, name), name
         assert records(tmp_path, name)[0]["seen_in_pretraining"] == seen["a"]
-        assert r"\dag{}" in (tmp_path / "tables" / f"{name}.tex").read_text()
+        assert r"$\dagger$" in (tmp_path / "tables" / f"{name}.tex").read_text()
     assert "a<sup>†</sup>" in markdown(tmp_path) and "b<sup>" not in markdown(tmp_path)
 
 
