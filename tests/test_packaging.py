@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELVES = ("generators", "metrics", "reports")
-DATA = {".yaml", ".html", ".j2", ".css", ".js", ".bib", ".json"}
+DATA = {".yaml", ".html", ".j2", ".css", ".js", ".bib", ".csv", ".json"}
 
 
 @pytest.fixture(scope="module")

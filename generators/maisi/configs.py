@@ -15,6 +15,7 @@ from medlord_bench.contracts import (
     AttentionBackend,
     CheckpointSelection,
     FrozenConfig,
+    NotInKey,
     Precision,
     Selection,
     Shape,
@@ -272,6 +273,9 @@ class Foundation(FrozenConfig):
     repository: str = "nvidia/NV-Generate-CT"
     file: str = "models/autoencoder_v1.pt"
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    trained_on: Annotated[tuple[str, ...], NotInKey("it names data sets for the reader of a table")] = Field(
+        ("lidc-idri", "crlm-ct"), description="data sets that the weights were trained on"
+    )
 
 
 class MAISIConfig(FrozenConfig):

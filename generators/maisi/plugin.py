@@ -40,6 +40,11 @@ class MAISI:
     def __init__(self, config: MAISIConfig) -> None:
         self.config = config
 
+    @property
+    def pretrained_on(self) -> Sequence[str]:
+        """What the foundation autoencoder was trained on, as far as its data list names it."""
+        return self.config.foundation.trained_on if self.config.foundation is not None else ()
+
     def check(self, data: DataProtocol) -> None:
         """MAISI's grid must fit the levels of autoencoder and U-Net and contain a patch; train and val need cases."""
         config = self.config

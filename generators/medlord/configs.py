@@ -214,6 +214,9 @@ class Pretrained(FrozenConfig):
     autoencoder: str
     diffusion: str
     hu_window: tuple[int, int]
+    trained_on: Annotated[tuple[str, ...], NotInKey("it names data sets for the reader of a table")] = Field(
+        (), description="data sets that the weights were trained on"
+    )
 
 
 class MedLoRDConfig(FrozenConfig):

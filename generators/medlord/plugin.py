@@ -39,6 +39,11 @@ class MedLoRD:
     def __init__(self, config: MedLoRDConfig) -> None:
         self.config = config
 
+    @property
+    def pretrained_on(self) -> Sequence[str]:
+        """What published weights were trained on."""
+        return self.config.pretrained.trained_on if self.config.pretrained is not None else ()
+
     def check(self, data: DataProtocol) -> None:
         """The grid must fit the levels of autoencoder and U-Net and contain a patch; train and val need cases."""
         config = self.config

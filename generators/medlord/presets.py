@@ -72,6 +72,7 @@ RELEASED_LUNA: Mapping[str, Any] = {
         "autoencoder": "vqgan_luna_ds8.pth",
         "diffusion": "ldm_luna_ds8.pth",
         "hu_window": (-1000, 1000),
+        "trained_on": ("luna16",),
     },
 }
 

@@ -13,6 +13,7 @@ from medlord_bench.util.hashing import digest
 
 Criterion = Literal["", "congruence", "coverage", "constraint", "completeness", "compliance"]
 Better = Literal["lower", "higher", ""]
+Spread = Literal["iqr", "sd", ""]
 
 
 class Headline(FrozenConfig):
@@ -31,8 +32,16 @@ class Quantity(FrozenConfig):
 
     name: str = Field(description="as in `Score.metric`, e.g. psnr; no other metric has a quantity of this name")
     meaning: str = Field(description="one sentence for a reader who does not know it")
+    title: str = Field("", description="its name in tables and figures, e.g. MS-SSIM; empty: `name`")
     unit: str = ""
     better: Better = Field("", description="which direction is better; empty if neither is")
+    table: str = Field("", description="name of the table that it stands in; empty: the name of its metric")
+    spread: Spread = Field(
+        "",
+        description="what stands in brackets in its table: 'iqr', the interquartile range behind the median of its "
+        "cases; 'sd', the standard deviation behind their mean; empty: the interval",
+    )
+    decimals: int | None = Field(None, ge=0, le=8, description="of its values in a table; None: four digits in all")
     headline: tuple[Headline, ...] = Field(
         (), description="its columns in the overview table; none: only in its own table"
     )
@@ -60,6 +69,11 @@ class Quantity(FrozenConfig):
         "", description="which of the seven criteria of synthetic medical data it answers (Zamzmi 2025), for the card"
     )
     watches: str = Field("", description="subject of its warnings, e.g. missing organs; empty if it has none")
+
+    @property
+    def label(self) -> str:
+        """Its name for a reader."""
+        return self.title or self.name
 
 
 class MetricProtocol(FrozenConfig):

@@ -223,6 +223,26 @@ class HasNativeGrid(Protocol):
 
 
 @runtime_checkable
+class HasPretraining(Protocol):
+    """A generator that starts from published weights: the data sets that those were trained on.
+
+    By their names in lower case, e.g. "lidc-idri"; empty if this configuration trains everything itself. A run on a data
+    set of that name, or on one that shares cases with it (`HasOverlaps`), says "seen in pretraining" in every table.
+    """
+
+    @property
+    def pretrained_on(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
+class HasOverlaps(Protocol):
+    """A data set that shares cases with other data sets, by their names in lower case."""
+
+    @property
+    def overlaps(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
 class Executor(Protocol):
     """Runs the steps of a plan: here, in processes of this machine, or on a cluster. Data are exchanged through the
     store only."""

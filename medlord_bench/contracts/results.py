@@ -56,6 +56,7 @@ class Score(FrozenConfig):
     high: float | None = Field(None, description="upper end of the interval")
     interval: str = Field("", description="how the interval was made, e.g. '95 % delete-one-volume jackknife'")
     quartiles: tuple[float, float] | None = Field(None, description="of the cases, if the value is their median")
+    deviation: float | None = Field(None, description="standard deviation of the cases, if the value is their mean")
     p: float | None = Field(None, ge=0, le=1, description="p-value against 'no difference from the reference'")
     p_of: str = Field("", description="which test p is of")
     n: int = Field(0, description="number of volumes (or patients)")
@@ -128,6 +129,7 @@ class ResultsFile(FrozenConfig):
     controls: contestants that are reference points and are not ranked.
     quantities: the quantities declared by the metrics of the run. references: plugin, as "metrics/fid", -> keys in
     `references.bib`. licences: plugin -> licence of the data or weights it uses, as far as declared.
+    seen_in_pretraining: contestant -> a sentence, if its published weights were trained on cases of the data set.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -137,6 +139,7 @@ class ResultsFile(FrozenConfig):
     quantities: tuple[Quantity, ...] = ()
     references: dict[str, tuple[str, ...]] = {}
     licences: dict[str, str] = {}
+    seen_in_pretraining: dict[str, str] = {}
 
 
 AGAIN = "restore it, or run the command again, which collects the results anew"

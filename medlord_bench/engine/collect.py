@@ -49,6 +49,7 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
         quantities=tuple(quantities.values()),
         references=references.collect(results, plugins),
         licences=_licences(plugins),
+        seen_in_pretraining=plan.seen_in_pretraining,
     )
     write_results(results, found, rows)
     write_replicates(results, replicates)

@@ -39,7 +39,8 @@ class Native(FrozenConfig):
 class Plan(FrozenConfig):
     """`plan.json`: everything a worker needs, in order. splits: split -> item ids of its cases.
 
-    native: contestant -> its own grid, if it has one. train_steps, train_hours: the budget of each contestant.
+    native: contestant -> its own grid, if it has one. seen_in_pretraining: contestant -> a sentence, if its published
+    weights were trained on cases of this data set. train_steps, train_hours: the budget of each contestant.
     """
 
     run_key: str
@@ -49,6 +50,7 @@ class Plan(FrozenConfig):
     patients: dict[str, str]
     contestants: tuple[Contestant, ...]
     native: dict[str, Native] = {}
+    seen_in_pretraining: dict[str, str] = {}
     train_steps: int | None = None
     train_hours: float | None = None
     steps: tuple[Step, ...]

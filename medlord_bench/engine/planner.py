@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from medlord_bench.contracts import Dependencies, HasNativeGrid, Purpose, Stage, registry, specs
+from medlord_bench.contracts import (
+    Dependencies,
+    HasNativeGrid,
+    HasOverlaps,
+    HasPretraining,
+    Purpose,
+    Stage,
+    registry,
+    specs,
+)
 from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.specs import Contestant
 from medlord_bench.engine import keys
@@ -25,12 +34,28 @@ from medlord_bench.util.hashing import digest
 OUTPUTS = {"sample": samples, "sample-conditional": conditional, "reconstruct": reconstructions}
 
 
+def seen_in_pretraining(generator: Any, dataset: Any, name: str) -> str:
+    """A sentence if a generator's published weights were trained on cases of the data set; empty if not.
+
+    Weights that a user names with `--weights` have no known history.
+    """
+    trained = [one.lower() for one in generator.pretrained_on] if isinstance(generator, HasPretraining) else []
+    if name.lower() in trained:
+        return f"seen in pretraining: its published weights were trained on {name}"
+    overlaps = [one.lower() for one in dataset.overlaps] if isinstance(dataset, HasOverlaps) else []
+    shared = [one for one in trained if one in overlaps]
+    if not shared:
+        return ""
+    return f"seen in pretraining: its published weights were trained on {' and '.join(shared)}, which shares cases with {name}"
+
+
 class Planner:
     """Builds the steps of one run, in order; contestants share equal steps."""
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec, self.planning = spec, Planning(spec)
         self.native: dict[str, Native] = {}
+        self.seen: dict[str, str] = {}
 
     def plan(self) -> Plan:
         planning = self.planning
@@ -48,6 +73,7 @@ class Planner:
             patients={item_id(case): case.patient for cases in planning.cases.values() for case in cases},
             contestants=self.spec.contestants,
             native=self.native,
+            seen_in_pretraining=self.seen,
             train_steps=self.spec.train_steps,
             train_hours=self.spec.train_hours,
             steps=steps,
@@ -60,6 +86,8 @@ class Planner:
             if isinstance(generator, HasNativeGrid):
                 grid, fit = generator.native(protocol.grid)
                 self.native[contestant.name] = Native(grid=grid, fit=fit)
+        if seen := seen_in_pretraining(generator, self.planning.dataset, protocol.name):
+            self.seen[contestant.name] = seen
         purposes = self._purposes(contestant, generator)
         dependencies = [generator.dependencies(purpose) for purpose in purposes]
         entrant = _entrant(contestant, generator, [*generator.stages(), *dependencies])

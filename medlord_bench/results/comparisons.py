@@ -57,6 +57,9 @@ class Comparison(FrozenConfig):
     margin: float | None = None
     p_equivalence: float | None = None
     n_needed: int | None = Field(None, description="for a tie: units needed to detect a difference of this size")
+    detectable: float | None = Field(
+        None, description="for a tie: the smallest difference that this n detects at 5 % with a power of 80 %"
+    )
 
 
 class ComparisonsFile(FrozenConfig):
@@ -213,6 +216,7 @@ def _corrected(family: Sequence[_Raw]) -> Iterator[Comparison]:
             margin=None if raw.equivalence is None else raw.equivalence.margin,
             p_equivalence=same.get(place),
             n_needed=_needed(raw) if verdict == "tie" else None,
+            detectable=_detectable(raw) if verdict == "tie" else None,
         )
 
 
@@ -220,6 +224,12 @@ def _needed(raw: _Raw) -> int | None:
     if raw.error is None or not raw.error > 0 or raw.difference == 0 or not np.isfinite(raw.difference):
         return None
     return stats.n_needed(raw.difference, raw.error, raw.n)
+
+
+def _detectable(raw: _Raw) -> float | None:
+    if raw.error is None or not raw.error > 0 or raw.n < 2:
+        return None
+    return stats.detectable_difference(raw.error, raw.n)
 
 
 def write(folder: Path, found: ComparisonsFile) -> None:

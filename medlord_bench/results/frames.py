@@ -23,10 +23,10 @@ CATEGORIES = {
     *("metric", "protocol", "generator", "dataset", "region", "reference", "unit", "better", "status", "split"),
     *("first", "second", "verdict", "kind", "plugin", "contestant", "state", "device", "memory_evidence"),
 }
-INTEGERS = {"n", "n_reference", "n_needed", "failed", "floor_n", "trained_steps"}
+INTEGERS = {"n", "n_reference", "n_needed", "failed", "floor_n", "items", "trained_steps"}
 FLOATS = {
     *("value", "low", "high", "q1", "q3", "p", "p_holm", "p_equivalence", "floor", "ceiling", "difference", "margin"),
-    *("detectable", "seconds", "peak_gib", "trained_seconds"),
+    *("deviation", "detectable", "seconds", "peak_gib", "trained_seconds"),
     *(MEMORY + name for name in Memory.model_fields if name not in ("card", "evidence")),
 }
 

@@ -84,6 +84,9 @@ def _renamed(run: RunResults, names: Mapping[str, str]) -> RunResults:
         update={
             "scores": tuple(_named(score, "generator", names) for score in run.scores if score.generator in names),
             "controls": tuple(names[name] for name in run.results.controls if name in names),
+            "seen_in_pretraining": {
+                names[name]: seen for name, seen in run.results.seen_in_pretraining.items() if name in names
+            },
         }
     )
     montage = run.montage and run.montage.model_copy(
@@ -149,6 +152,7 @@ def _joined(runs: Sequence[RunResults]) -> RunResults:
             quantities=tuple(quantities.values()),
             references={plugin: keys for one in results for plugin, keys in one.references.items()},
             licences={plugin: text for one in results for plugin, text in one.licences.items()},
+            seen_in_pretraining={name: seen for one in results for name, seen in one.seen_in_pretraining.items()},
         ),
         references={key: entry for run in runs for key, entry in run.references.items()},
         rows=rows,

@@ -44,7 +44,7 @@ class Trained(FrozenConfig):
 class StepRecord(FrozenConfig):
     """The cost of one step. contestant: whose step it is; empty or "real" for shared ones. seconds: summed over its shards; peak_gib: the highest of them.
 
-    memory: of this run, or of the earlier run that stored the result. trained: of a completed training.
+    items: number of items that took these seconds. memory: of this run, or of the earlier run that stored the result. trained: of a completed training.
     """
 
     name: str
@@ -55,6 +55,7 @@ class StepRecord(FrozenConfig):
     seconds: float | None
     peak_gib: float | None
     device: str
+    items: int | None = None
     memory: Memory = Memory()
     trained: Trained | None = None
 
@@ -103,6 +104,7 @@ def _step(
 ) -> StepRecord:
     seconds = [float(event["seconds"]) for event in events if event.get("seconds") is not None]
     peaks = [float(event["peak_gib"]) for event in events if event.get("peak_gib") is not None]
+    items = [int(event["items"]) for event in events if event.get("seconds") is not None and event.get("items")]
     devices = dict.fromkeys(str(event["device"]) for event in events if event.get("device"))
     return StepRecord(
         name=str(step.get("id", "")),
@@ -113,6 +115,7 @@ def _step(
         seconds=sum(seconds) if seconds else None,
         peak_gib=max(peaks) if peaks else None,
         device=", ".join(devices),
+        items=sum(items) if items else None,
         memory=_memory(store, step, events, forecast),
         trained=_trained(store, step),
     )

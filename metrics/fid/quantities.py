@@ -8,6 +8,8 @@ QUANTITIES = (
     Quantity(
         name="fid",
         criterion="congruence",
+        title="FID",
+        decimals=2,
         meaning="Squared Fréchet distance between slice features of samples and real volumes: realism and variety in one number.",
         better="lower",
         headline=(
@@ -20,6 +22,9 @@ QUANTITIES = (
     ),
     Quantity(
         name="fid_debiased",
+        title="Debiased FID",
+        table="fid_details",
+        decimals=2,
         folded="with the estimated bias subtracted",
         meaning="The same distance minus its estimated small-sample bias; about 0 for equal sets.",
         better="lower",
@@ -28,6 +33,7 @@ QUANTITIES = (
     Quantity(
         name="kid",
         criterion="congruence",
+        title="KID",
         meaning="Unbiased kernel distance on the same features: about 0 for equal sets at any n, with a p-value against that.",
         better="lower",
         headline=(Headline(rank=30, reference="test"),),
@@ -35,12 +41,18 @@ QUANTITIES = (
     ),
     Quantity(
         name="fid_infinity",
+        title="FID at infinite n",
+        table="fid_details",
+        decimals=2,
         meaning="The same distance extrapolated to infinitely many volumes.",
         better="lower",
     ),
     Quantity(
         name="precision",
         criterion="congruence",
+        title="Precision",
+        table="precision_recall",
+        decimals=2,
         meaning="Fraction of samples close to real volumes: realism.",
         better="higher",
         headline=(Headline(rank=40, reference="test"),),
@@ -49,6 +61,9 @@ QUANTITIES = (
     Quantity(
         name="recall",
         criterion="coverage",
+        title="Recall",
+        table="precision_recall",
+        decimals=2,
         meaning="Fraction of real volumes close to samples: variety.",
         better="higher",
         headline=(Headline(rank=41, reference="test"),),
@@ -57,12 +72,18 @@ QUANTITIES = (
     Quantity(
         name="density",
         criterion="congruence",
+        title="Density",
+        table="precision_recall",
+        decimals=2,
         meaning="Mean number of real neighbourhoods around a sample, about 1 for equal sets: realism, robust to outliers.",
         better="higher",
     ),
     Quantity(
         name="coverage",
         criterion="coverage",
+        title="Coverage",
+        table="precision_recall",
+        decimals=2,
         meaning="Fraction of real volumes with a sample in their neighbourhood: variety, robust to outliers.",
         better="higher",
     ),

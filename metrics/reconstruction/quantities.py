@@ -7,6 +7,9 @@ from medlord_bench.contracts.metrics import Headline, Quantity
 QUANTITIES = (
     Quantity(
         name="psnr",
+        title="PSNR",
+        spread="sd",
+        decimals=3,
         meaning="Accuracy of the autoencoder's reconstructions of real test images, voxel by voxel.",
         unit="dB",
         better="higher",
@@ -15,6 +18,9 @@ QUANTITIES = (
     ),
     Quantity(
         name="ms_ssim",
+        title="MS-SSIM",
+        spread="sd",
+        decimals=3,
         meaning="Structural similarity of the autoencoder's reconstructions to real test images, over several scales.",
         better="higher",
         headline=(Headline(rank=71),),
@@ -25,6 +31,10 @@ QUANTITIES = (
 LPIPS_QUANTITIES = (
     Quantity(
         name="lpips",
+        title="LPIPS",
+        table="reconstruction",
+        spread="sd",
+        decimals=3,
         meaning="Distance of the autoencoder's reconstructions from real test images in the features of a network.",
         better="lower",
         headline=(Headline(rank=72),),

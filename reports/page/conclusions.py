@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medlord_bench.results.run_results import RunResults
+from medlord_bench.results.words import listing, number, span
 
 from .glance import Column, Glance
 from .warned import Warned
-from .words import listing, number, span
 
 MOST = 4  # sentences of one kind
 FEW = 30  # samples below which intervals are wide

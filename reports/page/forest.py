@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from medlord_bench.contracts.results import Score
+from medlord_bench.results.words import aligned, number, span
 
 from .glance import Column, Glance, Line, Standing
-from .words import aligned, carried, number, span
+from .words import carried
 
 NAMED_REGIONS = 2  # missing regions that a cell names
 CENTRE = 74.0  # per cent of a row's height at which values are drawn, below their text

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import Score
 from medlord_bench.results.comparisons import Comparison
+from medlord_bench.results.places import Place, places
 
 REFERENCES = ("test", "train", "val")
 Quantities = Mapping[str, Quantity]  # by name
@@ -41,19 +41,6 @@ class Column:
     @property
     def key(self) -> tuple[str, ...]:
         return self.metric, self.region, self.reference, self.protocol, self.dataset
-
-
-@dataclass(frozen=True)
-class Place:
-    """word: "best" (no other is unbeaten), "tied with best" (some other is unbeaten too), or empty.
-
-    needed: the smallest and the largest number of units needed to decide its ties. untested: whether
-    another contestant was not compared with it, so that it has no place.
-    """
-
-    word: str = ""
-    needed: tuple[int, int] | None = None
-    untested: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,7 +175,7 @@ def _cells(
         }
     values = {score.generator: score for score in own if score.status == "ok" and score.region == region}
     ranked = [name for name, score in values.items() if score.value is not None and name not in controls]
-    standing = places(column, ranked, comparisons)
+    standing = places(column.key, ranked, comparisons)
     return {
         name: Standing(values.get(name), standing.get(name, Place()), reasons.get(name, "")) for name in contestants
     }
@@ -196,34 +183,3 @@ def _cells(
 
 def _lacking(scores: Sequence[Score]) -> list[Score]:
     return [score for score in scores if score.value is not None and score.value > (score.floor or 0)]
-
-
-def places(column: Column, contestants: Sequence[str], comparisons: Sequence[Comparison]) -> Mapping[str, Place]:
-    """The contestants that no other beats in the paired tests, with their place.
-
-    contestants: those that have a value. A contestant that was not compared with each of them has no place; without any
-    comparison no contestant has one.
-    """
-    own = [one for one in comparisons if _of(one) == column.key and {one.first, one.second} <= {*contestants}]
-    if not own:
-        return {}
-    by_pair = {frozenset((one.first, one.second)): one for one in own}
-    beaten = {one.second for one in own if one.verdict == "first"} | {
-        one.first for one in own if one.verdict == "second"
-    }
-    untested = {name for pair in combinations(contestants, 2) if frozenset(pair) not in by_pair for name in pair}
-    unbeaten = [name for name in contestants if name not in beaten]
-    found = {}
-    for name in unbeaten:
-        needed = [
-            one.n_needed
-            for other in unbeaten
-            if other != name and (one := by_pair.get(frozenset((name, other)))) and one.n_needed is not None
-        ]
-        word = "" if name in untested else "tied with best" if len(unbeaten) > 1 else "best"
-        found[name] = Place(word, (min(needed), max(needed)) if needed and word else None, name in untested)
-    return found
-
-
-def _of(one: Comparison) -> tuple[str, ...]:
-    return one.metric, one.region, one.reference, one.protocol, one.dataset

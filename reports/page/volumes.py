@@ -10,8 +10,7 @@ from medlord_bench.drawing.viewer import Shown, embedded
 from medlord_bench.results.picks import Pick, picks
 from medlord_bench.results.pictures import short_id
 from medlord_bench.results.run_results import RunResults
-
-from .words import number
+from medlord_bench.results.words import number
 
 KINDS = {
     "images": "real",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
@@ -11,63 +10,14 @@ from typing import Any
 from markupsafe import Markup
 
 from medlord_bench.contracts.results import Score
+from medlord_bench.results.words import duration, gib, listing, number, span
 
 MAX_NAMED_CONTESTANTS = 4  # contestants that a heading names
-
-
-def number(value: float | None) -> str:
-    """Four significant digits, no exponent for everyday sizes."""
-    if value is None:
-        return "none"
-    if not math.isfinite(value):
-        return "not finite"
-    if value != 0 and not 1e-4 <= abs(value) < 1e7:
-        return f"{value:.3e}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def aligned(values: Sequence[float | None]) -> list[str]:
-    """Numbers of one column with equal decimals: four digits for the largest, at least two for the smallest, at most six
-    decimals. None and values that are not finite are as in `number`."""
-    sizes = [abs(value) for value in values if value is not None and math.isfinite(value) and value != 0]
-    if not sizes or max(sizes) >= 1e7 or max(sizes) < 1e-4:
-        return [number(value) for value in values]
-    largest, smallest = (math.floor(math.log10(size)) for size in (max(sizes), min(sizes)))
-    decimals = min(max(3 - largest, 1 - smallest if largest < 4 else 0, 0), 6)
-    return [
-        f"{value:,.{decimals}f}" if value is not None and math.isfinite(value) else number(value) for value in values
-    ]
-
-
-def duration(seconds: float | None) -> str:
-    """e.g. "0.4 s", "3 min 20 s", "2 h 05 min"; a dash for none."""
-    if seconds is None:
-        return "-"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def gib(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} GiB"
-
-
-def listing(words: Sequence[str]) -> str:
-    """a, b and c."""
-    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
 def headline(words: Sequence[str]) -> str:
     """Contestants as a heading: by name if they are few."""
     return listing(words) if len(words) <= MAX_NAMED_CONTESTANTS else f"{len(words)} contestants"
-
-
-def span(ends: tuple[int, int]) -> str:
-    """e.g. "about 40", "about 40 to 1,200"."""
-    return "about " + " to ".join(dict.fromkeys(f"{end:,}" for end in ends))
 
 
 def carried(score: Score) -> str:

@@ -8,11 +8,22 @@ from typing import Any
 
 import pytest
 
-from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, Made, MetricInputs, Need, Run, State, registry
+from medlord_bench.contracts import (
+    DataProtocol,
+    FrozenConfig,
+    Item,
+    Made,
+    MetricInputs,
+    Need,
+    Run,
+    State,
+    registry,
+    specs,
+)
 from medlord_bench.contracts.results import Score
 from medlord_bench.engine import resolve
 from medlord_bench.engine.plan import Plan, read_plan
-from medlord_bench.engine.planner import build
+from medlord_bench.engine.planner import build, seen_in_pretraining
 from medlord_bench.engine.run_file import RunFile
 from medlord_bench.engine.store import Store
 from medlord_bench.engine.worker import Settings, missing
@@ -51,6 +62,38 @@ MADE = {"samples:M", "conditional:M", "reconstructions:M"}
 def generated(ids: set[str]) -> set[str]:
     """Those of training and generating."""
     return ids & (TRAINED | MADE | {"images"})
+
+
+class Pretrained:
+    pretrained_on = ("LIDC-IDRI", "crlm-ct")
+
+
+class Luna:
+    overlaps = ("lidc-idri",)
+
+
+def test_published_weights_that_saw_the_data_set_are_named() -> None:
+    text = "seen in pretraining: its published weights were trained on "
+    assert seen_in_pretraining(Pretrained(), Luna(), "luna16") == f"{text}lidc-idri, which shares cases with luna16"
+    assert seen_in_pretraining(Pretrained(), object(), "crlm-ct") == f"{text}crlm-ct"
+    for generator, dataset in ((Pretrained(), object()), (object(), Luna())):
+        assert seen_in_pretraining(generator, dataset, "luna16") == ""
+
+
+@pytest.mark.parametrize(
+    ("generator", "dataset", "seen"),
+    [
+        ("maisi:foundation@24gb", "luna16", True),
+        ("maisi@24gb", "luna16", False),
+        ("maisi:foundation@24gb", "pccta", False),
+        ("medlord@released-luna", "luna16", True),
+    ],
+)
+def test_which_built_in_generators_have_seen_which_data_set(generator: str, dataset: str, seen: bool) -> None:
+    given = RunFile(generators=(generator,), dataset="phantom", set={})
+    contestant = resolve.resolve(given).contestants[0]  # a control of its grid may follow
+    found = seen_in_pretraining(specs.make("generators", contestant), registry.load("datasets", dataset), dataset)
+    assert bool(found) == seen
 
 
 def test_a_plan_survives_json(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from medlord_bench.reports.page.conclusions import conclusions
 from medlord_bench.reports.page.forest import CENTRE, MARGIN, Forest, forest
 from medlord_bench.reports.page.glance import glance
 from medlord_bench.reports.page.warned import warnings
-from medlord_bench.reports.page.words import aligned
 from medlord_bench.results.comparisons import Comparison
 from medlord_bench.results.run_results import read_run
+from medlord_bench.results.words import aligned
 
 FID = Quantity(name="fid", meaning="", better="lower", headline=(Headline(reference="test"),))
 MISSING = Quantity(name="rvr_missing", meaning="", better="lower", headline=(Headline(),), by_region="missing regions")

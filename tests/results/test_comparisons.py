@@ -67,6 +67,12 @@ def test_a_small_difference_is_a_tie_and_says_how_many_would_tell() -> None:
     (one,) = compared(replicates("a", 10.0, 1), replicates("b", 10.05, 2))
     assert one.verdict == "tie" and one.p > 0.05
     assert one.n_needed is not None and one.n_needed > N
+    assert one.detectable is not None and one.detectable > abs(one.difference)
+
+
+def test_a_decided_comparison_has_no_detectable_difference() -> None:
+    (one,) = compared(replicates("a", 10.0, 1), replicates("b", 14.0, 2))
+    assert (one.verdict, one.n_needed, one.detectable) == ("first", None, None)
 
 
 def test_p_values_are_corrected_for_all_pairs_of_the_metric() -> None:

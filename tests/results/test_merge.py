@@ -48,7 +48,10 @@ def run(
         ]
     rows.append(CaseRow(metric="rvr", split="test", case="real-0", value=0.5))
     protocols = {"fid-x": text, "psnr-x": {"metric": "psnr"}}
-    results = ResultsFile(scores=tuple(scores), protocols=protocols, controls=controls, quantities=(FID, PSNR))
+    results = ResultsFile(
+        scores=tuple(scores), protocols=protocols, controls=controls, quantities=(FID, PSNR),
+        seen_in_pretraining={one: f"seen in {name}" for one in contestants if one == "ours"},
+    )  # fmt: skip
     write_results(folder / "results", results, rows)
     write_replicates(folder / "results", replicates)
     plan = {"contestants": [{"name": one} for one in contestants], "dataset": {"plugin": "phantom"}, "steps": []}
@@ -84,6 +87,7 @@ def test_a_contestant_with_equal_scores_is_taken_once_and_another_of_its_name_is
     merged = read_runs([a, b])
     assert merged.contestants == ["ours", "noise", "ours (22)"]
     assert merged.results is not None and merged.results.controls == ("noise",)
+    assert merged.results.seen_in_pretraining == {"ours": "seen in day_a_11", "ours (22)": "seen in day_b_22"}
     assert merged.picture("ours (22)", "samples", "s0") == b / "results/pictures/samples/ours/s0.safetensors"
     assert merged.picture("ours", "images", "c0", real=True) == a / "results/pictures/images/real/c0.safetensors"
 

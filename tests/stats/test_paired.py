@@ -79,6 +79,10 @@ def test_holm_is_the_step_down_of_its_definition_in_the_order_given() -> None:
     # Sorted 0.005 0.01 0.03 0.04, times 4 3 2 1, made non-decreasing: 0.02 0.03 0.06 0.06.
     np.testing.assert_allclose(stats.holm(ps), [0.06, 0.03, 0.06, 0.02])
     assert len(stats.holm([])) == 0
+    from statsmodels.stats.multitest import multipletests
+
+    many = np.random.default_rng(0).uniform(0, 1, 20) ** 3
+    np.testing.assert_allclose(stats.holm([*many, *many[:5]]), multipletests([*many, *many[:5]], method="holm")[1])
     with pytest.raises(UserError, match="from 0 to 1"):
         stats.holm([0.5, np.nan])
 
@@ -118,6 +122,20 @@ def test_n_needed_has_the_power_asked_for_and_one_fewer_has_not() -> None:
     assert TTestPower().power(effect, needed, 0.05) >= 0.9 > TTestPower().power(effect, needed - 1, 0.05)
     assert stats.n_needed(0.0, 1.0, 10) is None
     assert (stats.n_needed(1e-6, 1.0, 10) or 0) > 10**12
+
+
+def test_the_detectable_difference_undoes_the_number_needed() -> None:
+    from statsmodels.stats.power import TTestPower
+
+    for n in (2, 3, 6, 12, 120):
+        found = stats.detectable_difference(0.3, n)
+        effect = np.squeeze(TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8))
+        assert found / (0.3 * np.sqrt(n)) == pytest.approx(float(effect), rel=1e-4)
+        assert found == stats.detectable_difference(0.3, n)
+    for n in (3, 6, 12, 120):
+        assert stats.n_needed(stats.detectable_difference(0.3, n) * 1.001, 0.3, n) == n
+    # For a known error: (1.960 + 0.842) errors, the textbooks' closed form.
+    assert stats.detectable_difference(0.3, 100_000) == pytest.approx(0.3 * (1.959964 + 0.841621), rel=1e-4)
 
 
 Groups = list[NDArray[np.float64]]
@@ -175,6 +193,7 @@ def test_kernel_distances_are_paired_in_the_same_way() -> None:
         (lambda: stats.wilcoxon_paired([1.0, np.nan]), "NaN"),
         (lambda: stats.tost([1.0, 2.0], 0.0), "positive"),
         (lambda: stats.n_needed(1.0, 0.0, 10), "positive error"),
+        (lambda: stats.detectable_difference(0.0, 10), "positive error"),
         (
             lambda: stats.paired_jackknife(
                 stats.frechet_jackknife(volumes(4, 0), volumes(4, 1)),

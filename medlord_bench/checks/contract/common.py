@@ -70,6 +70,12 @@ def version_of(plugin: Any) -> Check:
     return Check("has an integer version", isinstance(version, int), f"version = {version!r}")
 
 
+def names(attribute: str, value: Any) -> Check:
+    """A list of names of data sets: text in lower case, as they are compared."""
+    good = isinstance(value, tuple | list) and all(isinstance(one, str) and one == one.lower() for one in value)
+    return Check(f"{attribute} is a list of names in lower case", good, repr(value))
+
+
 def make(kind: str, name: str, config: dict[str, Any] | None = None) -> Any:
     plugin = registry.load(kind, name)
     return plugin(validate(plugin.Config, config or {}, f"{kind.removesuffix('s')} {name}"))

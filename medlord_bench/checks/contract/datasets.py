@@ -8,7 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from medlord_bench.checks.contract import Check
-from medlord_bench.checks.contract.common import configures, imports_nothing_heavy, make, split_overlap, version_of
+from medlord_bench.checks.contract.common import (
+    configures,
+    imports_nothing_heavy,
+    make,
+    names,
+    split_overlap,
+    version_of,
+)
 from medlord_bench.contracts import SPLITS, Dataset, Run, registry
 from medlord_bench.errors import MissingError
 from medlord_bench.volumes.checks import check_same_grid, not_ct
@@ -23,6 +30,8 @@ def check(name: str, run: Run) -> Iterator[Check]:
     root = os.environ.get("MEDLORD_BENCH_DATA_ROOT")
     given = {"data_root": root} if root and "data_root" in plugin.Config.model_fields else {}
     dataset = make("datasets", name, given)
+    if hasattr(dataset, "overlaps"):
+        yield names("overlaps", dataset.overlaps)
     try:
         yield Check("fulfils contracts.Dataset", isinstance(dataset, Dataset))
         cases = {split: list(dataset.cases(split)) for split in SPLITS}

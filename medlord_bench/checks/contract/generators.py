@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from medlord_bench.checks.contract import Check
-from medlord_bench.checks.contract.common import configures, imports_nothing_heavy, phantom, version_of
+from medlord_bench.checks.contract.common import configures, imports_nothing_heavy, names, phantom, version_of
 from medlord_bench.contracts import (
     Capability,
     DataProtocol,
@@ -53,6 +53,8 @@ def check(name: str, run: Run) -> Iterator[Check]:
     generator = plugin(config)
     yield Check("fulfils contracts.Generator", isinstance(generator, Generator), f"preset {preset}")
     yield _names_fields(generator, config)
+    if hasattr(generator, "pretrained_on"):
+        yield names("pretrained_on", generator.pretrained_on)
     cohort, _ = phantom(run, run.scratch / "store")
     if isinstance(generator, HasDryRuns):
         yield from _runs_dry(generator, config, cohort.protocol, run)

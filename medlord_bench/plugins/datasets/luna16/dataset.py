@@ -46,6 +46,7 @@ class Luna16Dataset:
     Config: ClassVar[type[Luna16Config]] = Luna16Config
     version: ClassVar[int] = 1
     licence: ClassVar[str] = "CC BY 4.0 (Zenodo 3723295 and 4121926)"
+    overlaps: ClassVar[tuple[str, ...]] = ("lidc-idri",)  # LUNA16 is a selection of its series
 
     def __init__(self, config: Luna16Config) -> None:
         self.config = config
