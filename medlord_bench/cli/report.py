@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from medlord_bench.cli.options import json_option, store_option
+from medlord_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from medlord_bench.results.run_results import RunResults
 
 WRITE = "write"
 
@@ -34,10 +40,21 @@ def report() -> None:
 @click.option("--published", is_flag=True, help="Add the paper's own values to the tables, in their own column.")
 @click.option("--planes", is_flag=True, help="Give the values of single planes in the tables too.")
 @click.option("--share", is_flag=True, help="Leave out pictures, case ids, paths and host names of the real data.")
+@click.option("--crate", is_flag=True, help="Also describe the files as a research object (RO-Crate).")
+@click.option("--serve", is_flag=True, help="Show the page at full resolution, on 127.0.0.1, until Ctrl-C.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of --serve; default: a free one.")
 @store_option
 @json_option
 def write(
-    runs: tuple[str, ...], out: Path | None, only: tuple[str, ...], store: Path, as_json: bool, **options: object
+    runs: tuple[str, ...],
+    out: Path | None,
+    only: tuple[str, ...],
+    crate: bool,
+    serve: bool,
+    port: int,
+    store: Path,
+    as_json: bool,
+    **options: object,
 ) -> None:
     """Write the report of each RUN (a folder or its name); without one, of the newest finished run.
 
@@ -50,16 +67,44 @@ def write(
     """
     from medlord_bench.engine.run_folder import locate, newest_finished
     from medlord_bench.engine.store import Store
+    from medlord_bench.results.crate import write_crate
     from medlord_bench.results.merge import read_runs
     from medlord_bench.results.report import ReportOptions, write_reports
+    from medlord_bench.results.share import shareable
 
     place = Store(store.resolve())
     folders = [locate(place, name) for name in runs] or [newest_finished(place)]
     run = read_runs(folders)
     default = "+".join(origin.key for origin in run.origins)
     out = out or (folders[0] / "report" if len(run.origins) == 1 else place.root / "reports" / default)
-    written = [str(path) for path in write_reports(run, out, ReportOptions.model_validate(options), only)]
-    click.echo(json.dumps({"report": str(out), "files": written}) if as_json else written[0])
+    chosen = ReportOptions.model_validate(options)
+    if serve and chosen.share:
+        raise UserError("--serve shows the real volumes, and --share leaves them out: give one of them")
+    written = write_reports(run, out, chosen, only)
+    if crate:
+        written.append(write_crate(shareable(run) if chosen.share else run, out, written))
+    names = [str(path) for path in written]
+    click.echo(json.dumps({"report": str(out), "files": names}) if as_json else names[0])
+    if serve:
+        _serve(run, out / "page.html", port)
+
+
+def _serve(run: RunResults, page: Path, port: int) -> None:
+    """Serve the page with the run's whole volumes until Ctrl-C."""
+    from medlord_bench.results.full_volumes import full_volume
+    from medlord_bench.util.local_server import Answer, LocalServer
+
+    if not page.exists():
+        raise UserError(f"--serve shows the page, which --only left out: {page} does not exist")
+    html = page.read_bytes().replace(b"<html ", b'<html data-full="volume" ', 1)
+    routes = {
+        "page.html": lambda query: Answer("text/html; charset=utf-8", html),
+        "volume": lambda query: full_volume(run, query),
+    }
+    with LocalServer(routes, port) as server:
+        click.echo(server.url("page.html"))
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 @report.command()

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import numpy as np
 
 
 def copied(finished: Path, tmp_path: Path) -> Path:
@@ -92,3 +99,37 @@ def test_two_runs_are_told_apart(bench: Any, noise: Any, finished: Path, tmp_pat
     both = bench("report", first.name, second.name, "--store", store, "--json")
     assert both.code == 0, both.err
     assert Path(json.loads(both.out)["report"]).parent == store / "reports"
+
+
+def test_the_page_is_served_with_whole_volumes(finished: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "medlord_bench",
+        "report",
+        "--store",
+        str(finished),
+        "--out",
+        str(tmp_path),
+        "--only",
+        "page",
+        "--serve",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        address = process.stdout.readline().strip()
+        try:
+            page = urlopen(address).read().decode()
+            volumes = json.loads(page.split('id="volumes">')[1].split("</script>")[0])["volumes"]
+            answer = urlopen(address.replace("page.html", f"volume?id={quote(volumes[0]['id'])}"))
+            assert '<html data-full="volume" ' in page
+            assert len(answer.read()) == 2 * np.prod(json.loads(answer.headers["X-Volume"])["shape"])
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+def test_a_shared_report_is_not_served(bench: Any, finished: Path) -> None:
+    done = bench("report", "--store", finished, "--share", "--serve")
+    assert (done.code, done.err.startswith("Error: --serve shows the real volumes")) == (2, True)
