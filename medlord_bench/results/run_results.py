@@ -97,6 +97,11 @@ class RunResults:
         return max((step.peak_gib for step in self.steps if step.peak_gib is not None), default=None)
 
     @property
+    def unfinished(self) -> Sequence[StepRecord]:
+        """The steps that are not done."""
+        return [step for step in self.steps if not step.state.startswith("done")]
+
+    @property
     def scores(self) -> Sequence[Score]:
         return self.results.scores if self.results else ()
 

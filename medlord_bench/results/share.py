@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from medlord_bench.contracts.results import CaseRow
+from medlord_bench.contracts.results import CaseRow, Replicates
 from medlord_bench.results.pictures import short_id
 from medlord_bench.results.run_results import Origin, RunResults
 
@@ -47,7 +47,7 @@ def shareable(run: RunResults) -> RunResults:
             }
         ),
         rows=[hidden.row(row) for row in run.rows if row.metric not in paired and not row.against],
-        replicates=[],
+        replicates=[hidden.replicates(one) for one in run.replicates],
         comparisons=run.comparisons.model_copy(
             update={"not_compared": tuple(map(hidden.text, run.comparisons.not_compared))}
         ),
@@ -106,6 +106,9 @@ class _Hidden:
         """The model with the texts of some fields replaced."""
         given = model.model_dump()
         return type(model).model_validate(given | {name: self.value(given[name]) for name in fields})
+
+    def replicates(self, one: Replicates) -> Replicates:
+        return one.model_copy(update={"real": {self.names[unit]: value for unit, value in one.real.items()}})
 
     def row(self, row: CaseRow) -> CaseRow:
         named = {"case": self.names.get(row.case, row.case), "patient": self.names.get(row.patient, "")}

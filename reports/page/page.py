@@ -67,6 +67,7 @@ def _context(run: RunResults) -> dict[str, Any]:
         "montage": draw_montage(run.montage) if run.montage else None,
         "curves": draw_curves(run.curves),
         "costs": costs(run.steps, run.contestants),
+        "unfinished_work": [f"{one.work} ({one.contestant})" for one in costs(run.unfinished, run.contestants)],
         "cautions": _cautions(scores, quantities),
         "meanings": {name: one.meaning for name, one in quantities.items()},
         "css": _text("page.css"),

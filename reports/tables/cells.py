@@ -20,7 +20,6 @@ from .grid import SEEN, Cell, Footnotes
 
 LEAST_DIGITS = 2  # significant digits that declared decimals leave to the largest value of a column
 SQUARE = "Square brackets: "
-HIDDEN = "the reason is left out of a shared report"
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class Facts:
-    """A run as the tables read it. share: reasons and notes are left out, since they may name cases and files."""
+    """A run as the tables read it."""
 
     run: RunResults
     planes: bool = False
-    share: bool = False
 
     @cached_property
     def ranks(self) -> Mapping[Key, Ranks]:
@@ -95,7 +93,7 @@ class Facts:
         return self.places.get(key_of(score), {}).get(score.generator, Place())
 
     def reason(self, score: Score) -> str:
-        return HIDDEN if self.share else score.reason or "no reason was given"
+        return score.reason or "no reason was given"
 
 
 def decimals(scores: Iterable[Score], facts: Facts) -> int:

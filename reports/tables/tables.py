@@ -51,7 +51,7 @@ def tables(run: RunResults, options: ReportOptions) -> Iterator[Table]:
     from .cells import Facts
     from .grid import Table
 
-    facts = Facts(run, options.planes, options.share)
+    facts = Facts(run, options.planes)
     names = {cost.NAME}
     for name, scores in quantities.by_table(facts).items():
         panels = quantities.panels(name, scores, facts)

@@ -10,7 +10,7 @@ from medlord_bench.contracts.results import Score
 from medlord_bench.results.places import key_of
 from medlord_bench.results.ranks import Ranks
 
-from .cells import HIDDEN, Facts
+from .cells import Facts
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -47,8 +47,8 @@ def _record(score: Score, facts: Facts) -> dict[str, object]:
         else ranks.reason,
         "seen_in_pretraining": facts.seen.get(score.generator, ""),
         "reason": "" if ok else facts.reason(score),
-        "notes": HIDDEN if facts.share and score.note_text else score.note_text,
-        "warning": HIDDEN if facts.share and score.warning else score.warning,
+        "notes": score.note_text,
+        "warning": score.warning,
     }
 
 

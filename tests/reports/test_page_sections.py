@@ -435,6 +435,21 @@ def test_steps_are_summed_by_contestant_and_kind_of_work(bare_folder: Path) -> N
     assert section.count('<th scope="row">samples:') == 2, "each step by its id, folded"
 
 
+def test_an_unfinished_run_says_so_at_the_top(bare_folder: Path) -> None:
+    steps = [
+        {"id": f"{kind}:noise", "kind": kind, "key": "k", "plugin": "noise", "contestant": "noise"}
+        for kind in ("samples", "labels")
+    ]
+    (bare_folder / "plan.json").write_text(json.dumps({"contestants": ["noise"], "steps": steps}))
+    (bare_folder / "events.jsonl").write_text(json.dumps({"step": "samples:noise", "event": "done", "seconds": 1}))
+    header = " ".join(render(bare_folder)[0].split("<main>")[0].split())
+    assert "<strong>Unfinished.</strong> 1 of 2 steps are done; missing: segmenting (noise)." in header
+    (bare_folder / "events.jsonl").write_text(
+        "\n".join(json.dumps({"step": step["id"], "event": "done", "seconds": 1}) for step in steps)
+    )
+    assert "Unfinished" not in render(bare_folder)[0]
+
+
 def memory_of(folder: Path) -> str:
     return render(folder)[0].split('<section id="cost">')[1].split("</section>")[0].partition("<details>")[2]
 

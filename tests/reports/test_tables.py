@@ -195,14 +195,6 @@ def test_seen_in_pretraining_stands_in_every_table(tmp_path: Path) -> None:
     assert "a<sup>†</sup>" in markdown(tmp_path) and "b<sup>" not in markdown(tmp_path)
 
 
-def test_a_shared_report_has_no_reasons_and_notes(tmp_path: Path) -> None:
-    absent = fid("b", None, status="not_run", reason="/data/patient-7/scan.nii is damaged")
-    noted = fid("a", notes=[{"kind": "counts", "text": "without patient-8"}], warning="see patient-9", failed=1)
-    render(run([noted, absent], [FID]), tmp_path, share=True)
-    for path in (tmp_path / "tables").iterdir():
-        assert "patient-" not in path.read_text(), path.name
-
-
 # ------------------------------------------------------------------------------------------------------ memory and speed
 def step(who: str, kind: str, **fields: object) -> StepRecord:
     common = {
