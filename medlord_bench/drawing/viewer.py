@@ -64,4 +64,4 @@ def _entry(shown: Shown, volume: SmallVolume) -> dict[str, Any]:
 
 
 def _packed(content: bytes) -> str:
-    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
