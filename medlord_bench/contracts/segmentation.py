@@ -8,8 +8,12 @@ from typing import Any
 from pydantic import Field
 
 from medlord_bench.contracts.specs import PluginSpec, make, plugin_spec, without_places
-from medlord_bench.contracts.values import FrozenConfig
+from medlord_bench.contracts.values import DataProtocol, FrozenConfig
 from medlord_bench.errors import UserError
+
+WITHOUT_SPACING = (
+    "the median voxel size of the training images, real volumes and samples alike"  # of a grid without one
+)
 
 
 class SegmentationConfig(FrozenConfig):
@@ -51,12 +55,12 @@ class Segmentation:
         """The regions to measure; all of the segmenter's if none is named."""
         return self.config.regions or tuple(dict.fromkeys(self.segmenter.names.values()))
 
-    @cached_property
-    def described(self) -> dict[str, object]:
-        """The part of the segmenter that decides the label maps of every volume."""
+    def described(self, data: DataProtocol) -> dict[str, object]:
+        """The part of the segmenter that decides the label maps of every volume, for a protocol."""
         return {
             "name": self.name,
             "version": self.segmenter.version,
             "config": without_places(self._spec.config),
             "fingerprint": dict(self.segmenter.fingerprint([])),
+            **({} if data.grid.spacing else {"voxel_size": WITHOUT_SPACING}),
         }

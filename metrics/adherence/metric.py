@@ -69,7 +69,7 @@ class Adherence:
         from .cases import POLICY
 
         text: dict[str, Any] = {
-            "segmenter": self.segmentation.described,
+            "segmenter": self.segmentation.described(data),
             "regions": list(self.segmentation.regions),
             "tolerance_mm": self.config.tolerance_mm,
             "rules": RULES,

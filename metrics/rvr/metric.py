@@ -56,7 +56,7 @@ class RVR:
         """Everything that decides its numbers besides the data."""
         config = self.config
         text: dict[str, Any] = {
-            "segmenter": self.segmentation.described,
+            "segmenter": self.segmentation.described(data),
             "regions": list(self.segmentation.regions),
             "minimum": config.minimum,
             "permutations": config.permutations,

@@ -11,6 +11,7 @@ import numpy as np
 from medlord_bench import stats
 from medlord_bench.contracts import Item
 from medlord_bench.contracts.results import CaseRow, Note, Replicates, Score, notes
+from medlord_bench.contracts.segmentation import WITHOUT_SPACING
 from medlord_bench.util.seeds import numpy_rng
 
 from .distances import joint, variance_ratio, wasserstein
@@ -102,6 +103,8 @@ class Measured:
         values = self.samples.of_metric(metric)[:, place]
         found = stats.median_interval(values)
         about = notes("context", *(_described(split, self.real[split].of_metric(metric)[:, place]) for split in SPLITS))
+        if np.isnan(self.samples.ml).any():  # the grid has no voxel size
+            about += notes("definition", f"segmented at {WITHOUT_SPACING}")
         if found.low is None:
             about += notes("caution", f"no interval: {len(values)} samples, at least 6 are needed")
         return Score(

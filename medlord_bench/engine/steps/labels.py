@@ -1,11 +1,17 @@
-"""`labels`: a segmenter's label maps of volumes whose values are HU."""
+"""`labels`: a segmenter's label maps of volumes whose values are HU.
+
+Every volume is segmented at the voxel size of the protocol's grid. A grid without one has the median voxel size of the
+training images: for real volumes too, since a segmenter's result depends on the voxel size, and samples have none of their
+own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 
-from medlord_bench.contracts import LabelMap
+from medlord_bench.contracts import LabelMap, Volume
 from medlord_bench.contracts.specs import PluginSpec
 from medlord_bench.engine.plan import Step, generated_name, item_id
 from medlord_bench.engine.planning import REAL, Planning
@@ -24,6 +30,8 @@ def plan(planning: Planning, spec: PluginSpec, of: Step, items: Iterable[str]) -
     else:
         names = [generated_name(of, item) for item in items]
     identity = planning.segmenter_identity(spec, names)
+    if planning.protocol.grid.spacing is None:
+        identity["voxel_size_of"] = digest(sorted(planning.splits["train"]))
     # Two metrics may need two configurations, and a fingerprint may depend on the list of cases.
     id = f"labels:{of.id}:{spec.plugin}-{digest(identity)[:6]}"
     return planning.add(id, "labels", of.contestant, spec, identity, items, {"volumes": of.id})
@@ -34,22 +42,48 @@ class Labels(Kind):
     less_memory: ClassVar[str] = "--batch 1"
 
     def run(self, job: Job, items: Sequence[str]) -> None:
+        import numpy as np
+
         from medlord_bench.volumes.io import write_labels
 
         source = volumes(job)
         good = [item for item in usable(job, items, source.object) if _is_ct(job, source, item)]
-        named = ((source.name(item), source.open(item)) for item in good)
-        made = job.plugin("segmenters").segment(named, job.run)
+        size = _voxel_size(job)
+        affines: deque[Any] = deque()  # of the volumes that the segmenter has read and not answered yet
+
+        def named() -> Iterator[tuple[str, Volume]]:
+            for item in good:
+                volume = source.open(item)
+                affines.append(volume.affine)
+                yield source.name(item), volume if size is None else Volume(volume.hu, np.diag([*size, 1.0]))
+
+        made = job.plugin("segmenters").segment(named(), job.run)
         with job.run.progress.task(f"labels of {source.step.id}", len(good)) as task:
             for item, label_map in zip(good, made, strict=True):
+                affine = affines.popleft()
                 if isinstance(label_map, LabelMap):
-                    facts = {"names": {str(value): name for value, name in label_map.names.items()}}
-                    job.out.put(item, {VOLUME: by(write_labels, label_map)}, facts)
+                    facts: dict[str, Any] = {"names": {str(value): name for value, name in label_map.names.items()}}
+                    facts |= {} if size is None else {"segmented_at_mm": size}
+                    placed = label_map if size is None else LabelMap(label_map.labels, affine, label_map.names)
+                    job.out.put(item, {VOLUME: by(write_labels, placed)}, facts)
                 else:
                     job.run.log.warning("%s: %s: no label map: %s", job.step.id, item, label_map.reason)
                     job.out.put_failure(item, label_map.reason, {})
                 task.advance()
                 job.check_stop(item)
+
+
+def _voxel_size(job: Job) -> tuple[float, float, float] | None:
+    """The voxel size in mm at which all volumes are segmented, of a grid that has none: the median of the training
+    images, along each axis. None: volumes have the grid's."""
+    if job.plan.protocol.grid.spacing is not None:
+        return None
+    import numpy as np
+
+    cohort = job.cohort()
+    train = cohort.ids("train") or [item for split in cohort.splits.values() for item in split]
+    x, y, z = np.median([cohort.spacing(item) for item in train], axis=0).tolist()
+    return x, y, z
 
 
 def _is_ct(job: Job, source: Volumes, item: str) -> bool:
