@@ -250,7 +250,7 @@ def _convert_controlnet(job: Job, path: Path) -> Outcome:
         )
     unet = UNetConfig.model_validate(_described(job.inputs["diffusion"])["net"])
     factor = _autoencoder(job.inputs["autoencoder"]).factor
-    known = Unstored(unet.num_head_channels[-1], unet.norm_num_groups, downsampling=factor)
+    known = Unstored(unet.num_head_channels, unet.norm_num_groups, downsampling=factor)
     converted = convert_upstream(path, "controlnet", known)
     described = converted.config
     if described.masks != len(UPSTREAM_REGIONS):

@@ -38,13 +38,14 @@ UNUSED = re.compile(r"(attentions\.\d+|middle_block\.attention)\.proj_attn\.(wei
 class Unstored:
     """Facts that neither the checkpoint nor the tensor shapes contain. Defaults: upstream's configuration files.
 
-    head_channels: channels per attention head; None: 64 for networks of three levels, else 32.
+    head_channels: channels per attention head, one number or one per level; None: 64 for networks of three levels, else
+    32.
     like: a U-Net whose heads and norm groups are used instead if its channels equal those of the file.
     mask_stride: first stride of a ControlNet's mask embedding. downsampling: the autoencoder's factor; if given, it
     determines the stride.
     """
 
-    head_channels: int | None = None
+    head_channels: int | tuple[int, ...] | None = None
     norm_num_groups: int = 32
     like: UNetConfig | None = None
     mask_stride: Literal[1, 2] = 2
@@ -157,7 +158,7 @@ def _describe_unet(state: State, unstored: Unstored) -> UNetConfig:
     levels = len({name.split(".")[1] for name in state if name.startswith("down_blocks.")})
     channels = tuple(state[f"down_blocks.{i}.resnets.0.conv1.conv.weight"].shape[0] for i in range(levels))
     if (like := unstored.like) is not None and like.channels == channels:
-        return unet_from_state(state, like.num_head_channels[-1], like.norm_num_groups)
+        return unet_from_state(state, like.num_head_channels, like.norm_num_groups)
     return unet_from_state(state, unstored.head_channels or (64 if levels == 3 else 32), unstored.norm_num_groups)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,25 +90,27 @@ def check_latent_shape(config: UNetConfig, shape: Shape) -> None:
 
 def config_from_state(
     state: Mapping[str, torch.Tensor],
-    head_channels: int,
+    head_channels: int | Sequence[int],
     norm_num_groups: int = 32,
     final_act: str = "none",
 ) -> UNetConfig:
     """The architecture of a `UNet` state dict.
 
-    The tensors do not determine heads, norm groups and the last activation; the caller provides them.
+    The tensors do not determine heads, norm groups and the last activation; the caller provides them. head_channels: of
+    each level, or one number for all levels with attention.
     Raises KeyError if a tensor that determines the architecture is missing.
     """
     levels = len({name.split(".")[1] for name in state if name.startswith("down_blocks.")})
     resnets = {name.split(".")[3] for name in state if name.startswith("down_blocks.0.resnets.")}
     attends = tuple(any(name.startswith(f"down_blocks.{i}.attentions.") for name in state) for i in range(levels))
     uses_heads = [*attends[:-1], True]
+    per_level = [head_channels] * levels if isinstance(head_channels, int) else head_channels
     return UNetConfig(
         latent_channels=state["conv_in.conv.weight"].shape[1],
         channels=tuple(state[f"down_blocks.{i}.resnets.0.conv1.conv.weight"].shape[0] for i in range(levels)),
         num_res_blocks=len(resnets),
         attention_levels=attends,
-        num_head_channels=tuple(head_channels if uses else 0 for uses in uses_heads),
+        num_head_channels=tuple(heads if uses else 0 for heads, uses in zip(per_level, uses_heads, strict=True)),
         norm_num_groups=norm_num_groups,
         final_act=final_act,
     )

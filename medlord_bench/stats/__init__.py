@@ -11,7 +11,7 @@ from medlord_bench.stats.distributions import (
 )
 from medlord_bench.stats.extrapolation import FrechetInfinity, frechet_infinity
 from medlord_bench.stats.frechet import frechet_distance
-from medlord_bench.stats.intervals import Jackknife, MedianInterval, jackknife, median_interval, wilson
+from medlord_bench.stats.intervals import Jackknife, MedianInterval, jackknife, median_interval, more_often, wilson
 from medlord_bench.stats.kernel import kernel_distance, mean_kernel
 from medlord_bench.stats.paired import (
     PairedDifference,
@@ -61,5 +61,6 @@ __all__ = [
     "variance_ratio",
     "wasserstein1",
     "wilcoxon_paired",
+    "more_often",
     "wilson",
 ]

@@ -110,6 +110,14 @@ def _quantile(ordered: Vector, q: float) -> float:
     return below + (place - int(place)) * (above - below)
 
 
+def more_often(successes: int, n: int, others: int, n_others: int) -> float:
+    """P-value of Fisher's exact test, one-sided: is the proportion successes / n above others / n_others?"""
+    from scipy.stats import fisher_exact
+
+    table = np.array([[successes, n - successes], [others, n_others - others]])
+    return float(fisher_exact(table, alternative="greater").pvalue)
+
+
 def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's interval of a proportion (Wilson 1927). Raises `UserError` unless 0 <= successes <= n, n > 0."""
     from scipy.stats import binomtest

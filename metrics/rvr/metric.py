@@ -36,7 +36,7 @@ class RVR:
     """
 
     Config: ClassVar[type[RVRConfig]] = RVRConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     default: ClassVar[int | None] = 2
     quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -25,6 +25,7 @@ SPLITS = ("train", "test")
 OTHER = {"train": "test", "test": "train"}
 OF_SAMPLES = ("rvr", "rvr_ml", "rvr_missing")  # given at any n
 AGAINST_REAL = ("rvr_w1", "rvr_ks", "rvr_variance_ratio", "rvr_joint")
+ALPHA = 0.05  # of the warning that a region is missing, over all regions together (Bonferroni)
 HOW_MEDIAN = "95 % order statistics of the median of {} samples"
 HOW_JACKKNIFE = "95 % delete-one jackknife by sample and real patient"
 
@@ -143,7 +144,8 @@ class Measured:
         low, high = stats.wilson(lost[""], self.samples.n)
         real, n_real = lost["train"], self.real["train"].n
         known = f"{real} of {n_real} real train volumes"
-        surprising = not low <= real / n_real <= high
+        p = stats.more_often(lost[""], self.samples.n, real, n_real)
+        surprising = p * len(self._known()) <= ALPHA
         return Score(
             metric="rvr_missing",
             value=lost[""] / self.samples.n,
@@ -154,6 +156,8 @@ class Measured:
             floor_n=self.real["test"].n or None,
             floor_note=f"{lost['test']} of {self.real['test'].n} real test volumes, {known}",
             notes=(*notes("definition", f"missing: RVR below {least:.3g}"), *self._failures("train")),
+            p=p,
+            p_of="Fisher's exact test, missing more often than in the training volumes, this region alone",
             warning=f"{lost['']} of {self.samples.n} samples lack it, {known} do" if surprising else "",
             n=self.samples.n,
             failed=self.samples.failed,

@@ -76,6 +76,20 @@ def test_the_published_unets_are_recognised_from_their_tensors(keys: ModuleType,
     }
 
 
+def test_each_level_keeps_its_own_heads(keys: ModuleType, tmp_path: Path) -> None:
+    """Heads are not in the tensors: a U-Net with other heads at each level would load without an error and be wrong."""
+    wanted = UNetConfig(
+        channels=(16, 24, 48), num_res_blocks=1, attention_levels=(False, True, True), num_head_channels=(0, 24, 16),
+        norm_num_groups=8,
+    )  # fmt: skip
+    path = _saved(
+        tmp_path / "h.pth", _filled(keys.unet(wanted.channels, wanted.attention_levels, wanted.num_res_blocks))
+    )
+    for unstored in (Unstored(like=wanted), Unstored(head_channels=(0, 24, 16), norm_num_groups=8)):
+        config, _, _ = convert_upstream(path, "ldm", unstored)
+        assert config.num_head_channels == (0, 24, 16)
+
+
 def test_every_unet_tensor_lands_where_it_belongs(keys: ModuleType, tmp_path: Path) -> None:
     state = _filled(keys.unet(**SMALL))
     path = _saved(tmp_path / "c.pth", state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -319,9 +320,21 @@ def test_a_region_that_real_volumes_lack_as_often_is_no_surprise(bench: Bench) -
     score = bench.of(half, train=train)[0]["rvr_missing", "aorta", "train"]
     assert score.value == 0.5 and score.warning == "" and "12 of 24 real train volumes" in score.floor_note
     never = bench.of(drawn(16, 3), train=train)[0]["rvr_missing", "aorta", "train"]
-    assert "0 of 16 samples lack it, 12 of 24" in never.warning
+    assert never.warning == "" and never.p == 1, "to have a region that real volumes lack is not to miss it"
+    more = bench.of([[0, b] for _, b in drawn(16, 3)], train=train)[0]["rvr_missing", "aorta", "train"]
+    assert more.warning == "16 of 16 samples lack it, 12 of 24 real train volumes do"
     none = bench.of(drawn(16, 3), train=[[0, b] for _, b in drawn(24, 1)])[0]["rvr_missing", "aorta", "train"]
     assert none.status == "not_run" and none.reason == "no real train volume has it"
+
+
+def test_few_real_volumes_without_it_are_no_alarm_at_the_nominal_rate(bench: Bench) -> None:
+    """A region that a fifth of all volumes lack: the warning compares two rates, both of them uncertain."""
+    rng, warned = np.random.default_rng(0), 0
+    for seed in range(40):
+        sides = [drawn(n, 10 * seed + n) for n in (24, 16)]
+        train, samples = ([[0 if rng.random() < 0.2 else a, b] for a, b in side] for side in sides)
+        warned += bool(bench.of(samples, train=train)[0]["rvr_missing", "aorta", "train"].warning)
+    assert warned <= 3
 
 
 def test_real_volumes_are_missing_nothing_by_the_rule_for_missing(bench: Bench) -> None:
@@ -339,7 +352,9 @@ def test_failed_samples_are_in_n_missing_everywhere_and_outside_the_distribution
     scores, rows, replicates = bench.of([*good[:5], None, *good[5:], None, None])
     median, missing = scores["rvr", "aorta", "train"], scores["rvr_missing", "aorta", "train"]
     assert (median.n, median.failed, median.value) == (16, 3, pytest.approx(np.median(ratios(good))))
-    assert (missing.n, missing.failed, missing.value) == (16, 3, 3 / 16) and missing.warning
+    assert (missing.n, missing.failed, missing.value) == (16, 3, 3 / 16) and missing.p == pytest.approx(
+        comb(16, 3) / comb(40, 3)
+    )
     for key, score in scores.items():
         assert "failed samples are left out here and count as missing" in score.note_text, key
     assert sum(row.generator == "toy" for row in rows) == 26 and len(replicates["train"].samples) == 13

@@ -93,3 +93,15 @@ def test_bad_input_is_one_line_that_says_what_was_expected(call, expected: str) 
     with pytest.raises(UserError, match=expected) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_more_often_is_the_hypergeometric_tail() -> None:
+    """Fisher's exact test in closed form."""
+    from math import comb
+
+    def tail(k: int, n: int, j: int, m: int) -> float:
+        total = comb(n + m, k + j)
+        return sum(comb(n, i) * comb(m, k + j - i) for i in range(k, min(n, k + j) + 1)) / total
+
+    for case in ((8, 8, 0, 24), (1, 3, 0, 6), (28, 48, 28, 32), (0, 5, 3, 7), (5, 16, 2, 24)):
+        assert stats.more_often(*case) == pytest.approx(tail(*case))
