@@ -44,8 +44,10 @@ def safe_name(text: str) -> str:
 def write(drawn: Drawn, folder: Path) -> list[Path]:
     """Write `NAME.pdf`, `.svg`, `.png` and `.csv` into the folder; call it within the style that it was drawn in."""
     name = safe_name(drawn.name)
-    drawn.figure.canvas.draw()
-    drawn.figure.set_layout_engine("none")  # as it is laid out now: once, not once for each format
+    engine = drawn.figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(drawn.figure)
+        drawn.figure.set_layout_engine("none")  # it takes long: once, not once for each format
     paths = []
     for suffix, metadata in METADATA.items():
         buffer = io.BytesIO()

@@ -52,6 +52,7 @@ RULES: Mapping[str, Any] = {
     "axes.linewidth": 0.5,
     "axes.titlelocation": "left",
     "axes.titlepad": 3.0,
+    "axes.titley": 1.0,  # where it is anyway; looking for a place takes longer than drawing
     "axes.labelpad": 2.0,
     "xtick.major.width": 0.5,
     "ytick.major.width": 0.5,

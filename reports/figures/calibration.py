@@ -23,6 +23,7 @@ COLUMNS = ("fault", "metric", "expected", "seen", "status", "value", "low", "hig
 LOOKS = {"ok": ("o", COLOURS[0]), "failed": ("X", COLOURS[5]), "not_checked": ("s", GREY)}
 # Places in the figure, in mm from the left: texts, and the axis of the values.
 FAULT, METRIC, EXPECTED, AXIS, NUMBERS, WIDTH = 1.0, 31.0, 73.0, 121.0, 151.0, 180.0
+NUMBERS_MOST = 28  # letters of the numbers beside the axis
 TEXT_MM = 1.06  # of a letter of small text
 
 
@@ -104,7 +105,9 @@ def _observation(axes: Axes, row: float, one: Finding) -> None:
         axes.plot([x], [row], marker, color=colour, ms=3, mew=0)
     percent = "%" in one.expected and "%" in one.seen
     texts = [f"{100 * number.value:.3g} %" if percent else digits(number.value) for number in numbers]
-    axes.text(NUMBERS, row, shorten(" → ".join(texts), 28), va="center", fontsize=SMALL - 0.5)
+    told = " → ".join(texts)
+    told = told if len(told) <= NUMBERS_MOST else f"{texts[0]} → … → {texts[-1]}"
+    axes.text(NUMBERS, row, told, va="center", fontsize=SMALL - 0.5)
 
 
 def _scale(numbers: Sequence[Observed], expected: tuple[float, float] | None) -> _Scale:

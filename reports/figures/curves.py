@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PAGE, COLUMNS_OF_PANELS = 20, 4
 FIRST = ("loss", "l1", "generator")  # what a training minimises, by the names that the generators record
-MANY, MOST = 60, 400  # points beyond which a running mean is drawn; most points of a line
+MANY, MOST = 60, 300  # points beyond which a running mean is drawn; most points of a line
 TRAIN, VAL = COLOURS[0], COLOURS[5]
 COLUMNS = ("contestant", "stage", "split", "quantity", "step", "value", "drawn_as")
 
@@ -109,7 +109,7 @@ def _page(name: str, found: Sequence[Panel]) -> Drawn:
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     smooth = any(line.how == "running mean" for line in panel.lines)
     for line in panel.lines:
@@ -128,7 +128,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         decades = max(everything) / min(everything)
         axes.yaxis.set_major_locator(LogLocator(subs=(1,) if decades > 100 else (1, 3)))
         axes.yaxis.set_major_formatter(plain_numbers())
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_locator(NullLocator())
     else:
         axes.locator_params(axis="y", nbins=4)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))

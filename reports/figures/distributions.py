@@ -121,13 +121,20 @@ def _draw(axes: Axes, panel: Panel, order: Sequence[str], colours: Mapping[str, 
     factor = 10.0**-exponent
     if panel.band:
         axes.axhspan(panel.band[0] * factor, panel.band[1] * factor, color=BAND, lw=0, zorder=0)
-    under = []
+    under, violins = [], {}
     for place, source in enumerate(order):
         own = [value * factor for value in panel.sources.get(source, {}).values()]
         missing = sum(value == 0 for value in own)
         under.append(str(place + 1) + (f"\n∅{missing}" if missing else ""))
-        if own:
-            _violin(axes, own, place, colours[source])
+        if len(set(own)) > 2:
+            violins[place] = own
+        elif own:
+            middle = sorted(own)[len(own) // 2]
+            axes.plot([place - 0.3, place + 0.3], [middle] * 2, color=colours[source], lw=1.2)
+        if len(own) <= FEW:
+            aside = [place + 0.36 * ((index * 0.618034) % 1 - 0.5) for index in range(len(own))]
+            axes.plot(aside, own, "o", ms=1.6, mew=0, color=colours[source], zorder=3)
+    _violins(axes, violins, {place: colours[order[place]] for place in violins})
     axes.set_xticks(range(len(order)), under, fontsize=SMALL)
     axes.set_xlim(-0.6, len(order) - 0.4)
     low = min([*(value * factor for value in values), *((panel.band[0] * factor,) if panel.band else ())])
@@ -138,24 +145,28 @@ def _draw(axes: Axes, panel: Panel, order: Sequence[str], colours: Mapping[str, 
     axes.locator_params(axis="y", nbins=4)
 
 
-def _violin(axes: Axes, values: Sequence[float], place: int, colour: str) -> None:
+def _violins(axes: Axes, values: Mapping[int, Sequence[float]], colours: Mapping[int, str]) -> None:
+    """place on the axis -> values."""
     import seaborn
 
-    if len(set(values)) > 2:
-        before = len(axes.collections)
-        seaborn.violinplot(
-            x=[place] * len(values), y=list(values), native_scale=True, cut=0, density_norm="width", inner="quart",
-            width=0.8, color=colour, linewidth=0.6, saturation=1, ax=axes,
-        )  # fmt: skip
-        for body in axes.collections[before:]:
-            body.set(alpha=0.45, edgecolor=colour)
-        axes.set(xlabel="", ylabel="")
-    else:
-        middle = sorted(values)[len(values) // 2]
-        axes.plot([place - 0.3, place + 0.3], [middle] * 2, color=colour, lw=1.2)
-    if len(values) <= FEW:
-        aside = [place + 0.36 * ((index * 0.618034) % 1 - 0.5) for index in range(len(values))]
-        axes.plot(aside, values, "o", ms=1.6, mew=0, color=colour, zorder=3)
+    if not values:
+        return
+    places = [place for place, own in values.items() for _ in own]
+    before = len(axes.collections)
+    seaborn.violinplot(
+        x=places, y=[value for own in values.values() for value in own], hue=places, palette=dict(colours),
+        native_scale=True, legend=False, cut=0, density_norm="width", common_norm=False, inner="quart",
+        width=0.8 / _gap(values), linewidth=0.6, saturation=1, ax=axes,
+    )  # fmt: skip
+    for body, colour in zip(axes.collections[before:], colours.values(), strict=True):
+        body.set(alpha=0.45, edgecolor=colour)
+    axes.set(xlabel="", ylabel="")
+
+
+def _gap(places: Mapping[int, object]) -> int:
+    """The smallest distance of two places, of which seaborn takes a width as a share."""
+    order = sorted(places)
+    return min((b - a for a, b in zip(order, order[1:], strict=False)), default=1)
 
 
 def _real_colour(source: str) -> str:

@@ -35,6 +35,7 @@ class Figures:
             for draw in _figures().values():
                 for drawn in draw(run, options):
                     written += write(drawn, folder)
+                    drawn.figure.clear()  # figures hold on to themselves, and to their pictures
         _remove_others(folder, written)
         return written
 

@@ -48,7 +48,7 @@ def memory(run: RunResults, options: ReportOptions) -> Iterator[Drawn]:
             points.setdefault(evidence, []).append((step.memory.predicted, peak, step.name))
     if not rows:
         return
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = sheet(85, 85)
     axes = figure.add_subplot()
@@ -66,21 +66,14 @@ def memory(run: RunResults, options: ReportOptions) -> Iterator[Drawn]:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
         axis.set_major_formatter(plain_numbers())
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())
     axes.set(xlabel="predicted peak (GiB)", ylabel="measured peak (GiB)")
-    largest = sorted((point for members in points.values() for point in members), key=lambda point: -point[1])
-    for predicted, peak, name in largest[:1]:
-        axes.annotate(
-            shorten(name, 30),
-            (predicted, peak),
-            xytext=(2, -4),
-            textcoords="offset points",
-            fontsize=SMALL,
-            ha="right" if predicted * 4 > high else "left",
-            va="top",
-        )
+    largest = max((point for members in points.values() for point in members), key=lambda point: point[1])
     figure.legend(loc="outside upper left", ncols=2)
-    footnote(figure, "A point is a step; below the line it needed less than was predicted.")
+    footnote(
+        figure,
+        f"A point is a step; below the line it needed less than was predicted. The largest: {shorten(largest[2], 40)}.",
+    )
     yield Drawn("memory", figure, COLUMNS, rows)
 
 

@@ -114,6 +114,8 @@ class _Page:
         scale: float,
         regions: Mapping[str, Sequence[int]],
     ) -> None:
+        import numpy as np
+
         left, bottom, width, height = box
         if cell.plane is None:
             axes = self.figure.add_axes(
@@ -127,7 +129,8 @@ class _Page:
         w, h = cell.plane.size[0] * scale, cell.plane.size[1] * scale
         x, y = left + (width - w) / 2, bottom + (height - h) / 2
         axes = self.figure.add_axes((x / self.width, y / self.height, w / self.width, h / self.height))
-        axes.imshow(cell.plane.grey, cmap="gray", vmin=0, vmax=255, aspect="auto", interpolation="none")
+        rgb = np.repeat(cell.plane.grey[:, :, None], 3, axis=2)  # bytes as they are: no colour map, no floats
+        axes.imshow(rgb, aspect="auto", interpolation="none")
         axes.set_axis_off()
         if cell.labels is not None and min(cell.labels.shape) > 1:
             _contours(axes, cell.labels, regions)
