@@ -30,7 +30,7 @@ LAYERS = {
     "memory": "the 24 GB guard of one process",
     "nn": "network parts and training loops that generators share",
     "results": "what a run leaves: its typed files, one reader, comparisons, several runs as one; no torch",
-    "drawing": "what pages and figures share: planes of volumes, the slice viewer",
+    "drawing": "what pages and figures share: planes of volumes, curves, the slice viewer, the style of figures",
     "engine": "run file to plan to published items to results",
     "plugins": "generators, metrics, reports, data sets, segmenters, extractors",
     "checks": "whether a plugin keeps its contract, and the bench its promises",

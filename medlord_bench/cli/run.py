@@ -135,8 +135,8 @@ def headlines(folder: Path) -> list[str]:
 
 
 def draw(folder: Path) -> list[Path]:
-    """Write every registered report of a run folder; the page first."""
-    from medlord_bench.results.report import write_reports
+    """Write the page of a run folder; `medlord-bench report` writes the other reports too."""
+    from medlord_bench.results.report import FIRST, write_reports
     from medlord_bench.results.run_results import read_run
 
-    return write_reports(read_run(folder), folder / "report")
+    return write_reports(read_run(folder), folder / "report", only=[FIRST])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -123,3 +124,28 @@ def shown(score: Score) -> str:
         if value is not None:
             parts.append(f"{name} {value:.3g}")
     return " ".join(parts) + (" warned" if score.warning else "")
+
+
+class Observed(NamedTuple):
+    """A number of a finding's `seen`, with its interval and the floor or ceiling beside it."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None
+
+
+_NUMBER = r"(-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|-?inf)"
+_SCORE = re.compile(
+    rf"(?:^|, ){_NUMBER}(?: \[{_NUMBER}, {_NUMBER}\])?(?: (?:floor|ceiling) {_NUMBER})?(?=$|,| p | warned)"
+)
+_SHARE = re.compile(rf"^{_NUMBER}% \({_NUMBER}% to {_NUMBER}%\)")
+
+
+def observed(seen: str) -> list[Observed]:
+    """The numbers in a finding's text, as `shown` or a simulation writes them; none in other words."""
+    share = _SHARE.match(seen)
+    if share:
+        return [Observed(*(round(float(part) / 100, 9) for part in share.groups()))]
+    found = [[None if part is None else float(part) for part in one.groups()] for one in _SCORE.finditer(seen)]
+    return [Observed(one[0], *one[1:]) for one in found if one[0] is not None]

@@ -67,6 +67,9 @@ class Score(FrozenConfig):
     floor_note: str = ""
     ceiling: float | None = Field(None, description="score of the measuring tool itself on real images")
     ceiling_note: str = ""
+    points: tuple[tuple[float, float], ...] = Field(
+        (), description="(number of samples, value) pairs that an extrapolated value comes from"
+    )
     status: Literal["ok", "not_run"] = "ok"
     reason: str = Field("", description="why a value was not computed")
     notes: tuple[Note, ...] = Field((), description="remarks for the reader, e.g. a fallback that the user requested")

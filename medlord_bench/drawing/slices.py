@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from medlord_bench.results.pictures import MontageItem
+from medlord_bench.volumes.planes import Planes, read_planes
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from medlord_bench.volumes.planes import Planes
+NAMES = ("axial", "coronal", "sagittal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +38,29 @@ def mid_planes(planes: Planes, spacing: tuple[float, float, float], window: tupl
     """
     shape = *planes.axial.shape, planes.coronal.shape[1]
     width, depth, height = (size * step for size, step in zip(shape, spacing, strict=True))
+    axial, coronal, sagittal = (_grey(image, window) for image in images(planes))
     return [
-        Plane("axial", _grey(planes.axial[::-1, ::-1].T, window), (width, depth), ("R", "L", "A", "P")),
-        Plane("coronal", _grey(planes.coronal[::-1, ::-1].T, window), (width, height), ("R", "L", "S", "I")),
-        Plane("sagittal", _grey(planes.sagittal[::-1, ::-1].T, window), (depth, height), ("A", "P", "S", "I")),
+        Plane("axial", axial, (width, depth), ("R", "L", "A", "P")),
+        Plane("coronal", coronal, (width, height), ("R", "L", "S", "I")),
+        Plane("sagittal", sagittal, (depth, height), ("A", "P", "S", "I")),
     ]
+
+
+def images(planes: Planes) -> list[NDArray[np.int16]]:
+    """The axial, coronal and sagittal values as rows and columns of an image, row 0 at the top, as in `mid_planes`."""
+    return [plane[::-1, ::-1].T for plane in (planes.axial, planes.coronal, planes.sagittal)]
+
+
+def shown(
+    item: MontageItem, spacing: tuple[float, float, float] | None, window: tuple[float, float]
+) -> tuple[list[Plane], str]:
+    """The mid planes of a volume of a montage, or none and the reason. Raises `UserError` naming a damaged file."""
+    if item.path is None:
+        return [], item.failed or "failed"
+    if not Path(item.path).exists():
+        return [], "missing"
+    planes = read_planes(Path(item.path))
+    return mid_planes(planes, spacing or planes.spacing or (1.0, 1.0, 1.0), window), ""
 
 
 def _grey(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medlord_bench.contracts.metrics import Quantity
+from medlord_bench.contracts.regions import values_of
 from medlord_bench.contracts.results import CaseRow
 from medlord_bench.engine.plan import Plan, Step
 from medlord_bench.engine.planning import REAL
@@ -55,6 +56,7 @@ def collect_pictures(
         window=(max(window[0], -1000), min(window[1], 1000)),
         spacing=plan.protocol.grid.spacing,
         rows=tuple(row for row in made if row.items),
+        regions=album.regions(plan.protocol.condition_regions, test),
     )
     write_montage(folder, montage)
     for pick in picks(rows, quantities):
@@ -85,6 +87,16 @@ class _Album:
                 path = None if failed else self.add(kind, contestant, item)
                 shown.append(MontageItem(id=item, path=path, failed=failed))
         return MontageRow(title=title, kind=kind, contestant=contestant, items=tuple(shown))
+
+    def regions(self, wanted: Iterable[str], cases: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """Region -> its labels in the masks of these cases; those without any are left out."""
+        names: dict[int, str] = {}
+        images = output(self.store, self.steps["images", REAL])
+        for case in cases:
+            known = images.sidecar(case).facts.get("names", {}) if images.has(case) else {}
+            names |= {int(value): str(name) for value, name in known.items()}
+        found = {region: tuple(sorted(values_of(region, names))) for region in wanted}
+        return {region: values for region, values in found.items() if values}
 
     def add(self, kind: str, contestant: str, item: str, volume: bool = True) -> str | None:
         """Write the pictures of a volume, with its mask if it is a real one; returns the path of its mid planes, relative

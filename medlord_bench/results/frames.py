@@ -34,8 +34,8 @@ FLOATS = {
 class Results:
     """The results of a run, or of several merged ones.
 
-    scores: one row per number, the fields of `contracts.results.Score`; the quartiles are the columns q1 and q3, the notes
-    one text. cases: one row per case, the fields of `CaseRow`; real volumes have an empty generator and a split.
+    scores: one row per number, the fields of `contracts.results.Score` without its points; the quartiles are the columns q1
+    and q3, the notes one text. cases: one row per case, the fields of `CaseRow`; real volumes have an empty generator and a split.
     comparisons: one row per pair and quantity, the fields of `results.comparisons.Comparison`. steps: one row per step, with
     its time (s) and memory (GiB).
 
@@ -55,7 +55,7 @@ class Results:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        return _frame(map(_score, self.run.scores), _columns(Score, quartiles=("q1", "q3")))
+        return _frame(map(_score, self.run.scores), _columns(Score, quartiles=("q1", "q3"), points=()))
 
     @cached_property
     def cases(self) -> pd.DataFrame:
@@ -85,7 +85,7 @@ def _columns(model: type[BaseModel], **replaced: Sequence[str]) -> list[str]:
 
 
 def _score(score: Score) -> dict[str, Any]:
-    row = score.model_dump(exclude={"quartiles"})
+    row = score.model_dump(exclude={"quartiles", "points"})
     q1, q3 = score.quartiles or (None, None)
     return {**row, "q1": q1, "q3": q3, "notes": score.note_text}
 

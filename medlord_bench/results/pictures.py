@@ -36,11 +36,13 @@ class MontageRow(FrozenConfig):
 
 
 class Montage(FrozenConfig):
-    """window: HU drawn black and white. spacing: voxel size along X, Y, Z in mm, if the protocol has one."""
+    """window: HU drawn black and white. spacing: voxel size along X, Y, Z in mm, if the protocol has one. regions: name
+    of a region that samples are conditioned on -> its labels in the masks."""
 
     window: tuple[float, float] = (-1000.0, 1000.0)
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     rows: tuple[MontageRow, ...] = ()
+    regions: dict[str, tuple[int, ...]] = {}
 
     @field_validator("window")
     @classmethod

@@ -24,10 +24,14 @@ def infinity(features: Features, sides: Sides, split: str, config: FIDConfig) ->
         plane: stats.frechet_infinity(features.groups("samples", plane), features.groups(split, plane), config.seed)
         for plane in features.planes
     }
-    values = {plane: one.value for plane, one in found.items()}
     bend = max(one.bend for one in found.values())
     about = notes(
         "caution", f"extrapolated linearly; points deviate from the line by up to {bend:.0%} of its drop", "no interval"
     )
-    for region, value in {"": float(np.mean(list(values.values()))), **values}.items():
-        yield Measured("fid_infinity", region, value, n_reference=sides.ok, notes=about)
+    values = {"": [one.value for one in found.values()], **{plane: [one.value] for plane, one in found.items()}}
+    drawn = {"": [one.distances for one in found.values()], **{plane: [one.distances] for plane, one in found.items()}}
+    sizes = (next(iter(found.values())).shares * len(features.units("samples"))).tolist()
+    for region in values:
+        value, distances = float(np.mean(values[region])), np.mean(drawn[region], axis=0).tolist()
+        points = tuple(zip(sizes, distances, strict=True))
+        yield Measured("fid_infinity", region, value, n_reference=sides.ok, notes=about, points=points)

@@ -17,7 +17,7 @@ class Measured:
     """A value, or the reason why there is none. region: a plane, or empty for all of them.
 
     n_reference: number of real volumes. without: the value with each sample left out, and with each real patient,
-    by id; None if that was not computed.
+    by id; None if that was not computed. points: (number of samples, value) that it is extrapolated from.
     """
 
     metric: str
@@ -33,6 +33,7 @@ class Measured:
     floor: float | None = None
     floor_note: str = ""
     notes: tuple[Note, ...] = ()
+    points: tuple[tuple[float, float], ...] = ()
     without: tuple[dict[str, float], dict[str, float]] | None = None
 
 

@@ -139,5 +139,6 @@ def _score(one: Measured, shared: Mapping[str, Any], about: tuple[Note, ...]) ->
         floor_n=None if one.floor is None else one.n_reference,
         floor_note=one.floor_note,
         notes=(*about, *one.notes),
+        points=one.points,
         **shared,
     )

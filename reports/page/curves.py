@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from medlord_bench.drawing.curves import Points, quantities, running_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,11 +16,9 @@ if TYPE_CHECKING:
 
     from .figures import Picture
 
-Points = list[tuple[float, float]]  # (step, value)
 LIGHT = {"text": "#46505a", "grid": "#d9dee3", "train": "#2463ad", "val": "#b8480c"}
 DARK = {"text": "#b4bec8", "grid": "#39424b", "train": "#7cb3f2", "val": "#f2a468"}
 FIRST = ("loss", "l1", "psnr", "codes_used")  # show whether a training went well; the rest is folded away
-NOT_QUANTITIES = {"step", "split", "time", "seconds"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def _stage(curve: Curve) -> StageCurves:
     from .figures import Picture, data_uri
 
     pictures: dict[str, Picture] = {}
-    for name, series in _quantities(curve.rows).items():
+    for name, series in quantities(curve.rows).items():
         light, dark = (data_uri(_png(name, series, colours)) for colours in (LIGHT, DARK))
         pictures[name] = Picture(light, _alt(curve, name, series), dark)
     notes = [] if pictures else ["no quantity was recorded"]
@@ -51,23 +50,6 @@ def _stage(curve: Curve) -> StageCurves:
     first = [name for name in FIRST if name in pictures] or list(pictures)[: len(FIRST)]
     further = [picture for name, picture in pictures.items() if name not in first]
     return StageCurves(curve.contestant, curve.stage, [pictures[name] for name in first], further, "; ".join(notes))
-
-
-def _quantities(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Points]]:
-    """Quantity -> "train" or "val" -> its finite points by step. The last record of a step (a resumed run) is used."""
-    found: dict[str, dict[str, dict[float, float]]] = {}
-    for row in rows:
-        if not _number(row.get("step")):
-            continue
-        split = "val" if row.get("split") == "val" else "train"
-        for name, value in row.items():
-            if name not in NOT_QUANTITIES and _number(value):
-                found.setdefault(name, {}).setdefault(split, {})[float(row["step"])] = float(value)
-    return {name: {split: sorted(by.items()) for split, by in series.items()} for name, series in found.items()}
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _alt(curve: Curve, name: str, series: Mapping[str, Points]) -> str:
@@ -104,18 +86,7 @@ def _train(axes: Axes, points: Points, colour: str) -> None:
         axes.plot(steps, values, color=colour, lw=1.4, label="training", marker="o" * (len(points) == 1))
         return
     axes.plot(steps, values, color=colour, lw=0.7, alpha=0.3)
-    axes.plot(steps, _running_mean(values, len(points) // 30), color=colour, lw=1.5, label="training (running mean)")
-
-
-def _running_mean(values: Sequence[float], width: int) -> list[float]:
-    """Mean over the last `width` values, fewer at the start: no point looks ahead."""
-    total, means = [0.0], []
-    for value in values:
-        total.append(total[-1] + value)
-    for end in range(1, len(total)):
-        start = max(end - width, 0)
-        means.append((total[end] - total[start]) / (end - start))
-    return means
+    axes.plot(steps, running_mean(values, len(points) // 30), color=colour, lw=1.5, label="training (running mean)")
 
 
 def _dress(axes: Axes, name: str, values: Sequence[float], colours: Mapping[str, str]) -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import CaseRow
+from medlord_bench.drawing.distributions import REAL, by_region
 
 from .curves import DARK, LIGHT
 
 if TYPE_CHECKING:
     from .figures import Picture
 
-REAL = "real "  # begins the name of a strip of real volumes; their split follows
 Strips = dict[str, list[float]]  # contestant or real split -> a value per case
 
 
@@ -28,14 +28,10 @@ def draw_distributions(rows: Sequence[CaseRow], quantities: Iterable[Quantity]) 
 
     pictures = []
     for quantity in quantities:
-        found: dict[str, dict[str, dict[str, float]]] = {}
-        for row in rows:  # every contestant's reduction repeats the rows of the real volumes: each case counts once
-            if quantity.distribution and row.metric == quantity.name:
-                source = row.generator or f"{REAL}{row.split}"
-                found.setdefault(row.region, {}).setdefault(source, {})[row.case] = row.value
-        for region, by_source in found.items():
-            order = sorted(by_source, key=lambda name: not name.startswith(REAL))
-            strips = {name: list(by_source[name].values()) for name in order}
+        if not quantity.distribution:
+            continue
+        for region, by_source in by_region(rows, quantity.name).items():
+            strips = {name: list(values.values()) for name, values in by_source.items()}
             light, dark = (data_uri(_png(region, quantity.distribution, strips, colours)) for colours in (LIGHT, DARK))
             pictures.append(Picture(light, _alt(quantity.name, region, strips), dark))
     return pictures

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medlord_bench.drawing.slices import Plane, mid_planes
+from medlord_bench.drawing.slices import NAMES, Plane, shown
 from medlord_bench.results import pictures
 from medlord_bench.volumes.planes import read_planes
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .figures import Picture
 
 MAX_COLUMNS = 6  # columns of one figure
-PLANES = ("axial", "coronal", "sagittal")
 
 
 @dataclass(frozen=True)
@@ -81,14 +80,7 @@ def _column(
     window: tuple[float, float],
     spacing: tuple[float, float, float] | None,
 ) -> Column:
-    title = pictures.short_id(item.id)
-    if item.path is None:
-        return Column(title, (), item.failed or "failed")
-    path = Path(item.path)
-    if not path.exists():
-        return Column(title, (), "missing")
-    planes = read_planes(path)
-    return Column(title, mid_planes(planes, spacing or planes.spacing or (1.0, 1.0, 1.0), window))
+    return Column(pictures.short_id(item.id), *shown(item, spacing, window))
 
 
 def _common_spacing(items: Sequence[pictures.MontageItem]) -> tuple[float, float, float] | None:
@@ -117,7 +109,7 @@ def _png(columns: Sequence[Column]) -> bytes:
             _write(figure, (left + width / 2, top - heights[0] / 2), total, column.absent, letter)
         for row, height in enumerate(heights):
             if number == 0:
-                _write(figure, (band / 2, top - height / 2), total, PLANES[row], letter, rotation=90)
+                _write(figure, (band / 2, top - height / 2), total, NAMES[row], letter, rotation=90)
             if column.planes:
                 _panel(figure, column.planes[row], (left, top - height, width, height), scale, total)
             top -= height + gap
@@ -131,7 +123,7 @@ def _layout(columns: Sequence[Column]) -> tuple[int, list[int], float]:
     planes = [plane for column in columns for plane in column.planes]
     widest = max(plane.size[0] for plane in planes)
     width = min(max(4 * max(plane.grey.shape[1] for plane in planes), 256), 512)
-    tallest = [max(c.planes[row].size[1] for c in columns if c.planes) for row in range(len(PLANES))]
+    tallest = [max(c.planes[row].size[1] for c in columns if c.planes) for row in range(len(NAMES))]
     scale = width / widest
     return width, [max(round(height * scale), 24) for height in tallest], scale
 

@@ -38,5 +38,6 @@ def test_four_generators_and_two_controls_stand_in_one_table(bench: Any, tmp_pat
     montage = json.loads((Path(answer["results"]) / "montage.json").read_text())
     titles = [row["title"] for row in montage["rows"]]
     assert titles[0].startswith("real") and [title for title in titles if title.endswith(": samples")] == titles[1:8]
+    assert montage["regions"]["lungs"] == [4, 5]
     page = Path(answer["report"][0]).read_text()
     assert all(name in page for name in CONTESTANTS)

@@ -159,6 +159,10 @@ def test_fid_infinity_is_near_zero_for_one_distribution_where_fid_is_not(run: Ru
     planes = [found["fid_infinity", "test", plane].value for plane in PLANES]
     assert extrapolated.value == pytest.approx(np.mean([value for value in planes if value is not None]))
     assert "extrapolated" in extrapolated.note_text and extrapolated.low is None
+    sizes, distances = zip(*extrapolated.points, strict=True)
+    assert sizes == (48, 32, 24)
+    assert distances[0] == pytest.approx(fid), "the distance of all volumes is the FID"
+    assert np.polyfit(1 / np.array(sizes), distances, 1)[1] == pytest.approx(extrapolated.value)
 
 
 # ------------------------------------------------------------------------------------------------ precision, recall

@@ -10,7 +10,7 @@ import pytest
 from medlord_bench.checks.calibration.expectations import findings
 from medlord_bench.checks.calibration.experiment import CONTROLS, REGIONS, experiment
 from medlord_bench.contracts import registry
-from medlord_bench.contracts.calibration import Finding, Seen
+from medlord_bench.contracts.calibration import Finding, Seen, observed, shown
 from medlord_bench.contracts.results import ResultsFile, Score
 from medlord_bench.engine.run_file import RunFile
 
@@ -142,3 +142,26 @@ def test_what_a_data_set_cannot_bear_is_said() -> None:
 def test_every_control_is_a_plugin() -> None:
     names = {entry.name for entry in registry.entries("generators")}
     assert {control.partition(":")[0] for control in CONTROLS} <= names
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [{"value": 70.75, "low": 59.76, "high": 82.66, "floor": 69.0, "p": 0.3}],
+        [{"value": 0.0}, {"value": -1.5e-05, "low": -0.25, "high": 0.25, "warning": "upside down"}],
+        [{"value": 0.9646, "ceiling": 0.897}, {"value": 1e-6, "floor": 0.0}, {"value": float("inf")}],
+    ],
+)
+def test_the_numbers_of_a_finding_come_back_from_its_text(scores: list[dict[str, object]]) -> None:
+    fields = {"metric": "fid", "protocol": "p", "generator": "g", "dataset": "d"}
+    made = [Score.model_validate(fields | one) for one in scores]
+    found = observed(", ".join(map(shown, made)))
+    assert [one.value for one in found] == [score.value for score in made]
+    assert [(one.low, one.high) for one in found] == [(score.low, score.high) for score in made]
+    assert [one.limit for one in found] == [score.floor if score.floor is not None else score.ceiling for score in made]
+
+
+def test_words_and_counts_of_a_finding_are_no_numbers() -> None:
+    assert observed("94.7% (92.4% to 96.3%), KS p 0.2") == [(0.947, 0.924, 0.963, None)]
+    for text in ("no samples", "noise has no fid", "15000 of 15000", "95.4% of 15000", ""):
+        assert observed(text) == []
