@@ -8,6 +8,7 @@ from itertools import permutations, product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes
 
 from medlord_bench import stats
 from medlord_bench.util.seeds import numpy_rng
@@ -15,6 +16,8 @@ from medlord_bench.util.seeds import numpy_rng
 Cube = NDArray[np.float32]  # (side, side, side)
 Rows = NDArray[np.float64]  # (n, side^3)
 LETTERS = (("R", "L"), ("A", "P"), ("S", "I"))
+TISSUE_HU = -500.0  # HU of a box's mean above which it is tissue
+MIN_SHARED_BODY = 0.02  # of the cube
 MIN_STANDARD_ERRORS = 3.0  # standard errors by which another orientation must beat the identity
 
 
@@ -75,21 +78,23 @@ class Match:
     """Correlations of the mean sample with the mean real volume.
 
     identity: with its jackknife. best: the orientation that fits best; it has `correlation`, and must exceed the
-    identity by `margin` to be significant. floor: one half of the real patients against the other; halves: volumes in
-    the smaller half.
+    identity by `margin` to be significant. in_body: whether it also fits better than the identity inside the bodies
+    alone, so that air in another place is no sign of another orientation. floor: one half of the real patients against
+    the other; halves: volumes in the smaller half.
     """
 
     identity: stats.Jackknife
     best: Orientation
     correlation: float
     margin: float
+    in_body: bool
     floor: float
     halves: int
 
     @property
     def clear(self) -> bool:
         """Whether another orientation than the identity fits better by more than the margin."""
-        return self.correlation - self.identity.value > self.margin
+        return self.in_body and self.correlation - self.identity.value > self.margin
 
 
 def match(samples: Sequence[NDArray], real: Sequence[NDArray], seed: int) -> Match:
@@ -115,9 +120,26 @@ def match(samples: Sequence[NDArray], real: Sequence[NDArray], seed: int) -> Mat
         ORIENTATIONS[best],
         float(found[best]),
         MIN_STANDARD_ERRORS * apart.error + max(turned - same, 0.0),
+        _in_body(ORIENTATIONS[best].to_ras(mean_sample), mean_real) > _in_body(mean_sample, mean_real),
         same,
         min(sum(map(len, half)) for half in halves),
     )
+
+
+def _in_body(sample: NDArray, real: NDArray) -> float:
+    """Correlation of two mean volumes where both are body, lungs included; -1 if that is too little to tell."""
+    both = _body(sample) & _body(real)
+    if both.mean() < MIN_SHARED_BODY:
+        return -1.0
+    one, other = _unit(np.stack([sample[both], real[both]]))
+    return float(one @ other)
+
+
+def _body(cube: NDArray) -> NDArray[np.bool_]:
+    """Boxes of tissue, and what they enclose in their plane along the third axis."""
+    tissue = cube > TISSUE_HU
+    filled: NDArray[np.bool_] = np.stack([binary_fill_holes(tissue[..., z]) for z in range(cube.shape[2])], axis=2)
+    return filled
 
 
 def mean_cube(groups: Sequence[NDArray]) -> NDArray[np.float64]:

@@ -26,7 +26,8 @@ RULES = {
     "value": "Pearson correlation of the mean sample and the mean real training volume, over the cube's boxes",
     "cube": "the whole field of view, every axis cut into equal boxes, means of HU clipped to the window",
     "best": "of the 48 flips and permutations of the samples' axes",
-    "warning": "the best is not the identity, reaches least_correlation, and beats the identity by the margin",
+    "warning": "the best is not the identity, reaches least_correlation, beats the identity by the margin, and fits better"
+    " inside the bodies alone",
     "margin": "3 delete-one jackknife errors of the difference (by sample and patient), and what it is on real halves",
     "failed": "counted in n; the mean rests on the others",
 }
@@ -57,7 +58,7 @@ class Axes:
     """
 
     Config: ClassVar[type[AxesConfig]] = AxesConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     default: ClassVar[int | None] = 0
     quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -136,7 +137,12 @@ class Axes:
                 "look at them, and fix the orientation before reading any other number"
             )
         elif best != "RAS":
-            caution = f"{best} is better by less than the margin of {found.margin:.3f}: not significant"
+            why = (
+                f"by less than the margin of {found.margin:.3f}"
+                if found.in_body
+                else "through air alone, not in the body"
+            )
+            caution = f"{best} is better {why}: not significant"
         return Score(
             value=value.value,
             low=max(value.low, -1.0),

@@ -16,6 +16,7 @@ from medlord_bench.errors import UserError
 from medlord_bench.stats import MedianInterval, median_interval
 from medlord_bench.volumes.arrays import load_state, read_hu
 
+LACKING = "a grid of fewer than two scales, or less than 1 % body"
 REGIONS = ("", "body")  # the order of the numbers in a state
 Values = Mapping[str, float | None]
 
@@ -71,7 +72,7 @@ def _score(items: Sequence[Item], values: Values, worst: float, shared: dict[str
     shared |= {"failed": sum(value == worst for value in values.values())}
     shared |= {"n": sum(map(len, patients.values())) or len(items)}
     if not patients:
-        return Score(status="not_run", reason="no case has a value: too small a grid, or no body in it", **shared)
+        return Score(status="not_run", reason=f"no case has a value: {LACKING}", **shared)
     found = median_interval([median_interval(own).value for own in patients.values()])
     about = tuple(_notes(found, values, worst, len(patients)))
     if not math.isfinite(found.value):
@@ -104,7 +105,7 @@ def _notes(found: MedianInterval, values: Values, worst: float, patients: int) -
     if identical:
         yield from notes("counts", f"{identical} cases equal their image: infinite, ranked first")
     if missing:
-        lost = f"{missing} cases have no value here (too small a grid, or no body) and are left out of n"
+        lost = f"{missing} cases have no value here ({LACKING}) and are left out of n"
         yield from notes("counts", lost)
     if found.low is None:
         yield from notes("caution", f"no interval: {patients} patients, at least 6 are needed")

@@ -43,7 +43,7 @@ class Reconstruction:
     """
 
     Config: ClassVar[type[ReconstructionConfig]] = ReconstructionConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     default: ClassVar[int | None] = 5
     quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -68,7 +68,7 @@ class Reconstruction:
             "psnr": f"10 log10({high - low}^2 / mean squared error in HU), clipped to {low}..{high}",
             "ms_ssim_scale_weights": list(scale_weights(min(data.grid.shape), self.config.kernel_size)),
             "body": f"of the real image: above {self.config.body_threshold} HU, largest component, "
-            "holes filled in each axial slice",
+            "holes filled in each axial slice; windows of MS-SSIM weighted by their fraction of body",
             "summary": "median over patients of each one's median; a failed case ranks last",
         }
         return MetricProtocol(label=f"hu{low}..{high}", text=text)

@@ -70,7 +70,8 @@ def ms_ssim(made: Tensor, real: Tensor, body: NDArray[np.bool_], kernel: int, si
     """MS-SSIM of two volumes (X, Y, Z) in [0, 1]: of the whole, and of the voxels of `body` at each scale.
 
     Wang, Simoncelli & Bovik 2003, eq. 7: contrast-structure at every scale, luminance at the coarsest. The whole is
-    the value of MONAI's MultiScaleSSIMMetric. A voxel belongs to the body at a coarser scale if half of it does.
+    the value of MONAI's MultiScaleSSIMMetric. In the body each window counts with the fraction of it that is body: to count
+    only windows centred in it would leave none of a body along the side of a patch at the coarsest scale.
     """
     weights = scale_weights(min(made.shape), kernel)
     if not weights:
@@ -87,16 +88,15 @@ def ms_ssim(made: Tensor, real: Tensor, body: NDArray[np.bool_], kernel: int, si
 
 
 def _similarity(x: Tensor, y: Tensor, mask: Tensor, kernel: int, sigma: float, luminance: bool) -> NDArray[np.float64]:
-    """Mean similarity (with luminance) or contrast-structure of the whole and of the mask, in slabs along X."""
+    """Mean similarity (with luminance) or contrast-structure of the whole and, weighted by `mask`, of the body; in slabs along X."""
     sums, counts = np.zeros(2), np.zeros(2)
-    rim = kernel // 2
     for start in range(0, x.shape[2] - kernel + 1, SLAB_PLANES):
         part = slice(start, start + SLAB_PLANES + kernel - 1)
         maps = compute_ssim_and_cs(x[:, :, part], y[:, :, part], 3, (kernel,) * 3, (sigma,) * 3)
         values = maps[0 if luminance else 1].double()
-        inside = (mask[:, :, part] >= 0.5)[:, :, rim:-rim, rim:-rim, rim:-rim]
-        sums += [values.sum().item(), values[inside].sum().item()]
+        inside = F.avg_pool3d(mask[:, :, part], kernel, stride=1).double()
+        sums += [values.sum().item(), (values * inside).sum().item()]
         counts += [values.numel(), inside.sum().item()]
     with np.errstate(invalid="ignore"):
-        mean: NDArray[np.float64] = sums / counts  # NaN for an empty mask
+        mean: NDArray[np.float64] = sums / counts  # NaN without any body
     return mean

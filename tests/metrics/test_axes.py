@@ -74,6 +74,19 @@ def test_phantoms_in_any_orientation_are_recognised_with_a_warning(
     assert found.correlation > 0.9
 
 
+def test_patches_that_are_half_air_raise_no_alarm() -> None:
+    """Air in another place than in the real patches fits better when turned; the body in them does not."""
+    thorax = PhantomDataset(PhantomConfig(shape=(48, 48, 40), n_train=28, n_val=0, n_test=0))
+    volumes = [thorax.load(case)[0].hu[12:36, 12:36, 8:32] for case in thorax.cases("train")]
+    patches = [shrink(hu, WINDOW, SIDE)[None] for hu in volumes]
+    samples = [patch.copy() for patch in patches[16:]]
+    for sample in samples:
+        sample[:, : SIDE // 2] = -1000
+    found = match(samples, patches[:16], 0)
+    assert found.correlation - found.identity.value > found.margin, "the case is one"
+    assert found.best.code != "RAS" and not found.in_body and not found.clear
+
+
 def test_flipped_volumes_are_caught_from_the_volume_to_the_warning(run: Run, tmp_path: Path) -> None:
     metric = Axes(AxesConfig(side=SIDE))
     volumes = [PHANTOM.load(case)[0].hu for case in PHANTOM.cases("train")]

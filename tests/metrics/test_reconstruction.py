@@ -144,6 +144,20 @@ def test_scales_that_do_not_fit_are_left_out_and_the_rest_weigh_one() -> None:
     )
 
 
+def test_a_body_at_the_side_of_a_patch_has_a_value() -> None:
+    """A third of a patch, along one side: at the coarsest scale no voxel is body for the most part."""
+    rng = np.random.default_rng(0)
+    real = np.full((48, 48, 48), 0.1, np.float32) + rng.normal(0, 0.01, (48, 48, 48)).astype(np.float32)
+    body = np.zeros(real.shape, bool)
+    body[:10] = body[:, :8] = True
+    real[body] += 0.5
+    made = real + rng.normal(0, 0.02, real.shape).astype(np.float32)
+    whole, inside = similarity.ms_ssim(torch.from_numpy(made), torch.from_numpy(real), body, 3, 1.5)
+    assert 0 < inside <= 1 and np.isfinite(whole)
+    _, everywhere = similarity.ms_ssim(torch.from_numpy(made), torch.from_numpy(real), np.ones_like(body), 3, 1.5)
+    assert everywhere == pytest.approx(whole, rel=1e-6), "where all is body, the body is the whole"
+
+
 def test_body_is_the_largest_component_with_its_lungs() -> None:
     real = phantom()
     real[:3, :3, :3] = 300  # a table
