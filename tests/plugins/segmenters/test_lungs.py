@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +136,40 @@ def test_mirrored_anatomy_swaps_the_sides(phantom: tuple[Volume, LabelMap], run:
     found, flipped = segment(volume, run), segment(Volume(volume.hu[::-1], volume.affine), run)
     mirrored = LabelMap(flipped.labels[::-1], found.affine, {1: "lung_right", 2: "lung_left"})
     assert min(dsc(mirrored, found, side) for side in SIDES) >= 0.99
+
+
+def padded(volume: Volume, *margins: tuple[int, int]) -> Volume:
+    return Volume(np.pad(volume.hu, margins, constant_values=-1000), volume.affine)
+
+
+PADDING = (((0, 0), (0, 0), (1, 1)), ((0, 0), (0, 0), (0, 7)), ((9, 4), (0, 0), (0, 0)), ((5, 5), (6, 6), (3, 3)))
+
+
+@pytest.mark.parametrize("margins", PADDING)
+def test_padding_changes_no_lung(phantom: tuple[Volume, LabelMap], run: Run, margins: Any) -> None:
+    """Also where the lungs are cut by the padded side."""
+    volume = cut(*phantom, (0, 96), (0, 96), (20, 50))[0]
+    whole = segment(volume, run).labels
+    inside = tuple(slice(low, low + n) for (low, _), n in zip(margins, volume.shape, strict=True))
+    found = segment(padded(volume, *margins), run).labels
+    assert (whole > 0).mean() > 0.05
+    assert abs(int((found == 1).sum()) - int((whole == 1).sum())) <= 0.02 * (whole == 1).sum()
+    assert abs(int((found == 2).sum()) - int((whole == 2).sum())) <= 0.02 * (whole == 2).sum()
+    outside = found.copy()
+    outside[inside] = 0
+    assert not outside.any()
+
+
+@pytest.mark.parametrize("margins", PADDING)
+@pytest.mark.parametrize("part", ["whole", "base"])
+def test_padding_of_real_ct_changes_no_lung(data_dir: Path, run: Run, margins: Any, part: str) -> None:
+    volume = read_volume(data_dir / "thorax_cta" / "ct.nii.gz")
+    if part == "base":
+        volume = Volume(volume.hu[:, :, : volume.shape[2] // 3], volume.affine)
+    before, after = (segment(one, run).labels for one in (volume, padded(volume, *margins)))
+    for side in (1, 2):
+        assert int((after == side).sum()) == pytest.approx(int((before == side).sum()), rel=0.02)
+        assert (before == side).sum() > 100_000
 
 
 def test_volumes_without_lungs_give_empty_maps(run: Run) -> None:

@@ -24,6 +24,8 @@ LEFT, RIGHT = 1, 2
 WORKING_SPACING_MM = 2.5  # mm: voxels are averaged in blocks up to about this size before anything else
 AIR_THRESHOLD_HU = -500.0  # HU: air below; at this value thin walls between lungs, or lung and airway, count as tissue
 AIR_HU = -1000.0  # HU
+PADDING_RANGE_HU = 30  # HU: the values of a plane of padding differ by less; the noise of room air is larger
+MIN_TISSUE_OF_PLANE = 0.002  # of a plane's voxels, of the image and not of padding: less is noise
 ROOM_AIR_THRESHOLD_HU = -970.0  # HU: nothing in a body but gas is darker
 DARKEST, DENSEST = -950.0, -600.0  # median HU that a lung can have; gas, room air and the trachea are darker
 MAIN, MINOR = 0.05, 0.002  # of the largest space's volume: a separate lung, and a possible part of one
@@ -43,8 +45,36 @@ MAX_CORE_DISTANCE_MM = 30.0  # mm: largest distance to a lung's core of a separa
 def lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: float) -> Labels:
     """Label map of the lungs, uint8 (X, Y, Z): 1 left, 2 right, all zero if there is no lung.
 
-    spacing: voxel size in mm. threshold: HU below which a voxel is air or lung. closing: radius in mm.
+    spacing: voxel size in mm. threshold: HU below which a voxel is air or lung. closing: radius in mm. Padding is no
+    part of the image: a lung that is cut there would seem to be open to room air.
     """
+    labels, box = np.zeros(hu.shape, np.uint8), image_box(hu)
+    if box is not None:
+        labels[box] = _lungs(hu[box], spacing, threshold, closing)
+    return labels
+
+
+def image_box(hu: NDArray[np.int16]) -> Box | None:
+    """The box without padding: without flat planes at its sides, and, along Z, without planes of air alone. None for a
+    volume that is nothing else.
+
+    Room air at the sides is kept, unless it is flat: it shows that foam and skin folds are outside the body.
+    """
+    slices = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        image = np.ptp(hu, axis=others) > PADDING_RANGE_HU
+        if axis == 2:
+            image &= (hu > AIR_THRESHOLD_HU).mean(axis=others) > MIN_TISSUE_OF_PLANE
+        planes = np.flatnonzero(image)
+        if not len(planes):
+            return None
+        slices.append(slice(int(planes[0]), int(planes[-1]) + 1))
+    return slices[0], slices[1], slices[2]
+
+
+def _lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: float) -> Labels:
+    """`lungs` of a volume without padding."""
     x, y, z = (max(1, round(WORKING_SPACING_MM / h)) for h in spacing)
     coarse, mm = block_means(hu, (x, y, z)), (x * spacing[0], y * spacing[1], z * spacing[2])
     labels = np.zeros(coarse.shape, np.uint8)
