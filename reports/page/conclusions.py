@@ -79,6 +79,8 @@ def _doubts(run: RunResults, warnings: Sequence[Warned]) -> list[str]:
     if by_contestant:
         told = [f"{name} ({listing(list(dict.fromkeys(metrics)))})" for name, metrics in by_contestant.items()]
         doubts.append(f"Warnings on {listing(told)}: see below.")
+    seen = run.results.seen_in_pretraining if run.results else {}
+    doubts += [f"{name} was seen in pretraining: {text.rstrip('.')}." for name, text in seen.items()]
     failed = {score.generator: (score.failed, score.n) for score in run.scores if score.failed}
     doubts += [f"{count} of {n} samples of {name} failed." for name, (count, n) in failed.items() if name in ranked]
     sizes = [score.n for score in run.scores if score.status == "ok" and score.generator in ranked and score.n]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from medlord_bench.contracts.results import Score
 from medlord_bench.results.words import aligned, number, span
@@ -52,8 +53,11 @@ class Axis:
 
 @dataclass(frozen=True)
 class Row:
+    """remark: what to know of the contestant, e.g. that its weights were trained on this data set."""
+
     contestant: str
     control: bool
+    remark: str
     marks: Sequence[Mark]
 
 
@@ -63,9 +67,9 @@ class Forest:
     rows: Sequence[Row]
 
 
-def forest(glance: Glance, controls: Iterable[str]) -> Forest:
+def forest(glance: Glance, controls: Iterable[str], seen: Mapping[str, str] = MappingProxyType({})) -> Forest:
     """Contestants first, controls below them; an axis spans the values of the contestants, and a control beyond it is an
-    arrow at its end."""
+    arrow at its end. seen: contestant -> a sentence, if it was seen in pretraining."""
     left_out = set(controls)
     lines = sorted(glance.lines, key=lambda line: line.contestant in left_out)
     ranked = [line for line in lines if line.contestant not in left_out] or lines
@@ -75,7 +79,12 @@ def forest(glance: Glance, controls: Iterable[str]) -> Forest:
         axes.append(axis)
         columns.append(marks)
     rows = [
-        Row(line.contestant, line.contestant in left_out, [column[number] for column in columns])
+        Row(
+            line.contestant,
+            line.contestant in left_out,
+            seen.get(line.contestant, ""),
+            [column[number] for column in columns],
+        )
         for number, line in enumerate(lines)
     ]
     return Forest(axes, rows)

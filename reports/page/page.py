@@ -55,7 +55,9 @@ def _context(run: RunResults) -> dict[str, Any]:
     return {
         "run": run,
         "conclusions": conclusions(run, first, warned),
-        "forest": forest(first, controls) if first.columns else None,
+        "forest": forest(first, controls, run.results.seen_in_pretraining if run.results else {})
+        if first.columns
+        else None,
         "offer": offer(run),
         "tables": tables(run.results, run.rows) if run.results else [],
         "warnings": warned,

@@ -96,6 +96,12 @@ def test_regions_that_all_samples_lack_are_counted_and_others_named() -> None:
     assert texts == ["4 of 4 in all samples", "heart 75%, aorta 50%, 1 more", "none"]
 
 
+def test_a_contestant_that_was_seen_in_pretraining_carries_the_mark() -> None:
+    scores = [fid("a", 10), fid("b", 20)]
+    found = forest(glance(scores, [], QUANTITIES, ()), (), {"b": "trained on lidc-idri"})
+    assert [row.remark for row in found.rows] == ["", "trained on lidc-idri"]
+
+
 def test_one_value_has_no_axis() -> None:
     found = plotted([fid("a", 10, low=None, high=None)])
     assert not found.axes[0].drawn and found.rows[0].marks[0].x is None
