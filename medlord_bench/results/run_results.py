@@ -148,7 +148,7 @@ def read_run(folder: Path) -> RunResults:
         name=name,
         origins=[origin],
         contestants=contestants,
-        dataset=_dataset_name(dataset, results),
+        dataset=_dataset_name(plan, results),
         synthetic=any(value is True for fact in facts for value in _values(fact, "synthetic")),
         started=(provenance or {}).get("started"),
         steps=steps,
@@ -175,8 +175,9 @@ def _contestants(plan: Mapping[str, Any], results: ResultsFile | None) -> list[s
     return named or list(dict.fromkeys(score.generator for score in (results.scores if results else ())))
 
 
-def _dataset_name(dataset: Any, results: ResultsFile | None) -> str:
-    if found := name_of(dataset):
+def _dataset_name(plan: Mapping[str, Any], results: ResultsFile | None) -> str:
+    """As in the protocol: a reference file stands for a data set of another name."""
+    if found := name_of(plan.get("protocol") or {}) or name_of(plan.get("dataset") or {}):
         return found
     return ", ".join(dict.fromkeys(score.dataset for score in results.scores)) if results else ""
 
