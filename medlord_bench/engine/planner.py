@@ -74,6 +74,7 @@ class Planner:
             contestants=self.spec.contestants,
             native=self.native,
             seen_in_pretraining=self.seen,
+            reference="" if planning.reference is None else planning.reference.sha256,
             train_steps=self.spec.train_steps,
             train_hours=self.spec.train_hours,
             steps=steps,

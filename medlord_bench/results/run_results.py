@@ -58,7 +58,8 @@ class RunResults:
     """Everything a report shows, of one run or of several that were merged (`merge.py`).
 
     origins: the run folders, one for a single run. started: ISO time of the first. budget: of each contestant's
-    training, as text. references: key -> BibTeX entry. missing: files of a finished run that a folder lacks, where their absence would otherwise look
+    training, as text. reference: sha256 of the reference file that stands for the real volumes, if one does.
+    references: key -> BibTeX entry. missing: files of a finished run that a folder lacks, where their absence would otherwise look
     like a result.
     """
 
@@ -80,6 +81,7 @@ class RunResults:
     budget: str
     references: Mapping[str, str]
     missing: Sequence[str]
+    reference: str = ""
 
     @property
     def seconds(self) -> float | None:
@@ -162,6 +164,7 @@ def read_run(folder: Path) -> RunResults:
         efforts=efforts(plan, {step.name: step.trained for step in steps}),
         budget=budget(plan),
         references=references.read(folder / "results"),
+        reference=str(plan.get("reference") or ""),
         missing=[one for one in COLLECTED if results is not None and not (folder / one).exists()],
     )
 

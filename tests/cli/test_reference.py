@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from medlord_bench.contracts.reference import FIELD, NEEDS_CASES, Reference, read_reference
+from medlord_bench.errors import UserError
 from medlord_bench.util.hashing import file_sha256
 
 PATIENTS = 10
@@ -140,7 +141,32 @@ def test_the_page_tables_and_card_draw_it_and_say_what_needs_cases(evaluated: Pa
     assert "on phantom" in page and NEEDS_CASES in page
     montage = json.loads((evaluated / "results" / "montage.json").read_text())
     assert [row["kind"] for row in montage["rows"]] == ["samples"]
-    assert list((evaluated / "report").rglob("*.md"))
+    assert "The real volumes are known by a reference file of aggregate statistics" in page
+    assert "aggregate statistics of a reference file (sha256 " in (evaluated / "report" / "card.md").read_text()
+    assert "needs cases" in (evaluated / "report" / "tables" / "fid.md").read_text()
+
+
+def test_it_is_one_report_with_a_run_that_has_cases(
+    bench: Any, run_folder: Path, evaluated: Path, tmp_path: Path
+) -> None:
+    """Equal protocols, so one column; there is no paired test between the two."""
+    done = bench("report", run_folder, evaluated, "--out", tmp_path, "--only", "tables")
+    assert done.code == 0, done.err
+    with open(tmp_path / "tables" / "fid.csv", newline="") as table:
+        rows = [row for row in csv.DictReader(table) if row["metric"] == "fid"]
+    assert {row["contestant"] for row in rows} == {"noise", "files:theirs"}
+    assert len({row["protocol"] for row in rows}) == 1
+
+
+def test_python_measures_against_a_file_too(run_folder: Path, file: Path, tmp_path: Path) -> None:
+    import medlord_bench as mb
+
+    results = mb.evaluate(
+        None, samples_of(run_folder), reference=file, metrics=["axes"], store=tmp_path, device="cpu"
+    )  # fmt: skip
+    assert results.scores.reason.tolist() == [NEEDS_CASES]
+    with pytest.raises(UserError, match="got neither"):
+        mb.evaluate(None, samples_of(run_folder), store=tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------- nothing of a case
