@@ -30,7 +30,7 @@ from medlord_bench.util.version import __version__
 log = logging.getLogger("medlord_bench")
 
 LEAST_PATIENTS = 10
-PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:\\|~/|/)[^\s/]+/")
+PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:\\|~/|/)[^\s/\\]+[/\\]")
 LEAST_LETTERS = 4  # shorter ids are most likely words
 
 
@@ -56,7 +56,7 @@ def export(store: Store, folder: Path, to: Path, allow_few: bool = False) -> Ref
         raise UserError(f"{folder}: no statistics can be made of {names}; expected fid or rvr with enough real volumes")
     meta = _meta(plan, entries)
     _check_patients(meta, allow_few)
-    _check_nothing_of_cases(meta, plan)
+    check_nothing_of_cases(meta, plan)
     write_reference(to, meta, arrays)
     return meta
 
@@ -122,8 +122,8 @@ def _check_patients(meta: ReferenceMeta, allow_few: bool) -> None:
         )
 
 
-def _check_nothing_of_cases(meta: ReferenceMeta, plan: Plan) -> None:
-    """The texts come from the protocols of metrics and data, of third parties too: they are looked through."""
+def check_nothing_of_cases(meta: ReferenceMeta, plan: Plan) -> None:
+    """Raise `UserError` if a text names a place or a case: they come from the protocols of third parties too."""
     items = {item for split in plan.splits.values() for item in split}
     names = {*plan.patients.values(), *items, *(item.rpartition("-")[0] for item in items)}
     named = [re.escape(name) for name in names if len(name) >= LEAST_LETTERS and not name.isdigit()]

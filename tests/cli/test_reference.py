@@ -15,7 +15,9 @@ from safetensors.numpy import save_file
 
 from medlord_bench.contracts.reference import FIELD, NEEDS_CASES, Reference, read_reference
 from medlord_bench.errors import UserError
+from medlord_bench.plugins.datasets.phantom.dataset import PhantomConfig, PhantomDataset
 from medlord_bench.util.hashing import file_sha256
+from medlord_bench.volumes.io import write_volume
 
 PATIENTS = 10
 SETTINGS = (
@@ -198,6 +200,61 @@ def test_the_file_has_nothing_of_a_case(run_folder: Path, file: Path) -> None:
     own = [float(one["value"]) for one in rows_of(run_folder) if one["metric"] == "rvr" and not one["generator"]]
     assert own
     assert not set(own) & set(held.tolist()) - {0.0}
+
+
+def test_a_folder_of_patients_leaves_no_name_and_gives_the_same_distance(bench: Any, tmp_path: Path) -> None:
+    """From `evaluate --real`, whose data set has names and places of its own."""
+    data = PhantomDataset(PhantomConfig(shape=(32, 32, 16), n_train=2 * PATIENTS, n_val=0, n_test=PATIENTS))
+    for index, case in enumerate([*data.cases("train"), *data.cases("test")]):
+        real = index < 2 * PATIENTS
+        place = (
+            tmp_path / "hospital" / f"mustermann-{index:02d}" / "ct.nii.gz" if real else tmp_path / f"ours/{index}.nii"
+        )
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_volume(place, data.load(case)[0])
+    samples = ("--synthetic", tmp_path / "ours", "--metric", "fid", "--no-report")
+    with_cases = bench(
+        *("evaluate", "--real", tmp_path / "hospital", *samples, "--store", tmp_path / "store"),
+        *words("--set", SETTINGS[-2:]),
+    )
+    assert with_cases.code == 0, with_cases.err
+    file = tmp_path / "sent"
+    assert bench("reference", "export", "--to", file, "--store", tmp_path / "store").code == 0
+    content = file.read_bytes()
+    for secret in ("mustermann", "hospital", str(tmp_path), "ct.nii"):
+        assert secret.encode() not in content
+    without = bench("evaluate", "--reference", file, *samples, "--store", tmp_path / "other")
+    assert without.code == 0, without.err
+    ours, theirs = (scores_of(Path(done.out.strip())) for done in (with_cases, without))
+    for split in ("train", "test"):
+        one, other = ours["fid", split, ""], theirs["fid", split, ""]
+        assert other["value"] == pytest.approx(one["value"], rel=1e-9)
+        assert (other["protocol"], other["dataset"]) == (one["protocol"], "folder")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("weights of /home/anna/w.pt", "a path"),
+        ("C:\\data\\ct\\", "a path"),
+        ("as phantom-0003, twice", "the name of a case"),
+        ("phantom", ""),
+        ("voxels in the region / all voxels", ""),
+        ("kernel (x.y / d + 1)^3", ""),
+    ],
+)
+def test_a_text_that_names_a_case_or_a_place_does_not_leave(run_folder: Path, file: Path, text: str, what: str) -> None:
+    from medlord_bench.engine.plan import read_plan
+    from medlord_bench.engine.reference import check_nothing_of_cases
+
+    known = read_reference(file).meta
+    odd = known.metrics[0].model_copy(update={"text": {"rules": [text]}})
+    meta = known.model_copy(update={"metrics": (odd,)})
+    if not what:
+        check_nothing_of_cases(meta, read_plan(run_folder))
+        return
+    with pytest.raises(UserError, match=f"metrics.0.text.rules.0: .* has {what}, which must not leave"):
+        check_nothing_of_cases(meta, read_plan(run_folder))
 
 
 def load(path: Path) -> Mapping[str, np.ndarray[Any, Any]]:
