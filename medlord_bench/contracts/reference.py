@@ -6,8 +6,9 @@ One safetensors file: float64 arrays named METRIC/NAME, and a `ReferenceMeta` as
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -19,8 +20,6 @@ from medlord_bench.util.files import publish
 from medlord_bench.util.hashing import file_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -76,7 +75,8 @@ class MetricReference(FrozenConfig):
 
 
 class ReferenceMeta(FrozenConfig):
-    """What a reference file says of itself. patients: real patients of each split. overlaps: as in `HasOverlaps`."""
+    """What a reference file says of itself. patients: real patients of each split. overlaps: as in `HasOverlaps`. content:
+    sha256 of the arrays, so that a damaged file is noticed."""
 
     schema_version: int = REFERENCE_VERSION
     medlord_bench: str
@@ -84,6 +84,7 @@ class ReferenceMeta(FrozenConfig):
     overlaps: tuple[str, ...] = ()
     patients: dict[Split, int]
     metrics: tuple[MetricReference, ...]
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,17 @@ def write_reference(path: Path, meta: ReferenceMeta, arrays: Mapping[str, Mappin
 
     named = {f"{metric}/{name}": array for metric, own in arrays.items() for name, array in own.items()}
     ordered = {name: np.ascontiguousarray(named[name], dtype=np.float64) for name in sorted(named)}
-    text = {FIELD: meta.model_dump_json()}
+    content = _content(ordered, ordered.__getitem__)
+    text = {FIELD: meta.model_copy(update={"content": content}).model_dump_json()}
     publish(path, lambda temporary: save_file(ordered, temporary, metadata=text))
+
+
+def _content(names: Iterable[str], array: Callable[[str], NDArray[np.float64]]) -> str:
+    found = sha256()
+    for name in sorted(names):
+        found.update(name.encode())
+        found.update(array(name).tobytes())
+    return found.hexdigest()
 
 
 def read_reference(path: Path) -> Reference:
@@ -148,6 +158,7 @@ def read_reference(path: Path) -> Reference:
     try:
         with safe_open(path, framework="np") as file:
             text, found = (file.metadata() or {}).get(FIELD), set(file.keys())
+            content = "" if text is None else _content(found, file.get_tensor)
     except FileNotFoundError:
         raise MissingError(f"{path}: not found; {wanted}") from None
     except (SafetensorError, OSError) as error:
@@ -159,6 +170,8 @@ def read_reference(path: Path) -> Reference:
     if listed != found:
         odd = sorted(listed ^ found)[0]
         raise UserError(f"{path}: array {odd!r} is {'missing' if odd in listed else 'not listed'}; damaged: {AGAIN}")
+    if meta.content != content:
+        raise UserError(f"{path}: sha256 of the arrays is {content[:8]}, expected {meta.content[:8]}; damaged: {AGAIN}")
     return Reference(path, file_sha256(path), meta)
 
 

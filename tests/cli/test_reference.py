@@ -364,6 +364,10 @@ def test_a_file_of_another_kind_and_none_at_all(bench: Any, run_folder: Path, fi
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(file.read_bytes()[:-100])
     assert f"{cut}: not a reference file, or damaged" in one_line(bench("evaluate", "--reference", cut, *samples), 2)
+    flipped = bytearray(file.read_bytes())
+    flipped[-1000] ^= 1
+    cut.write_bytes(flipped)
+    assert "sha256 of the arrays is" in one_line(bench("evaluate", "--reference", cut, *samples), 2)
     gone = tmp_path / "gone"
     assert f"{gone}: not found; expected a file of" in one_line(bench("evaluate", "--reference", gone, *samples), 3)
     assert "expected either --real DIR or --reference FILE" in one_line(bench("evaluate", *samples), 2)
