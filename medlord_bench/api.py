@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medlord_bench.cli.evaluate import request
+from medlord_bench.cli.evaluate import request_of
 from medlord_bench.cli.options import DEFAULT_STORE, SPEC_OPTIONS, run_file_of
 from medlord_bench.cli.run import work
 from medlord_bench.contracts.validation import validate
@@ -62,9 +62,10 @@ def run(
 
 
 def evaluate(
-    real: str | Path,
+    real: str | Path | None,
     synthetic: str | Path | Mapping[str, str | Path],
     *,
+    reference: str | Path | None = None,
     metrics: Sequence[str] = (),
     samples: int | None = None,
     conditional: bool | None = None,
@@ -75,13 +76,14 @@ def evaluate(
 ) -> Results:
     """Measure generated volumes in a folder against real ones, as ``medlord-bench evaluate``; returns the results.
 
-    synthetic: a folder, or name -> folder for several. The other arguments are those of `run`.
+    synthetic: a folder, or name -> folder for several. reference: a reference file, if `real` is None. The other arguments
+    are those of `run`.
     """
     folders = synthetic if isinstance(synthetic, Mapping) else {"": synthetic}
     texts = [f"{name}={place}" if name else str(place) for name, place in folders.items()]
-    asked = request(
-        Path(real), texts, metrics, samples, conditional, seed, [_text(*one) for one in (set or {}).items()]
-    )
+    given = {"metrics": metrics, "samples": samples, "conditional": conditional, "seed": seed}
+    ours, theirs = (None if place is None else Path(place) for place in (real, reference))
+    asked = request_of(ours, theirs, texts, **given, sets=[_text(*one) for one in (set or {}).items()])
     return _carry_out(asked, {}, store, settings)
 
 

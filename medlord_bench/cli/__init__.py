@@ -16,7 +16,8 @@ from medlord_bench.util.version import __version__
 
 VERBS = {
     "run": "Train or load a generator, sample, measure, report.",
-    "evaluate": "Measure generated volumes in a folder against real ones.",
+    "evaluate": "Measure generated volumes in a folder against real ones, or their statistics.",
+    "reference": "Write aggregate statistics of real volumes, for others to measure against.",
     "report": "Write the report of finished runs again.",
     "list": "List plugins: generators, datasets, metrics, ...",
     "status": "Show the progress of a run.",

@@ -40,7 +40,8 @@ class Plan(FrozenConfig):
     """`plan.json`: everything a worker needs, in order. splits: split -> item ids of its cases.
 
     native: contestant -> its own grid, if it has one. seen_in_pretraining: contestant -> a sentence, if its published
-    weights were trained on cases of this data set. train_steps, train_hours: the budget of each contestant.
+    weights were trained on cases of this data set. reference: sha256 of the reference file that stands for the real volumes,
+    if one does. train_steps, train_hours: the budget of each contestant.
     """
 
     run_key: str
@@ -51,6 +52,7 @@ class Plan(FrozenConfig):
     contestants: tuple[Contestant, ...]
     native: dict[str, Native] = {}
     seen_in_pretraining: dict[str, str] = {}
+    reference: str = ""
     train_steps: int | None = None
     train_hours: float | None = None
     steps: tuple[Step, ...]

@@ -74,6 +74,7 @@ class Planner:
             contestants=self.spec.contestants,
             native=self.native,
             seen_in_pretraining=self.seen,
+            reference="" if planning.reference is None else planning.reference.sha256,
             train_steps=self.spec.train_steps,
             train_hours=self.spec.train_hours,
             steps=steps,
@@ -81,6 +82,11 @@ class Planner:
 
     def _contestant(self, contestant: Contestant) -> None:
         protocol, generator = self.planning.protocol, specs.make("generators", contestant)
+        if self.planning.reference is not None and generator.stages():
+            raise UserError(
+                f"generator {contestant.name}: reads training cases, and {self.planning.reference.path} has none; expected "
+                "samples in a folder: medlord-bench evaluate --reference FILE --synthetic DIR"
+            )
         if contestant.weights is None:  # loaded weights have their own architecture, checked on loading
             generator.check(protocol)
             if isinstance(generator, HasNativeGrid):

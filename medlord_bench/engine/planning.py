@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medlord_bench.contracts import SPLITS, Case, DataProtocol, Dependencies, FrozenConfig, Split, Stage, specs
+from medlord_bench.contracts.reference import reference_of
 from medlord_bench.contracts.specs import Contestant, PluginSpec
 from medlord_bench.engine import keys
 from medlord_bench.engine.plan import Step, item_id
@@ -23,6 +24,7 @@ class Planning:
         self.spec = spec
         self.dataset = specs.dataset(spec.dataset)
         self.protocol: DataProtocol = self.dataset.protocol
+        self.reference = reference_of(self.dataset)
         self.cases: dict[Split, list[Case]] = {split: list(self.dataset.cases(split)) for split in SPLITS}
         self.splits = {split: tuple(item_id(case) for case in cases) for split, cases in self.cases.items()}
         self.steps: dict[str, Step] = {}

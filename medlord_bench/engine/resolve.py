@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from medlord_bench.contracts import DataProtocol, FrozenConfig, HasNativeGrid, registry
+from medlord_bench.contracts.reference import reference_of
 from medlord_bench.contracts.specs import WITHOUT_SEGMENTER, Contestant, PluginSpec, dataset, make, plugin_spec
 from medlord_bench.contracts.validation import merged, nested, validate
 from medlord_bench.engine.run_file import RunFile
@@ -114,7 +115,9 @@ def resolve(file: RunFile) -> RunSpec:
     return RunSpec(
         contestants=contestants + (_resampled(contestants, made.protocol) if file.resampled else ()),
         dataset=spec,
-        masks=None if masks in WITHOUT_SEGMENTER else plugin_spec("segmenters", masks, nested(file.set, masks)),
+        masks=None
+        if masks in WITHOUT_SEGMENTER or reference_of(made)
+        else plugin_spec("segmenters", masks, nested(file.set, masks)),
         metrics=tuple(metric_spec(name, made.protocol, file.set) for name in file.metrics),
         samples=samples,
         conditional=file.conditional,

@@ -58,7 +58,8 @@ class RunResults:
     """Everything a report shows, of one run or of several that were merged (`merge.py`).
 
     origins: the run folders, one for a single run. started: ISO time of the first. budget: of each contestant's
-    training, as text. references: key -> BibTeX entry. missing: files of a finished run that a folder lacks, where their absence would otherwise look
+    training, as text. reference: sha256 of the reference file that stands for the real volumes, if one does.
+    references: key -> BibTeX entry. missing: files of a finished run that a folder lacks, where their absence would otherwise look
     like a result.
     """
 
@@ -80,6 +81,7 @@ class RunResults:
     budget: str
     references: Mapping[str, str]
     missing: Sequence[str]
+    reference: str = ""
 
     @property
     def seconds(self) -> float | None:
@@ -153,7 +155,7 @@ def read_run(folder: Path) -> RunResults:
         name=name,
         origins=[origin],
         contestants=contestants,
-        dataset=_dataset_name(dataset, results),
+        dataset=_dataset_name(plan, results),
         synthetic=any(value is True for fact in facts for value in _values(fact, "synthetic")),
         started=(provenance or {}).get("started"),
         steps=steps,
@@ -167,6 +169,7 @@ def read_run(folder: Path) -> RunResults:
         efforts=efforts(plan, {step.name: step.trained for step in steps}),
         budget=budget(plan),
         references=references.read(folder / "results"),
+        reference=str(plan.get("reference") or ""),
         missing=[one for one in COLLECTED if results is not None and not (folder / one).exists()],
     )
 
@@ -180,8 +183,9 @@ def _contestants(plan: Mapping[str, Any], results: ResultsFile | None) -> list[s
     return named or list(dict.fromkeys(score.generator for score in (results.scores if results else ())))
 
 
-def _dataset_name(dataset: Any, results: ResultsFile | None) -> str:
-    if found := name_of(dataset):
+def _dataset_name(plan: Mapping[str, Any], results: ResultsFile | None) -> str:
+    """As in the protocol: a reference file stands for a data set of another name."""
+    if found := name_of(plan.get("protocol") or {}) or name_of(plan.get("dataset") or {}):
         return found
     return ", ".join(dict.fromkeys(score.dataset for score in results.scores)) if results else ""
 

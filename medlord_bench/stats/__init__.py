@@ -1,7 +1,7 @@
 """Distances, intervals and tests. All in float64, resampled by volume or patient."""
 
 from medlord_bench.stats.arrays import LEVEL, Matrix, Vector
-from medlord_bench.stats.distance_jackknife import FrechetJackknife, frechet_jackknife
+from medlord_bench.stats.distance_jackknife import FrechetJackknife, frechet_jackknife, frechet_jackknife_to
 from medlord_bench.stats.distributions import (
     KolmogorovSmirnov,
     energy_distance,
@@ -10,7 +10,7 @@ from medlord_bench.stats.distributions import (
     wasserstein1,
 )
 from medlord_bench.stats.extrapolation import FrechetInfinity, frechet_infinity
-from medlord_bench.stats.frechet import frechet_distance
+from medlord_bench.stats.frechet import Gaussian, frechet_distance, frechet_to
 from medlord_bench.stats.intervals import Jackknife, MedianInterval, jackknife, median_interval, more_often, wilson
 from medlord_bench.stats.kernel import kernel_distance, mean_kernel
 from medlord_bench.stats.paired import (
@@ -31,6 +31,7 @@ __all__ = [
     "LEVEL",
     "FrechetInfinity",
     "FrechetJackknife",
+    "Gaussian",
     "Jackknife",
     "KolmogorovSmirnov",
     "Matrix",
@@ -47,6 +48,8 @@ __all__ = [
     "frechet_distance",
     "frechet_infinity",
     "frechet_jackknife",
+    "frechet_jackknife_to",
+    "frechet_to",
     "holm",
     "jackknife",
     "kernel_distance",

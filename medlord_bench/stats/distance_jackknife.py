@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medlord_bench.errors import UserError
-from medlord_bench.stats.arrays import EPS, Matrix, Vector, same_features
-from medlord_bench.stats.frechet import _centred, _factor, _roots, frechet_distance
+from medlord_bench.stats.arrays import EPS, Matrix, Vector, finite_rows, same_features
+from medlord_bench.stats.frechet import Gaussian, _factor, _roots, checked_width, frechet_distance, frechet_to
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,30 +29,43 @@ def frechet_jackknife(x: Sequence[ArrayLike], y: Sequence[ArrayLike]) -> Frechet
     `frechet_distance` does, and if a set has fewer than two groups.
     """
     for name, groups in (("first set", x), ("second set", y)):
-        if len(groups) < 2:
-            raise UserError(
-                f"{name}: {len(groups)} volumes or patients, expected at least 2 to leave one out: give more"
-            )
+        _enough(name, groups)
     first, second = same_features(np.concatenate(x), np.concatenate(y))
-    sizes_x, sizes_y = [len(np.asarray(group)) for group in x], [len(np.asarray(group)) for group in y]
     return FrechetJackknife(
         frechet_distance(first, second),
-        _frechet_without_each(first, sizes_x, second),
-        _frechet_without_each(second, sizes_y, first),
+        _frechet_without_each(first, _sizes(x), Gaussian.of(second)),
+        _frechet_without_each(second, _sizes(y), Gaussian.of(first)),
     )
 
 
-def _frechet_without_each(rows: Matrix, sizes: Sequence[int], other: Matrix) -> Vector:
+def frechet_jackknife_to(x: Sequence[ArrayLike], reference: Gaussian) -> FrechetJackknife:
+    """`frechet_jackknife` against a set of which only the Gaussian is known: `without_y` is empty."""
+    _enough("the samples", x)
+    rows = finite_rows(np.concatenate(x), "the samples")
+    without = _frechet_without_each(rows, _sizes(x), checked_width(rows, reference))
+    return FrechetJackknife(frechet_to(rows, reference), without, np.empty(0))
+
+
+def _enough(name: str, groups: Sequence[ArrayLike]) -> None:
+    if len(groups) < 2:
+        raise UserError(f"{name}: {len(groups)} volumes or patients, expected at least 2 to leave one out: give more")
+
+
+def _sizes(groups: Sequence[ArrayLike]) -> list[int]:
+    return [len(np.asarray(group)) for group in groups]
+
+
+def _frechet_without_each(rows: Matrix, sizes: Sequence[int], other: Gaussian) -> Vector:
     """The distance of `rows` to `other` without each run of `sizes` rows in turn.
 
     With L L^T the covariance of `other`, tr (S S_other)^(1/2) is the root sum of L^T S L. Leaving a group out subtracts
     V^T V from its scatter matrix, V being the group's centred rows and its weighted offset from the mean.
     """
-    total, other_mean = len(rows), other.mean(0)
+    total, other_mean = len(rows), other.mean
     mean = rows.mean(0)
     centred = rows - mean
-    half = _centred(other)
-    projected = _compressed(centred @ (half.T if len(other) <= other.shape[1] else _factor(half.T @ half)))
+    half = other.factor
+    projected = _compressed(centred @ (half.T if len(half) <= half.shape[1] else _factor(half.T @ half)))
     roots = _DowndatedRoots(projected.T @ projected)
     spread, other_spread = (centred**2).sum(), (half**2).sum()
     result, start = [], 0

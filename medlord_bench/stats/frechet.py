@@ -6,10 +6,43 @@ roots of the eigenvalues of a symmetric matrix.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from medlord_bench.stats.arrays import EPS, Matrix, Rows, Vector, same_features
+from medlord_bench.errors import UserError
+from medlord_bench.stats.arrays import EPS, Matrix, Rows, Vector, finite_rows, same_features
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """A Gaussian fitted to features. mean: (d,). factor: (r, d) with factor^T factor = covariance."""
+
+    mean: Vector
+    factor: Matrix
+
+    @classmethod
+    def of(cls, features: ArrayLike) -> Gaussian:
+        """Raises `UserError` if there are fewer than two rows, or one is not finite."""
+        rows = finite_rows(features, "features")
+        return cls(rows.mean(0), _centred(rows))
+
+    def reduced(self) -> Gaussian:
+        """The same Gaussian with min(r, d) rows: eigenvectors of the covariance times the roots of their eigenvalues.
+
+        They are a function of the covariance alone, up to the sign of a row, which is fixed here; the factor of a fit
+        has the features themselves. (The triangular factor of a QR decomposition would not do: where a feature is
+        constant, a row of the features comes through it unchanged.)
+        """
+        tall = len(self.factor) > self.factor.shape[1]
+        rows = np.linalg.qr(self.factor, mode="r") if tall else self.factor
+        _, singular, directions = np.linalg.svd(rows, full_matrices=False)
+        noise = singular.max(initial=0.0) * max(self.factor.shape) * EPS
+        places = np.abs(directions).argmax(1)
+        signs = np.sign(directions[np.arange(len(directions)), places])
+        scale = np.where(singular > noise, singular, 0.0) * signs
+        return Gaussian(self.mean, scale[:, None] * directions)
 
 
 def _centred(rows: Matrix) -> Matrix:
@@ -48,11 +81,30 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     if a set has fewer than two rows, is not finite, or the dimensions differ.
     """
     first, second = same_features(x, y)
-    a, b = _centred(first), _centred(second)
+    return _between(Gaussian.of(first), Gaussian.of(second))
+
+
+def frechet_to(x: ArrayLike, reference: Gaussian) -> float:
+    """`frechet_distance` of features to a set of which only the Gaussian is known."""
+    return _between(Gaussian.of(x), checked_width(x, reference))
+
+
+def checked_width(x: ArrayLike, reference: Gaussian) -> Gaussian:
+    """The reference. Raises `UserError` if the features have another number of dimensions."""
+    given, wanted = np.asarray(x).shape[-1], len(reference.mean)
+    if given != wanted:
+        raise UserError(
+            f"features of {given} dimensions, those of the reference have {wanted}: extract them with its extractor"
+        )
+    return reference
+
+
+def _between(one: Gaussian, other: Gaussian) -> float:
+    a, b = one.factor, other.factor
     if min(len(a), len(b)) >= a.shape[1]:
-        return _frechet(first.mean(0), a.T @ a, second.mean(0), b.T @ b)
+        return _frechet(one.mean, a.T @ a, other.mean, b.T @ b)
     singular = np.linalg.svd(a @ b.T, compute_uv=False)
-    apart = ((first.mean(0) - second.mean(0)) ** 2).sum()
+    apart = ((one.mean - other.mean) ** 2).sum()
     return float(max(apart + (a**2).sum() + (b**2).sum() - 2 * singular.sum(), 0.0))
 
 

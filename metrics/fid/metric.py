@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from medlord_bench.contracts import DataProtocol, Item, Made, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
+from medlord_bench.contracts.reference import Statistics
 from medlord_bench.contracts.results import Note, Replicates, Score, notes
 
 from .config import RULES, VARIANTS, FIDConfig, backbone_note
 from .quantities import QUANTITIES
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from .measured import Measured
     from .sides import Sides
 
@@ -76,17 +80,37 @@ class FID:
         """Per reference: each quantity, by plane if it has planes, or one `not_run` with the reason."""
         from .sides import Sides
 
-        sides = Sides.of(
-            {source: inputs.items.get(self._need(source), ()) for source in SOURCES},
-            self.config.minimum,
-            self.config.seed,
-        )
+        sides = Sides.of(self._items(inputs), self.config.minimum, self.config.seed)
+        yield from self._results(inputs, sides, self._measured(sides), run)
+
+    def aggregate(self, inputs: MetricInputs) -> Statistics | None:
+        """A Gaussian for each plane and real split, and the floor."""
+        from .reference import aggregate
+
+        return aggregate(self._items(inputs), self.config)
+
+    def reduce_against(
+        self, inputs: MetricInputs, arrays: Mapping[str, NDArray[np.float64]], run: Run
+    ) -> Iterable[Score | Replicates]:
+        """`fid`, equal to that of `reduce`, with the interval of the samples alone; the rest needs cases."""
+        from .reference import Stored
+
+        stored = Stored.of(arrays, self._items(inputs)[Source.SAMPLES], self.config)
+        yield from self._results(inputs, stored.sides, stored.measured(), run)
+
+    def _items(self, inputs: MetricInputs) -> dict[str, Sequence[Item]]:
+        return {source: inputs.items.get(self._need(source), ()) for source in SOURCES}
+
+    def _results(
+        self, inputs: MetricInputs, sides: Sides, measured: Iterable[tuple[str, Iterable[Measured]]], run: Run
+    ) -> Iterator[Score | Replicates]:
+        """Measured numbers with generator, data set, counts and notes."""
         common = {"protocol": inputs.protocol_id, "generator": inputs.generator, "dataset": inputs.dataset}
         counts = {"n": sides.n, "failed": sides.failed}
         backbone = str(self._extractor().preprocessing.get("backbone", self.config.extractor))
         about = (*backbone_note(self.config, backbone), *notes("counts", sides.failures))
         with run.progress.task("fid", total=len(SPLITS)) as task:
-            for split, found in self._measured(sides):
+            for split, found in measured:
                 for one in found:
                     at = {**common, "reference": split}
                     shared = (*about, *notes("counts", sides.selected(split))) if one.value is not None else ()

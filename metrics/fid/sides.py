@@ -39,14 +39,22 @@ class Sides:
 
         A real split with fewer than `minimum` volumes is not a reference and does not reduce n.
         """
-        real = {split: [item for item in items[f"real:{split}"] if item.path is not None] for split in OTHER}
+        real = _usable(items)
         counts = {"samples": len(items["samples"]), **{split: len(known) for split, known in real.items()}}
         n = min([counts["samples"], *(len(known) for known in real.values() if len(known) >= minimum)])
-        samples = _subset(items["samples"], n, seed, "samples")
+        samples = subset(items["samples"], n, seed, "samples")
         failed = sum(item.path is None for item in samples)
         counts["failed samples"] = sum(item.path is None for item in items["samples"])
-        chosen = {split: _subset(known, n - failed, seed, split) for split, known in real.items()}
+        chosen = {split: subset(known, n - failed, seed, split) for split, known in real.items()}
         return cls(samples, chosen, n, failed, minimum, counts)
+
+    @classmethod
+    def of_real(cls, items: Mapping[str, Sequence[Item]], minimum: int, seed: int) -> Sides:
+        """The real volumes as `of` chooses them for as many samples as there can be. n is 0 if both splits are small."""
+        real = _usable(items)
+        n = min((len(known) for known in real.values() if len(known) >= minimum), default=0)
+        chosen = {split: subset(known, n, seed, split) for split, known in real.items()}
+        return cls((), chosen, n, 0, minimum, {"samples": n, **{split: len(known) for split, known in real.items()}})
 
     @property
     def failures(self) -> str:
@@ -91,7 +99,11 @@ class Sides:
         return f"no floor: {self.counts[other]} real {other} volumes, at least {needed} are needed"
 
 
-def _subset(items: Sequence[Item], n: int, seed: int, source: str) -> list[Item]:
+def _usable(items: Mapping[str, Sequence[Item]]) -> dict[str, list[Item]]:
+    return {split: [item for item in items[f"real:{split}"] if item.path is not None] for split in OTHER}
+
+
+def subset(items: Sequence[Item], n: int, seed: int, source: str) -> list[Item]:
     """`n` of the items, the same for any order; a larger n adds to a smaller one's."""
     ordered = sorted(items, key=lambda item: item.id)
     if n >= len(ordered):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from medlord_bench.contracts import DataProtocol, Item, Made, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
+from medlord_bench.contracts.reference import Statistics
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.segmentation import Segmentation
 
 from .config import RVRConfig
 from .quantities import QUANTITIES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SOURCES = (Source.SAMPLES, Source.REAL_TRAIN, Source.REAL_TEST)
 RULES = {
@@ -83,7 +88,30 @@ class RVR:
         """
         from .scores import Measured
 
-        items = {str(need.source): inputs.items.get(need, ()) for need in self.needs()}
-        common = {"protocol": inputs.protocol_id, "generator": inputs.generator, "dataset": inputs.dataset}
-        measured = Measured.of(items, self.segmentation.regions, self.segmentation.name, self.config)
-        return (*measured.scores(common), *measured.rows(inputs.generator))
+        measured = Measured.of(self._items(inputs), self.segmentation.regions, self.segmentation.name, self.config)
+        return (*measured.scores(_common(inputs)), *measured.rows(inputs.generator))
+
+    def _items(self, inputs: MetricInputs) -> dict[str, Sequence[Item]]:
+        return {str(need.source): inputs.items.get(need, ()) for need in self.needs()}
+
+    def aggregate(self, inputs: MetricInputs) -> Statistics | None:
+        """Quantiles of each region's ratios, and how many real volumes lack it."""
+        from .reference import aggregate
+
+        return aggregate(self._items(inputs), len(self.segmentation.regions))
+
+    def reduce_against(
+        self, inputs: MetricInputs, arrays: Mapping[str, NDArray[np.float64]], run: Run
+    ) -> Iterable[Score | CaseRow]:
+        """What is of the samples alone, beside the real quantiles, and `rvr_absent`; distances need cases."""
+        from .reference import Stored
+        from .volumes import Volumes
+
+        regions = self.segmentation.regions
+        samples = Volumes.of(self._items(inputs)[Source.SAMPLES], len(regions))
+        stored = Stored(samples, arrays, regions, self.segmentation.name, _common(inputs))
+        return (*stored.scores(), *stored.rows(inputs.generator))
+
+
+def _common(inputs: MetricInputs) -> dict[str, str]:
+    return {"protocol": inputs.protocol_id, "generator": inputs.generator, "dataset": inputs.dataset}

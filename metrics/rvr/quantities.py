@@ -33,6 +33,18 @@ QUANTITIES = (
         watches="missing organs",
     ),
     Quantity(
+        name="rvr_absent",
+        criterion="completeness",
+        title="Share of samples without the region",
+        decimals=2,
+        meaning="Fraction of samples without a single voxel of a region; given in place of rvr_missing against a reference file.",
+        better="lower",
+        headline=(Headline(rank=52),),
+        by_region="absent regions",
+        open_by_region=True,
+        watches="absent organs",
+    ),
+    Quantity(
         name="rvr_w1",
         criterion="congruence",
         title="Wasserstein-1 distance of RVR",

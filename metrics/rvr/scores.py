@@ -26,6 +26,7 @@ OTHER = {"train": "test", "test": "train"}
 OF_SAMPLES = ("rvr", "rvr_ml", "rvr_missing")  # given at any n
 AGAINST_REAL = ("rvr_w1", "rvr_ks", "rvr_variance_ratio", "rvr_joint")
 ALPHA = 0.05  # of the warning that a region is missing, over all regions together (Bonferroni)
+P_MISSING = "Fisher's exact test, missing more often than in the training volumes, this region alone"
 HOW_MEDIAN = "95 % order statistics of the median of {} samples"
 HOW_JACKKNIFE = "95 % delete-one jackknife by sample and real patient"
 
@@ -102,23 +103,10 @@ class Measured:
 
     def _median(self, metric: Literal["rvr", "rvr_ml"], place: int, shared: Common) -> Score:
         values = self.samples.of_metric(metric)[:, place]
-        found = stats.median_interval(values)
         about = notes("context", *(_described(split, self.real[split].of_metric(metric)[:, place]) for split in SPLITS))
         if np.isnan(self.samples.ml).any():  # the grid has no voxel size
             about += notes("definition", f"segmented at {WITHOUT_SPACING}")
-        if found.low is None:
-            about += notes("caution", f"no interval: {len(values)} samples, at least 6 are needed")
-        return Score(
-            metric=metric,
-            value=found.value,
-            quartiles=(found.lower_quartile, found.upper_quartile),
-            low=found.low,
-            high=found.high,
-            interval="" if found.low is None else HOW_MEDIAN.format(len(values)),
-            notes=(*about, *self._failures("train")),
-            **self._counts("train"),
-            **shared,
-        )
+        return median_score(metric, values, (*about, *self._failures("train")), {**self._counts("train"), **shared})
 
     def _counts(self, split: str) -> dict[str, int]:
         real = self.real[split]
@@ -136,29 +124,29 @@ class Measured:
     def _missing(self, place: int, shared: Common) -> Score:
         """The rate of samples that lack the region, with that of the real volumes."""
         train = self.real["train"].rvr[:, place]
-        if not (train > 0).any():
+        least = missing_below(train)
+        if least is None:
             reason = "no real train volume has it" if len(train) else "no real train volume has a label map"
             return self._not_run("rvr_missing", reason, shared)
-        least = float(np.percentile(train[train > 0], 1)) / 2
-        lost = {name: _lost(part, place, least) for name, part in {"": self.samples, **self.real}.items()}
-        low, high = stats.wilson(lost[""], self.samples.n)
-        real, n_real = lost["train"], self.real["train"].n
+        found = {name: lost(part, place, least) for name, part in {"": self.samples, **self.real}.items()}
+        low, high = stats.wilson(found[""], self.samples.n)
+        real, n_real = found["train"], self.real["train"].n
         known = f"{real} of {n_real} real train volumes"
-        p = stats.more_often(lost[""], self.samples.n, real, n_real)
+        p = stats.more_often(found[""], self.samples.n, real, n_real)
         surprising = p * len(self._known()) <= ALPHA
         return Score(
             metric="rvr_missing",
-            value=lost[""] / self.samples.n,
+            value=found[""] / self.samples.n,
             low=low,
             high=high,
             interval="95 % Wilson",
-            floor=lost["test"] / self.real["test"].n if self.real["test"].n else None,
+            floor=found["test"] / self.real["test"].n if self.real["test"].n else None,
             floor_n=self.real["test"].n or None,
-            floor_note=f"{lost['test']} of {self.real['test'].n} real test volumes, {known}",
+            floor_note=f"{found['test']} of {self.real['test'].n} real test volumes, {known}",
             notes=(*notes("definition", f"missing: RVR below {least:.3g}"), *self._failures("train")),
             p=p,
-            p_of="Fisher's exact test, missing more often than in the training volumes, this region alone",
-            warning=f"{lost['']} of {self.samples.n} samples lack it, {known} do" if surprising else "",
+            p_of=P_MISSING,
+            warning=f"{found['']} of {self.samples.n} samples lack it, {known} do" if surprising else "",
             n=self.samples.n,
             failed=self.samples.failed,
             n_reference=n_real,
@@ -330,7 +318,29 @@ def _subset(items: Sequence[Item], n: int, seed: int) -> list[Item]:
     return [ordered[i] for i in sorted(numpy_rng(seed, "rvr", "samples").permutation(len(ordered))[:n])]
 
 
-def _lost(volumes: Volumes, place: int, least: float) -> int:
+def median_score(metric: str, values: Vector, about: tuple[Note, ...], shared: Common) -> Score:
+    """The median of the samples with quartiles and interval."""
+    found = stats.median_interval(values)
+    few = f"no interval: {len(values)} samples, at least 6 are needed" if found.low is None else ""
+    place = next((i for i, note in enumerate(about) if note.kind == "counts"), len(about))
+    return Score(
+        metric=metric,
+        value=found.value,
+        quartiles=(found.lower_quartile, found.upper_quartile),
+        low=found.low,
+        high=found.high,
+        interval="" if found.low is None else HOW_MEDIAN.format(len(values)),
+        notes=(*about[:place], *notes("caution", few), *about[place:]),
+        **shared,
+    )
+
+
+def missing_below(train: Vector) -> float | None:
+    """The RVR below which a region is missing: half of a low quantile of the real train volumes that have it."""
+    return float(np.percentile(train[train > 0], 1)) / 2 if (train > 0).any() else None
+
+
+def lost(volumes: Volumes, place: int, least: float) -> int:
     """Volumes that lack the region; one that failed lacks every one."""
     return int((volumes.rvr[:, place] < least).sum()) + volumes.failed
 

@@ -64,12 +64,16 @@ def _text(value: object) -> str:
     return str(value)
 
 
+KNOWN_BY_FILE = "known by the aggregate statistics of a reference file (sha256 {}), not by their cases"
+
+
 def _data(run: RunResults) -> list[Item]:
     grid = _protocol(run, "grid")
     grid = grid if isinstance(grid, dict) else {}
     licences = (run.results.licences if run.results else {}).items()
     return [
         Item("Data set", run.dataset + (" (phantoms made by a program, not patients)" if run.synthetic else "")),
+        *([Item("Real volumes", KNOWN_BY_FILE.format(run.reference))] if run.reference else []),
         Item("Cases in each split", _text(_protocol(run, "counts"))),
         Item("How the split was made", _text(_protocol(run, "split"))),
         Item("SHA-256 of the split", _text(_protocol(run, "split_sha256"))),

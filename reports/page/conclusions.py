@@ -95,6 +95,11 @@ def _doubts(run: RunResults, warnings: Sequence[Warned]) -> list[str]:
     never = [metric for metric in absent if metric not in measured]
     if never:
         doubts.append(f"Not run for any contestant: {listing(never)}.")
+    if run.reference:
+        doubts.append(
+            "The real volumes are known by a reference file of aggregate statistics: what needs cases was not run, and no "
+            "interval has their variation."
+        )
     if run.calibration is None:
         doubts.append("The bench was not calibrated in this store.")
     elif not run.calibration.trusted:

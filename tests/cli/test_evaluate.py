@@ -182,4 +182,4 @@ def test_a_name_that_will_not_do_is_said(synthetic: list[str], message: str) -> 
 
 def test_without_folders_the_usage_is_shown(bench: Any) -> None:
     done = bench("evaluate")
-    assert done.code == 2 and "--real" in done.err
+    assert done.code == 2 and "--synthetic" in done.err

@@ -155,3 +155,44 @@ def test_bad_input_is_one_line_that_says_what_was_expected(call, expected: str) 
     with pytest.raises(UserError, match=expected) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+# ----------------------------------------------------------------------------------------- a set known by its Gaussian
+CASES = {"few rows": (9, 10, 3, 48), "between": (9, 30, 3, 48), "full rank": (20, 40, 5, 24)}
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["", "with constant features"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_distance_to_a_stored_gaussian_is_that_to_its_rows(case: tuple[int, int, int, int], dead: bool) -> None:
+    n, m, slices, d = case
+    x, y = volumes(n, slices, d, 0), volumes(m, slices, d, 1, shift=0.3)
+    if dead:
+        for rows in (*x, *y):
+            rows[:, ::5] = 0.0
+    stored = stats.Gaussian.of(np.concatenate(y)).reduced()
+    expected = stats.frechet_jackknife(x, y)
+    found = stats.frechet_jackknife_to(x, stored)
+    assert found.value == stats.frechet_to(np.concatenate(x), stored) == pytest.approx(expected.value, rel=1e-9)
+    np.testing.assert_allclose(found.without_x, expected.without_x, rtol=1e-7)
+    assert not len(found.without_y)
+
+
+@pytest.mark.parametrize("d", [6, 40])
+def test_a_stored_gaussian_is_a_function_of_the_covariance_and_has_no_row_of_the_features(d: int) -> None:
+    """Any other rows of the same mean and covariance give the same factor."""
+    rows = np.concatenate(volumes(6, 3, d, 0))
+    rows[:, 0] = 1.0  # constant: the triangular factor of a QR decomposition would contain the first row
+    turn, _ = np.linalg.qr(np.random.default_rng(5).standard_normal((len(rows), len(rows))))
+    fitted = stats.Gaussian.of(rows)
+    stored, other = fitted.reduced(), stats.Gaussian(fitted.mean, turn @ fitted.factor).reduced()
+    np.testing.assert_allclose(stored.factor, other.factor, atol=1e-12)
+    np.testing.assert_allclose(stored.factor.T @ stored.factor, np.cov(rows.T), atol=1e-12)
+    assert stored.factor.shape == (min(len(rows), d), d)
+    for row in fitted.factor:
+        assert np.abs(stored.factor - row).max(1).min() > 1e-3 * np.abs(row).max()
+
+
+def test_features_of_another_extractor_are_one_line() -> None:
+    stored = stats.Gaussian.of(np.eye(4)).reduced()
+    with pytest.raises(UserError, match=r"features of 3 dimensions, those of the reference have 4"):
+        stats.frechet_to(np.eye(3), stored)

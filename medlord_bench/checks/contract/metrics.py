@@ -8,6 +8,7 @@ from medlord_bench.checks.contract import Check
 from medlord_bench.checks.contract.common import configures, imports_nothing_heavy, phantom, version_of
 from medlord_bench.contracts import Item, Metric, MetricInputs, Need, Run, registry
 from medlord_bench.contracts.metrics import protocol_of, quantities_of
+from medlord_bench.contracts.reference import HasReference
 from medlord_bench.contracts.results import Score
 from medlord_bench.engine.resolve import metric_spec
 
@@ -41,3 +42,5 @@ def check(name: str, run: Run) -> Iterator[Check]:
         yield Check(
             f"{title}: not_run with a reason", bool(scores) and honest, scores[0].reason if scores else "no score"
         )
+        if isinstance(metric, HasReference):
+            yield Check(f"{title}: no statistics for a reference file", metric.aggregate(inputs) is None)

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 
 from medlord_bench.contracts import FrozenConfig, Item, Made, MetricInputs, Need, Source, specs
 from medlord_bench.contracts.metrics import Quantity, protocol_of, quantities_of, undeclared
+from medlord_bench.contracts.reference import reference_of
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.specs import PluginSpec
 from medlord_bench.engine.plan import Step
 from medlord_bench.engine.planning import Entrant, Planning
-from medlord_bench.engine.steps import features, labels, states
+from medlord_bench.engine.steps import against, features, labels, states
 from medlord_bench.engine.steps.job import SCORES, STATE, VOLUME, Job, by
 from medlord_bench.engine.steps.kind import Kind
 from medlord_bench.engine.steps.sources import Derived, Volumes, items_of
@@ -51,6 +52,9 @@ def plan(planning: Planning, entrant: Entrant, spec: PluginSpec) -> Step:
     needs: list[Needed] = []
     wanted = _needs(spec.name, metric)
     measurable = _source(planning, entrant, wanted[0].source) is not None  # if not, the others are not needed
+    if planning.reference is not None:
+        against.check_protocol(planning.reference, spec, metric)
+        measurable &= not against.not_measurable(planning.reference, spec, metric)
     for need in wanted:
         found = _source(planning, entrant, need.source) if measurable else None
         if found is None:
@@ -67,6 +71,8 @@ def plan(planning: Planning, entrant: Entrant, spec: PluginSpec) -> Step:
         "protocol": planning.protocol.model_dump(mode="json"),
         "contestant": entrant.name,
     }
+    if planning.reference is not None:
+        identity["reference"] = planning.reference.sha256
     seed = seeds.derive(planning.spec.seed, "metric", spec.plugin)
     id = f"scores:{entrant.name}:{spec.name}"
     return planning.add(
@@ -92,6 +98,8 @@ def _needs(name: str, metric: Any) -> list[Need]:
 
 def _source(planning: Planning, entrant: Entrant, source: Source) -> tuple[Step, tuple[str, ...]] | None:
     """The step that makes a source's volumes and its items, or None if the contestant has no such step."""
+    if source.is_real and planning.reference is not None:
+        return None
     if source.is_real:
         return planning.steps["images"], planning.splits[source.data_split]
     step = planning.steps.get(f"{source.kind}:{entrant.name}")
@@ -150,17 +158,32 @@ class Scores(Kind):
 
     def run(self, job: Job, items: Sequence[str]) -> None:
         """Publish the metric's scores, case rows and replicates."""
-        metric, detail = job.plugin("metrics"), Detail.model_validate(job.step.detail)
-        found = {one.need: list(_needed(job, one.need, one.items)) for one in detail.needs if one.items is not None}
-        name = job.step.plugin.plugin
-        id, text = protocol_of(name, metric, job.plan.protocol)
-        inputs = MetricInputs(job.step.contestant, job.plan.dataset.plugin, job.plan.protocol, found, id)
-        declared = quantities_of({name: metric})
-        results = [_checked(name, result, declared) for result in metric.reduce(inputs, job.run)]
+        metric, spec = job.plugin("metrics"), job.step.plugin
+        reference = reference_of(specs.dataset(job.plan.dataset))
+        if reference is None:
+            id, text = protocol_of(spec.plugin, metric, job.plan.protocol)
+        else:
+            against.check_file(reference, job.step)
+            id, text = against.protocol(reference, spec, metric)
+        inputs = inputs_of(job, id)
+        found = (
+            metric.reduce(inputs, job.run)
+            if reference is None
+            else against.reduced(reference, spec, metric, inputs, job.run)
+        )
+        declared = quantities_of({spec.plugin: metric})
+        results = [_checked(spec.plugin, result, declared) for result in found]
         value: dict[str, Any] = {"protocols": {id: text}}
         for name, kind in (("scores", Score), ("rows", CaseRow), ("replicates", Replicates)):
             value[name] = [result.model_dump(mode="json") for result in results if isinstance(result, kind)]
         job.out.put("scores", {SCORES: by(write_json, value)}, {})
+
+
+def inputs_of(job: Job, protocol_id: str) -> MetricInputs:
+    """Everything that a metric reads, of the step of its scores."""
+    needs = Detail.model_validate(job.step.detail).needs
+    found = {one.need: list(_needed(job, one.need, one.items)) for one in needs if one.items is not None}
+    return MetricInputs(job.step.contestant, job.plan.protocol.name, job.plan.protocol, found, protocol_id)
 
 
 def _needed(job: Job, need: Need, items: Sequence[str]) -> Iterator[Item]:
