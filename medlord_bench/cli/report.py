@@ -37,7 +37,7 @@ def report() -> None:
     "--only", multiple=True, metavar="REPORT", help="page, tables, figures, card; may be repeated. Default: all."
 )
 @click.option("--font", help="Font of the figures; an installed one.")
-@click.option("--published", is_flag=True, help="Add the paper's own values to the tables, in their own column.")
+@click.option("--published", is_flag=True, help="Add the paper's own values to the tables, in grids of their own.")
 @click.option("--planes", is_flag=True, help="Give the values of single planes in the tables too.")
 @click.option("--share", is_flag=True, help="Leave out pictures, case ids, paths and host names of the real data.")
 @click.option("--crate", is_flag=True, help="Also describe the files as a research object (RO-Crate).")
@@ -84,7 +84,8 @@ def write(
     if crate:
         written.append(write_crate(shareable(run) if chosen.share else run, out, written))
     names = [str(path) for path in written]
-    click.echo(json.dumps({"report": str(out), "files": names}) if as_json else names[0])
+    page = out / "page.html"
+    click.echo(json.dumps({"report": str(out), "files": names}) if as_json else page if page in written else out)
     if serve:
         _serve(run, out / "page.html", port)
 

@@ -56,7 +56,8 @@ class Viewer {
     panel.box.append(head, planes);
     this.row.append(panel.box);
     this.panels.push(panel);
-    return this.show(panel, id);
+    this.show(panel, id);
+    return panel;
   }
 
   plane(panel, plane, parent) {
@@ -68,8 +69,7 @@ class Viewer {
     parent.append(figure);
     const made = { ...plane, frame, canvas, caption };
     canvas.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      this.move(panel, made, Math.sign(event.deltaY));
+      if (this.move(panel, made, Math.sign(event.deltaY))) event.preventDefault(); // past the last slice the page scrolls
     }, { passive: false });
     let last = null; // of a finger that moves: [y, whether it has moved]
     canvas.addEventListener("pointerdown", (event) => {
@@ -95,6 +95,7 @@ class Viewer {
   }
 
   key(panel, plane, event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own
     const steps = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10 }[event.key];
     const preset = Object.keys(PRESETS)[Number(event.key) - 1];
     if (steps) this.move(panel, plane, steps);
@@ -106,8 +107,10 @@ class Viewer {
 
   move(panel, plane, steps) {
     const size = panel.volume ? panel.volume.shape[plane.through] : 1;
-    this.at[plane.through] = clamp((Math.floor(this.at[plane.through] * size) + steps + 0.5) / size);
+    const before = Math.floor(this.at[plane.through] * size);
+    this.at[plane.through] = clamp((before + steps + 0.5) / size);
     this.later();
+    return Math.floor(this.at[plane.through] * size) !== before;
   }
 
   point(plane, event) {

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import gzip
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from medlord_bench.errors import UserError
 from medlord_bench.volumes.small import SIDE, SmallVolume, read_small, small_of
+
+log = logging.getLogger("medlord_bench")
 
 BUDGET_BYTES = 16_000_000  # of all volumes of a page, as base64
 SIDES = (SIDE, 64, 48, 32)  # most voxels along an axis; the largest at which all volumes fit the budget
@@ -35,15 +39,25 @@ def script() -> str:
 def embedded(volumes: Sequence[Shown], budget: int = BUDGET_BYTES) -> list[dict[str, Any]]:
     """The volumes whose files exist, on the finest grid at which all of them fit the budget; equal files give equal text.
 
-    Raises `UserError` naming a damaged file.
+    A damaged file is left out, with a warning.
     """
-    found = [(shown, read_small(shown.path)) for shown in volumes if shown.path.exists()]
+    found = [(shown, volume) for shown in volumes if (volume := _read(shown.path)) is not None]
     made: list[dict[str, Any]] = []
     for side in SIDES:
         made = [_entry(shown, _at(volume, side)) for shown, volume in found]
         if sum(len(one["hu"]) + len(one["labels"]) for one in made) <= budget:
             break
     return made
+
+
+def _read(path: Path) -> SmallVolume | None:
+    if not path.exists():
+        return None
+    try:
+        return read_small(path)
+    except UserError as error:
+        log.warning("left out of the viewer: %s", error)
+        return None
 
 
 def _at(volume: SmallVolume, side: int) -> SmallVolume:

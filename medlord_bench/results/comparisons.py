@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import ceil, log2
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,7 +52,9 @@ class Comparison(FrozenConfig):
     high: Extended | None = None
     how: str = Field(description="how the difference, its interval and p were made")
     p: float = Field(description="p-value of no difference, uncorrected")
-    p_holm: float = Field(description="corrected for all comparisons in this metric against this reference")
+    p_holm: float = Field(
+        description="corrected for all comparisons in this metric against this reference: of the whole, or of all regions"
+    )
     n: int = Field(description="samples a side, or patients")
     verdict: Verdict = Field(description="the better one, a tie, or equivalent within `margin`")
     margin: float | None = None
@@ -81,9 +84,9 @@ def compare(
     missed: list[str] = []
     for pair in (*_distances(replicates), *_cases(scores, rows, quantities)):
         (missed if isinstance(pair, str) else found).append(pair)  # type: ignore[arg-type]
-    families: dict[tuple[str, str, str], list[_Raw]] = defaultdict(list)
-    for raw in found:
-        families[raw.metric, raw.protocol, raw.reference].append(raw)
+    families: dict[tuple[str, str, str, bool], list[_Raw]] = defaultdict(list)
+    for raw in found:  # regions are many: they would hide what the whole shows
+        families[raw.metric, raw.protocol, raw.reference, bool(raw.region)].append(raw)
     done = [one for family in families.values() for one in _corrected(family)]
     return ComparisonsFile(comparisons=tuple(done), not_compared=tuple(missed))
 
@@ -108,6 +111,7 @@ class _Raw:
     n: int
     error: float | None = None
     equivalence: stats.Tost | None = None
+    by_ranks: bool = False
 
 
 def _distances(replicates: Sequence[Replicates]) -> Iterator[_Raw | str]:
@@ -175,7 +179,7 @@ def _cases(
             same = None if margin is None else stats.tost(known, margin)
             finite = known[np.isfinite(known)]
             error = float(finite.std(ddof=1) / np.sqrt(len(finite))) if len(finite) > 1 else None
-            yield _Raw(*where, found.estimate, found.low, found.high, how, found.p, found.n, error, same)
+            yield _Raw(*where, found.estimate, found.low, found.high, how, found.p, found.n, error, same, True)
 
 
 def _median_difference(ours: dict[str, float], theirs: dict[str, float]) -> float | None:
@@ -215,15 +219,18 @@ def _corrected(family: Sequence[_Raw]) -> Iterator[Comparison]:
             verdict=verdict,
             margin=None if raw.equivalence is None else raw.equivalence.margin,
             p_equivalence=same.get(place),
-            n_needed=_needed(raw) if verdict == "tie" else None,
+            n_needed=_needed(raw, len(family)) if verdict == "tie" else None,
             detectable=_detectable(raw) if verdict == "tie" else None,
         )
 
 
-def _needed(raw: _Raw) -> int | None:
+def _needed(raw: _Raw, tests: int) -> int | None:
+    """Units that would decide a tie. A signed-rank test of n pairs has no p below 2 / 2^n: with fewer than this allows, no
+    difference passes the correction for `tests` comparisons."""
     if raw.error is None or not raw.error > 0 or raw.difference == 0 or not np.isfinite(raw.difference):
         return None
-    return stats.n_needed(raw.difference, raw.error, raw.n)
+    least = ceil(1 + log2(tests / ALPHA)) if raw.by_ranks else 0
+    return max(stats.n_needed(raw.difference, raw.error, raw.n) or 0, least)
 
 
 def _detectable(raw: _Raw) -> float | None:

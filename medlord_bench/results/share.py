@@ -13,7 +13,7 @@ from medlord_bench.contracts.results import CaseRow, Replicates
 from medlord_bench.results.pictures import short_id
 from medlord_bench.results.run_results import Origin, RunResults
 
-PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:\\|~/|/)(?:[^\s'\"(),;:]+)")
+PATH = re.compile(r"(?<![\w.:/])(?:[A-Za-z]:\\|~/|/)(?:[^\s'\"(),;:]+)")
 HIDDEN = "(removed)"
 LEAST_LETTERS = 4  # shorter ids are hidden where they stand alone, and left in texts, where they are most likely words
 FREE = ("reason", "notes", "warning", "floor_note", "ceiling_note")  # fields of a score that are prose

@@ -78,7 +78,8 @@ def glance(
     controls: contestants that are not ranked.
     """
     listed = _by_region(quantities)
-    found = _columns([score for score in scores if not score.region or score.metric in listed], listed)
+    first = [score for score in scores if not score.region or score.metric in listed]
+    found = _columns(first, listed, controls)
     headlines = sorted(
         (headline.rank, one.name, headline.reference) for one in quantities.values() for headline in one.headline
     )
@@ -114,14 +115,18 @@ def order_of(reference: str) -> int:
     return REFERENCES.index(reference) if reference in REFERENCES else len(REFERENCES)
 
 
-def _columns(scores: Sequence[Score], listed: Mapping[str, str]) -> list[Column]:
+def _columns(scores: Sequence[Score], listed: Mapping[str, str], controls: Collection[str] = ()) -> list[Column]:
     """A column per quantity that has a value, in order of appearance; one for all regions of a `listed` quantity."""
     found: dict[tuple[str, ...], list[Score]] = defaultdict(list)
     for score in scores:
         if score.status == "ok":
             region = "" if score.metric in listed else score.region
             found[score.metric, region, score.reference, score.protocol, score.dataset].append(score)
-    return [_told_apart(key, members, found, listed.get(key[0], "")) for key, members in found.items()]
+    columns = []
+    for key, members in found.items():
+        ranked = [score for score in members if score.generator not in controls]
+        columns.append(_told_apart(key, ranked or members, found, listed.get(key[0], "")))
+    return columns
 
 
 def _told_apart(

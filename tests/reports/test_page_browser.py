@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medlord_bench.contracts import registry
+from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, read_results, write_results
 from medlord_bench.reports.page.page import Page
 from medlord_bench.results.pictures import Montage, MontageItem, MontageRow, picture_path, volume_path, write_montage
@@ -20,6 +22,7 @@ from medlord_bench.volumes.small import small_of, write_small
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (Debian: apt-get install chromium)")
+QUANTITIES = quantities_of({one.name: registry.load("metrics", one.name) for one in registry.entries("metrics")})
 FLAGS = "--no-sandbox --disable-background-networking --disable-component-update --disable-sync --disable-quic"
 
 
@@ -146,6 +149,38 @@ def test_a_click_moves_the_other_planes_and_masks_can_be_outlined(chromium: Any,
     before = opened.grey(0, 1 - 4.5 / 16, 0.5)
     opened.page.get_by_role("button", name="outline the masks").click()
     assert opened.grey(0, 1 - 4.5 / 16, 0.5) != before
+
+
+def test_a_case_worth_a_look_is_one_click_away(chromium: Any, run_folder: Path, page_file: Path) -> None:
+    results, rows = read_results(run_folder / "results")
+    quantities = tuple(
+        one.model_copy(update={"cases_of": "samples"}) if one.name == "psnr" else one for one in QUANTITIES.values()
+    )
+    rows = [CaseRow(metric="psnr", generator="noise", case="sample-00000", value=1.0)]
+    write_results(run_folder / "results", results.model_copy(update={"quantities": quantities}), rows)
+    for kind in ("images", "samples"):  # the pick's real volume has the case's own name
+        source = run_folder / volume_path("images", "real", "case-0")
+        place = run_folder / volume_path(kind, "real" if kind == "images" else "noise", "sample-00000")
+        place.write_bytes(source.read_bytes())
+    page = Page().render(read_run(run_folder), run_folder / "report", ReportOptions())[0]
+    opened = Opened(chromium, page, 1280, 800, "light")
+    chooser = opened.page.get_by_label("cases worth a look")
+    texts = chooser.locator("option").all_text_contents()
+    assert texts[1:] == ["worst psnr, noise: 1", "median psnr, noise: 1"]
+    chooser.select_option(texts[1])
+    opened.page.wait_for_selector("canvas[aria-label^='axial plane of noise'] >> nth=0")
+    selects = [opened.page.get_by_label(f"volume {number}").input_value() for number in (1, 2)]
+    assert selects == ["images/real/sample-00000", "samples/noise/sample-00000"]
+    assert opened.errors == []
+
+
+def test_past_the_last_slice_the_wheel_scrolls_the_page(chromium: Any, page_file: Path) -> None:
+    opened = Opened(chromium, page_file, 1280, 500, "light")
+    opened.page.locator("#viewer-root canvas").first.hover()
+    for _ in range(20):
+        opened.page.mouse.wheel(0, 100)
+    opened.page.wait_for_function("window.scrollY > 50")
+    assert opened.captions()[0] == "axial 10/10"
 
 
 def test_another_volume_is_chosen_by_name(chromium: Any, page_file: Path) -> None:

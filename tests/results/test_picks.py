@@ -36,6 +36,14 @@ def test_a_case_with_regions_counts_with_their_mean() -> None:
     assert [(one.which, one.item, one.value) for one in found] == [("worst", "p0", 5.0), ("median", "p1", 4.5)]
 
 
+def test_the_whole_volume_counts_where_there_is_one() -> None:
+    given = [*rows("psnr", {"p0": 10.0, "p1": 20.0}), *rows("psnr", {"p0": 90.0, "p1": 1.0}, region="body")]
+    assert [(one.which, one.item, one.value) for one in picks(given, {"psnr": PSNR})] == [
+        ("worst", "p0", 10.0),
+        ("median", "p1", 20.0),
+    ]
+
+
 def test_each_contestant_has_its_own_and_real_volumes_have_none() -> None:
     given = [*rows("psnr", {"p0": 1.0}), *rows("psnr", {"p0": 2.0}, "b"), *rows("psnr", {"r": 0.0}, "")]
     assert [(one.contestant, one.which) for one in picks(given, {"psnr": PSNR})] == [
