@@ -26,6 +26,11 @@ def load(*runs: str | Path, store: str | Path = DEFAULT_STORE) -> Results:
     exist or whose protocol differs.
     """
     place = Store(Path(store).resolve())
+    for name in runs:
+        if not isinstance(name, str | Path):
+            raise UserError(
+                f"load: got {name!r}, expected names or folders as separate arguments: load('RUN1', 'RUN2')"
+            )
     return Results(read_runs([locate(place, str(name)) for name in runs] or [newest_finished(place)]))
 
 
@@ -58,7 +63,7 @@ def run(
         "conditional": conditional,
         "seed": seed,
     }
-    return _carry_out(asked, set or {}, store, settings)
+    return _carry_out(asked, _mapping(set), store, settings)
 
 
 def evaluate(
@@ -83,7 +88,7 @@ def evaluate(
     texts = [f"{name}={place}" if name else str(place) for name, place in folders.items()]
     given = {"metrics": metrics, "samples": samples, "conditional": conditional, "seed": seed}
     ours, theirs = (None if place is None else Path(place) for place in (real, reference))
-    asked = request_of(ours, theirs, texts, **given, sets=[_text(*one) for one in (set or {}).items()])
+    asked = request_of(ours, theirs, texts, **given, sets=[_text(*one) for one in _mapping(set).items()])
     return _carry_out(asked, {}, store, settings)
 
 
@@ -92,6 +97,13 @@ def _text(path: str, value: Any) -> str:
     import json
 
     return f"{path}={json.dumps(value, default=str)}"
+
+
+def _mapping(given: object) -> Mapping[str, Any]:
+    """The settings of a call. Raises `UserError` unless they are names with values."""
+    if given is None or isinstance(given, Mapping):
+        return given or {}
+    raise UserError(f"set: got {given!r}, expected a dictionary, e.g. set={{'dataset.n_test': 8}}")
 
 
 def _carry_out(

@@ -77,6 +77,10 @@ def test_a_stopped_run_says_how_to_go_on_without_a_command_line(tmp_path: Path) 
 def test_an_unknown_setting_is_an_error_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown argument 'gpu'; expected a field of Settings: store, device"):
         mb.run("noise", "phantom", store=tmp_path, gpu=1)
+    with pytest.raises(UserError, match="set: got 'dataset.shape=3', expected a dictionary"):
+        mb.run("noise", "phantom", store=tmp_path, set="dataset.shape=3")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="expected names or folders as separate arguments"):
+        mb.load(["a", "b"])  # type: ignore[arg-type]
     with pytest.raises(AttributeError, match="has no attribute 'lod'"):
         mb.lod  # noqa: B018
 

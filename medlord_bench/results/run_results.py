@@ -170,8 +170,16 @@ def read_run(folder: Path) -> RunResults:
         budget=budget(plan),
         references=references.read(folder / "results"),
         reference=str(plan.get("reference") or ""),
-        missing=[one for one in COLLECTED if results is not None and not (folder / one).exists()],
+        missing=_missing(folder, results is not None, steps),
     )
+
+
+def _missing(folder: Path, has_results: bool, steps: Sequence[StepRecord]) -> list[str]:
+    """Files that a finished run has, and this folder lacks."""
+    if has_results:
+        return [one for one in COLLECTED if not (folder / one).exists()]
+    done = bool(steps) and all(step.state.startswith("done") for step in steps)
+    return ["results/scores.json"] if done else []
 
 
 def _calibration(path: Path) -> Record | None:

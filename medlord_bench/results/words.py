@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def number(value: float | None) -> str:
@@ -72,3 +73,14 @@ def fixed(value: float, decimals: int) -> str:
     """With exactly this many decimals and no minus before zero; "inf" and "-inf" for infinite values."""
     text = f"{value:.{decimals}f}"
     return text.lstrip("-") if float(text) == 0 else text
+
+
+def tools(protocols: Iterable[Mapping[str, Any]]) -> str:
+    """The extractors and segmenters that protocols name, e.g. "extractor imagenet"; empty without one."""
+    named = [
+        f"{kind} {tool['name']}"
+        for text in protocols
+        for kind in ("extractor", "segmenter")
+        if isinstance(tool := text.get(kind), Mapping) and tool.get("name")
+    ]
+    return listing(list(dict.fromkeys(named)))

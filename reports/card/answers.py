@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from medlord_bench.contracts.metrics import Quantity
+from medlord_bench.contracts.results import Score
 from medlord_bench.results.run_results import RunResults
+from medlord_bench.results.words import listing, tools
 
 NOT_RUN = "not run"
 AUTHORS = "to be answered by the authors"
@@ -103,7 +105,9 @@ def _measurement(run: RunResults) -> list[Item]:
         scores = [one for one in run.scores if one.metric == quantity.name and one.status == "ok"]
         intervals = dict.fromkeys(one.interval for one in scores if one.low is not None and one.interval)
         protocols = dict.fromkeys(one.protocol for one in scores)
-        told = f"{quantity.meaning} Protocol {', '.join(protocols)}. Interval: {'; '.join(intervals) or 'none'}."
+        used = tools((run.results.protocols if run.results else {}).get(id, {}) for id in protocols)
+        told = f"{quantity.meaning} {used.capitalize()}{'. ' * bool(used)}Protocol {', '.join(protocols)}. "
+        told += f"Interval: {'; '.join(intervals) or 'none'}."
         found.append(Item(quantity.name, told if scores else NOT_RUN))
     return found
 
@@ -155,16 +159,26 @@ def _values(run: RunResults, quantity: Quantity) -> str:
 
 # -------------------------------------------------------------------------------------------------- limits and machine
 def _limits(run: RunResults) -> list[Item]:
-    absent: dict[str, list[str]] = {}
+    absent: dict[str, list[Score]] = {}
     for score in run.scores:
         if score.status == "not_run":
-            absent.setdefault(score.reason or "no reason was given", []).append(score.metric)
-    found = [Item(f"Not run: {', '.join(dict.fromkeys(metrics))}", reason) for reason, metrics in absent.items()]
-    warned = dict.fromkeys(f"{one.generator}, {one.metric}: {one.warning}" for one in run.scores if one.warning)
+            absent.setdefault(score.reason or "no reason was given", []).append(score)
+    found = [Item(f"Without a value: {_named(scores)}", reason) for reason, scores in absent.items()]
+    warned = dict.fromkeys(
+        f"{one.generator}, {one.metric}{f' of {one.region}' if one.region else ''}: {one.warning}"
+        for one in run.scores
+        if one.warning
+    )
     found += [Item("Warning", text) for text in warned]
     found += [Item("Caution", one.caution) for one in run.quantities.values() if one.caution]
     found.append(Item("Intervals", "over cases for one trained checkpoint each, not over trainings"))
     return found
+
+
+def _named(scores: Sequence[Score]) -> str:
+    """Quantities with the contestants that lack them."""
+    metrics = listing(list(dict.fromkeys(one.metric for one in scores)))
+    return f"{metrics} of {listing(list(dict.fromkeys(one.generator for one in scores)))}"
 
 
 def _versions(run: RunResults) -> str:
@@ -238,8 +252,12 @@ CLAIM: tuple[tuple[int, str, Callable[[RunResults], str]], ...] = (
     (8, "Eligibility criteria", _authors),
     (9, "Data preprocessing", _of("Data", "Grid")),
     (10, "Selection of data subsets", _of("Data", "Cases")),
-    (12, "De-identification methods", _authors),
-    (13, "Handling of missing data", _of("Limits", "Not run")),
+    (12, "De-identification methods", lambda run: "none needed: phantoms" if run.synthetic else AUTHORS),
+    (
+        13,
+        "Handling of missing data",
+        lambda run: "values that could not be computed are in the section Limits, with reasons",
+    ),
     (14, "Definition of the reference standard", _of("Data", "Masks")),
     (16, "Source and qualifications of annotators", _authors),
     (17, "Annotation tools", _of("Data", "Masks")),
@@ -256,7 +274,7 @@ CLAIM: tuple[tuple[int, str, Callable[[RunResults], str]], ...] = (
     (34, "Demographic characteristics", _authors),
     (36, "Estimates of performance and their precision", _estimates),
     (37, "Failure analysis", _failures),
-    (38, "Limitations", _of("Limits", "")),
+    (38, "Limitations", lambda run: "see the section Limits"),
     (40, "Registration number", _authors),
     (41, "Access to the full protocol", lambda run: "run.yaml of the run folder repeats the run"),
     (42, "Funding", _authors),

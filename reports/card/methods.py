@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from medlord_bench.results.run_results import RunResults
+from medlord_bench.results.words import tools
 
 OWN = {
     "software": "medlord_bench",
@@ -60,7 +61,8 @@ def _measured(run: RunResults) -> list[str]:
         intervals = [one for one in dict.fromkeys(score.interval for score in scores if score.low is not None) if one]
         keys = (run.results.references if run.results else {}).get(f"metrics/{text.get('metric')}", ())
         interval = f"; intervals: {_listing(intervals)}" if intervals else ""
-        found.append(f"We report {_listing(names)}{_cite(keys)} ({n}{interval}; protocol `{protocol}`).")
+        used = f"; {told}" if (told := tools([text])) else ""
+        found.append(f"We report {_listing(names)}{_cite(keys)} ({n}{used}{interval}; protocol `{protocol}`).")
     return found
 
 

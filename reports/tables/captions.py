@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from medlord_bench.contracts.results import Score
-from medlord_bench.results.words import listing
+from medlord_bench.results.words import listing, tools
 
 from .cells import Facts, bracket_words
 
@@ -35,6 +35,7 @@ def caption(scores: Sequence[Score], facts: Facts, ranked: bool = False, of: str
         *bracket_words(known, facts),
         PAIRED if any(facts.place(score).word for score in known) else "",
         "Rank: 95 % interval" if ranked else "",
+        tools(facts.run.results.protocols.get(id, {}) for id in protocols).capitalize() if facts.run.results else "",
         f"Protocol{'s' * (len(protocols) > 1)} {listing(protocols)}",
     ]
     return ". ".join(filter(None, parts)) + "."
