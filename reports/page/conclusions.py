@@ -39,7 +39,12 @@ def conclusions(run: RunResults, glance: Glance, warnings: Sequence[Warned]) -> 
             needed = [one.needed for one in marked.values() if one.needed]
             ends = (min(low for low, _ in needed), max(high for _, high in needed)) if needed else None
             tied[names].append((_title(column), ends))
-    found = [f"{name} is best in {listing(titles)}." for name, titles in best.items()]
+    failed = _failed(run)
+    found = []
+    for name, titles in best.items():
+        count, n = failed.get(name, (0, 1))
+        but = f", but {count} of {n} of its samples failed" if 2 * count >= n else ""
+        found.append(f"{name} is best in {listing(titles)}{but}.")
     found += [_tie(names, told) for names, told in tied.items()]
     if not found:
         found = _alone(lines, glance.columns)
@@ -81,8 +86,9 @@ def _doubts(run: RunResults, warnings: Sequence[Warned]) -> list[str]:
         doubts.append(f"Warnings on {listing(told)}: see below.")
     seen = run.results.seen_in_pretraining if run.results else {}
     doubts += [f"{name} was seen in pretraining: {text.rstrip('.')}." for name, text in seen.items()]
-    failed = {score.generator: (score.failed, score.n) for score in run.scores if score.failed}
-    doubts += [f"{count} of {n} samples of {name} failed." for name, (count, n) in failed.items() if name in ranked]
+    doubts += [
+        f"{count} of {n} samples of {name} failed." for name, (count, n) in _failed(run).items() if name in ranked
+    ]
     sizes = [score.n for score in run.scores if score.status == "ok" and score.generator in ranked and score.n]
     if sizes and min(sizes) < FEW:
         doubts.append(
@@ -107,6 +113,11 @@ def _doubts(run: RunResults, warnings: Sequence[Warned]) -> list[str]:
     elif run.calibration.stale:
         doubts.append("The bench has changed since its calibration.")
     return doubts
+
+
+def _failed(run: RunResults) -> dict[str, tuple[int, int]]:
+    """Contestant -> (failed samples, samples), of those that have any."""
+    return {score.generator: (score.failed, score.n) for score in run.scores if score.failed}
 
 
 def _few(sentences: Sequence[str]) -> list[str]:

@@ -150,6 +150,11 @@ def test_the_best_is_named_and_a_tie_says_what_would_decide_it(tmp_path: Path) -
     assert tied == ["The data cannot tell a and c apart in fid (test); about 40 cases would."]
 
 
+def test_a_winner_whose_samples_failed_is_named_with_them(tmp_path: Path) -> None:
+    won, _ = told(tmp_path, [fid("a", 10, n=8, failed=8), fid("b", 20)], [pair("a", "b", "first")])
+    assert won == ["a is best in fid (test), but 8 of 8 of its samples failed."]
+
+
 def test_without_a_test_nobody_is_best_and_the_floor_is_told(tmp_path: Path) -> None:
     found, _ = told(tmp_path, [fid("a", 137.12, floor=16.5)], [])
     assert found == ["a: fid (test) 137.1 (real volumes: 16.5)."]
