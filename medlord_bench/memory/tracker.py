@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,14 @@ class Peak:
     largest: tuple[Made, ...]
 
 
+class Link(NamedTuple):
+    """A layer and the module that it was registered in, under a name."""
+
+    child: weakref.ref[nn.Module]
+    parent: weakref.ref[nn.Module]
+    name: str
+
+
 class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts while it is active; `peak()` returns the result. Tensors that existed before count from their first use
     as an operator's input, except those created `on_host`."""
@@ -71,7 +79,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._fullest = 0  # length of the trace at the peak
         self._references: dict[int, weakref.ref[Any]] = {}
         self._layers: list[nn.Module] = []
-        self._parents: dict[int, tuple[weakref.ref[nn.Module], str]] = {}
+        self._parents: dict[int, Link] = {}  # id of a layer -> where it was registered last
         self._host = False
 
     def __enter__(self) -> MemoryTracker:
@@ -94,7 +102,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _join(self, parent: nn.Module, name: str, child: nn.Module | None) -> None:
         if child is not None:
-            self._parents[id(child)] = (weakref.ref(parent), name)
+            self._parents[id(child)] = Link(weakref.ref(child), weakref.ref(parent), name)
 
     def _leave(self, *_: Any) -> None:
         self._layers.pop()
@@ -142,12 +150,11 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self._layers:
             return ""
         layer, names = self._layers[-1], list[str]()
-        while id(layer) in self._parents:
-            parent, name = self._parents[id(layer)]
-            above = parent()
-            if above is None:  # that network no longer exists; this layer belongs to another
+        while (link := self._parents.get(id(layer))) is not None:
+            above = link.parent()
+            if link.child() is not layer or above is None:  # of a layer that is gone, whose id this one has now
                 break
-            names.append(name)
+            names.append(link.name)
             layer = above
         return ".".join([type(layer).__name__, *reversed(names)])
 

@@ -303,3 +303,24 @@ def test_a_convolution_is_allowed_a_copy_of_each_operand() -> None:
         F.conv3d(torch.empty(1, 16, 8, 8, 8), torch.empty(32, 16, 3, 3, 3), torch.empty(32))
 
     assert peak_of(workload).workspace == 4 * (16 * 8**3 + 32 * 16 * 27 + 32 * 6**3)
+
+
+def test_a_layer_with_the_id_of_one_that_is_gone_has_its_own_name() -> None:
+    """Python gives ids again: a root that gets the id of a layer once inside its own child must not become that child's
+    child, in an endless circle of names."""
+    with FakeTensorMode(), MemoryTracker() as tracker, tracker.naming_layers(), torch.no_grad():
+        inner = nn.Linear(8, 8)
+        for _ in range(100):
+            gone = nn.Sequential()
+            inner.add_module("gone", gone)
+            old = id(gone)
+            del inner.gone, gone
+            root = nn.Sequential()
+            if id(root) == old:
+                break
+        else:
+            pytest.skip("no id was given again")
+        root.add_module("inner", inner)
+        out = root(torch.empty(2**16, 8))
+    named = {one.module for one in tracker.peak().largest if one.by == "addmm"}
+    assert out.shape == (2**16, 8) and named == {"Sequential.inner"}
