@@ -10,6 +10,7 @@ from medlord_bench.cli.evaluate import request_of
 from medlord_bench.cli.options import DEFAULT_STORE, SPEC_OPTIONS, run_file_of
 from medlord_bench.cli.run import work
 from medlord_bench.contracts.validation import validate
+from medlord_bench.engine.executors.processes import foreign_process
 from medlord_bench.engine.run_folder import locate, newest_finished
 from medlord_bench.engine.store import Store
 from medlord_bench.engine.worker import Settings
@@ -118,4 +119,5 @@ def _carry_out(
         )
     place = validate(Settings, {"store": Path(store).resolve(), **settings}, "run")
     place.export()
-    return Results(read_run(work(run_file_of(given), place, again="call it again to go on")))
+    with foreign_process():
+        return Results(read_run(work(run_file_of(given), place, again="call it again to go on")))

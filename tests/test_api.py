@@ -109,3 +109,17 @@ def test_the_documented_example_runs(store: Path, monkeypatch: pytest.MonkeyPatc
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), known)
     assert "holdout" in capsys.readouterr().out
+
+
+def test_a_process_that_is_not_the_bench_s_own_is_not_forked(tmp_path: Path) -> None:
+    """A notebook may have trained something, and a fork of it could not: its workers are started."""
+    code = (
+        "import os, sys, torch; import medlord_bench as mb\n"
+        "(torch.ones(64, 64, requires_grad=True) ** 2).sum().backward()\n"
+        "os.fork = None\n"
+        "results = mb.run('noise', 'phantom', metrics=['axes'], samples=4, store=sys.argv[1], device='cpu',\n"
+        f"    executor='local', workers=2, set={SMALL})\n"
+        "print(list(results.scores.status))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "['ok']\n"), done.stderr[-2000:]

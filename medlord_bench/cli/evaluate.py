@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def request(
     """
     folders = named(synthetic)
     sets = list(sets)
-    sets += [f"files:{name}.folder={json.dumps(str(folder.absolute()))}" for name, folder in folders.items()]
+    sets += _folder_settings(folders)
     given = run_file.parse_sets(sets)
     if not {"dataset.exclude", "dataset.manifest"} & set(given):
         check_apart(real, folders.values())
@@ -141,7 +141,7 @@ def request_against(
     stored = [one for one in reference.meta.metrics if one.name in metrics or (not metrics and _usable(one))]
     folders = named(synthetic)
     own = [f"{one.name}.{field}={json.dumps(value)}" for one in stored for field, value in one.config.items()]
-    own += [*sets, *(f"files:{name}.folder={json.dumps(str(folder.absolute()))}" for name, folder in folders.items())]
+    own += [*sets, *_folder_settings(folders)]
     given = run_file.parse_sets(own)
     made = {name: specs.make("generators", resolve.contestant(f"files:{name}", "", given)) for name in folders}
     for name, one in made.items():
@@ -196,6 +196,11 @@ def named(synthetic: Iterable[str]) -> dict[str, Path]:
             )
         found[name] = Path(place).expanduser()
     return found
+
+
+def _folder_settings(folders: Mapping[str, Path]) -> list[str]:
+    """The folders of the generators `files:NAME`, as settings."""
+    return [f"files:{name}.folder={json.dumps(str(folder.absolute()))}" for name, folder in folders.items()]
 
 
 def check_apart(real: Path, synthetic: Iterable[Path]) -> None:

@@ -35,10 +35,10 @@ class Quantity(FrozenConfig):
     title: str = Field("", description="its name in tables and figures, e.g. MS-SSIM; empty: `name`")
     unit: str = ""
     better: Better = Field("", description="which direction is better; empty if neither is")
-    table: str = Field("", description="name of the table that it stands in; empty: the name of its metric")
+    table: str = Field("", description="name of the table that contains it; empty: the name of its metric")
     spread: Spread = Field(
         "",
-        description="what stands in brackets in its table: 'iqr', the interquartile range behind the median of its "
+        description="what its table gives in brackets: 'iqr', the interquartile range behind the median of its "
         "cases; 'sd', the standard deviation behind their mean; empty: the interval",
     )
     decimals: int | None = Field(None, ge=0, le=8, description="of its values in a table; None: four digits in all")

@@ -62,8 +62,8 @@ class HasReference(Protocol):
 class MetricReference(FrozenConfig):
     """One metric of a reference file.
 
-    name: name[:variant]. config: its complete configuration, without folders. protocol, text: the id of its numbers and what
-    it stands for. patients: as in `Statistics`; None if the file has no statistics of it. arrays: their names.
+    name: name[:variant]. config: its complete configuration, without folders. protocol, text: the id of its numbers and
+    its full text. patients: as in `Statistics`; None if the file has no statistics of it. arrays: their names.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Reference:
 
 @runtime_checkable
 class HasReferenceFile(Protocol):
-    """A data set without cases: a reference file stands for its real volumes."""
+    """A data set without cases: a reference file replaces its real volumes."""
 
     @property
     def reference(self) -> Reference: ...

@@ -40,7 +40,7 @@ class Plan(FrozenConfig):
     """`plan.json`: everything a worker needs, in order. splits: split -> item ids of its cases.
 
     native: contestant -> its own grid, if it has one. seen_in_pretraining: contestant -> a sentence, if its published
-    weights were trained on cases of this data set. reference: sha256 of the reference file that stands for the real volumes,
+    weights were trained on cases of this data set. reference: sha256 of the reference file used instead of real volumes,
     if one does. train_steps, train_hours: the budget of each contestant.
     """
 

@@ -87,5 +87,5 @@ def _complete(path: Path, found: Sequence[Rating]) -> None:
         if sizes != {total} or len(set(levels)) < len(levels):
             raise UserError(
                 f"{path}: {category} of {source} by {reader}: counts add up to {total}, n is "
-                f"{' and '.join(map(str, sorted(sizes)))}; each level stands once, and its counts add up to n"
+                f"{' and '.join(map(str, sorted(sizes)))}; expected each level once, with counts that add up to n"
             )

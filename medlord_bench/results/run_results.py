@@ -58,7 +58,7 @@ class RunResults:
     """Everything a report shows, of one run or of several that were merged (`merge.py`).
 
     origins: the run folders, one for a single run. started: ISO time of the first. budget: of each contestant's
-    training, as text. reference: sha256 of the reference file that stands for the real volumes, if one does.
+    training, as text. reference: sha256 of the reference file used instead of real volumes, if any.
     references: key -> BibTeX entry. missing: files of a finished run that a folder lacks, where their absence would otherwise look
     like a result.
     """
@@ -192,7 +192,7 @@ def _contestants(plan: Mapping[str, Any], results: ResultsFile | None) -> list[s
 
 
 def _dataset_name(plan: Mapping[str, Any], results: ResultsFile | None) -> str:
-    """As in the protocol: a reference file stands for a data set of another name."""
+    """As in the protocol: a reference file describes a data set of another name."""
     if found := name_of(plan.get("protocol") or {}) or name_of(plan.get("dataset") or {}):
         return found
     return ", ".join(dict.fromkeys(score.dataset for score in results.scores)) if results else ""

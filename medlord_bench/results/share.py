@@ -15,7 +15,9 @@ from medlord_bench.results.run_results import Origin, RunResults
 
 PATH = re.compile(r"(?<![\w.:/])(?:[A-Za-z]:\\|~/|/)(?:[^\s'\"(),;:]+)")
 HIDDEN = "(removed)"
-LEAST_LETTERS = 4  # shorter ids are hidden where they stand alone, and left in texts, where they are most likely words
+LEAST_LETTERS = (
+    4  # shorter ids are replaced in the columns of cases, and kept in texts, where they are most likely words
+)
 FREE = ("reason", "notes", "warning", "floor_note", "ceiling_note")  # fields of a score that are prose
 PLACES = ("hostname", "slurm_job_id", "sittings", "git", "command")  # of provenance: where, and with which files
 

@@ -22,8 +22,7 @@ from medlord_bench.drawing.style import (
     sheet,
     shorten,
 )
-from medlord_bench.results.comparisons import Comparison
-from medlord_bench.results.places import places
+from medlord_bench.results.glance import glance
 from medlord_bench.results.report import ReportOptions
 from medlord_bench.results.run_results import RunResults
 
@@ -93,39 +92,19 @@ def _page(name: str, found: Sequence[Column], names: Sequence[str], controls: Co
 
 
 def _columns(run: RunResults, controls: Collection[str]) -> Iterator[Column]:
-    """In the order that the quantities declare."""
-    headlines = sorted(
-        (headline.rank, one.name, headline.reference) for one in run.quantities.values() for headline in one.headline
-    )
-    for _, metric, reference in headlines:
-        quantity = run.quantities[metric]
-        own = [one for one in run.scores if one.metric == metric and one.status == "ok" and one.value is not None]
-        own = [one for one in own if reference in ("", one.reference) and bool(one.region) == bool(quantity.by_region)]
-        keys = list(dict.fromkeys(_key(one) for one in own))
-        for key in keys:
-            members = [one for one in own if _key(one) == key]
-            title = " ".join(filter(None, (quantity.by_region or plain(metric), key[1])))
-            if quantity.by_region:
-                yield Column(title, key, quantity.better, {}, {}, _regions(members))
-            else:
-                scores = {one.generator: one for one in members}
-                ranked = [name for name in scores if name not in controls]
-                found = places((key[0], "", *key[1:]), ranked, run.comparisons.comparisons)
-                words = {name: place.word for name, place in found.items()}
-                yield Column(title, key, quantity.better, scores, words, {})
-
-
-def _key(one: Score | Comparison) -> Key:
-    return one.metric, one.reference, one.protocol, one.dataset
-
-
-def _regions(scores: Sequence[Score]) -> dict[str, tuple[int, int]]:
-    """Regions that samples lack more often than real volumes do, of those looked at."""
-    found: dict[str, tuple[int, int]] = {}
-    for one in scores:
-        lacking, of = found.get(one.generator, (0, 0))
-        found[one.generator] = lacking + ((one.value or 0) > (one.floor or 0)), of + 1
-    return found
+    """The columns of the overview, in the order that the quantities declare."""
+    found = glance(run.scores, run.comparisons.comparisons, run.quantities, controls)
+    for place, column in enumerate(found.columns):
+        cells = {line.contestant: line.cells[place] for line in found.lines}
+        title = " ".join(filter(None, (column.by_region or plain(column.metric), column.reference)))
+        yield Column(
+            title,
+            (column.metric, column.reference, column.protocol, column.dataset),
+            column.better,
+            {name: cell.score for name, cell in cells.items() if cell.score and cell.score.value is not None},
+            {name: cell.place.word for name, cell in cells.items()},
+            {name: (len(cell.missing), cell.regions) for name, cell in cells.items() if cell.missing is not None},
+        )
 
 
 def _rows(column: Column, names: Sequence[str], controls: Collection[str]) -> Iterator[list[Value]]:

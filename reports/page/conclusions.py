@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medlord_bench.results.glance import Column, Glance
 from medlord_bench.results.run_results import RunResults
 from medlord_bench.results.words import listing, number, span
 
-from .glance import Column, Glance
 from .warned import Warned
 
 MOST = 4  # sentences of one kind

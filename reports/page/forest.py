@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from medlord_bench.contracts.results import Score
+from medlord_bench.results.glance import Column, Glance, Line, Standing
 from medlord_bench.results.words import aligned, number, span
 
-from .glance import Column, Glance, Line, Standing
 from .words import carried
 
 NAMED_REGIONS = 2  # missing regions that a cell names
@@ -104,13 +104,9 @@ def _column(column: Column, place: int, lines: Sequence[Line], ranked: Sequence[
     if len(tied) > 1 and joined is not None:
         for row in range(tied[0], tied[-1] + 1):
             ends = (CENTRE if row == tied[0] else 0.0, CENTRE if row == tied[-1] else 100.0)
-            marks[row] = _joined(marks[row], ends)
+            marks[row] = replace(marks[row], join=ends)
     limits = " · ".join(f"{name} {text}" for name, text in zip(known, texts[len(cells) :], strict=True))
     return Axis(column, title, limits, _band(column, scale), joined, scale is not None), marks
-
-
-def _joined(mark: Mark, ends: tuple[float, float]) -> Mark:
-    return Mark(**{**mark.__dict__, "join": ends})
 
 
 def _scale(scores: Sequence[Score | None], column: Column) -> tuple[float, float] | None:

@@ -33,13 +33,14 @@ class Page:
 
 
 def _context(run: RunResults) -> dict[str, Any]:
+    from medlord_bench.results.glance import glance
+
     from .cases import case_tables
     from .conclusions import conclusions
     from .costs import costs
     from .curves import draw_curves
     from .distributions import draw_distributions
     from .forest import forest
-    from .glance import glance
     from .montage import draw_montage
     from .pairs import draw_pairs
     from .scores import rows_of, tables

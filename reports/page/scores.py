@@ -13,8 +13,8 @@ from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import CaseRow, ResultsFile, Score
 from medlord_bench.errors import UserError
 from medlord_bench.results.diff import differences
+from medlord_bench.results.glance import Glance, Quantities, order_of, overview
 
-from .glance import Glance, Quantities, order_of, overview
 from .matrix import PLANES, Matrix, is_regional, matrices
 
 MAX_INLINE_CHARACTERS = 40  # a longer remark is not shown in its row

@@ -84,7 +84,7 @@ class Facts:
         return self.run.quantities.get(name) or Quantity(name=name, meaning="")
 
     def spread(self, score: Score) -> Spread | None:
-        """What stands in a cell of mean and standard deviation, instead of the score's own value."""
+        """Mean and standard deviation, which their cell shows instead of the score's own value."""
         if score.deviation is not None or self.quantity(score.metric).spread != "sd":
             return None
         return self.spreads.get((score.metric, score.region, score.generator))
@@ -114,7 +114,7 @@ def decimals(scores: Iterable[Score], facts: Facts) -> int:
 
 
 def cell(score: Score | None, digits: int, facts: Facts, notes: Footnotes) -> Cell:
-    """A number with what stands in brackets behind it, bold where the paired tests make it the best."""
+    """A number with its brackets, bold where the paired tests make it the best."""
     if score is None:
         return Cell()
     if score.status == "not_run":

@@ -12,7 +12,7 @@ DETECTS = "Difference that one test detects with 80 % power, and n needed to dec
 
 @dataclass(frozen=True)
 class Cell:
-    """value: the number as text, "-" if it was not run, empty if there is none. spread: what stands in brackets behind
+    """value: the number as text, "-" if it was not run, empty if there is none. spread: the content of the brackets behind
     it. marks: of its footnotes. best: better than all others by the paired tests."""
 
     value: str = ""

@@ -25,7 +25,7 @@ ACCENTS = {"\u0308": '\\"', "\u0301": "\\'", "\u0300": "\\`", "\u0302": "\\^", "
 SIZES = (("", 10.0, 6), (r"\small", 9.25, 4), (r"\footnotesize", 8.5, 3), (r"\scriptsize", 8.0, 2))
 SCRIPT, TINY = (r"\scriptsize", 8.0), (r"\tiny", 6.8)
 SMALLER = {10.0: SCRIPT, 9.25: SCRIPT, 8.5: SCRIPT, 8.0: TINY}
-ONE_LINE = SIZES[:3]  # in smaller ones what is in brackets stands below its number
+ONE_LINE = SIZES[:3]  # in smaller ones the brackets are below the number
 LINE_WIDTH = 345.0  # points of a line of \documentclass{article}
 MARK = 6  # points between two columns for the marks of a number
 MAX_LINES = 36  # rows that a page has room for; several parts that need more are tables of their own
@@ -114,7 +114,7 @@ def _tabular(panel: Panel, part: Sequence[int], layout: Layout) -> Iterator[str]
     align = "l" * len(panel.corners)
     for i in part:
         align += "r" if panel.columns[i].numeric else "l"
-        if _marked(panel, i):  # marks take no width: they stand in a wider space between two columns
+        if _marked(panel, i):  # marks take no width: the space between the two columns is wider
             align += rf"@{{\hskip {2 * layout.gap + MARK}pt}}"
     yield rf"\begin{{tabular}}{{{align}}}"
     yield r"\toprule"

@@ -47,7 +47,7 @@ def _panel(panel: Panel) -> str:
 
 
 def _labels(row: Row, before: Sequence[str]) -> list[str]:
-    """The first of several labels stands once for rows that share it."""
+    """Rows that share their first label show it once."""
     shown = [escape(label) for label in row.labels]
     shown[-1] += " (control)" * row.control + _mark(row.marks)
     if len(shown) > 1 and before and before[0] == row.labels[0]:

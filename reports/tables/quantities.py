@@ -1,7 +1,7 @@
 """The tables of scores, as the quantities of the metrics declare them; a third party's metric gets a table too.
 
-A quantity stands in the table that it names, or in that of its metric. Values of different protocols never share a
-column, except in the paper's layout of several data sets, where every row is of one protocol.
+Each table contains the quantities that name it, and those of its metric that name none. Values of
+different protocols never share a column, except in the paper's layout of several data sets, where every row is of one protocol.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _rank(intervals: Mapping[str, tuple[int, int]], who: str) -> Cell:
 
 
 def _regional(name: str, scores: Sequence[Score], facts: Facts, alone: bool) -> list[Panel]:
-    """Columns of regions, rows of contestants; of quantities if a single contestant has them. Many regions stand in the
+    """Columns of regions, rows of contestants; of quantities if a single contestant has them. Many regions are in the
     rows, with a grid for each protocol."""
     regions = list(dict.fromkeys(score.region for score in scores if score.status == "ok"))
     if len(regions) > MAX_REGIONS and not alone:
@@ -236,7 +236,7 @@ def _others(scores: Sequence[Score], facts: Facts) -> list[tuple[str, str]]:
 
 
 def _each_region(scores: Sequence[Score]) -> list[Score]:
-    """A score that was not run and names several regions, or none, stands for each region without one of its own."""
+    """A score that was not run and names several regions, or none, applies to each region without one of its own."""
     columns = dict.fromkeys(
         (s.metric, s.region, s.reference, s.protocol, s.dataset) for s in scores if s.status == "ok"
     )

@@ -67,7 +67,7 @@ def tables(run: RunResults, options: ReportOptions) -> Iterator[Table]:
 
 
 def _file_name(name: str, taken: set[str]) -> str:
-    """A name of a third party as the name of a file; none stands for two tables."""
+    """A name of a third party as the name of a file; no two tables share one."""
     safe = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:60] or OTHER
     found, number = safe, 1
     while found in taken:

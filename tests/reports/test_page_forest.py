@@ -10,9 +10,9 @@ from medlord_bench.contracts.metrics import Headline, Quantity
 from medlord_bench.contracts.results import ResultsFile, Score
 from medlord_bench.reports.page.conclusions import conclusions
 from medlord_bench.reports.page.forest import CENTRE, MARGIN, Forest, forest
-from medlord_bench.reports.page.glance import glance
 from medlord_bench.reports.page.warned import warnings
 from medlord_bench.results.comparisons import Comparison
+from medlord_bench.results.glance import glance
 from medlord_bench.results.run_results import read_run
 from medlord_bench.results.words import aligned
 

@@ -15,15 +15,15 @@ from medlord_bench.contracts import registry
 from medlord_bench.contracts.calibration import FILE, Finding, Record
 from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, notes, write_results
-from medlord_bench.reports.page import glance as table
 from medlord_bench.reports.page.distributions import draw_distributions
-from medlord_bench.reports.page.glance import Glance, Place
 from medlord_bench.reports.page.matrix import NO_SCORE, Matrix, matrices
 from medlord_bench.reports.page.page import Page, _watched
 from medlord_bench.reports.page.verdicts import verdicts, words
 from medlord_bench.reports.page.warned import MAX_TEXTS, warnings
 from medlord_bench.results import comparisons
+from medlord_bench.results import glance as table
 from medlord_bench.results.comparisons import Comparison, ComparisonsFile
+from medlord_bench.results.glance import Glance, Place
 from medlord_bench.results.pictures import picture_path
 from medlord_bench.results.report import ReportOptions
 from medlord_bench.results.run_results import read_run

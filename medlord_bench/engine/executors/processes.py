@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -105,9 +106,22 @@ def serve_command() -> list[str]:
 
 
 # -------------------------------------------------------------------------------------------------------------- forked
+_foreign: ContextVar[bool] = ContextVar("foreign", default=False)
+
+
+@contextmanager
+def foreign_process() -> Iterator[None]:
+    """This process is not the bench's own: it may have computed gradients, or have threads, and is not forked."""
+    token = _foreign.set(True)
+    try:
+        yield
+    finally:
+        _foreign.reset(token)
+
+
 def can_fork(device: str) -> bool:
-    """Whether work on `device` can be done in forked children: under Linux, and not with CUDA."""
-    return sys.platform == "linux" and device == "cpu"
+    """Whether work on `device` can be done in forked children: under Linux, not with CUDA, in a process of our own."""
+    return sys.platform == "linux" and device == "cpu" and not _foreign.get()
 
 
 class Forked:

@@ -1,4 +1,4 @@
-"""A data set without cases: a reference file stands for its real volumes."""
+"""A data set without cases: a reference file replaces its real volumes."""
 
 from __future__ import annotations
 
