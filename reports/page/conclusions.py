@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medlord_bench.results.glance import Column, Glance
+from medlord_bench.results.glance import Column, Glance, Line
 from medlord_bench.results.run_results import RunResults
 from medlord_bench.results.words import listing, number, span
 
@@ -61,16 +61,16 @@ def _tie(names: Sequence[str], told: Sequence[tuple[str, tuple[int, int] | None]
     return f"The data cannot tell {listing(names)} apart in {listing([title for title, _ in told])}{more}."
 
 
-def _alone(lines: Sequence[object], columns: Sequence[Column]) -> list[str]:
+def _alone(lines: Sequence[Line], columns: Sequence[Column]) -> list[str]:
     """For a run whose contestants were not compared: each one against real volumes."""
     found = []
     for line in lines[:MOST]:
         parts = []
-        for column, cell in zip(columns, line.cells, strict=True):  # type: ignore[attr-defined]
+        for column, cell in zip(columns, line.cells, strict=True):
             if cell.score is not None and cell.score.value is not None and cell.score.floor is not None:
                 parts.append(f"{_title(column)} {number(cell.score.value)} (real volumes: {number(cell.score.floor)})")
         if parts:
-            found.append(f"{line.contestant}: {listing(parts)}.")  # type: ignore[attr-defined]
+            found.append(f"{line.contestant}: {listing(parts)}.")
     return found
 
 
