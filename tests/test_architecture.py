@@ -27,6 +27,7 @@ LAYERS = {
     "contracts": "what plugins fulfil and exchange; finding, configuring and describing them",
     "stats": "distances, intervals and tests",
     "volumes": "CT volumes and label maps: read, check, fit to a grid, write",
+    "descriptors": "numbers of each volume compared with those of real volumes: what several metrics share",
     "memory": "the 24 GB guard of one process",
     "nn": "network parts and training loops that generators share",
     "results": "what a run leaves: its typed files, one reader, comparisons, several runs as one; no torch",

@@ -288,6 +288,7 @@ class Item:
     path: the volume, label map, features or state of the item; None when the item failed (`failed` says why).
     reference: its reference, case by case: the real image of a reconstruction, the mask of a condition; for
         label maps always the case's own mask, if it has one.
+    volume: the volume that a label map is of, int16 HU; None if `path` is not a label map.
     spacing: voxel size in mm: the case's own, or the protocol's nominal one; None if none is known.
     names, reference_names: label value to region name, if `path` or `reference` is a label map.
     """
@@ -298,6 +299,7 @@ class Item:
     patient: str | None = None
     reference: Path | None = None
     failed: str | None = None
+    volume: Path | None = None
     spacing: tuple[float, float, float] | None = None
     names: Mapping[int, str] = field(default_factory=dict)
     reference_names: Mapping[int, str] = field(default_factory=dict)

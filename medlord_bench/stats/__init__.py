@@ -12,6 +12,7 @@ from medlord_bench.stats.distributions import (
 from medlord_bench.stats.extrapolation import FrechetInfinity, frechet_infinity
 from medlord_bench.stats.frechet import Gaussian, frechet_distance, frechet_to
 from medlord_bench.stats.intervals import Jackknife, MedianInterval, jackknife, median_interval, more_often, wilson
+from medlord_bench.stats.joint import Joint, joint
 from medlord_bench.stats.kernel import kernel_distance, mean_kernel
 from medlord_bench.stats.paired import (
     PairedDifference,
@@ -25,6 +26,7 @@ from medlord_bench.stats.paired import (
     wilcoxon_paired,
 )
 from medlord_bench.stats.precision_recall import Prdc, expected_coverage, prdc
+from medlord_bench.stats.shift import Shift, shift
 from medlord_bench.stats.two_sample_statistics import TwoSample, two_sample
 
 __all__ = [
@@ -33,12 +35,14 @@ __all__ = [
     "FrechetJackknife",
     "Gaussian",
     "Jackknife",
+    "Joint",
     "KolmogorovSmirnov",
     "Matrix",
     "MedianInterval",
     "PairedDifference",
     "Prdc",
     "Tost",
+    "Shift",
     "TwoSample",
     "Vector",
     "Wilcoxon",
@@ -52,6 +56,7 @@ __all__ = [
     "frechet_to",
     "holm",
     "jackknife",
+    "joint",
     "kernel_distance",
     "ks",
     "mean_kernel",
@@ -60,6 +65,7 @@ __all__ = [
     "paired_jackknife",
     "prdc",
     "tost",
+    "shift",
     "two_sample",
     "variance_ratio",
     "wasserstein1",

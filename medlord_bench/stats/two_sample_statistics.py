@@ -74,19 +74,25 @@ def _leaving_out(matrix: Matrix, n: int) -> tuple[float, Vector, Vector]:
 
 def _permutation_p(matrix: Matrix, n: int, value: float, rng: np.random.Generator, permutations: int) -> float:
     total, count = len(matrix), 0
-    m, everything, sums = total - n, matrix.sum(), matrix.sum(1)
     # A relabelling that only repeats the observed split must count as equal: its sums are added in another order.
     equal = value - 1e-9 * np.abs(matrix).max(initial=0.0)
     for start in range(0, permutations, BATCH):
         first = np.zeros((min(BATCH, permutations - start), total))
-        np.put_along_axis(first, _subsets(rng, len(first), total, n), 1.0, axis=1)
-        xx = ((first @ matrix) * first).sum(1)
-        xy = first @ sums - xx
-        yy = everything - xx - 2 * xy
-        count += int((xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m) >= equal).sum())
+        np.put_along_axis(first, subsets(rng, len(first), total, n), 1.0, axis=1)
+        count += int((permuted_values(matrix, first) >= equal).sum())
     return (1 + count) / (1 + permutations)
 
 
-def _subsets(rng: np.random.Generator, rows: int, total: int, n: int) -> NDArray[np.int64]:
+def permuted_values(matrix: Matrix, first: Matrix) -> Vector:
+    """The statistic for each labelling. matrix: (N, N), diagonal 0. first: (P, N), 1 for units of the first set."""
+    n, total = int(first[0].sum()), len(matrix)
+    m, sums = total - n, matrix.sum(1)
+    xx = ((first @ matrix) * first).sum(1)
+    xy = first @ sums - xx
+    yy = matrix.sum() - xx - 2 * xy
+    return np.asarray(xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m))
+
+
+def subsets(rng: np.random.Generator, rows: int, total: int, n: int) -> NDArray[np.int64]:
     """For each row, the n units drawn as the first set."""
     return rng.permuted(np.tile(np.arange(total), (rows, 1)), axis=1)[:, :n]

@@ -103,6 +103,7 @@ def items_of(source: Source, read: Volumes, derived: Derived | None, items: Iter
     cohort, plan = read.cohort, read.job.plan
     for item in items:
         failed, names, path = read.object.sidecar(item).failed, {}, read.path(item)
+        volume = path if derived is not None and derived.are_labels else None
         if derived is not None:
             path = derived.object.file(item, derived.suffix)
             if failed is None:
@@ -119,6 +120,7 @@ def items_of(source: Source, read: Volumes, derived: Derived | None, items: Iter
             patient=plan.patients.get(item),
             reference=mask or image,
             failed=failed,
+            volume=None if failed else volume,
             spacing=cohort.spacing(item) if source.has_cases else plan.protocol.grid.spacing,
             names=names,
             reference_names={} if mask is None else cohort.label_names,
