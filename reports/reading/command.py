@@ -1,0 +1,97 @@
+"""``medlord-bench reading``: blinded reader studies, from the draw of the cases to the analysis of what readers return."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medlord_bench.cli.options import json_option, store_option
+from medlord_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from medlord_bench.engine.store import Store
+
+    from .protocol import StudyProtocol
+
+
+@click.group()
+def reading() -> None:
+    """Blinded reader studies: export packs for readers, and analyse what they return."""
+
+
+@reading.command()
+@click.argument("runs", nargs=-1)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The study's new folder.")
+@click.option("--protocol", type=click.Path(path_type=Path), help="YAML protocol; without it, a RUN and the defaults.")
+@click.option("--contestant", multiple=True, help="Of the run; may be repeated. Default: all that are not controls.")
+@click.option("--n", type=click.IntRange(1), help="Volumes of each source. Default: 10.")
+@click.option("--reader", "readers", multiple=True, help="Alias of a reader; may be repeated. Default: R1.")
+@click.option("--rubric", help="Name of a rubric, or a YAML file. Default: ct-synthesis-v1.")
+@click.option("--design", type=click.Choice(["ratings", "pairs"]), help="Default: ratings.")
+@click.option("--language", type=click.Choice(["en", "de"]), help="Of the reader. Default: en.")
+@click.option("--recipient", default="", help="Encrypt the key to this age recipient (age1...).")
+@store_option
+@json_option
+def export(
+    runs: tuple[str, ...],
+    out: Path,
+    protocol: Path | None,
+    contestant: tuple[str, ...],
+    recipient: str,
+    store: Path,
+    as_json: bool,
+    **fields: object,
+) -> None:
+    """Draw the cases of a study and write its key and a pack for each reader.
+
+    Without --protocol: contestants of the RUNs beside their real test volumes. Nobody sees a picture before the draw. The key
+    is in OUT/sealed; a reader gets OUT/packs/READER and nothing else.
+
+    \b
+    medlord-bench reading export RUN --out STUDY --n 10 --reader R1 --reader R2
+    medlord-bench reading export --protocol study.yaml --out STUDY
+    """
+    from medlord_bench.engine.store import Store
+
+    from .check import check_study
+    from .export import export as write
+    from .formats import finish
+    from .protocol import read_protocol
+    from .study import Study
+
+    given = {name: value for name, value in fields.items() if value not in (None, ())}
+    if protocol is not None:
+        if runs or contestant or given:
+            named = ", ".join(
+                (*("RUN",) * bool(runs), *("--contestant",) * bool(contestant), *(f"--{n}" for n in given))
+            )
+            raise UserError(f"--protocol {protocol} has all fields of the study; remove {named}")
+        study = read_protocol(protocol)
+    else:
+        study = _of_runs(runs, contestant, Store(store.resolve()), given)
+    packs = write(study, Study(out), Store(store.resolve()), finish, check_study, recipient)
+    names = [str(pack) for pack in packs]
+    click.echo(json.dumps({"study": str(out), "packs": names}) if as_json else "\n".join(names))
+
+
+def _of_runs(
+    runs: tuple[str, ...], contestants: tuple[str, ...], store: Store, fields: dict[str, object]
+) -> StudyProtocol:
+    """The protocol of contestants of runs, and the real test volumes of the first."""
+    from medlord_bench.contracts.validation import validate
+    from medlord_bench.engine.run_folder import locate, newest_finished
+    from medlord_bench.results.run_results import read_run
+
+    from .protocol import REAL, StudyProtocol
+
+    folders = [locate(store, run) for run in runs] or [newest_finished(store)]
+    sources: list[dict[str, object]] = [{"name": REAL, "run": folders[0], "contestant": REAL}]
+    for folder in folders:
+        run = read_run(folder)
+        for name in contestants or run.ranked or run.contestants:
+            if name in run.contestants:
+                sources.append({"name": name, "run": folder, "contestant": name})
+    return validate(StudyProtocol, {"sources": sources, **fields}, "reading export")

@@ -1,0 +1,244 @@
+"""Draws the cases of a study and writes its key and packs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medlord_bench.engine.store import Store
+from medlord_bench.errors import UserError
+from medlord_bench.util.files import write_text
+from medlord_bench.util.hashing import file_sha256
+from medlord_bench.util.progress import make_progress
+
+from .draw import Drawn, Place, Secret, choose, order_for, pairs_for
+from .key import Entry, Key, SourceRecord, new_nonce, read_key, write_key
+from .pack import Pack, case_file, hashes_of, session_starts, set_times, write_case, write_manifest
+from .protocol import StudyProtocol
+from .rebuild import StudyGrid, grid_of, rebuilt
+from .rubric import Rubric, read_rubric
+from .sources import Source, open_source
+from .study import Study
+
+Finish = Callable[[Path, Pack], None]  # adds the files of a format to a pack that has its cases
+SPARE_BYTES = 50_000_000
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What one reader reads. items: in order, of one place or of the two of a pair."""
+
+    reader: str
+    items: Sequence[tuple[Place, ...]]
+    practice: Sequence[Place]
+
+    @property
+    def places(self) -> list[Place]:
+        """Each case once; a volume of several pairs is one case."""
+        return list({place.code: place for item in self.items for place in item}.values())
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A study before its volumes are written."""
+
+    protocol: StudyProtocol
+    rubric: Rubric
+    grid: StudyGrid
+    sources: Sequence[Source]
+    cases: Sequence[Cases]
+    secret: Secret
+
+    @property
+    def volumes(self) -> int:
+        """Of all packs, practice included."""
+        return sum(len(one.places) + len(one.practice) for one in self.cases)
+
+    def bytes(self) -> int:
+        """On disk, of the raw cases of all packs."""
+        return self.volumes * self.grid.bytes
+
+
+def plan(protocol: StudyProtocol, store: Store, secret: Secret) -> Planned:
+    """Draw every case. Raises `UserError` for a source that has too few volumes."""
+    rubric = read_rubric(protocol.rubric, protocol.language)
+    sources = [open_source(spec, store, protocol.n) for spec in protocol.sources]
+    each = -(-protocol.practice // len(sources))
+    drawn: list[Drawn] = []
+    practice: list[Drawn] = []
+    for place, source in enumerate(sources):
+        chosen, others = choose(secret, list(source.volumes), protocol.n, each)
+        drawn += [Drawn(place, item, file_sha256(source.volumes[item])) for item in chosen]
+        practice += [Drawn(place, item, file_sha256(source.volumes[item])) for item in others]
+    _all_different(drawn, sources)
+    first = sources[0].read(next(one.item for one in drawn if one.source == 0))
+    real = next((place for place, source in enumerate(sources) if source.real), None)
+    cases = [_cases(reader, drawn, practice, real, protocol, secret) for reader in protocol.readers]
+    return Planned(protocol, rubric, grid_of(protocol, first), sources, cases, secret)
+
+
+def _all_different(drawn: Sequence[Drawn], sources: Sequence[Source]) -> None:
+    seen: dict[str, Drawn] = {}
+    for one in drawn:
+        other = seen.setdefault(one.sha256, one)
+        if other is not one:
+            names = f"{sources[other.source].name}/{other.item} and {sources[one.source].name}/{one.item}"
+            raise UserError(f"{names} are the same file; expected different volumes: check the sources")
+
+
+def _cases(
+    reader: str,
+    drawn: Sequence[Drawn],
+    practice: Sequence[Drawn],
+    real: int | None,
+    protocol: StudyProtocol,
+    secret: Secret,
+) -> Cases:
+    by_hash = {one.sha256: one for one in practice}
+    order = secret.shuffled(list(by_hash), "practice", reader)[: protocol.practice]
+    trials = [Place(secret.code(reader, sha, "practice"), by_hash[sha]) for sha in order]
+    if protocol.design == "pairs":
+        return Cases(reader, pairs_for(reader, drawn, real, protocol, secret), trials)
+    return Cases(reader, [(place,) for place in order_for(reader, drawn, protocol, secret)], trials)
+
+
+def key_of(planned: Planned, nonce: str) -> Key:
+    """The key of a planned study."""
+    entries = []
+    for cases in planned.cases:
+        for places, practice in ((cases.places, False), (cases.practice, True)):
+            entries += [_entry(cases.reader, place, planned.sources, practice) for place in places]
+    drawn = {(place.volume.source, place.volume.item) for cases in planned.cases for place in cases.places}
+    records = [
+        SourceRecord(
+            name=source.name,
+            real=source.real,
+            available=len(source.volumes),
+            failed=source.failed,
+            drawn=tuple(sorted(item for at, item in drawn if at == number)),
+        )
+        for number, source in enumerate(planned.sources)
+    ]
+    return Key(
+        nonce=nonce,
+        secret=planned.secret.value.hex(),
+        protocol=planned.protocol.digest(),
+        rubric=planned.rubric.digest(),
+        sources=tuple(records),
+        entries=tuple(entries),
+    )
+
+
+def _entry(reader: str, place: Place, sources: Sequence[Source], practice: bool) -> Entry:
+    volume = place.volume
+    return Entry(
+        reader=reader,
+        code=place.code,
+        source=sources[volume.source].name,
+        item=volume.item,
+        sha256=volume.sha256,
+        repeat=1 if place.repeat else 0,
+        practice=practice,
+    )
+
+
+def export(
+    protocol: StudyProtocol,
+    study: Study,
+    store: Store,
+    finish: Finish,
+    check: Callable[[Study, Key], None],
+    recipient: str = "",
+) -> list[Path]:
+    """Write the study: its key first, then the packs, which become visible only after the leak check.
+
+    A stopped export goes on with the same draws. finish: adds the files of the formats. check: raises `UserError` on a leak.
+    Returns the packs. Raises `UserError` if a pack is there already, or the disk is too small.
+    """
+    existing = [reader for reader in protocol.readers if study.pack(reader).exists()]
+    if existing:
+        raise UserError(f"{study.pack(existing[0])}: is there already; a study is exported once: give another --out")
+    secret, nonce = _begun(study, protocol)
+    planned = plan(protocol, store, secret)
+    _room(study, planned)
+    key = key_of(planned, nonce)
+    write_key(study.sealed, key)
+    write_text(study.sealed / "commitment.txt", key.commitment() + "\n")
+    write_text(study.protocol, _yaml(protocol))
+    partial = study.root / ".partial"
+    with make_progress().task("packs, volumes", planned.volumes) as task:
+        for cases in planned.cases:
+            _write(planned, cases, key, partial / cases.reader, finish, task.advance)
+    check(Study(study.root), key)
+    packs = []
+    for cases in planned.cases:
+        study.packs.mkdir(parents=True, exist_ok=True)
+        (partial / cases.reader).rename(study.pack(cases.reader))
+        packs.append(study.pack(cases.reader))
+    shutil.rmtree(partial, ignore_errors=True)
+    if recipient:
+        write_key(study.sealed, key, recipient)
+        (study.sealed / "key.json").unlink()
+    return packs
+
+
+def _begun(study: Study, protocol: StudyProtocol) -> tuple[Secret, str]:
+    """Secret and nonce of a stopped export of the same protocol, or new ones."""
+    if not study.key.exists():
+        return Secret(), new_nonce()
+    key = read_key(study.key)
+    if key.protocol != protocol.digest():
+        raise UserError(f"{study.key}: is of another protocol; give another --out, or the protocol of the first export")
+    return Secret(bytes.fromhex(key.secret)), key.nonce
+
+
+def _room(study: Study, planned: Planned) -> None:
+    study.root.mkdir(parents=True, exist_ok=True)
+    free, needed = shutil.disk_usage(study.root).free, planned.bytes() * len(planned.protocol.formats) + SPARE_BYTES
+    if free < needed:
+        raise UserError(
+            f"{study.root}: {free / 1e9:.1f} GB free, the packs need about {needed / 1e9:.1f} GB; choose another disk, a "
+            "smaller grid (shape, spacing), or fewer cases"
+        )
+
+
+def _write(
+    planned: Planned, cases: Cases, key: Key, folder: Path, finish: Finish, advance: Callable[[], object]
+) -> None:
+    """The pack of a reader. A case that is there already is kept."""
+    for places, practice in ((cases.places, False), (cases.practice, True)):
+        for place in sorted(places, key=lambda one: one.code):
+            path = case_file(folder, place.code, practice)
+            if not path.exists() or path.stat().st_size != planned.grid.bytes:
+                source = planned.sources[place.volume.source]
+                write_case(path, rebuilt(source.read(place.volume.item), planned.grid, place.repeat))
+            advance()
+    protocol = planned.protocol
+    real = sum(source.real for source in planned.sources) / len(planned.sources)
+    pack = Pack(
+        id=planned.secret.code("pack", cases.reader),
+        title=protocol.title,
+        reader=cases.reader,
+        design=protocol.design,
+        language=protocol.language,
+        rubric=planned.rubric,
+        grid=planned.grid,
+        items=tuple(tuple(place.code for place in item) for item in cases.items),
+        practice=tuple((place.code,) for place in cases.practice),
+        sessions=session_starts(len(cases.items), protocol.sessions),
+        real_share=real if protocol.disclosed else None,
+        commitment=key.commitment(),
+        files={},
+    )
+    finish(folder, pack)
+    write_manifest(folder, pack.model_copy(update={"files": hashes_of(folder)}))
+    set_times(folder)
+
+
+def _yaml(protocol: StudyProtocol) -> str:
+    import yaml
+
+    text: Mapping[str, object] = protocol.model_dump(mode="json", exclude_defaults=True)
+    return str(yaml.safe_dump(dict(text), sort_keys=False, allow_unicode=True))

@@ -1,0 +1,136 @@
+"""The protocol of a reader study: what is shown to whom, and what is asked. Frozen and hashed before any draw."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from medlord_bench.contracts import FrozenConfig
+from medlord_bench.contracts.validation import validate
+from medlord_bench.errors import UserError
+from medlord_bench.util.hashing import digest
+
+ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,15}")
+REAL = "real"  # the name of the source of real volumes
+LEAST_REPEATS = 6  # of hidden repeats: with fewer, agreement with oneself has no meaning
+GAP = 20  # cases between a case and its hidden repeat, where the study is long enough
+
+Format = Literal["browser", "nifti", "dicom", "png", "mha"]
+Size = Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], Field(description="voxels along R, A, S")]
+
+
+class SourceSpec(FrozenConfig):
+    """Where volumes of one kind come from: a contestant of a run, its real test images, or a folder.
+
+    name: in the analysis; never in a pack. contestant: of the run; `real` for its real test volumes.
+    """
+
+    name: str = Field(min_length=1)
+    run: Path | None = Field(None, description="a run folder, or its name in the store")
+    contestant: str = ""
+    folder: Path | None = Field(None, description="a folder of NIfTI, MetaImage or NRRD files")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> SourceSpec:
+        if (self.run is None) == (self.folder is None):
+            raise ValueError(f"source {self.name}: give either run (with contestant) or folder")
+        if self.run is not None and not self.contestant:
+            raise ValueError(f"source {self.name}: contestant is not given; expected one of the run, or 'real'")
+        return self
+
+
+class StudyProtocol(FrozenConfig):
+    """A reader study. Every field is part of its hash; paths of sources are not."""
+
+    title: str = ""
+    sources: tuple[SourceSpec, ...] = Field(min_length=2)
+    n: PositiveInt = Field(10, description="volumes of each source, drawn from all it has")
+    shape: Size | None = Field(None, description="the common grid; unset: that of the first source's first volume")
+    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
+        None, description="voxel size of the common grid in mm; unset: that of the first source's first volume"
+    )
+    window: tuple[int, int] = Field((-1000, 2000), description="HU that every volume is clipped to")
+    rubric: str = Field("ct-synthesis-v1", description="name of a rubric, or a YAML file")
+    readers: tuple[str, ...] = Field(("R1",), min_length=1, description="aliases of the readers; no names of persons")
+    design: Literal["ratings", "pairs"] = Field(
+        "ratings", description="ratings: each volume alone; pairs: which of two volumes is real, or looks more real"
+    )
+    pairs: PositiveInt = Field(60, description="of the design `pairs`: choices of each reader")
+    repeats: int | None = Field(None, ge=0, description="hidden repeats of each reader; unset: a tenth, at least 6")
+    practice: int = Field(2, ge=0, description="cases to practise on, which are not drawn for the study")
+    sessions: PositiveInt = Field(1, description="sittings that the cases are divided into")
+    disclosed: bool = Field(False, description="whether readers are told which share of the cases is real")
+    language: Literal["en", "de"] = "en"
+    formats: tuple[Format, ...] = ("browser",)
+    waived: tuple[str, ...] = Field((), description="nuisance quantities that the leak check does not judge, by name")
+
+    @field_validator("readers")
+    @classmethod
+    def _aliases(cls, readers: tuple[str, ...]) -> tuple[str, ...]:
+        for alias in readers:
+            if not ALIAS.fullmatch(alias):
+                raise ValueError(f"reader {alias!r}: expected an alias of letters, digits and '-', such as R1")
+        if len({alias.lower() for alias in readers}) < len(readers):
+            raise ValueError(f"readers {', '.join(readers)}: two have one alias; give each reader its own")
+        return readers
+
+    @model_validator(mode="after")
+    def _usable(self) -> StudyProtocol:
+        names = [source.name for source in self.sources]
+        if len(set(names)) < len(names):
+            raise ValueError(f"sources {', '.join(names)}: two have one name; give each source its own")
+        if self.window[0] >= self.window[1]:
+            raise ValueError(f"window {self.window}: the first value must be below the second")
+        if "browser" not in self.formats and self.design == "pairs":
+            raise ValueError("formats: the design 'pairs' is read in the browser; add 'browser'")
+        return self
+
+    @property
+    def cases(self) -> int:
+        """Volumes of the study, without repeats and practice."""
+        return self.n * len(self.sources)
+
+    @property
+    def hidden_repeats(self) -> int:
+        """Volumes that each reader sees twice. Pairs have none: a repeated pair is another pair."""
+        if self.design == "pairs":
+            return 0
+        wanted = max(LEAST_REPEATS, math.ceil(self.cases / 10)) if self.repeats is None else self.repeats
+        return min(wanted, self.cases)
+
+    def digest(self) -> str:
+        """sha256 of the protocol without the paths of its sources."""
+        text = self.model_dump(mode="json")
+        for source in text["sources"]:
+            del source["run"], source["folder"]
+        return digest(text)
+
+
+def read_protocol(path: Path) -> StudyProtocol:
+    """Read a YAML protocol. Raises `UserError` naming the file and the field."""
+    return validate(StudyProtocol, read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> dict[str, object]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; expected a YAML file") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected fields and values, got {type(data).__name__}")
+    return data
+
+
+def of_run(run: Path, contestants: Iterable[str], **fields: object) -> StudyProtocol:
+    """The protocol that compares contestants of one run with its real test volumes."""
+    sources = [{"name": REAL, "run": run, "contestant": REAL}]
+    sources += [{"name": name, "run": run, "contestant": name} for name in contestants]
+    return validate(StudyProtocol, {"sources": sources, **fields}, "reading export")

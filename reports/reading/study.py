@@ -1,0 +1,56 @@
+"""The folder of a study: `sealed/` (the key), `packs/READER`, `returns/`, `analysis/`, and the protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from medlord_bench.errors import UserError
+
+from .key import FILE, SEALED_FILE
+
+PROTOCOL = "protocol.yaml"
+
+
+@dataclass(frozen=True)
+class Study:
+    """root: the folder of the coordinator."""
+
+    root: Path
+
+    @property
+    def protocol(self) -> Path:
+        return self.root / PROTOCOL
+
+    @property
+    def sealed(self) -> Path:
+        return self.root / "sealed"
+
+    @property
+    def key(self) -> Path:
+        """The key, plain or encrypted, whichever there is."""
+        plain, encrypted = self.sealed / FILE, self.sealed / SEALED_FILE
+        return encrypted if encrypted.exists() and not plain.exists() else plain
+
+    @property
+    def packs(self) -> Path:
+        return self.root / "packs"
+
+    def pack(self, reader: str) -> Path:
+        return self.packs / reader
+
+    @property
+    def returns(self) -> Path:
+        return self.root / "returns"
+
+    @property
+    def analysis(self) -> Path:
+        return self.root / "analysis"
+
+
+def no_key_below(folder: Path) -> None:
+    """Raise `UserError` if a key lies in a folder that a reader gets."""
+    for name in (FILE, SEALED_FILE):
+        found = next(folder.rglob(name), None)
+        if found is not None:
+            raise UserError(f"{found}: a key lies in the pack; remove it: a reader with the key is not blinded")
