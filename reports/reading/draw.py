@@ -76,47 +76,48 @@ class Place:
 def order_for(reader: str, volumes: Sequence[Drawn], protocol: StudyProtocol, secret: Secret) -> list[Place]:
     """The cases of a reader in their order: random, at most three of a source in a row, repeats far from their first.
 
-    Of `TRIES` random orders the first that fits is taken; if none does, the one with the fewest misfits.
+    Of `TRIES` random orders the first without a longer run is taken; if there is none, the one with the fewest.
     """
-    repeats = secret.shuffled([one.sha256 for one in volumes], "repeat", reader)[: protocol.hidden_repeats]
-    by_hash = {one.sha256: one for one in volumes}
-    places = [Place(secret.code(reader, one.sha256, 0), one) for one in volumes]
-    places += [Place(secret.code(reader, sha, 1), by_hash[sha], 1) for sha in repeats]
-    codes = {place.code: place for place in places}
-    if len(codes) < len(places):
+    codes = [secret.code(reader, one.sha256, repeat) for one in volumes for repeat in (0, 1)]
+    if len(set(codes)) < len(codes):
         raise UserError("two cases got one code, by a chance of one in a million; export again")
-    gap = min(GAP, len(places) // 2)
     found: list[tuple[int, list[Place]]] = []
     for attempt in range(TRIES):
-        order = [codes[code] for code in secret.shuffled(list(codes), "order", reader, attempt)]
-        order = _first_before_repeat(order)
-        found.append((_misfits(order, gap), order))
+        order = _one_order(reader, volumes, protocol, secret, attempt)
+        found.append((_long_runs(order), order))
         if found[-1][0] == 0:
             break
     return min(found, key=lambda one: one[0])[1]
 
 
-def _first_before_repeat(order: Sequence[Place]) -> list[Place]:
-    """The same places, with a volume's first showing before its repeat."""
-    made = list(order)
-    at: dict[str, int] = {}
-    for i, place in enumerate(made):
-        other = at.setdefault(place.volume.sha256, i)
-        if other != i and made[other].repeat:
-            made[other], made[i] = made[i], made[other]
-    return made
+def _one_order(
+    reader: str, volumes: Sequence[Drawn], protocol: StudyProtocol, secret: Secret, attempt: int
+) -> list[Place]:
+    """The volumes in random order; then each hidden repeat at a random place at least `GAP` cases after its first.
+
+    Repeated are volumes that come early enough for that, chosen at random.
+    """
+    by_hash = {one.sha256: one for one in volumes}
+    first = secret.shuffled(list(by_hash), "order", reader, attempt)
+    order = [Place(secret.code(reader, sha, 0), by_hash[sha]) for sha in first]
+    count = protocol.hidden_repeats
+    gap = min(GAP, len(order) - max(count, len(order) // 3))
+    early = secret.shuffled(first[: len(order) - gap + 1], "repeat", reader, attempt)[:count]
+    for sha in sorted(early, key=first.index):
+        start = next(i for i, place in enumerate(order) if place.volume.sha256 == sha)
+        room = len(order) - (start + gap) + 1
+        at = start + gap + secret.number("place", reader, attempt, sha) % room
+        order.insert(at, Place(secret.code(reader, sha, 1), by_hash[sha], 1))
+    return order
 
 
-def _misfits(order: Sequence[Place], gap: int) -> int:
-    """Runs that are too long, and repeats that are too near."""
-    wrong, run = 0, 0
-    first: dict[str, int] = {}
+def _long_runs(order: Sequence[Place]) -> int:
+    """Cases that continue a run of one source beyond `MAX_RUN`."""
+    long, run = 0, 0
     for i, place in enumerate(order):
         run = run + 1 if i and order[i - 1].volume.source == place.volume.source else 1
-        wrong += run > MAX_RUN
-        start = first.setdefault(place.volume.sha256, i)
-        wrong += start != i and i - start < gap
-    return wrong
+        long += run > MAX_RUN
+    return long
 
 
 def pairs_for(
