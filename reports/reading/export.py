@@ -14,6 +14,7 @@ from medlord_bench.util.hashing import file_sha256
 from medlord_bench.util.progress import make_progress
 
 from .draw import Drawn, Place, Secret, choose, order_for, pairs_for
+from .formats import SIZES, require
 from .key import Entry, Key, SourceRecord, new_nonce, read_key, write_key
 from .pack import Pack, case_file, hashes_of, session_starts, set_times, write_case, write_manifest
 from .protocol import StudyProtocol
@@ -22,7 +23,7 @@ from .rubric import Rubric, read_rubric
 from .sources import Source, open_source
 from .study import Study
 
-Finish = Callable[[Path, Pack], None]  # adds the files of a format to a pack that has its cases
+Finish = Callable[[Path, Pack, Sequence[str], Secret], None]  # adds the files of formats to a pack that has its cases
 SPARE_BYTES = 50_000_000
 
 
@@ -57,8 +58,8 @@ class Planned:
         return sum(len(one.places) + len(one.practice) for one in self.cases)
 
     def bytes(self) -> int:
-        """On disk, of the raw cases of all packs."""
-        return self.volumes * self.grid.bytes
+        """On disk, of the cases of all packs in all formats; the raw cases are always written first."""
+        return int(self.volumes * self.grid.bytes * (1 + sum(SIZES[name] for name in self.protocol.formats)))
 
 
 def plan(protocol: StudyProtocol, store: Store, secret: Secret) -> Planned:
@@ -157,6 +158,7 @@ def export(
     A stopped export goes on with the same draws. finish: adds the files of the formats. check: raises `UserError` on a leak.
     Returns the packs. Raises `UserError` if a pack is there already, or the disk is too small.
     """
+    require(protocol.formats)
     existing = [reader for reader in protocol.readers if study.pack(reader).exists()]
     if existing:
         raise UserError(f"{study.pack(existing[0])}: is there already; a study is exported once: give another --out")
@@ -196,7 +198,7 @@ def _begun(study: Study, protocol: StudyProtocol) -> tuple[Secret, str]:
 
 def _room(study: Study, planned: Planned) -> None:
     study.root.mkdir(parents=True, exist_ok=True)
-    free, needed = shutil.disk_usage(study.root).free, planned.bytes() * len(planned.protocol.formats) + SPARE_BYTES
+    free, needed = shutil.disk_usage(study.root).free, planned.bytes() + SPARE_BYTES
     if free < needed:
         raise UserError(
             f"{study.root}: {free / 1e9:.1f} GB free, the packs need about {needed / 1e9:.1f} GB; choose another disk, a "
@@ -232,7 +234,7 @@ def _write(
         commitment=key.commitment(),
         files={},
     )
-    finish(folder, pack)
+    finish(folder, pack, protocol.formats, planned.secret)
     write_manifest(folder, pack.model_copy(update={"files": hashes_of(folder)}))
     set_times(folder)
 
