@@ -1,10 +1,218 @@
-"""The leak check: whether a pack says anything about the source of its cases but the picture itself."""
+"""The leak check: whether a pack says anything about the source of its cases but the picture itself.
+
+Four parts: names in any file, header fields that differ between cases, sizes and dates and their order, and quantities that
+tell the source. The first three need no key. A pack that others made is checked as far as its files can be read.
+"""
 
 from __future__ import annotations
 
-from .key import Key
+import csv
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medlord_bench.errors import ExitCode, MissingError, UserError
+
+from .forms import form, readme
+from .key import FILE, SEALED_FILE, Key, read_key
+from .leak_audit import Quantities, audit, leaks_of, quantities_of, read_values, too_few
+from .leak_files import Leak, files_of
+from .leak_headers import cases_of, differing, zip_leaks
+from .leak_words import Words, study_words
+from .pack import MANIFEST, Pack, damaged, read_pack
+from .protocol import StudyProtocol, read_protocol
 from .study import Study
+
+LARGEST_MANIFEST = 2**28  # bytes
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Checked:
+    """leaks: what must be removed. notes: what could not be checked, and why."""
+
+    leaks: tuple[Leak, ...]
+    notes: tuple[str, ...]
+    files: int
+    cases: int
 
 
 def check_study(study: Study, key: Key) -> None:
-    """Raise `UserError` naming a leak of a study whose packs are not published yet."""
+    """Raise `UserError` naming each leak of a study whose packs are not published yet; they are removed."""
+    partial = study.root / ".partial"
+    protocol = read_protocol(study.protocol)
+    leaks = []
+    for folder in sorted(path for path in partial.iterdir() if path.is_dir()):
+        found = check_pack(folder, key, protocol=protocol, waived=protocol.waived)
+        leaks += [f"{folder.name}/{leak}" for leak in found.leaks]
+    if leaks:
+        shutil.rmtree(partial)
+        raise UserError(
+            "\n".join([*shortened(leaks), "no pack is written: remove the leaks, or name a quantity in `waived`"]),
+            ExitCode.FAILED,
+        )
+
+
+def check_pack(
+    folder: Path,
+    key: Key | Mapping[str, str] | None = None,
+    protocol: StudyProtocol | None = None,
+    waived: Sequence[str] = (),
+) -> Checked:
+    """Check a pack, or any folder of images. key: of the study, or code -> source of a pack that others made.
+
+    Without a key, names of sources and the audit are left out, and a note says so. Raises `UserError` if there is nothing to
+    check.
+    """
+    if not folder.is_dir():
+        raise MissingError(f"{folder}: not a folder; expected a pack")
+    files, leaks = files_of(folder)
+    pack = _manifest(folder)
+    labels, others = _labels(key, pack)
+    leaks += [Leak(path.relative_to(folder).as_posix(), "a key") for path in files if path.name in (FILE, SEALED_FILE)]
+    sources = () if isinstance(key, Key) or key is None else key.values()
+    words = Words(study_words(key if isinstance(key, Key) else None, protocol, sources), _own_text(pack))
+    for path in files:
+        name = path.relative_to(folder).as_posix()
+        leaks += [*words.in_name(name), *words.in_file(path, name), *zip_leaks(path, name)]
+    codes = [*pack.codes, *(code for item in pack.practice for code in item)] if pack else [*labels, *others]
+    cases = cases_of(folder, files, list(dict.fromkeys(codes)))
+    if not cases and not files:
+        raise UserError(f"{folder}: has no files; expected a pack")
+    trials = {code for item in pack.practice for code in item} if pack else set()
+    for chosen in (trials, set(cases) - trials):
+        leaks += differing(folder, {code: paths for code, paths in cases.items() if code in chosen})
+    if pack is not None:
+        leaks += _of_manifest(folder, pack)
+    quantities, notes = _quantities(folder, cases, pack, labels)
+    findings = audit(quantities, labels, waived)
+    leaks += leaks_of(findings)
+    notes += [f"by chance or not, {one}" for one in findings if one.suspect]
+    notes += _notes(key, labels, quantities, cases, waived)
+    return Checked(tuple(sorted(set(leaks))), tuple(notes), len(files), len(cases))
+
+
+def shortened(lines: Sequence[str]) -> list[str]:
+    """At most `SHOWN` lines, and how many more there are."""
+    more = len(lines) - SHOWN
+    return [*lines[:SHOWN], f"and {more} more"] if more > 0 else list(lines)
+
+
+def read_labels(path: Path, identity: Path | None = None) -> Key | dict[str, str]:
+    """A key, or a CSV file with the columns `code` and `source`. Raises `UserError` naming what is wrong."""
+    if path.suffix.lower() != ".csv":
+        return read_key(path, identity)
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except FileNotFoundError:
+        raise MissingError(f"{path}: not found; expected a CSV file with the columns code and source") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    if not rows or not {"code", "source"} <= set(rows[0]):
+        raise UserError(f"{path}: expected a CSV file with the columns code and source")
+    return {str(row["code"]): str(row["source"]) for row in rows}
+
+
+def _manifest(folder: Path) -> Pack | None:
+    """The manifest of a pack of the bench; none for one that others made."""
+    path = folder / MANIFEST
+    if path.is_symlink() or not path.is_file():
+        return None
+    if path.stat().st_size > LARGEST_MANIFEST:
+        raise UserError(f"{path}: {path.stat().st_size / 1e6:,.0f} MB; expected a manifest of a few MB")
+    return read_pack(folder)
+
+
+def _labels(key: Key | Mapping[str, str] | None, pack: Pack | None) -> tuple[dict[str, str], list[str]]:
+    """Code -> source of the cases of the study, and the codes of hidden repeats and practice, which are not audited."""
+    if not isinstance(key, Key):
+        return dict(key or {}), []
+    entries = [one for one in key.entries if pack is None or one.reader == pack.reader]
+    labels = {one.code: one.source for one in entries if not one.repeat and not one.practice}
+    return labels, [one.code for one in entries if one.code not in labels]
+
+
+def _own_text(pack: Pack | None) -> str:
+    """What the bench itself writes into the texts of a pack: no title, and the words of a rubric."""
+    if pack is None:
+        return ""
+    bare = pack.model_copy(update={"title": ""})
+    static = [
+        path for path in Path(__file__).parent.iterdir() if path.suffix in (".js", ".css", ".html", ".j2", ".yaml")
+    ]
+    texts = [path.read_text(encoding="utf-8") for path in sorted(static)]
+    return "\n".join([form(bare), readme(bare), pack.rubric.model_dump_json(), *Pack.model_fields, *texts])
+
+
+def _of_manifest(folder: Path, pack: Pack) -> list[Leak]:
+    """Files that are changed or do not belong to the pack, and hidden repeats with the bytes of their first."""
+    leaks = [Leak(*line.split(": ", 1)) for line in damaged(folder, pack)]
+    seen: dict[str, str] = {}
+    for name, sha in pack.files.items():
+        other = seen.setdefault(sha, name)
+        if other != name and name.endswith((".i16", ".nii", ".mha")):
+            leaks.append(Leak(name, f"the same bytes as {other}"))
+    return leaks
+
+
+def _quantities(
+    folder: Path, cases: Mapping[str, Sequence[Path]], pack: Pack | None, labels: Mapping[str, str]
+) -> tuple[dict[str, Quantities], list[str]]:
+    """Quantities of each labelled case, and a note if cases cannot be read."""
+    found: dict[str, Quantities] = {}
+    failed: list[str] = []
+    order = pack.codes if pack else []
+    for place, code in enumerate(sorted(cases)):
+        if code not in labels:
+            continue
+        own = {"size": float(sum(path.stat().st_size for path in cases[code])), "listing": float(place)}
+        if code in order:
+            own["order"] = float(order.index(code))
+        own |= _uid(cases[code])
+        try:
+            own |= quantities_of(*read_values(cases[code], *_grid(pack)))
+        except UserError as error:
+            failed.append(str(error).replace(f"{folder}/", ""))
+        found[code] = own
+    return found, [f"{len(failed)} cases are not in the audit of voxels: {failed[0]}"] if failed else []
+
+
+def _grid(pack: Pack | None) -> tuple[Sequence[int], Sequence[float]]:
+    return (pack.grid.shape, pack.grid.spacing) if pack else ((), ())
+
+
+def _uid(paths: Sequence[Path]) -> dict[str, float]:
+    """The last part of the series' UID, which is random unless series were numbered one after the other."""
+    first = next((path for path in paths if path.suffix.lower() == ".dcm"), None)
+    if first is None:
+        return {}
+    from .dicom import require_pydicom
+
+    try:
+        uid = str(require_pydicom().dcmread(first, stop_before_pixels=True, defer_size=1024).SeriesInstanceUID)
+        value = float(uid.rpartition(".")[2])
+    except MissingError:
+        raise
+    except Exception:  # a damaged file is a leak of the headers
+        return {}
+    return {"uid": value} if math.isfinite(value) else {}
+
+
+def _notes(
+    key: Key | Mapping[str, str] | None,
+    labels: Mapping[str, str],
+    quantities: Mapping[str, Quantities],
+    cases: Mapping[str, Sequence[Path]],
+    waived: Sequence[str],
+) -> list[str]:
+    if key is None:
+        return ["without a key: names of sources and items, and the audit of quantities, are not checked"]
+    notes = [f"waived: {', '.join(waived)}"] if waived else []
+    lacking = sorted(set(labels) - set(cases))
+    if lacking:
+        notes.append(f"{len(lacking)} codes of the key have no file, such as {lacking[0]}")
+    names = {name for one in quantities.values() for name in one}
+    few = too_few({code: labels[code] for code in quantities}, len(names))
+    return [*notes, few] if few else notes

@@ -95,3 +95,36 @@ def _of_runs(
             if name in run.contestants:
                 sources.append({"name": name, "run": folder, "contestant": name})
     return validate(StudyProtocol, {"sources": sources, **fields}, "reading export")
+
+
+@reading.command()
+@click.argument("pack", type=click.Path(path_type=Path))
+@click.option(
+    "--key", type=click.Path(path_type=Path), help="The study's key, or a CSV file with columns code, source."
+)
+@click.option("--identity", type=click.Path(path_type=Path), help="The age identity that opens an encrypted key.")
+@click.option("--waive", "waived", multiple=True, help="A quantity that the audit leaves out; may be repeated.")
+@json_option
+def check(pack: Path, key: Path | None, identity: Path | None, waived: tuple[str, ...], as_json: bool) -> None:
+    """Look for leaks in a PACK: whether anything but its pictures says which source made a case.
+
+    PACK is a pack of this bench, or a folder of NIfTI, MetaImage, DICOM or raw files that others made. With --key the names
+    of the sources are looked for, and numbers of the files are compared with the source. Exit 1 on a leak.
+
+    \b
+    medlord-bench reading check STUDY/packs/R1 --key STUDY/sealed/key.json
+    """
+    from .check import check_pack, read_labels, shortened
+
+    found = check_pack(pack, read_labels(key, identity) if key else None, waived=waived)
+    if as_json:
+        leaks = [{"file": leak.file, "leak": leak.what} for leak in found.leaks]
+        text = {"pack": str(pack), "files": found.files, "cases": found.cases, "leaks": leaks, "notes": found.notes}
+        click.echo(json.dumps(text))
+    else:
+        click.echo(
+            "\n".join([*shortened([str(leak) for leak in found.leaks]), *(f"note: {note}" for note in found.notes)])
+        )
+        click.echo(f"{found.cases} cases, {found.files} files: {len(found.leaks) or 'no'} leaks")
+    if found.leaks:
+        raise click.exceptions.Exit(1)

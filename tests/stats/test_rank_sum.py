@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from math import comb
 
 import numpy as np
 import pytest
@@ -24,13 +25,22 @@ def test_it_equals_an_enumeration_with_ties(seed: int) -> None:
     assert found.auc == pytest.approx(above.mean())
 
 
-def test_it_equals_scipy_without_ties_and_is_fast_for_many() -> None:
+def test_it_equals_scipy_without_ties_and_counts_of_ways() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.normal(0.8, 1, 12), rng.normal(0, 1, 20)
     expected = mannwhitneyu(x, y, method="exact")
     found = separation(x, y)
     assert found.p == pytest.approx(expected.pvalue) and found.auc == pytest.approx(expected.statistic / 240)
-    assert separation(np.arange(50), np.arange(50, 300)).p < 1e-40
+    swapped = separation(y, x)
+    assert swapped.p == pytest.approx(found.p) and swapped.auc == pytest.approx(1 - found.auc)
+    assert separation(np.arange(30), np.arange(30, 100)).p == pytest.approx(2 / comb(100, 30))
+
+
+def test_many_numbers_are_near_the_exact_distribution() -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(0.3, 1, 70), rng.normal(0, 1, 80)
+    exact, many = separation(x, y).p, separation(np.append(x, x[0]), y).p
+    assert many == pytest.approx(exact, rel=0.5) and 0 < exact < 1
 
 
 def test_equal_numbers_say_nothing_and_bad_ones_are_refused() -> None:
