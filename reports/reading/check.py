@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medlord_bench.errors import ExitCode, MissingError, UserError
+from medlord_bench.util.progress import make_progress
 
 from .forms import form, readme
 from .key import FILE, SEALED_FILE, Key, read_key
@@ -23,7 +24,7 @@ from .leak_headers import cases_of, differing, zip_leaks
 from .leak_words import Words, study_words
 from .pack import MANIFEST, Pack, damaged, read_pack
 from .protocol import StudyProtocol, read_protocol
-from .study import Study
+from .study import PROTOCOL, Study
 
 LARGEST_MANIFEST = 2**28  # bytes
 SHOWN = 20
@@ -71,12 +72,17 @@ def check_pack(
     files, leaks = files_of(folder)
     pack = _manifest(folder)
     labels, others = _labels(key, pack)
-    leaks += [Leak(path.relative_to(folder).as_posix(), "a key") for path in files if path.name in (FILE, SEALED_FILE)]
-    sources = () if isinstance(key, Key) or key is None else key.values()
-    words = Words(study_words(key if isinstance(key, Key) else None, protocol, sources), _own_text(pack))
     for path in files:
         name = path.relative_to(folder).as_posix()
-        leaks += [*words.in_name(name), *words.in_file(path, name), *zip_leaks(path, name)]
+        leaks += [Leak(name, "a key")] if path.name in (FILE, SEALED_FILE) else []
+        leaks += [Leak(name, "a hidden file")] if any(part.startswith(".") for part in name.split("/")) else []
+    sources = () if isinstance(key, Key) or key is None else key.values()
+    words = Words(study_words(key if isinstance(key, Key) else None, protocol, sources), _own_text(pack))
+    with make_progress().task("leak check, files", len(files)) as task:
+        for path in files:
+            name = path.relative_to(folder).as_posix()
+            leaks += [*words.in_name(name), *words.in_file(path, name), *zip_leaks(path, name)]
+            task.advance()
     codes = [*pack.codes, *(code for item in pack.practice for code in item)] if pack else [*labels, *others]
     cases = cases_of(folder, files, list(dict.fromkeys(codes)))
     if not cases and not files:
@@ -89,8 +95,9 @@ def check_pack(
     quantities, notes = _quantities(folder, cases, pack, labels)
     findings = audit(quantities, labels, waived)
     leaks += leaks_of(findings)
-    notes += [f"by chance or not, {one}" for one in findings if one.suspect]
     notes += _notes(key, labels, quantities, cases, waived)
+    if not any("too few" in note for note in notes):
+        notes += [f"by chance or not, {one}" for one in findings if one.suspect]
     return Checked(tuple(sorted(set(leaks))), tuple(notes), len(files), len(cases))
 
 
@@ -113,6 +120,12 @@ def read_labels(path: Path, identity: Path | None = None) -> Key | dict[str, str
     if not rows or not {"code", "source"} <= set(rows[0]):
         raise UserError(f"{path}: expected a CSV file with the columns code and source")
     return {str(row["code"]): str(row["source"]) for row in rows}
+
+
+def protocol_of(key: Path | None) -> StudyProtocol | None:
+    """The protocol of the study whose key this is, if the key lies in its study."""
+    path = key.parent.parent / PROTOCOL if key else None
+    return read_protocol(path) if path and path.is_file() else None
 
 
 def _manifest(folder: Path) -> Pack | None:

@@ -114,9 +114,11 @@ def check(pack: Path, key: Path | None, identity: Path | None, waived: tuple[str
     \b
     medlord-bench reading check STUDY/packs/R1 --key STUDY/sealed/key.json
     """
-    from .check import check_pack, read_labels, shortened
+    from .check import check_pack, protocol_of, read_labels, shortened
 
-    found = check_pack(pack, read_labels(key, identity) if key else None, waived=waived)
+    protocol = protocol_of(key)
+    waived = waived or (protocol.waived if protocol else ())
+    found = check_pack(pack, read_labels(key, identity) if key else None, protocol, waived)
     if as_json:
         leaks = [{"file": leak.file, "leak": leak.what} for leak in found.leaks]
         text = {"pack": str(pack), "files": found.files, "cases": found.cases, "leaks": leaks, "notes": found.notes}

@@ -23,7 +23,9 @@ from .rubric import Rubric, read_rubric
 from .sources import Source, open_source
 from .study import Study
 
-Finish = Callable[[Path, Pack, Sequence[str], Secret], None]  # adds the files of formats to a pack that has its cases
+Finish = Callable[
+    [Path, Pack, Sequence[str], Secret, Callable[[], object]], None
+]  # adds the files of formats to a pack that has its cases
 SPARE_BYTES = 50_000_000
 
 
@@ -170,7 +172,8 @@ def export(
     write_text(study.sealed / "commitment.txt", key.commitment() + "\n")
     write_text(study.protocol, _yaml(protocol))
     partial = study.root / ".partial"
-    with make_progress().task("packs, volumes", planned.volumes) as task:
+    written = planned.volumes * (1 + sum(SIZES[name] > 0 for name in protocol.formats))
+    with make_progress().task("packs, volumes", written) as task:
         for cases in planned.cases:
             _write(planned, cases, key, partial / cases.reader, finish, task.advance)
     check(Study(study.root), key)
@@ -209,7 +212,9 @@ def _room(study: Study, planned: Planned) -> None:
 def _write(
     planned: Planned, cases: Cases, key: Key, folder: Path, finish: Finish, advance: Callable[[], object]
 ) -> None:
-    """The pack of a reader. A case that is there already is kept."""
+    """The pack of a reader. A case that is there already is kept; what a stopped export left half written is removed."""
+    for path in sorted(folder.rglob(".tmp-*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     for places, practice in ((cases.places, False), (cases.practice, True)):
         for place in sorted(places, key=lambda one: one.code):
             path = case_file(folder, place.code, practice)
@@ -234,7 +239,7 @@ def _write(
         commitment=key.commitment(),
         files={},
     )
-    finish(folder, pack, protocol.formats, planned.secret)
+    finish(folder, pack, protocol.formats, planned.secret, advance)
     write_manifest(folder, pack.model_copy(update={"files": hashes_of(folder)}))
     set_times(folder)
 

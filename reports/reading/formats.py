@@ -49,16 +49,20 @@ def require(formats: Sequence[str]) -> None:
         require_pydicom()
 
 
-def finish(folder: Path, pack: Pack, formats: Sequence[str], secret: Secret) -> None:
+def finish(
+    folder: Path, pack: Pack, formats: Sequence[str], secret: Secret, advance: Callable[[], object] = lambda: None
+) -> None:
     """Add the files of the formats and the forms to a pack that has its raw cases.
 
-    The raw cases stay if `browser` is a format. Raises `MissingError` for DICOM without pydicom.
+    The raw cases stay if `browser` is a format. advance: called for each case and format. Raises `MissingError` for DICOM
+    without pydicom.
     """
     for name in formats:
         if name in WRITERS:
             for case in _cases(folder, pack, secret):
                 place = folder / name / PRACTICE if case.practice else folder / name
                 WRITERS[name](place, case)
+                advance()
     if "mha" in formats:
         write_study(folder / "mha", pack)
     write_forms(folder, pack)

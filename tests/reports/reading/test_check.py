@@ -181,6 +181,7 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     "user": (lambda pack, *_: (pack / "n.txt").write_text("by Ann-Other"), "contains 'ann-other', the name of the user"),
     "host": (lambda pack, *_: (pack / "n.txt").write_text("on ct-host-7"), "contains 'ct-host-7', the name of the host"),
     "key": (text("key.json", b"{}"), "key.json: a key"),
+    "hidden file": (text(".DS_Store", b""), ".DS_Store: a hidden file"),
     "size": (text("cases/{code}.i16", b"\0\0"), "size is"),
     "NIfTI descrip": (nifti(descrip=b"v2"), "NIfTI descrip is"),
     "NIfTI descrip word": (nifti(descrip=b"from wizard"), "contains 'wizard'"),
