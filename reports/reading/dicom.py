@@ -60,7 +60,7 @@ def _series(grid: StudyGrid, code: str, uid: Callable[..., str]) -> Any:
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = UID(IMPLEMENTATION)
-    meta.ImplementationVersionName = "MEDLORD_BENCH_1"
+    meta.ImplementationVersionName = "READING_PACK_1"
     data = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
     constant = {
         "SpecificCharacterSet": "ISO_IR 192",

@@ -45,7 +45,7 @@ def form(pack: Pack) -> str:
 
 
 def table(pack: Pack) -> str:
-    """CSV: a row for each item, a column for each answer. Levels are numbers from 1; `cannot` where that is offered."""
+    """CSV: a row for each item, numbered as in the form, a column for each answer. Levels are numbers from 1; `cannot` where that is offered."""
     if pack.design == "pairs":
         header, blank = ["item", "left", "right", "choice"], [""]
     else:
@@ -55,7 +55,7 @@ def table(pack: Pack) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*header, "comment"])
     for number, item in enumerate(pack.items):
-        writer.writerow([number, *item, *blank, ""])
+        writer.writerow([number + 1, *item, *blank, ""])
     return text.getvalue()
 
 
