@@ -127,6 +127,7 @@ def check(pack: Path, key: Path | None, identity: Path | None, waived: tuple[str
         click.echo(
             "\n".join([*shortened([str(leak) for leak in found.leaks]), *(f"note: {note}" for note in found.notes)])
         )
-        click.echo(f"{found.cases} cases, {found.files} files: {len(found.leaks) or 'no'} leaks")
+        count = f"{len(found.leaks) or 'no'} {'leak' if len(found.leaks) == 1 else 'leaks'}"
+        click.echo(f"{found.cases} cases, {found.files} files: {count}")
     if found.leaks:
         raise click.exceptions.Exit(1)

@@ -21,7 +21,7 @@ def cases_of(folder: Path, files: Sequence[Path], codes: Sequence[str] = ()) -> 
     """Code -> files of the case, in order.
 
     codes: a file belongs to the case whose code is its stem or one of its folders. Without codes each image file is a case,
-    and each folder of DICOM files or pictures.
+    each folder of DICOM files, and each first folder of pictures.
     """
     found: dict[str, list[Path]] = {code: [] for code in codes}
     for path in files:
@@ -30,7 +30,7 @@ def cases_of(folder: Path, files: Sequence[Path], codes: Sequence[str] = ()) -> 
         code = next((part for part in (stem, *reversed(parts[:-1])) if part in found), "") if codes else ""
         if not codes and _is_image(path):
             series = path.suffix.lower() not in (".nii", ".gz", ".mha", ".mhd", ".i16") and len(parts) > 1
-            code = parts[-2] if series else stem
+            code = stem if not series else parts[0] if path.suffix.lower() == ".png" else parts[-2]
             found.setdefault(code, [])
         if code:
             found[code].append(path)

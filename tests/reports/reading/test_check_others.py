@@ -53,6 +53,25 @@ def test_a_clean_folder_of_others_passes(tmp_path: Path) -> None:
     assert texts(tmp_path / "p", labels) == [] and texts(tmp_path / "p") == []
 
 
+def test_folders_of_pictures_and_of_dicom_are_cases(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    from medlord_bench.reports.reading.dicom import write_series
+    from medlord_bench.reports.reading.pictures import write_stacks
+    from tests.reports.reading.test_formats import grid_of, number, phantom
+
+    hu = phantom()
+    for code in ("AAAAAA", "BBBBBB", "CCCCCC"):
+        write_stacks(tmp_path / "png" / code, hu, grid_of(hu))
+        write_series(tmp_path / "dicom" / code, hu, grid_of(hu), code, lambda *parts, code=code: number(code, *parts))
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    for kind in ("png", "dicom"):
+        found = check_pack(tmp_path / kind)
+        assert found.cases == 3 and found.leaks == ()
+    (tmp_path / "png" / "AAAAAA" / "bone" / "0001.png").unlink()
+    assert any("has no CODE/bone/0001.png" in text for text in texts(tmp_path / "png"))
+
+
 def test_the_compressed_size_and_fractional_values_tell_the_source(tmp_path: Path) -> None:
     labels = made_by_others(tmp_path / "p", scale=0.2)
     assert any(text.startswith("cases: size tells source") for text in texts(tmp_path / "p", labels))
