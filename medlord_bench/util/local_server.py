@@ -61,7 +61,6 @@ class LocalServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: LocalServer
     timeout = TIMEOUT_S
-    server_version, sys_version = "medlord-bench", ""
 
     def do_GET(self) -> None:
         path = self._path()
@@ -73,19 +72,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         path = self._path()
-        if path is None:
-            return
+        if path is not None:
+            self._send(self._posted(path))
+
+    def _posted(self, path: str) -> Answer:
         post, length = self.server.posts.get(path), self.headers.get("Content-Length", "")
         if post is None:
-            return self._send(_plain(HTTPStatus.NOT_FOUND, "not found"))
+            return _plain(HTTPStatus.NOT_FOUND, "not found")
         if not length.isdecimal():
-            return self._send(_plain(HTTPStatus.LENGTH_REQUIRED, "the length of the content is missing"))
+            return _plain(HTTPStatus.LENGTH_REQUIRED, "the length of the content is missing")
         if int(length) > MOST_BYTES:
-            return self._send(_plain(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_BYTES} bytes"))
+            return _plain(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_BYTES} bytes")
         content = self.rfile.read(int(length))
         if len(content) < int(length):
-            return self._send(_plain(HTTPStatus.BAD_REQUEST, "the content is incomplete"))
-        self._send(post(content))
+            return _plain(HTTPStatus.BAD_REQUEST, "the content is incomplete")
+        return post(content)
 
     def _path(self) -> str | None:
         """The path below the secret one; None if the request was refused."""
@@ -113,6 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 with open(content, "rb") as file:
                     shutil.copyfileobj(file, self.wfile, 2**20)
+
+    def version_string(self) -> str:
+        return "medlord-bench"
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the terminal belongs to the command."""

@@ -23,7 +23,7 @@ def server(tmp_path: Path) -> Iterator[LocalServer]:
     }
     posts = {"say": lambda content: Answer("text/plain", content)}
     with LocalServer(routes, posts=posts, headers={"X-All": "2"}) as found:
-        thread = threading.Thread(target=found.serve_forever)
+        thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield found
         found.shutdown()
