@@ -185,14 +185,17 @@ class AnswerLog:
         content = (json.dumps(line, ensure_ascii=False) + "\n").encode()
         size = os.fstat(self._handle).st_size
         try:
-            written = 0
-            while written < len(content):
-                written += os.write(self._handle, content[written:])
-            os.fsync(self._handle)
+            self._write(content)
         except OSError:
             os.ftruncate(self._handle, size)
             raise
         self.lines.append(dict(line))
+
+    def _write(self, content: bytes) -> None:
+        written = 0
+        while written < len(content):
+            written += os.write(self._handle, content[written:])
+        os.fsync(self._handle)
 
     def _only_one(self) -> None:
         if fcntl is not None:

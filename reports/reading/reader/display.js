@@ -14,7 +14,7 @@ async function displayCheck(root, say) {
     const right = 1 + crypto.getRandomValues(new Uint8Array(1))[0] % 4;
     const canvas = quarters(ground, step, right);
     place.replaceChildren(canvas);
-    passed &&= (await chosen(canvas, none)) === right;
+    if ((await chosen(canvas, none)) !== right) passed = false; // the others are shown all the same
   }
   return passed;
 }

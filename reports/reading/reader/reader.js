@@ -28,7 +28,8 @@ class Reader {
     const main = element("main", "page"), press = button(go, null, "primary");
     main.append(element("h1", "", title), ...paragraphs.map((one) => (typeof one === "string" ? element("p", "", one) : one)), press);
     this.root.replaceChildren(main);
-    press.focus();
+    scrollTo(0, 0);
+    press.focus({ preventScroll: true });
     return new Promise((resolve) => press.addEventListener("click", resolve, { once: true }));
   }
 
@@ -115,6 +116,7 @@ class Reader {
     await planes.open(item.codes, values);
     planes.marks = form.marks;
     this.status.textContent = "";
+    scrollTo(0, 0);
     await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))); // it is on the screen
     form.start();
     document.body.dataset.state = `${item.practice ? "practice" : "case"} ${item.item}`;

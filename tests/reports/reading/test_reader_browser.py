@@ -296,11 +296,11 @@ def test_an_unsaved_answer_stays_on_the_page(chromium: Any, tmp_path: Path, monk
         opened.press("Enter")
         opened.at("case 0")
 
-        def full(handle: int, content: bytes) -> int:
+        def full(log: AnswerLog, content: bytes) -> None:
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr("medlord_bench.reports.reading.answers.os.write", full)
+            patch.setattr(AnswerLog, "_write", full)
             opened.answer(1, 1, 1, 1, 1, 1, 1, 1)
             opened.page.get_by_text("The disk is full").wait_for()
         assert len(lines(path)) == 1

@@ -87,10 +87,10 @@ def test_answers_are_saved_and_a_second_one_is_refused(served: Served) -> None:
 
 
 def test_a_full_disk_is_said(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(handle: int, content: bytes) -> int:
+    def full(log: AnswerLog, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("medlord_bench.reports.reading.answers.os.write", full)
+    monkeypatch.setattr(AnswerLog, "_write", full)
     status, content, _ = served.ask("begin", BEGIN)
     assert (status, json.loads(content)["error"]) == (507, "disk")
 
