@@ -15,6 +15,7 @@ from medlord_bench.util.local_server import Answer, LocalServer, Route
 
 from .answers import AnswerLog, Refused
 from .pack import CASES, MANIFEST, PRACTICE, RAW, Pack, damaged, read_pack
+from .protocol import ALIAS
 from .reader_files import INDEX, KINDS, STUDY, page_files, study_script
 from .study import Study, no_key_below
 
@@ -44,6 +45,10 @@ def sound_pack(folder: Path) -> Pack:
         for code in (code for item in items for code in item):
             if f"{place}/{code}{RAW}" not in pack.files:
                 raise UserError(f"{folder / MANIFEST}: files: case {code} is missing; copy the pack again")
+    if not ALIAS.fullmatch(pack.reader):
+        raise UserError(f"{folder / MANIFEST}: reader: {pack.reader!r} is not an alias; copy the pack again")
+    if pack.language not in pack.rubric.languages():
+        raise UserError(f"{folder / MANIFEST}: rubric: has no complete texts in {pack.language!r}; copy the pack again")
     sides = 2 if pack.design == "pairs" else 1
     if any(len(item) != sides for item in (*pack.items, *pack.practice)):
         raise UserError(f"{folder / MANIFEST}: items: expected {sides} codes each in the design {pack.design!r}")

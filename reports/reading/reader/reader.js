@@ -8,7 +8,6 @@ class Reader {
     this.say = wordsOf(this.pack.language);
     document.documentElement.lang = this.pack.language;
     document.title = this.say("reading");
-    this.hadPractice = false;
   }
 
   async run() {
@@ -132,7 +131,10 @@ class Reader {
     this.dialog = element("dialog");
     this.dialog.append(element("h2", "", say("keysTitle")), this.keys(), button(say("close"), () => this.dialog.close()));
     head.append(this.where, this.progress, this.status, button(say("help"), () => this.dialog.showModal()));
-    if (!storage.served) head.append(button(say("save"), () => storage.download()));
+    if (!storage.served) {
+      head.append(button(say("save"), () => storage.download()));
+      this.dialog.append(this.deletes());
+    }
     this.frame.append(head, viewer, side, this.dialog);
     this.root.replaceChildren(this.frame);
     this.planes = new Planes(viewer, pack.grid, say, {
@@ -181,6 +183,11 @@ class Reader {
     event.preventDefault();
   }
 
+  deletes() {
+    const { say, storage } = this;
+    return button(say("deleteAll"), () => confirm(say("deleteSure")) && (storage.clear(), location.reload()));
+  }
+
   end() {
     const { say, storage } = this, file = storage.file;
     const texts = [say("doneText"), say(storage.served ? "doneServed" : "doneFile", { file })];
@@ -188,7 +195,7 @@ class Reader {
     main.append(element("h1", "", say("done")), ...texts.map((text) => element("p", "", text)));
     if (!storage.served) {
       main.append(button(say("save"), () => storage.download(), "primary"));
-      main.append(button(say("deleteAll"), () => confirm(say("deleteSure")) && (storage.clear(), location.reload())));
+      main.append(this.deletes());
     }
     this.root.replaceChildren(main);
     document.body.dataset.state = "finished";

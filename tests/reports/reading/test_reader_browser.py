@@ -275,6 +275,30 @@ def test_windows_by_key_drag_and_fields(chromium: Any, tmp_path: Path) -> None:
         assert lines(path)[-1]["windows"] == ["lung", "bone", "free"]
 
 
+def test_fingers_scroll_set_the_crosshair_and_zoom(chromium: Any, tmp_path: Path) -> None:
+    with first_case(chromium, tmp_path, 390) as (opened, _):
+        page = opened.page
+        box = page.locator(".viewer canvas").first.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        fingers = page.context.new_cdp_session(page)
+
+        def touch(kind: str, *points: tuple[float, float]) -> None:
+            given = [{"x": at[0], "y": at[1], "id": number} for number, at in enumerate(points)]
+            fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": given})
+
+        page.touchscreen.tap(box["x"] + 0.25 * box["width"], y)
+        assert abs(page.evaluate("reader.planes.at")[0] - 0.75) < 0.02
+        touch("touchStart", (x, y))
+        touch("touchMove", (x, y + 30))
+        touch("touchEnd")
+        assert page.evaluate("reader.planes.voxel()")[2] == 12 + 5
+        touch("touchStart", (x - 20, y))
+        touch("touchStart", (x - 20, y), (x + 20, y))
+        touch("touchMove", (x - 40, y), (x + 40, y))
+        touch("touchEnd")
+        assert abs(page.evaluate("reader.planes.zoom") - 2) < 0.1
+
+
 @pytest.mark.parametrize(("width", "language"), [(1280, "en"), (1280, "de"), (390, "de")])
 def test_nothing_sticks_out(chromium: Any, tmp_path: Path, width: int, language: str) -> None:
     with first_case(chromium, tmp_path, width, language=language) as (opened, _):

@@ -127,6 +127,7 @@ def test_a_damaged_or_hostile_pack_is_refused(tmp_path: Path) -> None:
     for change, words in (
         ({"files": {**pack.files, "../../secret.i16": "0" * 64}}, "../../secret.i16: missing"),
         ({"items": (("../../secret",),)}, "case ../../secret is missing"),
+        ({"reader": "../../R1"}, "'../../R1' is not an alias"),
         ({"items": (("K7Q2MA", "B4WX9C"),)}, "expected 1 codes each"),
     ):
         write_manifest(tmp_path / "p", pack.model_copy(update=change))
