@@ -109,7 +109,7 @@ def serve(pack: Path, port: int, out: Path | None) -> None:
     """
     from contextlib import closing, suppress
 
-    from .answers import AnswerLog
+    from .answer_log import AnswerLog
     from .serve import address, returns_of, server_of, sound_pack
 
     found = sound_pack(pack)

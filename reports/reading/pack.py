@@ -57,10 +57,10 @@ class Pack(FrozenConfig):
     def digest(self) -> str:
         """Identifies the pack in returns: what was shown, in which order, and what was asked.
 
-        Of the files it has the raw cases alone, so that a file of the pack may hold it.
+        Of the files it has the raw cases alone, so that a file of the pack may hold it; all files of a pack without raw cases.
         """
         raw = {name: sha for name, sha in self.files.items() if name.endswith(RAW)}
-        return digest({**self.model_dump(mode="json"), "files": raw})
+        return digest({**self.model_dump(mode="json"), "files": raw or dict(self.files)})
 
 
 def read_pack(folder: Path) -> Pack:

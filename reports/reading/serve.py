@@ -13,7 +13,7 @@ from medlord_bench.util.files import DISK_FULL
 from medlord_bench.util.hashing import file_sha256
 from medlord_bench.util.local_server import Answer, LocalServer, Route
 
-from .answers import AnswerLog, Refused
+from .answer_log import AnswerLog, Refused
 from .pack import CASES, MANIFEST, PRACTICE, RAW, Pack, damaged, read_pack
 from .protocol import ALIAS
 from .reader_files import INDEX, KINDS, STUDY, page_files, study_script

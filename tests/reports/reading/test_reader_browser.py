@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from medlord_bench.reports.reading.answers import AnswerLog
+from medlord_bench.reports.reading.answer_log import AnswerLog
 from medlord_bench.reports.reading.pack import Pack
 from medlord_bench.reports.reading.serve import address, server_of, sound_pack
 from tests.reports.reading.pack_data import write_pack

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from medlord_bench.errors import UserError
-from medlord_bench.reports.reading.answers import AnswerLog, Refused, asked
+from medlord_bench.reports.reading.answer_log import AnswerLog, Refused, asked
 from medlord_bench.reports.reading.pack import Pack
 from tests.reports.reading.pack_data import write_pack
 
@@ -92,7 +92,7 @@ def test_an_answer_is_final_and_items_come_in_order(log: AnswerLog, pack: Pack) 
         {"marks": [{"code": "AAAAAA", "plane": "axial", "point": [1, 2, 3]}]},
         {"marks": [{"code": "K7Q2MA", "plane": "axial", "point": [1, 2, 24]}]},
         {"marks": [{"code": "K7Q2MA", "plane": "oblique", "point": [1, 2, 3]}]},
-        {"comment": "x" * 5001},
+        {"comment": "x" * 10_001},
         {"ms": -1},
         {"source": "x"},
     ],
@@ -161,7 +161,7 @@ def test_a_full_disk_loses_nothing_that_was_answered(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("medlord_bench.reports.reading.answers.os.write", full)
+        patch.setattr("medlord_bench.reports.reading.answer_log.os.write", full)
         with pytest.raises(OSError, match="No space"):
             log.answer(answer(pack, 1))
     assert log.path.read_bytes() == before
