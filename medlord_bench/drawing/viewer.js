@@ -40,23 +40,28 @@ class Viewer {
   }
 
   panel(id) {
-    const panel = { box: element("section", "viewer-panel"), select: element("select"), status: element("span", "viewer-status") };
-    panel.select.setAttribute("aria-label", `volume ${this.panels.length + 1}`);
+    const select = element("select"), panel = Object.assign(this.emptyPanel(select), { select });
+    select.setAttribute("aria-label", `volume ${this.panels.length}`);
     const groups = new Map();
     for (const volume of this.volumes.values()) {
       if (!groups.has(volume.group)) groups.set(volume.group, Object.assign(element("optgroup"), { label: volume.group }));
       groups.get(volume.group).append(Object.assign(element("option", "", `${volume.group}: ${volume.title}`), { value: volume.id }));
     }
-    panel.select.append(...groups.values());
-    panel.select.addEventListener("change", () => this.show(panel, panel.select.value));
-    const head = element("div", "viewer-head");
-    head.append(panel.select, panel.status);
-    const planes = element("div", "viewer-planes");
+    select.append(...groups.values());
+    select.addEventListener("change", () => this.show(panel, select.value));
+    this.show(panel, id);
+    return panel;
+  }
+
+  // Three planes below a line with `title`.
+  emptyPanel(title) {
+    const panel = { box: element("section", "viewer-panel"), status: element("span", "viewer-status") };
+    const head = element("div", "viewer-head"), planes = element("div", "viewer-planes");
+    head.append(title, panel.status);
     panel.planes = PLANES.map((plane) => this.plane(panel, plane, planes));
     panel.box.append(head, planes);
     this.row.append(panel.box);
     this.panels.push(panel);
-    this.show(panel, id);
     return panel;
   }
 
@@ -69,15 +74,17 @@ class Viewer {
     parent.append(figure);
     const made = { ...plane, frame, canvas, caption };
     canvas.addEventListener("wheel", (event) => {
-      if (this.move(panel, made, Math.sign(event.deltaY))) event.preventDefault(); // past the last slice the page scrolls
+      if (this.wheel(panel, made, event)) event.preventDefault(); // past the last slice the page scrolls
     }, { passive: false });
-    let last = null; // of a finger that moves: [y, whether it has moved]
+    let last = null, drag = null; // last: of a finger that moves, [y, whether it has moved]
     canvas.addEventListener("pointerdown", (event) => {
-      last = [event.clientY, false];
       canvas.setPointerCapture(event.pointerId);
+      if ((drag = this.dragged(panel, made, event))) return void (last = null);
+      last = [event.clientY, false];
       if (event.pointerType === "mouse") this.point(made, event);
     });
     canvas.addEventListener("pointermove", (event) => {
+      if (drag) return drag(event);
       if (!last) return;
       if (event.pointerType === "mouse") return event.buttons & 1 ? this.point(made, event) : undefined;
       const steps = Math.trunc((event.clientY - last[0]) / 6);
@@ -88,10 +95,19 @@ class Viewer {
     });
     canvas.addEventListener("pointerup", (event) => {
       if (last && event.pointerType !== "mouse" && !last[1]) this.point(made, event);
-      last = null;
+      last = drag = null;
     });
     canvas.addEventListener("keydown", (event) => this.key(panel, made, event));
     return made;
+  }
+
+  // What a drag that begins with this event does with each of its moves; null: it scrolls, or moves the crosshair.
+  dragged() {
+    return null;
+  }
+
+  wheel(panel, plane, event) {
+    return this.move(panel, plane, Math.sign(event.deltaY));
   }
 
   key(panel, plane, event) {
@@ -121,12 +137,17 @@ class Viewer {
   }
 
   window(name) {
-    const [low, high] = PRESETS[(this.preset = name)];
+    this.preset = name;
+    this.levels(...PRESETS[name]);
+  }
+
+  // Show HU from `low`, black, to `high`, white.
+  levels(low, high) {
     for (let bits = 0; bits < 65536; bits++) {
       const grey = Math.round(255 * clamp(((bits << 16 >> 16) - low) / (high - low)));
       this.lut[bits] = 0xff000000 | grey << 16 | grey << 8 | grey;
     }
-    for (const [other, button] of this.presetButtons ?? []) button.setAttribute("aria-pressed", other === name);
+    for (const [other, button] of this.presetButtons ?? []) button.setAttribute("aria-pressed", other === this.preset);
     this.later();
   }
 
@@ -152,7 +173,7 @@ class Viewer {
 
   async show(panel, id) {
     panel.wanted = id;
-    panel.select.value = id;
+    if (panel.select) panel.select.value = id;
     const volume = await this.load(id, panel.status);
     if (panel.wanted !== id) return; // another one was chosen meanwhile
     panel.volume = volume;
@@ -162,12 +183,16 @@ class Viewer {
       const ratio = (w * volume.spacing[plane.across]) / (h * volume.spacing[plane.down]);
       plane.frame.style.aspectRatio = String(ratio);
       plane.frame.style.width = `min(100%, calc(var(--side) * ${ratio}))`; // the page's style says how high a plane may be
-      plane.canvas.setAttribute("aria-label", `${plane.name} plane of ${volume.group}, ${volume.title}; arrow keys scroll`);
+      plane.canvas.setAttribute("aria-label", this.label(plane, volume));
       plane.context = plane.canvas.getContext("2d", { alpha: false });
       plane.image = plane.context.createImageData(w, h);
       plane.pixels = new Uint32Array(plane.image.data.buffer);
     }
     this.later();
+  }
+
+  label(plane, volume) {
+    return `${plane.name} plane of ${volume.group}, ${volume.title}; arrow keys scroll`;
   }
 
   async load(id, status) {
@@ -214,7 +239,11 @@ class Viewer {
     }
     plane.context.putImageData(plane.image, 0, 0);
     const mm = spacing ? `, ${((slice + 0.5) * spacing[plane.through]).toFixed(0)} mm` : "";
-    plane.caption.textContent = `${plane.name} ${slice + 1}/${shape[plane.through]}${mm}`;
+    plane.caption.textContent = `${this.named(plane)} ${slice + 1}/${shape[plane.through]}${mm}`;
+  }
+
+  named(plane) {
+    return plane.name;
   }
 
   maskOf(panel) {
@@ -244,8 +273,11 @@ function element(tag, name = "", text = "") {
   return Object.assign(document.createElement(tag), { className: name, textContent: text });
 }
 
+function fromBase64(text) {
+  return Uint8Array.fromBase64 ? Uint8Array.fromBase64(text) : Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+}
+
 async function unpack(text) {
-  const bytes = Uint8Array.fromBase64 ? Uint8Array.fromBase64(text) : Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const stream = new Blob([fromBase64(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }

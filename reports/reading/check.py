@@ -24,6 +24,7 @@ from .leak_headers import cases_of, differing, zip_leaks
 from .leak_words import Words, study_words
 from .pack import MANIFEST, Pack, damaged, read_pack
 from .protocol import StudyProtocol, read_protocol
+from .reader_files import page_files
 from .study import PROTOCOL, Study
 
 LARGEST_MANIFEST = 2**28  # bytes
@@ -152,10 +153,7 @@ def _own_text(pack: Pack | None) -> str:
     if pack is None:
         return ""
     bare = pack.model_copy(update={"title": ""})
-    static = [
-        path for path in Path(__file__).parent.iterdir() if path.suffix in (".js", ".css", ".html", ".j2", ".yaml")
-    ]
-    texts = [path.read_text(encoding="utf-8") for path in sorted(static)]
+    texts = page_files().values()
     return "\n".join([form(bare), readme(bare), pack.rubric.model_dump_json(), *Pack.model_fields, *texts])
 
 

@@ -131,3 +131,29 @@ def check(pack: Path, key: Path | None, identity: Path | None, waived: tuple[str
         click.echo(f"{found.cases} cases, {found.files} files: {count}")
     if found.leaks:
         raise click.exceptions.Exit(1)
+
+
+@reading.command()
+@click.argument("pack", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: a free one.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the answers; see above.")
+def serve(pack: Path, port: int, out: Path | None) -> None:
+    """Show a PACK to its reader in a browser, on this machine only, until Ctrl-C.
+
+    Every answer is on the disk before the next case is shown: in READER.jsonl of the folder `returns` of the study in which the
+    pack lies, else of the current folder. The same command goes on at the next open case.
+    """
+    from contextlib import closing, suppress
+
+    from .answer_log import AnswerLog
+    from .serve import address, returns_of, server_of, sound_pack
+
+    found = sound_pack(pack)
+    path = returns_of(pack, found, out)
+    with closing(AnswerLog(path, found)) as log, server_of(pack, found, log, port) as server:
+        if log.repaired:
+            click.echo(f"{path}: an incomplete last line was moved to {path.name}.incomplete", err=True)
+        click.echo(f"answers: {path}", err=True)
+        click.echo(address(server))
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()

@@ -16,7 +16,7 @@ from medlord_bench.util.progress import make_progress
 from .draw import Drawn, Place, Secret, choose, order_for, pairs_for
 from .formats import SIZES, require
 from .key import Entry, Key, SourceRecord, new_nonce, read_key, write_key
-from .pack import Pack, case_file, hashes_of, session_starts, set_times, write_case, write_manifest
+from .pack import Pack, case_file, hashes_of, practice_items, session_starts, set_times, write_case, write_manifest
 from .protocol import StudyProtocol
 from .rebuild import StudyGrid, grid_of, rebuilt
 from .rubric import Rubric, read_rubric
@@ -233,7 +233,7 @@ def _write(
         rubric=planned.rubric,
         grid=planned.grid,
         items=tuple(tuple(place.code for place in item) for item in cases.items),
-        practice=tuple((place.code,) for place in cases.practice),
+        practice=practice_items([place.code for place in cases.practice], protocol.design),
         sessions=session_starts(len(cases.items), protocol.sessions),
         real_share=real if protocol.disclosed else None,
         commitment=key.commitment(),

@@ -23,9 +23,10 @@ from .forms import write_forms
 from .grand_challenge import write_study
 from .pack import PRACTICE, Pack, case_file
 from .pictures import write_stacks
+from .reader_files import write_reader
 from .rebuild import affine_of
 
-SIZES: Mapping[str, float] = {"browser": 0, "nifti": 1, "mha": 1, "dicom": 1, "png": 1.5}  # of the raw cases' size
+SIZES: Mapping[str, float] = {"browser": 1.4, "nifti": 1, "mha": 1, "dicom": 1, "png": 1.5}  # of the raw cases' size
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ def finish(
     if "mha" in formats:
         write_study(folder / "mha", pack)
     write_forms(folder, pack)
-    if "browser" not in formats:
+    if "browser" in formats:
+        write_reader(folder, pack)
+    else:
         for case in _cases(folder, pack, secret):
             case.raw.unlink(missing_ok=True)
         for empty in (folder / PRACTICE, folder / "cases"):

@@ -21,7 +21,7 @@ from medlord_bench.util.hashing import canonical, digest, file_sha256
 from .rebuild import StudyGrid
 from .rubric import Rubric
 
-MANIFEST, CASES, PRACTICE = "pack.json", "cases", "practice"
+MANIFEST, CASES, PRACTICE, RAW = "pack.json", "cases", "practice", ".i16"
 MTIME = 946684800  # 2000-01-01, of every file of every pack
 CODE = r"[2-9A-HJ-NP-Z]{6}"
 
@@ -55,8 +55,12 @@ class Pack(FrozenConfig):
         return [code for item in self.items for code in item]
 
     def digest(self) -> str:
-        """Identifies the pack in returns: what was shown, in which order, and what was asked."""
-        return digest(self.model_dump(mode="json"))
+        """Identifies the pack in returns: what was shown, in which order, and what was asked.
+
+        Of the files it has the raw cases alone, so that a file of the pack may hold it; all files of a pack without raw cases.
+        """
+        raw = {name: sha for name, sha in self.files.items() if name.endswith(RAW)}
+        return digest({**self.model_dump(mode="json"), "files": raw or dict(self.files)})
 
 
 def read_pack(folder: Path) -> Pack:
@@ -78,7 +82,7 @@ def write_manifest(folder: Path, pack: Pack) -> None:
 
 def case_file(folder: Path, code: str, practice: bool = False) -> Path:
     """The raw values of a case: int16, little endian, z fastest."""
-    return folder / (PRACTICE if practice else CASES) / f"{code}.i16"
+    return folder / (PRACTICE if practice else CASES) / f"{code}{RAW}"
 
 
 def write_case(path: Path, hu: NDArray[np.int16]) -> None:
@@ -104,9 +108,31 @@ def session_starts(items: int, sessions: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(items * session // sessions for session in range(sessions)))
 
 
-def damaged(folder: Path, pack: Pack) -> Sequence[str]:
-    """Files that are missing, changed, or not in the manifest; none in a sound pack."""
-    found = hashes_of(folder)
+def practice_items(codes: Sequence[str], design: str) -> tuple[tuple[str, ...], ...]:
+    """Practice cases as they are read: one at a time, or two in the design `pairs`, where an odd one is left out."""
+    if design == "pairs":
+        return tuple(zip(codes[::2], codes[1::2], strict=False))
+    return tuple((code,) for code in codes)
+
+
+def damaged(folder: Path, pack: Pack, raw: bool = True) -> Sequence[str]:
+    """Files that are missing, changed, or not in the manifest; none in a sound pack.
+
+    raw: also read the raw cases, which takes seconds for each GB; else only their sizes are compared.
+    """
+    found = hashes_of(folder) if raw else _hashes_or_sizes(folder, pack)
     wrong = [f"{name}: missing" for name in pack.files if name not in found]
     wrong += [f"{name}: changed" for name, sha in pack.files.items() if found.get(name, sha) != sha]
     return [*wrong, *(f"{name}: not of this pack" for name in found if name not in pack.files)]
+
+
+def _hashes_or_sizes(folder: Path, pack: Pack) -> dict[str, str]:
+    """As `hashes_of`; a raw case of the right size has the hash of the manifest."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
+        name = path.relative_to(folder).as_posix()
+        if name.endswith(RAW) and name in pack.files:
+            found[name] = pack.files[name] if path.stat().st_size == pack.grid.bytes else ""
+        else:
+            found[name] = file_sha256(path)
+    return found

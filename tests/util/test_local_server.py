@@ -5,20 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
 
 import pytest
 
-from medlord_bench.util.local_server import Answer, LocalServer
+from medlord_bench.util.local_server import MOST_BYTES, Answer, LocalServer
 
 
 @pytest.fixture
-def server() -> Iterator[LocalServer]:
+def server(tmp_path: Path) -> Iterator[LocalServer]:
+    large = tmp_path / "large"
+    large.write_bytes(bytes(range(256)) * 10_000)
     routes = {
         "a.html": lambda query: Answer("text/html", b"<p>" + query.get("x", "").encode(), {"X-More": "1"}),
         "gone": lambda query: None,
+        "large": lambda query: Answer("application/octet-stream", large),
     }
-    with LocalServer(routes) as found:
-        thread = threading.Thread(target=found.serve_forever)
+    posts = {"say": lambda content: Answer("text/plain", content)}
+    with LocalServer(routes, posts=posts, headers={"X-All": "2"}) as found:
+        thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield found
         found.shutdown()
@@ -63,5 +68,36 @@ def test_another_host_s_name_is_refused(server: LocalServer, host: str) -> None:
     assert get(server, path_of(server, "a.html"), Host=host)[0] == 403
 
 
-def test_nothing_is_written(server: LocalServer) -> None:
-    assert get(server, path_of(server, "a.html"), method="POST")[0] == 501
+def test_nothing_is_written_where_no_route_takes_it(server: LocalServer) -> None:
+    assert get(server, path_of(server, "a.html"), method="POST")[0] == 404
+
+
+def post(server: LocalServer, path: str, content: bytes, **headers: str) -> tuple[int, bytes]:
+    connection = HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.request("POST", path, content, headers)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def test_a_post_reaches_its_route_alone(server: LocalServer) -> None:
+    assert post(server, path_of(server, "say"), b"hello") == (200, b"hello")
+    assert post(server, path_of(server, "a.html"), b"hello")[0] == 404
+    assert post(server, "/wrong/say", b"hello")[0] == 404
+    assert post(server, path_of(server, "say"), b"hello", Host="evil.example")[0] == 403
+    assert get(server, path_of(server, "say"))[0] == 404
+
+
+def test_a_post_without_a_length_or_with_too_much_is_refused(server: LocalServer) -> None:
+    assert post(server, path_of(server, "say"), b"", **{"Content-Length": str(MOST_BYTES + 1)})[0] == 413
+    assert post(server, path_of(server, "say"), b"", **{"Content-Length": "-1"})[0] == 411
+    connection = HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.putrequest("POST", path_of(server, "say"))
+    connection.endheaders()
+    assert connection.getresponse().status == 411
+
+
+def test_a_file_is_sent_whole_with_the_headers_of_all_answers(server: LocalServer) -> None:
+    status, content, answer = get(server, path_of(server, "large"))
+    assert (status, content) == (200, bytes(range(256)) * 10_000)
+    assert answer.headers["X-All"] == "2"
+    assert "Python" not in answer.headers["Server"]
