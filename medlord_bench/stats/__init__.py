@@ -1,10 +1,10 @@
 """Distances, intervals and tests. All in float64, resampled by volume or patient."""
 
-from medlord_bench.stats.agreement import Difference, krippendorff_alpha, weighted_kappa
+from medlord_bench.stats.agreement import Difference, krippendorff_alpha, over_cases, weighted_kappa
 from medlord_bench.stats.arrays import LEVEL, Matrix, Vector
 from medlord_bench.stats.bradley_terry import Strengths, bradley_terry
 from medlord_bench.stats.choices import Accuracy, accuracy, strengths
-from medlord_bench.stats.detection import Area, area, d_prime
+from medlord_bench.stats.detection import Area, Sensitivity, area, d_prime, sensitivity
 from medlord_bench.stats.distance_jackknife import FrechetJackknife, frechet_jackknife, frechet_jackknife_to
 from medlord_bench.stats.distributions import (
     KolmogorovSmirnov,
@@ -52,6 +52,7 @@ __all__ = [
     "MedianInterval",
     "PairedDifference",
     "Prdc",
+    "Sensitivity",
     "Strengths",
     "Tost",
     "Shift",
@@ -81,9 +82,11 @@ __all__ = [
     "mean_kernel",
     "median_interval",
     "n_needed",
+    "over_cases",
     "paired_jackknife",
     "prdc",
     "tost",
+    "sensitivity",
     "shift",
     "strengths",
     "two_sample",

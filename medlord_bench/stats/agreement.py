@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from medlord_bench.errors import UserError
-from medlord_bench.stats.arrays import Matrix, Vector
+from medlord_bench.stats.arrays import LEVEL, Matrix, Vector
+from medlord_bench.stats.detection import BOOTSTRAPS
+from medlord_bench.util.seeds import numpy_rng
 
 Difference = Literal["nominal", "ordinal", "interval"]
 
@@ -45,6 +48,22 @@ def krippendorff_alpha(ratings: ArrayLike, difference: Difference) -> float | No
     apart = _differences(values, totals, difference)
     expected = float((np.outer(totals, totals) * apart).sum()) / (n * (n - 1)) if n > 1 else 0.0
     return None if expected == 0 else 1 - float((coincidences * apart).sum()) / n / expected
+
+
+def over_cases(
+    statistic: Callable[[NDArray[np.intp]], float | None], cases: int, seed: int, bootstraps: int = BOOTSTRAPS
+) -> tuple[float, float] | None:
+    """Percentile bootstrap of a statistic of case numbers, drawn with replacement; their readers stay together.
+
+    A draw without a value (all ratings equal) counts as none; None if that is more than one draw in twenty.
+    """
+    rng = numpy_rng(seed, "cases")
+    draws = [statistic(rng.integers(0, cases, cases)) for _ in range(bootstraps if cases > 1 else 0)]
+    known = [one for one in draws if one is not None]
+    if not known or len(known) < 0.95 * len(draws):
+        return None
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return low, high
 
 
 def _coincidences(table: Matrix, values: Vector) -> Matrix:

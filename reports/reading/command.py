@@ -95,3 +95,80 @@ def _of_runs(
             if name in run.contestants:
                 sources.append({"name": name, "run": folder, "contestant": name})
     return validate(StudyProtocol, {"sources": sources, **fields}, "reading export")
+
+
+study_argument = click.argument("study", type=click.Path(path_type=Path, file_okay=False))
+
+
+@reading.command()
+@click.argument("returns", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--pack", "packs", multiple=True, required=True, type=click.Path(path_type=Path), help="That was read.")
+@json_option
+def score(returns: tuple[Path, ...], packs: tuple[Path, ...], as_json: bool) -> None:
+    """Check returns without the key: whole, of this pack, each item once, on the scale.
+
+    RETURNS are files READER.jsonl, or form.csv filled by hand. Says how far each reader is; exit code 2 if items are missing.
+
+    \b
+    medlord-bench reading score STUDY/returns/R1.jsonl --pack STUDY/packs/R1
+    """
+    from .pack import read_pack
+    from .returns import read_returns
+
+    found = read_returns(returns, [read_pack(folder) for folder in packs])
+    lines = [one.progress() for one in found]
+    click.echo(json.dumps(lines) if as_json else "\n".join(str(line["text"]) for line in lines))
+    for one in found:
+        if one.missing:
+            raise UserError(one.incomplete())
+
+
+@reading.command()
+@study_argument
+@click.option("--partial", is_flag=True, help="Lock although items or readers are missing; this is recorded.")
+@json_option
+def lock(study: Path, partial: bool, as_json: bool) -> None:
+    """Write the hashes of all returns to STUDY/returns/lock.json, before the key is opened."""
+    from .lock import FILE
+    from .lock import lock as write
+    from .study import Study
+
+    made = write(Study(study), partial)
+    text = f"{study / 'returns' / FILE}: {len(made.returns)} returns{', partial' if made.partial else ''}"
+    click.echo(json.dumps(made.model_dump(mode="json")) if as_json else text)
+
+
+@reading.command()
+@study_argument
+@click.option("--key", type=click.Path(path_type=Path), required=True, help="Of the export: STUDY/sealed/key.json.")
+@click.option("--identity", type=click.Path(path_type=Path), help="Age identity that opens an encrypted key.")
+def unblind(study: Path, key: Path, identity: Path | None) -> None:
+    """Open the key and write every answer with its source to STUDY/analysis.
+
+    Needs the lock. Refuses returns that were changed after it, and a key whose commitment is not that of the packs.
+    """
+    from .study import Study
+    from .unblind import unblind as join
+
+    joined = join(Study(study), key, identity)
+    click.echo(f"commitment {joined.commitment}: as in the packs\n{study / 'analysis'}")
+
+
+@reading.command()
+@study_argument
+@click.option("--run", help="Run that gets results/ratings.csv, so that `medlord-bench report` draws the answers.")
+@store_option
+def analyse(study: Path, run: str | None, store: Path) -> None:
+    """Write numbers, tables, figures and a checklist of an unblinded study to STUDY/analysis."""
+    from medlord_bench.engine.run_folder import locate
+    from medlord_bench.engine.store import Store
+
+    from .analysis import analyse as write
+    from .study import Study
+
+    folder = locate(Store(store.resolve()), run) if run is not None else None
+    summary = write(Study(study), folder)
+    none = sum(one.value is None for one in summary.findings)
+    click.echo(f"{study / 'analysis' / 'summary.md'}: {len(summary.findings)} numbers, {none} without a value")
+    if folder is not None:
+        click.echo(f"{folder / 'results' / 'ratings.csv'}: draw it: medlord-bench report {folder}")
