@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from medlord_bench.errors import UserError
 from medlord_bench.stats.arrays import LEVEL, Matrix, Vector
-from medlord_bench.stats.detection import BOOTSTRAPS
 from medlord_bench.util.seeds import numpy_rng
 
+BOOTSTRAPS = 500
 Difference = Literal["nominal", "ordinal", "interval"]
 
 
@@ -68,13 +68,10 @@ def over_cases(
 
 def _coincidences(table: Matrix, values: Vector) -> Matrix:
     """(V, V): how often two values meet in a case, each case weighted by 1 / (its ratings - 1)."""
-    found = np.zeros((len(values), len(values)))
-    for case in table.T:
-        known = case[~np.isnan(case)]
-        if len(known) > 1:
-            counts = (known[:, None] == values).sum(0)
-            found += (np.outer(counts, counts) - np.diag(counts)) / (len(known) - 1)
-    return found
+    counts = (table[:, :, None] == values).sum(0).astype(np.float64)
+    ratings = counts.sum(1)
+    weighted = counts[ratings > 1] / (ratings[ratings > 1, None] - 1)
+    return np.asarray(weighted.T @ counts[ratings > 1] - np.diag(weighted.sum(0)))
 
 
 def _differences(values: Vector, totals: Vector, difference: Difference) -> Matrix:

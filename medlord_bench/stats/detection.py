@@ -45,18 +45,24 @@ def sensitivity(signals: ArrayLike, noises: ArrayLike, seed: int, bootstraps: in
     """
     x, y = (_columns(values) for values in (signals, noises))
     rng = numpy_rng(seed, "d-prime")
-    draws = [
-        _mean_d_prime(x[rng.integers(0, len(x), len(x))], y[rng.integers(0, len(y), len(y))]) for _ in range(bootstraps)
-    ]
+    often, oftener = (_resampled(rng, len(part), bootstraps) for part in (x, y))
+    draws = _mean_d_prime(often @ x, len(x), oftener @ y, len(y))
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-    return Sensitivity(_mean_d_prime(x, y), low, high)
+    value = _mean_d_prime(x.sum(0), len(x), y.sum(0), len(y))
+    return Sensitivity(float(value), low, high)
 
 
-def _mean_d_prime(signals: Matrix, noises: Matrix) -> float:
+def _mean_d_prime(hits: Vector, signals: int, alarms: Vector, noises: int) -> Vector:
+    """From counts of each reader, the last axis."""
     from scipy.special import ndtri
 
-    hits, alarms = ((part.sum(0) + 0.5) / (len(part) + 1) for part in (signals, noises))
-    return float(np.mean(ndtri(hits) - ndtri(alarms)))
+    apart = ndtri((hits + 0.5) / (signals + 1)) - ndtri((alarms + 0.5) / (noises + 1))
+    return np.asarray(apart.mean(-1))
+
+
+def _resampled(rng: np.random.Generator, n: int, bootstraps: int) -> Matrix:
+    """(bootstraps, n): how often each of n cases is drawn."""
+    return rng.multinomial(n, np.full(n, 1 / n), bootstraps).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,8 @@ def area(first: ArrayLike, second: ArrayLike, seed: int, bootstraps: int = BOOTS
     rng = numpy_rng(seed, "auc")
     above = [np.sign(np.subtract.outer(a, b)) / 2 + 0.5 for a, b in zip(x.T, y.T, strict=True)]
     pairs: Vector = np.mean(above, axis=0)
-    draws = [
-        pairs[np.ix_(rng.integers(0, len(x), len(x)), rng.integers(0, len(y), len(y)))].mean()
-        for _ in range(bootstraps)
-    ]
+    often, oftener = (_resampled(rng, len(part), bootstraps) for part in (x, y))
+    draws = ((often @ pairs) * oftener).sum(1) / pairs.size
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return Area(float(pairs.mean()), low, high)
 

@@ -68,6 +68,6 @@ def between_readers(joined: Unblinded) -> Iterator[Finding]:
         if value is None:
             yield one.model_copy(update={"note": "all ratings are equal, or no volume has two: alpha is not defined"})
             continue
-        low, high = stats.over_cases(alpha, table.shape[1], SEED, 500) or (None, None)
+        low, high = stats.over_cases(alpha, table.shape[1], SEED) or (None, None)
         how = f"Krippendorff's alpha, {difference} difference, {len(readers)} readers; n volumes; {CASES_BOOTSTRAP}"
         yield one.model_copy(update={**bounded(value, low, high), "how": how})

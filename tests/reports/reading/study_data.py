@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import nibabel as nib
 import numpy as np
@@ -24,7 +25,7 @@ START = datetime(2026, 1, 2, 9, tzinfo=UTC)
 
 
 def exported(root: Path, sources: tuple[str, ...] = ("real", "good", "bad"), n: int = 6, **fields: Any) -> Study:
-    """A study of folders with thorax-like values: air around soft tissue."""
+    """A study of folders with thorax-like values, air around soft tissue; of one secret, so that tests repeat."""
     rng = np.random.default_rng(0)
     places = []
     for name in sources:
@@ -38,7 +39,8 @@ def exported(root: Path, sources: tuple[str, ...] = ("real", "good", "bad"), n: 
         places.append({"name": name, "folder": str(folder)})
     given = {"sources": places, "n": n, "practice": 1, "readers": ("R1", "R2"), **fields}
     study = Study(root / "study")
-    export(validate(StudyProtocol, given, "p"), study, Store(root), lambda *_: None, lambda *_: None)
+    with patch("medlord_bench.reports.reading.draw.secrets.token_bytes", return_value=bytes(range(32))):
+        export(validate(StudyProtocol, given, "p"), study, Store(root), lambda *_: None, lambda *_: None)
     return study
 
 
