@@ -172,3 +172,47 @@ def analyse(study: Path, run: str | None, store: Path) -> None:
     click.echo(f"{study / 'analysis' / 'summary.md'}: {len(summary.findings)} numbers, {none} without a value")
     if folder is not None:
         click.echo(f"{folder / 'results' / 'ratings.csv'}: draw it: medlord-bench report {folder}")
+
+
+@reading.command()
+@click.option("--protocol", type=click.Path(path_type=Path), help="YAML protocol: its readers, sources, n and design.")
+@click.option("--readers", multiple=True, type=click.IntRange(1), help="May be repeated. Default: 1, 2 and 3.")
+@click.option("--models", type=click.IntRange(1), help="Compared with real volumes. Default: 1.")
+@click.option(
+    "--auc", "efforts", multiple=True, type=click.FloatRange(0.5, 1, min_open=True, max_open=True), help="Effect."
+)
+@click.option("--rating-seconds", type=click.FloatRange(0, min_open=True), default=60, show_default=True)
+@click.option("--pair-seconds", type=click.FloatRange(0, min_open=True), default=30, show_default=True)
+@click.option("--shared", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of what readers see.")
+@click.option("--simulations", type=click.IntRange(100), default=1000, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@json_option
+def plan(
+    protocol: Path | None,
+    readers: tuple[int, ...],
+    models: int | None,
+    efforts: tuple[float, ...],
+    as_json: bool,
+    **assumed: float,
+) -> None:
+    """How many volumes a study needs, and how many reader-minutes: ratings and pairs beside each other.
+
+    An effect is how often a real volume looks more real to one reader (--auc). The seconds are guesses; take those of a
+    pilot: `reading score` prints them.
+    """
+    from dataclasses import asdict
+
+    from .power import Assumptions, page, table
+    from .protocol import read_protocol
+
+    study = read_protocol(protocol) if protocol is not None else None
+    if study is not None and (readers or models):
+        raise UserError(f"--protocol {protocol} has readers and sources; remove --readers and --models")
+    count = (models or 1) if study is None else len(study.sources) - 1
+    numbers = (len(study.readers),) if study is not None else readers or (1, 2, 3)
+    given = [Assumptions(readers=number, models=count, **assumed) for number in numbers]  # type: ignore[arg-type]
+    effects = efforts or (0.6, 0.7, 0.8, 0.9)
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in table(effects, given)]))
+    else:
+        click.echo(page(study, effects, given))
