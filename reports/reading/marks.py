@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +13,8 @@ from medlord_bench.drawing.style import SMALL, footnote, sheet, shorten
 
 from .lock import packs_of
 from .pack import case_file
-from .rebuild import StudyGrid
 from .study import Study
-from .unblind import Marked, Unblinded
+from .unblind import Unblinded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,44 +43,58 @@ def heat_map(joined: Unblinded, study: Study) -> Drawn | None:
     if not sources:
         return None
     behind = _background(joined, study)
+    most = max(_heat(joined, source, plane)[0].max() for source in sources for plane in PLANES)
     figure = sheet(122, 12 + 42 * len(sources))
     grid = figure.subplots(len(sources), len(PLANES), squeeze=False)
     for line, source in zip(grid, sources, strict=True):
         own = [one for one in joined.marks if one.source == source]
-        for axes, (plane, across, up) in zip(line, PLANES, strict=True):
-            _panel(axes, own, behind, joined.grid, (across, up))
-            axes.set_title(plane if source == sources[0] else "")
+        for axes, plane in zip(line, PLANES, strict=True):
+            _panel(axes, _heat(joined, source, plane), behind, plane, most)
+            axes.set_title(plane[0] if source == sources[0] else "")
         volumes = len({one.volume for one in own})
         line[0].set_ylabel(f"{shorten(source, 24)}\n{len(own)} marks in {volumes} volumes", fontsize=SMALL)
     footnote(
         figure,
         "Marks of all readers and slices, over the mean middle planes of the real volumes that were read. Radiological "
-        "orientation. Colour: marks in a cell. A reader marks what was seen; an unmarked place is not judged.",
+        f"orientation. Colour: marks in a cell, from 1 (yellow) to {int(most)} (red). A reader marks what was seen; an unmarked place is not judged.",
     )
     rows = [[one.source, one.reader, one.volume, one.mark.plane, *one.mark.point, one.mark.cue] for one in joined.marks]
     return Drawn("marks_map", figure, COLUMNS, rows)
 
 
+def _heat(joined: Unblinded, source: str, plane: tuple[str, int, int]) -> tuple[NDArray[np.float64], ...]:
+    """Marks in each cell, the edges of the cells across and up in mm, and the marks' places (n, 3) in mm."""
+    _, across, up = plane
+    grid = joined.grid
+    size = [grid.shape[axis] * grid.spacing[axis] for axis in (across, up)]
+    points = [one.mark.point for one in joined.marks if one.source == source]
+    places = (np.array(points) + 0.5) * grid.spacing
+    edges = [np.linspace(0, one, max(1, round(CELLS * one / max(size))) + 1) for one in size]
+    heat = np.histogram2d(places[:, across], places[:, up], bins=edges)[0]
+    return heat, edges[0], edges[1], places
+
+
 def _panel(
-    axes: Axes, marks: Sequence[Marked], behind: NDArray[np.float64] | None, grid: StudyGrid, plane: tuple[int, int]
+    axes: Axes,
+    found: tuple[NDArray[np.float64], ...],
+    behind: NDArray[np.float64] | None,
+    plane: tuple[str, int, int],
+    most: float,
 ) -> None:
-    across, up = plane
-    size = [grid.shape[across] * grid.spacing[across], grid.shape[up] * grid.spacing[up]]
-    extent = (0.0, size[0], 0.0, size[1])
+    heat, right, top, places = found
+    name, across, up = plane
     if behind is not None:
         through = ({0, 1, 2} - {across, up}).pop()
         picture = behind.take(behind.shape[through] // 2, axis=through)
+        extent = (0.0, right[-1], 0.0, top[-1])
         axes.imshow(picture.T, origin="lower", extent=extent, cmap="gray", vmin=WINDOW[0], vmax=WINDOW[1])
-    places = [(np.array(one.mark.point) + 0.5) * grid.spacing for one in marks]
-    cell = max(size) / CELLS
-    edges = [np.linspace(0, one, max(1, round(one / cell)) + 1) for one in size]
-    heat, _, _ = np.histogram2d([one[across] for one in places], [one[up] for one in places], bins=edges)
     shown = np.ma.masked_equal(heat.T, 0)
-    axes.pcolormesh(edges[0], edges[1], shown, cmap="autumn_r", alpha=0.6, vmin=0, vmax=max(1, heat.max()))
-    axes.plot([one[across] for one in places], [one[up] for one in places], ".", color="black", ms=2)
-    axes.set(
-        xlim=(size[0], 0) if across == 0 else (0, size[0]), ylim=(0, size[1]), xticks=[], yticks=[], aspect="equal"
-    )
+    axes.pcolormesh(right, top, shown, cmap="autumn_r", alpha=0.6, vmin=1, vmax=max(2, most))
+    axes.plot(places[:, across], places[:, up], ".", color="black", ms=2)
+    # The patient's right, and the front of a sagittal plane, are at the left.
+    axes.set(xlim=(right[-1], 0), ylim=(0, top[-1]), xticks=[], yticks=[], aspect="equal")
+    letters = "AP" if name == "sagittal" else "RL"
+    axes.set_xlabel(f"{letters[0]}   {letters[1]}", fontsize=SMALL)
 
 
 def _background(joined: Unblinded, study: Study) -> NDArray[np.float64] | None:
