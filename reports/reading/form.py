@@ -10,8 +10,8 @@ from typing import NoReturn
 
 from medlord_bench.errors import UserError
 
+from .answers import CANNOT, MAX_WORDS, Answer, check_answer
 from .pack import Pack
-from .returns import CANNOT, MAX_WORDS, Answer, check_answer
 
 
 def read_form(path: Path, text: str, packs: Sequence[Pack]) -> tuple[Pack, tuple[Answer, ...]]:

@@ -9,72 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
-
-from pydantic import Field, StrictBool, StrictInt
+from typing import Any, NoReturn, TypeVar
 
 from medlord_bench.contracts import FrozenConfig
 from medlord_bench.contracts.validation import validate
 from medlord_bench.errors import MissingError, UserError
 
+from .answers import CANNOT, UNCHANGED, Answer, Finished, Header, check_answer, wrong
+from .form import read_form
 from .pack import Pack
 
-MAX_BYTES, MAX_LINE, MAX_WORDS, MAX_MARKS = 64_000_000, 1_000_000, 10_000, 500
+MAX_BYTES, MAX_LINE = 64_000_000, 1_000_000
 CLOCK = timedelta(minutes=2)  # a clock may be set back by so much while somebody reads
-CANNOT: Literal["cannot"] = "cannot"
-UNCHANGED = "return the file as the reader page wrote it"
 
 Model = TypeVar("Model", bound=FrozenConfig)
-Level = StrictInt | Literal["cannot"]
-Words = Annotated[str, Field(max_length=MAX_WORDS)]
-
-
-class Mark(FrozenConfig):
-    """A place that looks wrong. point: voxel (i, j, k) of the study's grid. cue: of the rubric, or empty."""
-
-    code: str
-    plane: Literal["axial", "coronal", "sagittal"]
-    point: tuple[StrictInt, StrictInt, StrictInt]
-    cue: Words = ""
-    words: Words = ""
-
-
-class Header(FrozenConfig):
-    """The first line: whose return it is, and of which pack."""
-
-    schema_version: Literal[1]
-    pack: str
-    pack_sha256: str
-    reader: str
-    started: datetime
-    reader_version: Words = ""
-    screen: Mapping[str, Any] = Field(default_factory=dict)
-    display_check: Mapping[str, Any] = Field(default_factory=dict)
-
-
-class Answer(FrozenConfig):
-    """What a reader answered to one item. item: its place in the pack, from 0. choice: of a pair, which looks real."""
-
-    item: StrictInt = Field(ge=0)
-    codes: tuple[str, ...] = Field(min_length=1, max_length=2)
-    practice: StrictBool = False
-    answers: Mapping[str, Level] = Field(default_factory=dict)
-    choice: Literal["left", "right"] | None = None
-    marks: tuple[Mark, ...] = Field((), max_length=MAX_MARKS)
-    comment: Words = ""
-    ms: float | None = Field(None, ge=0, allow_inf_nan=False)
-    windows: tuple[Words, ...] = ()
-    answered: datetime | None = None
-
-
-class Finished(FrozenConfig):
-    """The last line of a complete return."""
-
-    finished: datetime
 
 
 @dataclass(frozen=True)
@@ -165,8 +117,6 @@ def read_return(path: Path, packs: Sequence[Pack]) -> Return:
         raise UserError(f"{path}: a folder; expected a return, such as returns/R1.jsonl") from None
     sha256 = hashlib.sha256(content).hexdigest()
     if path.suffix.lower() == ".csv":
-        from .form import read_form
-
         pack, answers = read_form(path, _text(path, content), packs)
         return Return(path, sha256, pack, None, answers, len(answers) == len(pack.items))
     return _read_lines(path, content, sha256, packs)
@@ -177,7 +127,7 @@ def _read_lines(path: Path, content: bytes, sha256: str, packs: Sequence[Pack]) 
     if lines[-1] == b"":
         lines.pop()
     else:
-        _wrong(f"{path}, line {len(lines)}", "cut off; expected a whole line", "let the reader open the pack again")
+        wrong(f"{path}, line {len(lines)}", "cut off; expected a whole line", "let the reader open the pack again")
     if not lines:
         raise UserError(f"{path}: empty; expected a first line with pack and reader; {UNCHANGED}")
     header = _model(Header, _object(path, 1, lines[0]), f"{path}, line 1")
@@ -189,7 +139,7 @@ def _read_lines(path: Path, content: bytes, sha256: str, packs: Sequence[Pack]) 
         where = f"{path}, line {number}"
         data = _object(path, number, line)
         if finished:
-            _wrong(where, f"follows the end of the return in line {finished}; expected nothing")
+            wrong(where, f"follows the end of the return in line {finished}; expected nothing")
         if "finished" in data:
             _model(Finished, data, where)
             finished = number
@@ -199,12 +149,12 @@ def _read_lines(path: Path, content: bytes, sha256: str, packs: Sequence[Pack]) 
         latest = _in_time(answer, latest, where)
         before = seen.setdefault((answer.practice, answer.item), number)
         if before != number:
-            _wrong(where, f"field 'item': {answer.item} is answered already in line {before}; expected one answer")
+            wrong(where, f"field 'item': {answer.item} is answered already in line {before}; expected one answer")
         if not answer.practice:
             answers.append(answer)
     found = Return(path, sha256, pack, header, tuple(answers), bool(finished))
     if finished and found.missing:
-        _wrong(f"{path}, line {finished}", f"says finished, but {len(found.missing)} items have no answer")
+        wrong(f"{path}, line {finished}", f"says finished, but {len(found.missing)} items have no answer")
     return found
 
 
@@ -213,54 +163,12 @@ def _pack_of(path: Path, header: Header, packs: Sequence[Pack]) -> Pack:
     pack = next((one for one in packs if one.id == header.pack), None)
     if pack is None:
         known = ", ".join(one.id for one in packs) or "none"
-        _wrong(where, f"field 'pack': {header.pack!r:.80}, expected {known}", "give --pack the pack that was read")
+        wrong(where, f"field 'pack': {header.pack!r:.80}, expected {known}", "give --pack the pack that was read")
     if pack.digest() != header.pack_sha256:
-        _wrong(where, "field 'pack_sha256': of another state of this pack", "give --pack the pack that was read")
+        wrong(where, "field 'pack_sha256': of another state of this pack", "give --pack the pack that was read")
     if pack.reader != header.reader:
-        _wrong(where, f"field 'reader': {header.reader!r:.80}, expected {pack.reader}")
+        wrong(where, f"field 'reader': {header.reader!r:.80}, expected {pack.reader}")
     return pack
-
-
-def check_answer(answer: Answer, pack: Pack, where: str) -> None:
-    """Raise `UserError` unless the answer fits the item, the questions and their scales."""
-    items = pack.practice if answer.practice else pack.items
-    if answer.item >= len(items):
-        _wrong(where, f"field 'item': {answer.item}, expected 0 to {len(items) - 1}")
-    expected = items[answer.item]
-    if answer.codes != expected:
-        _wrong(where, f"field 'codes': {list(answer.codes)!r:.80}, expected {list(expected)} of item {answer.item}")
-    for name, level in answer.answers.items():
-        question = pack.rubric.question(name)
-        if question is None:
-            known = ", ".join(one.name for one in pack.rubric.questions)
-            _wrong(where, f"field 'answers': unknown question {name!r:.80}, expected {known}")
-        most = len(question.levels)
-        if level == CANNOT and not question.cannot:
-            _wrong(where, f"field 'answers.{name}': 'cannot', expected 1 to {most}: this question needs an answer")
-        if isinstance(level, int) and not 1 <= level <= most:
-            _wrong(where, f"field 'answers.{name}': {level}, expected 1 to {most}")
-    _complete(answer, pack, where)
-    for mark in answer.marks:
-        if mark.code not in answer.codes:
-            _wrong(where, f"field 'marks.code': {mark.code!r:.80}, expected {' or '.join(answer.codes)}")
-        if not all(0 <= at < size for at, size in zip(mark.point, pack.grid.shape, strict=True)):
-            _wrong(where, f"field 'marks.point': {list(mark.point)}, expected a voxel of {list(pack.grid.shape)}")
-        if mark.cue and mark.cue not in pack.rubric.cues:
-            _wrong(where, f"field 'marks.cue': {mark.cue!r:.80}, expected {', '.join(pack.rubric.cues) or 'none'}")
-
-
-def _complete(answer: Answer, pack: Pack, where: str) -> None:
-    if answer.practice:
-        return
-    if pack.design == "pairs":
-        if answer.choice is None:
-            _wrong(where, "field 'choice': none, expected 'left' or 'right'")
-        return
-    if answer.choice is not None:
-        _wrong(where, f"field 'choice': {answer.choice!r}, expected none: the study has no pairs")
-    lacking = [one.name for one in pack.rubric.questions if one.name not in answer.answers]
-    if lacking:
-        _wrong(where, f"field 'answers.{lacking[0]}': missing, expected an answer to every question")
 
 
 def _in_time(answer: Answer, latest: datetime, where: str) -> datetime:
@@ -268,9 +176,9 @@ def _in_time(answer: Answer, latest: datetime, where: str) -> datetime:
     if answer.answered is None:
         return latest
     if (answer.answered.tzinfo is None) != (latest.tzinfo is None):
-        _wrong(where, "field 'answered': expected a time in UTC, as in the first line")
+        wrong(where, "field 'answered': expected a time in UTC, as in the first line")
     if answer.answered < latest - CLOCK:
-        _wrong(where, f"field 'answered': {answer.answered.isoformat()} is before the line above; lines were moved")
+        wrong(where, f"field 'answered': {answer.answered.isoformat()} is before the line above; lines were moved")
     return max(answer.answered, latest)
 
 
@@ -285,17 +193,17 @@ def _text(path: Path, content: bytes) -> str:
 def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     where = f"{path}, line {number}"
     if len(line) > MAX_LINE:
-        _wrong(where, f"{len(line)} bytes, expected at most {MAX_LINE}")
+        wrong(where, f"{len(line)} bytes, expected at most {MAX_LINE}")
     try:
         data = json.loads(line.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refused)
     except UnicodeDecodeError:
-        _wrong(where, "not UTF-8")
+        wrong(where, "not UTF-8")
     except RecursionError:
-        _wrong(where, "nested too deep, expected the fields of an answer")
+        wrong(where, "nested too deep, expected the fields of an answer")
     except ValueError as error:
-        _wrong(where, f"not JSON ({' '.join(str(error).split()):.120})")
+        wrong(where, f"not JSON ({' '.join(str(error).split()):.120})")
     if not isinstance(data, dict):
-        _wrong(where, f"{type(data).__name__}, expected an object with fields")
+        wrong(where, f"{type(data).__name__}, expected an object with fields")
     return data
 
 
@@ -317,7 +225,3 @@ def _model(model: type[Model], data: dict[str, Any], where: str) -> Model:
     except UserError as error:
         text = "".join(letter if letter.isprintable() else "?" for letter in str(error))
         raise UserError(f"{text[: len(where) + 240]}; {UNCHANGED}") from None
-
-
-def _wrong(where: str, what: str, advice: str = UNCHANGED) -> NoReturn:
-    raise UserError(f"{where}: {what}; {advice}")

@@ -13,12 +13,13 @@ from medlord_bench.drawing.files import table
 from medlord_bench.errors import UserError
 from medlord_bench.util.files import write_json, write_text
 
+from .answers import CANNOT, Answer, Mark
 from .key import Entry, Key, SourceRecord, read_key
 from .lock import Lock, packs_of, returns_of, unchanged
 from .pack import Pack
 from .protocol import read_protocol
 from .rebuild import StudyGrid
-from .returns import CANNOT, Answer, Mark, Return
+from .returns import Return
 from .rubric import Rubric
 from .study import Study
 
