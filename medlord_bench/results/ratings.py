@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_
 
 from medlord_bench.contracts import FrozenConfig
 from medlord_bench.errors import UserError
+from medlord_bench.util.files import write_text
 
 FILE = "ratings.csv"
 REAL = "real"  # the source of real volumes
@@ -65,6 +67,15 @@ def read_ratings(folder: Path) -> tuple[Rating, ...]:
         raise UserError(f"{path}: not a table ({error}); write it again") from None
     _complete(path, found)
     return found
+
+
+def write_ratings(folder: Path, ratings: Sequence[Rating]) -> None:
+    """Write the file that `read_ratings` reads."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(list(one.model_dump().values()) for one in ratings)
+    write_text(folder / FILE, out.getvalue())
 
 
 def _rating(path: Path, line: int, row: dict[str, str]) -> Rating:

@@ -1,9 +1,10 @@
 """Distances, intervals and tests. All in float64, resampled by volume or patient."""
 
-from medlord_bench.stats.agreement import Difference, krippendorff_alpha, weighted_kappa
+from medlord_bench.stats.agreement import Difference, krippendorff_alpha, over_cases, weighted_kappa
 from medlord_bench.stats.arrays import LEVEL, Matrix, Vector
 from medlord_bench.stats.bradley_terry import Strengths, bradley_terry
-from medlord_bench.stats.detection import Area, area, d_prime
+from medlord_bench.stats.choices import Accuracy, accuracy, strengths
+from medlord_bench.stats.detection import Area, Sensitivity, area, d_prime, sensitivity
 from medlord_bench.stats.distance_jackknife import FrechetJackknife, frechet_jackknife, frechet_jackknife_to
 from medlord_bench.stats.distributions import (
     KolmogorovSmirnov,
@@ -17,6 +18,7 @@ from medlord_bench.stats.frechet import Gaussian, frechet_distance, frechet_to
 from medlord_bench.stats.intervals import Jackknife, MedianInterval, jackknife, median_interval, more_often, wilson
 from medlord_bench.stats.joint import Joint, joint
 from medlord_bench.stats.kernel import kernel_distance, mean_kernel
+from medlord_bench.stats.ordinal import Effects, cumulative_logit
 from medlord_bench.stats.paired import (
     PairedDifference,
     Tost,
@@ -28,14 +30,18 @@ from medlord_bench.stats.paired import (
     tost,
     wilcoxon_paired,
 )
+from medlord_bench.stats.permutation import Dominance, dominance
 from medlord_bench.stats.precision_recall import Prdc, expected_coverage, prdc
 from medlord_bench.stats.shift import Shift, shift
 from medlord_bench.stats.two_sample_statistics import TwoSample, two_sample
 
 __all__ = [
     "LEVEL",
+    "Accuracy",
     "Area",
     "Difference",
+    "Dominance",
+    "Effects",
     "FrechetInfinity",
     "FrechetJackknife",
     "Gaussian",
@@ -46,16 +52,20 @@ __all__ = [
     "MedianInterval",
     "PairedDifference",
     "Prdc",
+    "Sensitivity",
     "Strengths",
     "Tost",
     "Shift",
     "TwoSample",
     "Vector",
     "Wilcoxon",
+    "accuracy",
     "area",
     "bradley_terry",
+    "cumulative_logit",
     "d_prime",
     "detectable_difference",
+    "dominance",
     "energy_distance",
     "expected_coverage",
     "frechet_distance",
@@ -72,10 +82,13 @@ __all__ = [
     "mean_kernel",
     "median_interval",
     "n_needed",
+    "over_cases",
     "paired_jackknife",
     "prdc",
     "tost",
+    "sensitivity",
     "shift",
+    "strengths",
     "two_sample",
     "variance_ratio",
     "wasserstein1",

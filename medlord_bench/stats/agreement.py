@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from medlord_bench.errors import UserError
-from medlord_bench.stats.arrays import Matrix, Vector
+from medlord_bench.stats.arrays import LEVEL, Matrix, Vector
+from medlord_bench.util.seeds import numpy_rng
 
+BOOTSTRAPS = 500
 Difference = Literal["nominal", "ordinal", "interval"]
 
 
@@ -47,15 +50,28 @@ def krippendorff_alpha(ratings: ArrayLike, difference: Difference) -> float | No
     return None if expected == 0 else 1 - float((coincidences * apart).sum()) / n / expected
 
 
+def over_cases(
+    statistic: Callable[[NDArray[np.intp]], float | None], cases: int, seed: int, bootstraps: int = BOOTSTRAPS
+) -> tuple[float, float] | None:
+    """Percentile bootstrap of a statistic of case numbers, drawn with replacement; their readers stay together.
+
+    A draw without a value (all ratings equal) counts as none; None if that is more than one draw in twenty.
+    """
+    rng = numpy_rng(seed, "cases")
+    draws = [statistic(rng.integers(0, cases, cases)) for _ in range(bootstraps if cases > 1 else 0)]
+    known = [one for one in draws if one is not None]
+    if not known or len(known) < 0.95 * len(draws):
+        return None
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return low, high
+
+
 def _coincidences(table: Matrix, values: Vector) -> Matrix:
     """(V, V): how often two values meet in a case, each case weighted by 1 / (its ratings - 1)."""
-    found = np.zeros((len(values), len(values)))
-    for case in table.T:
-        known = case[~np.isnan(case)]
-        if len(known) > 1:
-            counts = (known[:, None] == values).sum(0)
-            found += (np.outer(counts, counts) - np.diag(counts)) / (len(known) - 1)
-    return found
+    counts = (table[:, :, None] == values).sum(0).astype(np.float64)
+    ratings = counts.sum(1)
+    weighted = counts[ratings > 1] / (ratings[ratings > 1, None] - 1)
+    return np.asarray(weighted.T @ counts[ratings > 1] - np.diag(weighted.sum(0)))
 
 
 def _differences(values: Vector, totals: Vector, difference: Difference) -> Matrix:

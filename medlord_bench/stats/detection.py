@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medlord_bench.errors import UserError
-from medlord_bench.stats.arrays import LEVEL, Vector
+from medlord_bench.stats.arrays import LEVEL, Matrix, Vector
 from medlord_bench.util.seeds import numpy_rng
 
 BOOTSTRAPS = 2000
@@ -26,6 +26,43 @@ def d_prime(hits: int, signals: int, false_alarms: int, noises: int) -> float:
         if not 0 <= count <= of or of == 0:
             raise UserError(f"d': {count} of {of}; expected a count of a positive number of cases")
     return float(norm.ppf((hits + 0.5) / (signals + 1)) - norm.ppf((false_alarms + 0.5) / (noises + 1)))
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """d' averaged over readers, with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def sensitivity(signals: ArrayLike, noises: ArrayLike, seed: int, bootstraps: int = BOOTSTRAPS) -> Sensitivity:
+    """d' of yes (1) and no (0) to signals, (n,) or (n, readers), and to noises, (m,) or (m, readers), averaged over readers.
+
+    As `d_prime`, with half a case added to each cell. The interval is the percentile bootstrap over cases, which keeps
+    the answers to a case by all readers together. Raises `UserError` as `area`.
+    """
+    x, y = (_columns(values) for values in (signals, noises))
+    rng = numpy_rng(seed, "d-prime")
+    often, oftener = (_resampled(rng, len(part), bootstraps) for part in (x, y))
+    draws = _mean_d_prime(often @ x, len(x), oftener @ y, len(y))
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    value = _mean_d_prime(x.sum(0), len(x), y.sum(0), len(y))
+    return Sensitivity(float(value), low, high)
+
+
+def _mean_d_prime(hits: Vector, signals: int, alarms: Vector, noises: int) -> Vector:
+    """From counts of each reader, the last axis."""
+    from scipy.special import ndtri
+
+    apart = ndtri((hits + 0.5) / (signals + 1)) - ndtri((alarms + 0.5) / (noises + 1))
+    return np.asarray(apart.mean(-1))
+
+
+def _resampled(rng: np.random.Generator, n: int, bootstraps: int) -> Matrix:
+    """(bootstraps, n): how often each of n cases is drawn."""
+    return rng.multinomial(n, np.full(n, 1 / n), bootstraps).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -49,10 +86,8 @@ def area(first: ArrayLike, second: ArrayLike, seed: int, bootstraps: int = BOOTS
     rng = numpy_rng(seed, "auc")
     above = [np.sign(np.subtract.outer(a, b)) / 2 + 0.5 for a, b in zip(x.T, y.T, strict=True)]
     pairs: Vector = np.mean(above, axis=0)
-    draws = [
-        pairs[np.ix_(rng.integers(0, len(x), len(x)), rng.integers(0, len(y), len(y)))].mean()
-        for _ in range(bootstraps)
-    ]
+    often, oftener = (_resampled(rng, len(part), bootstraps) for part in (x, y))
+    draws = ((often @ pairs) * oftener).sum(1) / pairs.size
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return Area(float(pairs.mean()), low, high)
 

@@ -43,6 +43,7 @@ def _context(run: RunResults) -> dict[str, Any]:
     from .forest import forest
     from .montage import draw_montage
     from .pairs import draw_pairs
+    from .readers import readers
     from .scores import rows_of, tables
     from .verdicts import verdicts
     from .volumes import offer
@@ -67,6 +68,7 @@ def _context(run: RunResults) -> dict[str, Any]:
         "anatomy": draw_distributions(rows_of(scores, run.rows, quantities), quantities.values()),
         "cases": case_tables(run.rows, quantities),
         "pairs": draw_pairs(run),
+        "readers": readers(run),
         "montage": draw_montage(run.montage) if run.montage else None,
         "curves": draw_curves(run.curves),
         "costs": costs(run.steps, run.contestants),

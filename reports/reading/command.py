@@ -157,3 +157,124 @@ def serve(pack: Path, port: int, out: Path | None) -> None:
         click.echo(address(server))
         with suppress(KeyboardInterrupt):
             server.serve_forever()
+
+
+study_argument = click.argument("study", type=click.Path(path_type=Path, file_okay=False))
+
+
+@reading.command()
+@click.argument("returns", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--pack", "packs", multiple=True, required=True, type=click.Path(path_type=Path), help="That was read.")
+@json_option
+def score(returns: tuple[Path, ...], packs: tuple[Path, ...], as_json: bool) -> None:
+    """Check returns without the key: whole, of this pack, each item once, on the scale.
+
+    RETURNS are files READER.jsonl, or form.csv filled by hand. Says how far each reader is; exit code 2 if items are missing.
+
+    \b
+    medlord-bench reading score STUDY/returns/R1.jsonl --pack STUDY/packs/R1
+    """
+    from .pack import read_pack
+    from .returns import read_returns
+
+    found = read_returns(returns, [read_pack(folder) for folder in packs])
+    lines = [one.progress() for one in found]
+    click.echo(json.dumps(lines) if as_json else "\n".join(str(line["text"]) for line in lines))
+    for one in found:
+        if one.missing:
+            raise UserError(one.incomplete())
+
+
+@reading.command()
+@study_argument
+@click.option("--partial", is_flag=True, help="Lock although items or readers are missing; this is recorded.")
+@json_option
+def lock(study: Path, partial: bool, as_json: bool) -> None:
+    """Write the hashes of all returns to STUDY/returns/lock.json, before the key is opened."""
+    from .lock import FILE
+    from .lock import lock as write
+    from .study import Study
+
+    made = write(Study(study), partial)
+    text = f"{study / 'returns' / FILE}: {len(made.returns)} returns{', partial' if made.partial else ''}"
+    click.echo(json.dumps(made.model_dump(mode="json")) if as_json else text)
+
+
+@reading.command()
+@study_argument
+@click.option("--key", type=click.Path(path_type=Path), required=True, help="Of the export: STUDY/sealed/key.json.")
+@click.option("--identity", type=click.Path(path_type=Path), help="Age identity that opens an encrypted key.")
+def unblind(study: Path, key: Path, identity: Path | None) -> None:
+    """Open the key and write every answer with its source to STUDY/analysis.
+
+    Needs the lock. Refuses returns that were changed after it, and a key whose commitment is not that of the packs.
+    """
+    from .study import Study
+    from .unblind import unblind as join
+
+    joined = join(Study(study), key, identity)
+    click.echo(f"commitment {joined.commitment}: as in the packs\n{study / 'analysis'}")
+
+
+@reading.command()
+@study_argument
+@click.option("--run", help="Run that gets results/ratings.csv, so that `medlord-bench report` draws the answers.")
+@store_option
+def analyse(study: Path, run: str | None, store: Path) -> None:
+    """Write numbers, tables, figures and a checklist of an unblinded study to STUDY/analysis."""
+    from medlord_bench.engine.run_folder import locate
+    from medlord_bench.engine.store import Store
+
+    from .analysis import analyse as write
+    from .study import Study
+
+    folder = locate(Store(store.resolve()), run) if run is not None else None
+    summary = write(Study(study), folder)
+    none = sum(one.value is None for one in summary.findings)
+    click.echo(f"{study / 'analysis' / 'summary.md'}: {len(summary.findings)} numbers, {none} without a value")
+    if folder is not None:
+        click.echo(f"{folder / 'results' / 'ratings.csv'}: draw it: medlord-bench report {folder}")
+
+
+@reading.command()
+@click.option("--protocol", type=click.Path(path_type=Path), help="YAML protocol: its readers, sources, n and design.")
+@click.option("--readers", multiple=True, type=click.IntRange(1), help="May be repeated. Default: 1, 2 and 3.")
+@click.option("--models", type=click.IntRange(1), help="Compared with real volumes. Default: 1.")
+@click.option(
+    "--auc", "efforts", multiple=True, type=click.FloatRange(0.5, 1, min_open=True, max_open=True), help="Effect."
+)
+@click.option("--rating-seconds", type=click.FloatRange(0, min_open=True), default=60, show_default=True)
+@click.option("--pair-seconds", type=click.FloatRange(0, min_open=True), default=30, show_default=True)
+@click.option("--shared", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of what readers see.")
+@click.option("--simulations", type=click.IntRange(100), default=1000, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@json_option
+def plan(
+    protocol: Path | None,
+    readers: tuple[int, ...],
+    models: int | None,
+    efforts: tuple[float, ...],
+    as_json: bool,
+    **assumed: float,
+) -> None:
+    """How many volumes a study needs, and how many reader-minutes: ratings and pairs beside each other.
+
+    An effect is how often a real volume looks more real to one reader (--auc). The seconds are guesses; take those of a
+    pilot: `reading score` prints them.
+    """
+    from dataclasses import asdict
+
+    from .power import Assumptions, page, table
+    from .protocol import read_protocol
+
+    study = read_protocol(protocol) if protocol is not None else None
+    if study is not None and (readers or models):
+        raise UserError(f"--protocol {protocol} has readers and sources; remove --readers and --models")
+    count = (models or 1) if study is None else len(study.sources) - 1
+    numbers = (len(study.readers),) if study is not None else readers or (1, 2, 3)
+    given = [Assumptions(readers=number, models=count, **assumed) for number in numbers]  # type: ignore[arg-type]
+    effects = efforts or (0.6, 0.7, 0.8, 0.9)
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in table(effects, given)]))
+    else:
+        click.echo(page(study, effects, given))

@@ -14,7 +14,7 @@ from medlord_bench.util.hashing import file_sha256
 from medlord_bench.util.progress import make_progress
 
 from .draw import Drawn, Place, Secret, choose, order_for, pairs_for
-from .formats import SIZES, require
+from .formats import SIZES, require, scripts_share
 from .key import Entry, Key, SourceRecord, new_nonce, read_key, write_key
 from .pack import Pack, case_file, hashes_of, practice_items, session_starts, set_times, write_case, write_manifest
 from .protocol import StudyProtocol
@@ -61,7 +61,10 @@ class Planned:
 
     def bytes(self) -> int:
         """On disk, of the cases of all packs in all formats; the raw cases are always written first."""
-        return int(self.volumes * self.grid.bytes * (1 + sum(SIZES[name] for name in self.protocol.formats)))
+        formats = self.protocol.formats
+        share = 1 + sum(SIZES.get(name, 0) for name in formats)
+        share += scripts_share(self.grid) if "browser" in formats else 0
+        return int(self.volumes * self.grid.bytes * share)
 
 
 def plan(protocol: StudyProtocol, store: Store, secret: Secret) -> Planned:
@@ -172,7 +175,7 @@ def export(
     write_text(study.sealed / "commitment.txt", key.commitment() + "\n")
     write_text(study.protocol, _yaml(protocol))
     partial = study.root / ".partial"
-    written = planned.volumes * (1 + sum(SIZES[name] > 0 for name in protocol.formats))
+    written = planned.volumes * (1 + sum(name in SIZES for name in protocol.formats))
     with make_progress().task("packs, volumes", written) as task:
         for cases in planned.cases:
             _write(planned, cases, key, partial / cases.reader, finish, task.advance)

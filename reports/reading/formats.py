@@ -6,6 +6,7 @@ are not compressed, since the size of a compressed file depends on noise and sha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,11 @@ from .forms import write_forms
 from .grand_challenge import write_study
 from .pack import PRACTICE, Pack, case_file
 from .pictures import write_stacks
-from .reader_files import write_reader
-from .rebuild import affine_of
+from .reader_files import MOST_VOXELS, write_reader
+from .rebuild import StudyGrid, affine_of
 
-SIZES: Mapping[str, float] = {"browser": 1.4, "nifti": 1, "mha": 1, "dicom": 1, "png": 1.5}  # of the raw cases' size
+SIZES: Mapping[str, float] = {"nifti": 1, "mha": 1, "dicom": 1, "png": 1.5}  # of the raw cases' size
+SCRIPT_SHARE = 1.4  # of a raw case: base64 in a script
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class Case:
     def hu(self) -> NDArray[np.int16]:
         """(X, Y, Z), axes towards R, A, S."""
         return np.fromfile(self.raw, dtype="<i2").reshape(self.pack.grid.shape)
+
+
+def scripts_share(grid: StudyGrid) -> float:
+    """Of the raw cases' size: the scripts that the browser reader loads from a file, of a small grid."""
+    return SCRIPT_SHARE if math.prod(grid.shape) <= MOST_VOXELS else 0.0
 
 
 def require(formats: Sequence[str]) -> None:

@@ -1,0 +1,155 @@
+"""The analysis of an unblinded study: `analysis/` with numbers, tables, figures and a checklist, each from the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medlord_bench.contracts import FrozenConfig
+from medlord_bench.drawing.files import table, write
+from medlord_bench.errors import UserError
+from medlord_bench.results.ratings import write_ratings
+from medlord_bench.util.files import write_json, write_text
+
+from . import agreement_findings, marks, mrmc, pair_findings, rating_findings
+from .checklist import cell, checklist
+from .findings import Finding
+from .study import Study
+from .unblind import Unblinded, read_unblinded
+
+TITLES = {
+    "called_real": "How often a source was called real",
+    "recognised": "How often the real volume of a pair was chosen",
+    "strength": "Strengths (Bradley-Terry)",
+    "auc": "Telling models from real: AUC",
+    "d_prime": "Telling models from real: d'",
+    "delta": "Models against real: Cliff's delta",
+    "log_odds": "Models against real: cumulative logit",
+    "median": "Answers: median and quartiles",
+    "kappa_with_oneself": "Agreement of a reader with itself",
+    "alpha": "Agreement between readers",
+    "left_chosen": "How often the left volume was chosen",
+}
+READING = {
+    "called_real": "Of a model this is the rate at which readers were fooled. It means little without the rate at which real "
+    "volumes were called real.",
+    "delta": "-1: every volume of the model is rated below every real one; 0: no difference.",
+    "recognised": "0.5 is chance: real and synthetic are not told apart.",
+}
+
+
+class Summary(FrozenConfig):
+    """`analysis/summary.json`."""
+
+    schema_version: int = 1
+    title: str
+    commitment: str
+    protocol: str
+    design: str
+    rubric: str
+    locked: str
+    partial: bool
+    findings: tuple[Finding, ...]
+
+
+def findings(joined: Unblinded) -> list[Finding]:
+    """All numbers of a study, in the order of the page."""
+    if joined.design == "pairs":
+        return [*pair_findings.recognised(joined), *pair_findings.strengths(joined), *pair_findings.sides(joined)]
+    return [
+        *rating_findings.called_real(joined),
+        *rating_findings.detection(joined),
+        *rating_findings.against_real(joined),
+        *rating_findings.ordinal(joined),
+        *rating_findings.medians(joined),
+        *agreement_findings.with_oneself(joined),
+        *agreement_findings.between_readers(joined),
+    ]
+
+
+def analyse(study: Study, run: Path | None = None) -> Summary:
+    """Write the analysis of an unblinded study. run: a run folder that gets `results/ratings.csv`, for its report.
+
+    Raises `UserError` if the study is not unblinded, or is of pairs and `run` is given.
+    """
+    joined = read_unblinded(study)
+    if run is not None and joined.design == "pairs":
+        raise UserError(f"--run {run}: a study of pairs has no ratings for a report; leave --run out")
+    found = findings(joined)
+    summary = Summary(
+        title=joined.title,
+        commitment=joined.commitment,
+        protocol=joined.protocol,
+        design=joined.design,
+        rubric=joined.rubric.name,
+        locked=joined.locked.isoformat(),
+        partial=joined.partial,
+        findings=tuple(found),
+    )
+    folder = study.analysis
+    write_json(folder / "summary.json", summary.model_dump(mode="json"))
+    rows = [list(one.model_dump().values()) for one in found]
+    write_text(folder / "findings.csv", table(tuple(Finding.model_fields), rows))
+    write_text(folder / "summary.md", page(joined, found))
+    write_text(folder / "checklist.md", checklist(joined, found))
+    if joined.design == "ratings":
+        _write_ratings(joined, folder, run)
+    _write_marks(joined, study)
+    return summary
+
+
+def _write_ratings(joined: Unblinded, folder: Path, run: Path | None) -> None:
+    counts = rating_findings.counts(joined)
+    for place in [folder, *([run / "results"] if run is not None else [])]:
+        write_ratings(place, counts)
+    write_text(folder / "mrmc.csv", table(mrmc.COLUMNS, mrmc.ratings(joined)))
+    write_text(folder / "levels_long.csv", table(mrmc.LEVEL_COLUMNS, mrmc.levels(joined)))
+    write_text(folder / "mrmc.R", mrmc.script(joined))
+
+
+def _write_marks(joined: Unblinded, study: Study) -> None:
+    from medlord_bench.drawing.style import style
+
+    write_text(study.analysis / "mark_counts.csv", table(marks.COUNT_COLUMNS, marks.counted(joined)))
+    with style():
+        drawn = marks.heat_map(joined, study)
+        if drawn is not None:
+            write(drawn, study.analysis)
+
+
+def page(joined: Unblinded, found: Sequence[Finding]) -> str:
+    """`summary.md`: a table for each quantity."""
+    lines = [
+        f"# {cell(joined.title) or 'Reader study'}",
+        "",
+        f"Commitment of the key: `{joined.commitment}`, as printed in every pack. Returns locked "
+        f"{joined.locked:%Y-%m-%d %H:%M} UTC{', as partial' if joined.partial else ''}. Rubric {cell(joined.rubric.name)}.",
+        "",
+        "| reader | items | minutes | median seconds of an item | display check |",
+        "|---|---|---|---|---|",
+    ]
+    for one in joined.readers:
+        check = "not made" if one.display is None else "passed" if one.display else "not passed"
+        times = [_number(one.minutes), _number(one.seconds)]
+        lines.append(f"| {one.reader} | {one.answered} of {one.items} | {times[0]} | {times[1]} | {check} |")
+    lines += [f"| {name} | no return | | | |" for name in joined.absent]
+    for quantity in sorted({one.quantity for one in found}, key=list(TITLES).index):
+        members = [one for one in found if one.quantity == quantity]
+        lines += ["", f"## {TITLES[quantity]}", ""]
+        lines += [READING[quantity], ""] if quantity in READING else []
+        lines += ["| question | source | reader | value | interval | n | n real | p | p (Holm) | how |"]
+        lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+        lines += [_line(one) for one in members]
+    return "\n".join(lines) + "\n"
+
+
+def _line(one: Finding) -> str:
+    interval = "" if one.low is None or one.high is None else f"{one.low:.3g} to {one.high:.3g}"
+    real = "" if one.n_real is None else str(one.n_real)
+    texts = [one.question, one.source, one.reader, _number(one.value), interval, str(one.n), real]
+    texts += [_number(one.p), _number(one.p_holm), "; ".join(filter(None, (one.note, one.how)))]
+    return "| " + " | ".join(cell(text) for text in texts) + " |"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"

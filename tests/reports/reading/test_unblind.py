@@ -1,0 +1,150 @@
+"""Lock and unblinding: answers first, then the key; nothing changed is accepted."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from medlord_bench.errors import MissingError, UserError
+from medlord_bench.reports.reading.key import Key, read_key, write_key
+from medlord_bench.reports.reading.lock import lock
+from medlord_bench.reports.reading.study import Study
+from medlord_bench.reports.reading.unblind import read_unblinded, unblind
+from tests.reports.reading.study_data import exported, read_by_all
+
+QUALITY = {"real": 1.0, "model": -1.0}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    made = exported(tmp_path, ("real", "model"), n=3, repeats=2)
+    read_by_all(made, QUALITY)
+    return made
+
+
+def edited(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_every_answer_gets_its_source(study: Study) -> None:
+    made = lock(study)
+    assert not made.partial and set(made.returns) == {"R1", "R2"} and lock(study) == made
+    joined = unblind(study, study.key)
+    assert read_unblinded(study) == joined and joined.commitment == read_key(study.key).commitment()
+    key = read_key(study.key)
+    with open(study.analysis / "answers.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 8 * 8  # readers, items with repeats, questions
+    for row in rows:
+        entry = key.of_reader(row["reader"])[row["code"]]
+        assert (row["source"], row["volume"], int(row["repeat"])) == (entry.source, entry.item, entry.repeat)
+    answer = json.loads((study.returns / "R1.jsonl").read_text().splitlines()[1])
+    shown = {row["question"]: int(row["level"]) for row in rows if row["code"] == answer["codes"][0]}
+    assert shown == answer["answers"]
+
+
+def test_html_and_formulas_in_a_comment_stay_text(study: Study) -> None:
+    edited(
+        study.returns / "R1.jsonl", '"comment": ""', '"comment": "=HYPERLINK(\\"http://x\\")<script>alert(1)</script>"'
+    )
+    lock(study)
+    unblind(study, study.key)
+    text = (study.analysis / "comments.csv").read_text()
+    assert "'=HYPERLINK" in text and "<script>" in text
+    from medlord_bench.reports.reading.analysis import analyse
+
+    analyse(study)
+    for name in ("summary.md", "checklist.md", "marks.csv"):
+        assert "script" not in (study.analysis / name).read_text()
+
+
+def test_an_unlocked_study_is_refused(study: Study) -> None:
+    with pytest.raises(UserError, match=r"lock.json: not found; lock the returns first"):
+        unblind(study, study.key)
+    with pytest.raises(UserError, match=r"unblinded.json: not found; first: .* unblind"):
+        read_unblinded(study)
+
+
+def test_a_return_changed_after_the_lock_is_refused(study: Study) -> None:
+    lock(study)
+    path = study.returns / "R1.jsonl"
+    edited(path, '"realism": ', '"realism":  ')
+    for call in (lambda: unblind(study, study.key), lambda: lock(study)):
+        with pytest.raises(UserError, match=r"R1.jsonl: changed since it was locked"):
+            call()
+    path.unlink()
+    with pytest.raises(UserError, match=r"R1.jsonl: not found, but locked"):
+        unblind(study, study.key)
+
+
+def test_a_return_after_the_lock_is_refused(study: Study) -> None:
+    content = (study.returns / "R2.jsonl").read_bytes()
+    (study.returns / "R2.jsonl").unlink()
+    with pytest.raises(UserError, match="no return of R2; wait for it, or lock with --partial"):
+        lock(study)
+    made = lock(study, partial=True)
+    assert made.partial and made.absent == ("R2",)
+    assert unblind(study, study.key).partial
+    (study.returns / "R2.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=r"R2.jsonl: came after the lock"):
+        unblind(study, study.key)
+
+
+def test_an_incomplete_return_is_locked_as_partial_only(study: Study) -> None:
+    path = study.returns / "R1.jsonl"
+    path.write_text("\n".join(path.read_text().splitlines()[:5]) + "\n")
+    with pytest.raises(UserError, match=r"R1.jsonl: item 4 .*or lock with --partial"):
+        lock(study)
+    assert lock(study, partial=True).returns["R1"].answered == 4
+    assert unblind(study, study.key).readers[0].answered == 4
+
+
+def swapped(key: Key) -> Key:
+    entries = [one.model_copy(update={"source": "model" if one.source == "real" else "real"}) for one in key.entries]
+    return key.model_copy(update={"entries": tuple(entries)})
+
+
+def test_a_changed_key_is_refused(study: Study, tmp_path: Path) -> None:
+    lock(study)
+    key = read_key(study.key)
+    for number, other in enumerate((swapped(key), key.model_copy(update={"nonce": "0" * 64}))):
+        path = write_key(tmp_path / str(number), other)
+        with pytest.raises(UserError, match="its commitment is .*the key was changed, or is of another study"):
+            unblind(study, path)
+    with pytest.raises(MissingError, match="give it with --key"):
+        unblind(study, tmp_path / "none.json")
+    assert not study.analysis.exists()
+
+
+def test_a_changed_pack_or_protocol_is_refused(study: Study) -> None:
+    lock(study)
+    edited(study.protocol, "n: 3", "n: 2")
+    with pytest.raises(UserError, match=r"protocol.yaml: changed since the export"):
+        unblind(study, study.key)
+    edited(study.protocol, "n: 2", "n: 3")
+    edited(study.pack("R1") / "pack.json", "Not recognisable as CT", "Superb CT")
+    with pytest.raises(UserError, match="of another state of this pack"):
+        unblind(study, study.key)
+
+
+def test_an_encrypted_key_opens_with_its_identity(study: Study, tmp_path: Path) -> None:
+    pyrage = pytest.importorskip("pyrage")
+    lock(study)
+    identity = pyrage.x25519.Identity.generate()
+    path = write_key(tmp_path / "sealed", read_key(study.key), str(identity.to_public()))
+    (tmp_path / "identity").write_text(f"{identity}\n")
+    assert unblind(study, path, tmp_path / "identity").commitment == read_key(study.key).commitment()
+
+
+def test_folders_without_packs_or_returns_are_named(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="expected the packs of a study"):
+        lock(Study(tmp_path / "none"))
+    for path in study.returns.iterdir():
+        path.unlink()
+    with pytest.raises(MissingError, match="no returns"):
+        lock(study)
