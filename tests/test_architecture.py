@@ -33,6 +33,7 @@ LAYERS = {
     "results": "what a run leaves: its typed files, one reader, comparisons, several runs as one; no torch",
     "drawing": "what pages and figures share: planes of volumes, curves, the slice viewer, the style of figures",
     "engine": "run file to plan to published items to results",
+    "reading": "blinded reader studies: packs, the browser reader, returns and their analysis",
     "plugins": "generators, metrics, reports, data sets, segmenters, extractors",
     "checks": "whether a plugin keeps its contract, and the bench its promises",
     "cli": "one file per verb",

@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": "Measure generated volumes in a folder against real ones, or their statistics.",
     "reference": "Write aggregate statistics of real volumes, for others to measure against.",
     "report": "Write the report of finished runs again.",
+    "reading": "Blinded reader studies: packs for readers, and what they return.",
     "list": "List plugins: generators, datasets, metrics, ...",
     "status": "Show the progress of a run.",
     "plan": "Show the steps of a run without executing them.",

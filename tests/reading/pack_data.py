@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medlord_bench.reports.reading.pack import Pack, case_file, hashes_of, write_case, write_manifest
-from medlord_bench.reports.reading.reader_files import write_reader
-from medlord_bench.reports.reading.rebuild import StudyGrid
-from medlord_bench.reports.reading.rubric import read_rubric
+from medlord_bench.reading.pack import Pack, case_file, hashes_of, write_case, write_manifest
+from medlord_bench.reading.reader_files import write_reader
+from medlord_bench.reading.rebuild import StudyGrid
+from medlord_bench.reading.rubric import read_rubric
 
 CODES = ("K7Q2MA", "B4WX9C", "T8NPR3", "H5JD6E")
 PRACTICE = ("P2VYZL", "P3GSFU")

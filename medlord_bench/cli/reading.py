@@ -13,8 +13,7 @@ from medlord_bench.errors import UserError
 
 if TYPE_CHECKING:
     from medlord_bench.engine.store import Store
-
-    from .protocol import StudyProtocol
+    from medlord_bench.reading.protocol import StudyProtocol
 
 
 @click.group()
@@ -55,12 +54,11 @@ def export(
     medlord-bench reading export --protocol study.yaml --out STUDY
     """
     from medlord_bench.engine.store import Store
-
-    from .check import check_study
-    from .export import export as write
-    from .formats import finish
-    from .protocol import read_protocol
-    from .study import Study
+    from medlord_bench.reading.check import check_study
+    from medlord_bench.reading.export import export as write
+    from medlord_bench.reading.formats import finish
+    from medlord_bench.reading.protocol import read_protocol
+    from medlord_bench.reading.study import Study
 
     given = {name: value for name, value in fields.items() if value not in (None, ())}
     if protocol is not None:
@@ -83,9 +81,8 @@ def _of_runs(
     """The protocol of contestants of runs, and the real test volumes of the first."""
     from medlord_bench.contracts.validation import validate
     from medlord_bench.engine.run_folder import locate, newest_finished
+    from medlord_bench.reading.protocol import REAL, StudyProtocol
     from medlord_bench.results.run_results import read_run
-
-    from .protocol import REAL, StudyProtocol
 
     folders = [locate(store, run) for run in runs] or [newest_finished(store)]
     sources: list[dict[str, object]] = [{"name": REAL, "run": folders[0], "contestant": REAL}]
@@ -114,7 +111,7 @@ def check(pack: Path, key: Path | None, identity: Path | None, waived: tuple[str
     \b
     medlord-bench reading check STUDY/packs/R1 --key STUDY/sealed/key.json
     """
-    from .check import check_pack, protocol_of, read_labels, shortened
+    from medlord_bench.reading.check import check_pack, protocol_of, read_labels, shortened
 
     protocol = protocol_of(key)
     waived = waived or (protocol.waived if protocol else ())
@@ -145,8 +142,8 @@ def serve(pack: Path, port: int, out: Path | None) -> None:
     """
     from contextlib import closing, suppress
 
-    from .answer_log import AnswerLog
-    from .serve import address, returns_of, server_of, sound_pack
+    from medlord_bench.reading.answer_log import AnswerLog
+    from medlord_bench.reading.serve import address, returns_of, server_of, sound_pack
 
     found = sound_pack(pack)
     path = returns_of(pack, found, out)
@@ -174,8 +171,8 @@ def score(returns: tuple[Path, ...], packs: tuple[Path, ...], as_json: bool) -> 
     \b
     medlord-bench reading score STUDY/returns/R1.jsonl --pack STUDY/packs/R1
     """
-    from .pack import read_pack
-    from .returns import read_returns
+    from medlord_bench.reading.pack import read_pack
+    from medlord_bench.reading.returns import read_returns
 
     found = read_returns(returns, [read_pack(folder) for folder in packs])
     lines = [one.progress() for one in found]
@@ -191,9 +188,9 @@ def score(returns: tuple[Path, ...], packs: tuple[Path, ...], as_json: bool) -> 
 @json_option
 def lock(study: Path, partial: bool, as_json: bool) -> None:
     """Write the hashes of all returns to STUDY/returns/lock.json, before the key is opened."""
-    from .lock import FILE
-    from .lock import lock as write
-    from .study import Study
+    from medlord_bench.reading.lock import FILE
+    from medlord_bench.reading.lock import lock as write
+    from medlord_bench.reading.study import Study
 
     made = write(Study(study), partial)
     text = f"{study / 'returns' / FILE}: {len(made.returns)} returns{', partial' if made.partial else ''}"
@@ -209,8 +206,8 @@ def unblind(study: Path, key: Path, identity: Path | None) -> None:
 
     Needs the lock. Refuses returns that were changed after it, and a key whose commitment is not that of the packs.
     """
-    from .study import Study
-    from .unblind import unblind as join
+    from medlord_bench.reading.study import Study
+    from medlord_bench.reading.unblind import unblind as join
 
     joined = join(Study(study), key, identity)
     click.echo(f"commitment {joined.commitment}: as in the packs\n{study / 'analysis'}")
@@ -224,9 +221,8 @@ def analyse(study: Path, run: str | None, store: Path) -> None:
     """Write numbers, tables, figures and a checklist of an unblinded study to STUDY/analysis."""
     from medlord_bench.engine.run_folder import locate
     from medlord_bench.engine.store import Store
-
-    from .analysis import analyse as write
-    from .study import Study
+    from medlord_bench.reading.analysis import analyse as write
+    from medlord_bench.reading.study import Study
 
     folder = locate(Store(store.resolve()), run) if run is not None else None
     summary = write(Study(study), folder)
@@ -264,8 +260,8 @@ def plan(
     """
     from dataclasses import asdict
 
-    from .power import Assumptions, page, table
-    from .protocol import read_protocol
+    from medlord_bench.reading.power import Assumptions, page, table
+    from medlord_bench.reading.protocol import read_protocol
 
     study = read_protocol(protocol) if protocol is not None else None
     if study is not None and (readers or models):

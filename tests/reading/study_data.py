@@ -14,11 +14,11 @@ import numpy as np
 
 from medlord_bench.contracts.validation import validate
 from medlord_bench.engine.store import Store
-from medlord_bench.reports.reading.export import export
-from medlord_bench.reports.reading.key import Entry, read_key
-from medlord_bench.reports.reading.pack import Pack, read_pack
-from medlord_bench.reports.reading.protocol import StudyProtocol
-from medlord_bench.reports.reading.study import Study
+from medlord_bench.reading.export import export
+from medlord_bench.reading.key import Entry, read_key
+from medlord_bench.reading.pack import Pack, read_pack
+from medlord_bench.reading.protocol import StudyProtocol
+from medlord_bench.reading.study import Study
 
 SHAPE = (12, 10, 8)
 START = datetime(2026, 1, 2, 9, tzinfo=UTC)
@@ -39,7 +39,7 @@ def exported(root: Path, sources: tuple[str, ...] = ("real", "good", "bad"), n: 
         places.append({"name": name, "folder": str(folder)})
     given = {"sources": places, "n": n, "practice": 1, "readers": ("R1", "R2"), **fields}
     study = Study(root / "study")
-    with patch("medlord_bench.reports.reading.draw.secrets.token_bytes", return_value=bytes(range(32))):
+    with patch("medlord_bench.reading.draw.secrets.token_bytes", return_value=bytes(range(32))):
         export(validate(StudyProtocol, given, "p"), study, Store(root), lambda *_: None, lambda *_: None)
     return study
 

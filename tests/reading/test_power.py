@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from medlord_bench.reading.command import reading
 from scipy.stats import norm
 
-from medlord_bench.reports.reading.command import reading
-from medlord_bench.reports.reading.power import SIZES, Assumptions, Design, needed, power, table
+from medlord_bench.reading.power import SIZES, Assumptions, Design, needed, power, table
 
 FEW = Assumptions(simulations=300)
 

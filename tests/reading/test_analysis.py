@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.reports.reading.study_data import exported, read_by_all
 
 from medlord_bench.errors import UserError
-from medlord_bench.reports.reading import agreement_findings, analysis, pair_findings, rating_findings
-from medlord_bench.reports.reading.findings import Finding
-from medlord_bench.reports.reading.lock import lock
-from medlord_bench.reports.reading.study import Study
-from medlord_bench.reports.reading.unblind import Row, Unblinded, unblind
+from medlord_bench.reading import agreement_findings, analysis, pair_findings, rating_findings
+from medlord_bench.reading.findings import Finding
+from medlord_bench.reading.lock import lock
+from medlord_bench.reading.study import Study
+from medlord_bench.reading.unblind import Row, Unblinded, unblind
 from medlord_bench.results.ratings import read_ratings
 from medlord_bench.results.report import ReportOptions
-from tests.reports.reading.study_data import exported, read_by_all
 
 QUALITY = {"real": 0.7, "good": 0.7, "bad": -1.5}
 

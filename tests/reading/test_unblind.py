@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.reports.reading.study_data import exported, read_by_all
 
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.reports.reading.key import Key, read_key, write_key
-from medlord_bench.reports.reading.lock import lock
-from medlord_bench.reports.reading.study import Study
-from medlord_bench.reports.reading.unblind import read_unblinded, unblind
-from tests.reports.reading.study_data import exported, read_by_all
+from medlord_bench.reading.key import Key, read_key, write_key
+from medlord_bench.reading.lock import lock
+from medlord_bench.reading.study import Study
+from medlord_bench.reading.unblind import read_unblinded, unblind
 
 QUALITY = {"real": 1.0, "model": -1.0}
 
@@ -56,7 +56,7 @@ def test_html_and_formulas_in_a_comment_stay_text(study: Study) -> None:
     unblind(study, study.key)
     text = (study.analysis / "comments.csv").read_text()
     assert "'=HYPERLINK" in text and "<script>" in text
-    from medlord_bench.reports.reading.analysis import analyse
+    from medlord_bench.reading.analysis import analyse
 
     analyse(study)
     for name in ("summary.md", "checklist.md", "marks.csv"):

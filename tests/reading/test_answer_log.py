@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.reports.reading.pack_data import write_pack
 
 from medlord_bench.errors import UserError
-from medlord_bench.reports.reading.answer_log import AnswerLog, Refused, asked
-from medlord_bench.reports.reading.pack import Pack
-from tests.reports.reading.pack_data import write_pack
+from medlord_bench.reading.answer_log import AnswerLog, Refused, asked
+from medlord_bench.reading.pack import Pack
 
 BEGIN = json.dumps(
     {"screen": {"width": 1280, "height": 800, "pixel_ratio": 1.5}, "display_check": {"passed": True}}
@@ -161,7 +161,7 @@ def test_a_full_disk_loses_nothing_that_was_answered(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("medlord_bench.reports.reading.answer_log.os.write", full)
+        patch.setattr("medlord_bench.reading.answer_log.os.write", full)
         with pytest.raises(OSError, match="No space"):
             log.answer(answer(pack, 1))
     assert log.path.read_bytes() == before

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from tests.reports.reading.small_study import SHAPE, SPACING, exported, protocol_of, write_sources
 
 from medlord_bench.contracts import FrozenConfig
 from medlord_bench.errors import MissingError
-from medlord_bench.reports.reading import forms
-from medlord_bench.reports.reading.dicom import write_series
-from medlord_bench.reports.reading.pack import Pack, read_pack
-from medlord_bench.reports.reading.pictures import PRESETS
-from medlord_bench.reports.reading.rebuild import StudyGrid
+from medlord_bench.reading import forms
+from medlord_bench.reading.dicom import write_series
+from medlord_bench.reading.pack import Pack, read_pack
+from medlord_bench.reading.pictures import PRESETS
+from medlord_bench.reading.rebuild import StudyGrid
 from medlord_bench.volumes.io import read_volume
-from tests.reports.reading.small_study import SHAPE, SPACING, exported, protocol_of, write_sources
 
 ALL = ("browser", "nifti", "dicom", "png", "mha")
 

@@ -11,8 +11,8 @@ from scipy.stats import chisquare
 
 from medlord_bench.contracts.validation import validate
 from medlord_bench.errors import UserError
-from medlord_bench.reports.reading.draw import ALPHABET, Drawn, Secret, choose, order_for, pairs_for
-from medlord_bench.reports.reading.protocol import StudyProtocol
+from medlord_bench.reading.draw import ALPHABET, Drawn, Secret, choose, order_for, pairs_for
+from medlord_bench.reading.protocol import StudyProtocol
 
 
 def protocol(sources: int = 4, **fields: Any) -> StudyProtocol:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from medlord_bench.contracts import Volume
 from medlord_bench.contracts.validation import validate
 from medlord_bench.engine.store import Store
-from medlord_bench.reports.reading import export as exporting
-from medlord_bench.reports.reading.draw import Secret
-from medlord_bench.reports.reading.formats import finish
-from medlord_bench.reports.reading.key import Key
-from medlord_bench.reports.reading.protocol import StudyProtocol
-from medlord_bench.reports.reading.study import Study
+from medlord_bench.reading import export as exporting
+from medlord_bench.reading.draw import Secret
+from medlord_bench.reading.formats import finish
+from medlord_bench.reading.key import Key
+from medlord_bench.reading.protocol import StudyProtocol
+from medlord_bench.reading.study import Study
 from medlord_bench.volumes.io import write_volume
 
 SHAPE = (12, 10, 8)

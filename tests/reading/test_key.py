@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.reports.reading.key import Entry, Key, SourceRecord, new_nonce, read_key, write_key
+from medlord_bench.reading.key import Entry, Key, SourceRecord, new_nonce, read_key, write_key
 
 
 def key(**fields: object) -> Key:

@@ -10,8 +10,8 @@ import yaml
 
 from medlord_bench.contracts.validation import validate
 from medlord_bench.errors import UserError
-from medlord_bench.reports.reading.protocol import StudyProtocol, read_protocol
-from medlord_bench.reports.reading.rubric import Rubric, presets, read_rubric
+from medlord_bench.reading.protocol import StudyProtocol, read_protocol
+from medlord_bench.reading.rubric import Rubric, presets, read_rubric
 
 SOURCES = [{"name": "real", "folder": "a"}, {"name": "model", "folder": "b"}]
 
