@@ -49,7 +49,7 @@ def lung_space(coarse: NDArray[np.float32], mm: Spacing) -> Mask:
 
     coarse: HU on blocks of about `WORKING_MM`. mm: their size. Lung is where the mean HU over some mm is that of lung,
     opened (without rims between air and tissue), of pieces most of whose own voxels have the HU of lung (a rim or a thin
-    table has not), and closed (with vessels).
+    table has not), closed (with vessels), and without holes (nodules).
     """
     smooth = ndimage.gaussian_filter(coarse, [max(SMOOTHING_MM / h, 0.5) for h in mm], mode="nearest")
     space = opened((smooth > DARKEST) & (smooth < DENSEST), mm, RIM_MM)
@@ -58,7 +58,7 @@ def lung_space(coarse: NDArray[np.float32], mm: Spacing) -> Mask:
     space = np.concatenate([[False], np.asarray(alike) > 0.5])[found]
     if space.mean() < LEAST_SHARE:
         return np.zeros(coarse.shape, bool)
-    return closed(space, mm, CLOSING_MM) & (smooth > DARKEST)
+    return ndimage.binary_fill_holes(closed(space, mm, CLOSING_MM)) & (smooth > DARKEST)
 
 
 def largest_tissue(coarse: NDArray[np.float32], mm: Spacing) -> Mask:

@@ -40,7 +40,7 @@ def nodules(hu: NDArray[np.int16], mm: Spacing) -> tuple[float, ...]:
 
 
 def _spots(fine: NDArray[np.float32], inside: NDArray[np.bool_], mm: Spacing, size: float) -> int:
-    sigmas = [max(size / h, 0.5) for h in mm]
+    sigmas = [max(size / h, size / FINE_MM) for h in mm]  # of coarser voxels, at least 1 and 2
     smooth = ndimage.gaussian_filter(fine, sigmas, mode="nearest")
     around = ndimage.gaussian_filter(fine, [SURROUNDINGS * s for s in sigmas], mode="nearest", truncate=2.0)
     peaks = inside & (smooth - around > LEAST_CONTRAST)
