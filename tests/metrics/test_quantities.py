@@ -6,16 +6,37 @@ from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 
 HIGHER = "dsc nsd dsc_ceiling_real dsc_ceiling_reconstruction psnr ms_ssim precision recall density coverage axes distinct_samples"
-LOWER = "rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share lpips fid fid_debiased kid fid_infinity"
+LOWER = "anatomy_joint artefact_joint rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share lpips fid fid_debiased kid fid_infinity"
 NEITHER = "rvr rvr_ml rvr_variance_ratio nearest_correlation vendi pair_ms_ssim"
-METRICS = ("rvr", "adherence", "memorisation", "reconstruction", "lpips", "fid", "axes", "diversity")
+DESCRIPTORS = (
+    *(f"anatomy_{name}" for name in ["share", "extent", "place", "sphericity", "distance", "vessels", "bone"]),
+    *(f"artefact_{name}" for name in ["seam", "banding", "detail", "period", "uneven", "nodules"]),
+)
+METRICS = (
+    "rvr",
+    "adherence",
+    "memorisation",
+    "reconstruction",
+    "lpips",
+    "fid",
+    "axes",
+    "diversity",
+    "anatomy",
+    "artefacts",
+)
 
 
 def test_units_and_directions_of_the_built_in_metrics() -> None:
     found = quantities_of({name: registry.load("metrics", name) for name in METRICS})
-    sides = (("higher", HIGHER), ("lower", LOWER), ("", NEITHER))
+    sides = (
+        ("higher", HIGHER),
+        ("lower", LOWER),
+        ("", f"{NEITHER} {' '.join(f'{one} {one}_shift' for one in DESCRIPTORS)}"),
+    )
     assert {name: one.better for name, one in found.items()} == {
         name: side for side, names in sides for name in names.split()
     }
     units = {name: one.unit for name, one in found.items() if one.unit}
-    assert units == {"rvr_ml": "mL", "hd95": "mm", "psnr": "dB"}
+    own = {"anatomy_bone": "HU", "artefact_banding": "HU", "artefact_period": "HU", "artefact_nodules": "1/L"}
+    shifts = {f"{name}_shift": unit for name, unit in own.items()}
+    assert units == {"rvr_ml": "mL", "hd95": "mm", "psnr": "dB", **own, **shifts}
