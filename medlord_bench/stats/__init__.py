@@ -25,6 +25,7 @@ from medlord_bench.stats.paired import (
     wilcoxon_paired,
 )
 from medlord_bench.stats.precision_recall import Prdc, expected_coverage, prdc
+from medlord_bench.stats.tails import Tails, tails
 from medlord_bench.stats.two_sample_statistics import TwoSample, two_sample
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "MedianInterval",
     "PairedDifference",
     "Prdc",
+    "Tails",
     "Tost",
     "TwoSample",
     "Vector",
@@ -59,6 +61,7 @@ __all__ = [
     "n_needed",
     "paired_jackknife",
     "prdc",
+    "tails",
     "tost",
     "two_sample",
     "variance_ratio",
