@@ -6,7 +6,7 @@ Volumes of 3 slices that share half of their variance, 16 dimensions with a fall
 3 degrees of freedom, log-normal, or normal with 5 % of the volumes 5 times as far ("odd"). The samples are shifted by
 half a standard deviation, or 1.5 times as wide. "Before" is the interval of the distance's root; "wide" is the interval
 that a caution gives. An interval may cover the distance's expectation at this n, or its median over repeated sets; both
-come from other draws. Paired tests: two generators equally far from the real set (size), and one of them farther
+come from other draws, few of which decide the expectation under t3 and log-normal features. Paired tests: two generators equally far from the real set (size), and one of them farther
 (power); "before" compares the distances, "after" their roots. --quick takes few draws. The exit code is 1 if normal
 features miss a target.
 """
