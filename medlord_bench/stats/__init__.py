@@ -30,6 +30,7 @@ from medlord_bench.stats.paired import (
 )
 from medlord_bench.stats.precision_recall import Prdc, expected_coverage, prdc
 from medlord_bench.stats.shift import Shift, shift
+from medlord_bench.stats.tails import Tails, tails
 from medlord_bench.stats.two_sample_statistics import TwoSample, two_sample
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "PairedDifference",
     "Prdc",
     "Strengths",
+    "Tails",
     "Tost",
     "Shift",
     "TwoSample",
@@ -74,6 +76,7 @@ __all__ = [
     "n_needed",
     "paired_jackknife",
     "prdc",
+    "tails",
     "tost",
     "shift",
     "two_sample",

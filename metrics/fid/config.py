@@ -27,7 +27,7 @@ RULES = {
     "failed": "counted in n; the value rests on the others, and on as many real volumes",
     "pooling": "slices of a plane pooled, one Gaussian a set; 'mean' is the mean of the planes",
     "interval": "delete-one jackknife by volume (samples) and patient (real), all planes at once; of fid formed for the "
-    "root of the distance and squared again",
+    "fourth root of the distance and raised to the fourth power again",
     "floor": "the same reference volumes against as many real volumes of the other split",
     "kid": "unbiased squared MMD, kernel (x.y / d + 1)^3 averaged over the slices of each pair of units (sample, or real "
     "patient) and then over planes; pairs of different units only; p: one-sided, units relabelled over all planes at once",

@@ -31,7 +31,7 @@ class FID:
     """
 
     Config: ClassVar[type[FIDConfig]] = FIDConfig
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     default: ClassVar[int | None] = 1
     quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
@@ -121,6 +121,7 @@ class FID:
                             metric=one.metric,
                             region=one.region,
                             value=one.value,
+                            squared=one.metric == "fid",
                             samples=samples,
                             real=real,
                             **at,
