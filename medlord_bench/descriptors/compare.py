@@ -22,12 +22,13 @@ NAMED = 3  # descriptors that the warning names
 HOW_SHIFT = "95 % order statistics of the pairwise differences (Hodges-Lehmann)"
 HOW_JOINT = "95 % delete-one jackknife by sample and real patient"
 P_EACH = "rank sums, {} permutations of volumes and patients, corrected over all {} descriptors (maxT)"
-P_JOINT = "energy distance and largest rank sum together, {} permutations of volumes and patients"
+P_JOINT = "energy distance, largest rank sum and Hotelling distance together, {} permutations of volumes and patients"
 RULES = {
     "level": "median of the samples that have the descriptor, with quartiles",
     "shift": "median of all differences of a sample and a real patient (Hodges-Lehmann); 0: as in real volumes",
     "joint": "energy distance over all descriptors, each in standard deviations of the reference; a missing number counts "
-    "as the median; p: the smaller of the p-values of energy distance and largest rank sum, calibrated by permutation",
+    "as the median; p: the smallest of the p-values of energy distance, largest rank sum and ridge-regularised Hotelling "
+    "distance of the ranks, calibrated by permutation",
     "real": "a patient counts once, with the median of the volumes",
     "failed": "counted in n; left out of the values",
     "floor": "the other real split against the same reference",

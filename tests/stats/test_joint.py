@@ -33,6 +33,15 @@ def test_one_changed_number_among_many_is_seen_and_named() -> None:
     assert (found.p_each < 0.05).sum() == 1
 
 
+def test_a_small_change_of_numbers_that_go_together_is_seen() -> None:
+    """Two columns that differ by little between patients' common level: neither column alone shows it."""
+    rng = np.random.default_rng(6)
+    rows = rng.standard_normal((40, 1)) + 0.2 * rng.standard_normal((40, 2))
+    rows[:16] += [0.3, -0.3]
+    found = stats.joint(rows[:16], rows[16:], 0, 999)
+    assert found.p < 0.01 and found.p_each.min() > 0.05
+
+
 def test_less_variety_is_seen() -> None:
     rng = np.random.default_rng(4)
     assert stats.joint(rng.standard_normal((16, 20)) * 0.2, rng.standard_normal((16, 20)), 0, 999).p < 0.01
