@@ -13,7 +13,7 @@ from medlord_bench.stats.two_sample_statistics import LEAST_UNITS, permuted_valu
 from medlord_bench.util.seeds import numpy_rng
 
 BATCH = 512  # permutations at a time: bounded memory
-RIDGE = 0.05  # of a column's variance, added to it in the ranks' covariance: as many columns as units stay invertible
+RIDGE = 0.3  # of a column's variance, added to it in the covariance of the ranks: with as many columns as units it is singular
 
 
 @dataclass(frozen=True, eq=False)

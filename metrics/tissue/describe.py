@@ -1,0 +1,98 @@
+"""The descriptors of one volume: HU, spread and noise of each tissue, the noise's spectrum, the sharpness of borders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medlord_bench.contracts import LabelMap
+from medlord_bench.contracts.regions import values_of
+from medlord_bench.descriptors.table import Descriptor
+from medlord_bench.volumes.padding import image_box
+
+from .blocks import PLANES, Blocks, in_blocks
+from .classes import AIR, BONE, CLASSES, CONTRAST, FAT, LEAST, LUNG, SOFT, classes, inner, noise_of, volume_noise
+from .edges import BORDERS, widths
+from .spectrum import ACROSS, mean_frequencies
+
+WITH_SPREAD = (AIR, LUNG, FAT, SOFT, CONTRAST)
+WITH_NOISE = (AIR, FAT, SOFT, CONTRAST)  # in lung and bone it is texture
+OF_REGION = ("tissue_hu", "tissue_spread", "tissue_noise")
+WITH_SHARE = (LUNG, FAT, CONTRAST, BONE)  # of the body; soft tissue is the rest, air depends on the field of view
+DARK_LUNG = 0.15  # of the lung's blocks are darker: its density varies less between patients than the median's
+IQR_TO_SD = 1.349  # of a Gaussian
+OF_CLASSES = (
+    *(Descriptor("tissue_hu", name) for name in CLASSES),
+    Descriptor("tissue_hu", "lung, 15th percentile"),
+    *(Descriptor("tissue_spread", name) for name in WITH_SPREAD),
+    *(Descriptor("tissue_noise", name) for name in WITH_NOISE),
+    *(Descriptor("tissue_share", name) for name in WITH_SHARE),
+    *(Descriptor("tissue_nps", plane) for plane in ACROSS),
+    *(Descriptor("tissue_edge", f"{border}, {way}") for border in BORDERS for way in ("in-plane", "along Z")),
+)
+
+
+def descriptors(regions: Sequence[str]) -> tuple[Descriptor, ...]:
+    """The descriptors of the classes, then those of each region of a segmenter."""
+    return (*OF_CLASSES, *(Descriptor(name, region) for region in regions for name in OF_REGION))
+
+
+def describe(hu: NDArray[np.int16], labels: LabelMap | None = None, regions: Sequence[str] = ()) -> list[float]:
+    """A number for each of `descriptors(regions)`; NaN where the volume lacks what is described."""
+    box = image_box(hu) or (slice(None),) * 3
+    hu = hu[box]
+    blocks = Blocks.of(hu)
+    noise = volume_noise(blocks)
+    values = [*_of_classes(blocks, noise)]
+    values += mean_frequencies(hu, noise).values()
+    values += [width for pair in widths(hu).values() for width in pair]
+    if labels is not None:
+        values += _of_regions(blocks, labels.labels[box], labels, regions)
+    return [float(value) for value in values]
+
+
+def _of_classes(blocks: Blocks, noise: float) -> Iterator[float]:
+    found = classes(blocks, noise)
+    core = inner(blocks, found, noise)
+    body = int((~found[AIR]).sum())
+    for name in CLASSES:
+        yield _level(blocks.mean[core[name]])
+    yield _level(blocks.mean[core[LUNG]], DARK_LUNG)
+    for name in WITH_SPREAD:
+        yield _spread(blocks.mean[core[name]])
+    for name in WITH_NOISE:
+        yield noise_of(blocks.noise[core[name]])
+    for name in WITH_SHARE:
+        yield found[name].sum() / body if body else np.nan
+
+
+def _level(means: NDArray[np.float32], share: float = 0.5) -> float:
+    return float(np.quantile(means, share)) if means.size >= LEAST else np.nan
+
+
+def _spread(means: NDArray[np.float32]) -> float:
+    if means.size < LEAST:
+        return np.nan
+    low, high = np.quantile(means, (0.25, 0.75))
+    return float(high - low) / IQR_TO_SD
+
+
+def _of_regions(blocks: Blocks, labels: NDArray[np.uint8], given: LabelMap, regions: Sequence[str]) -> Iterator[float]:
+    """Of the blocks that lie wholly in one label of a region."""
+    whole = _one_label(labels)
+    for region in regions:
+        own = np.isin(whole, values_of(region, given.names))
+        yield from (_level(blocks.mean[own]), _spread(blocks.mean[own]), noise_of(blocks.noise[own]))
+
+
+def _one_label(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The label of each block, 0 where it has more than one."""
+    planes = labels.shape[2] // 3
+    parts = []
+    for start in range(0, planes, PLANES):
+        part = in_blocks(labels, slice(start, start + PLANES))
+        lowest = part.min((1, 3, 5))
+        parts.append(np.where(lowest == part.max((1, 3, 5)), lowest, 0))
+    return np.concatenate(parts, axis=2) if parts else np.zeros((*(n // 3 for n in labels.shape[:2]), 0), np.uint8)
