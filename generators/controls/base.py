@@ -22,6 +22,7 @@ from medlord_bench.contracts import (
     Stage,
     Volume,
 )
+from medlord_bench.contracts.regions import members
 from medlord_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -126,3 +127,14 @@ class Degraded(Control):
         window = Kept.read(weights[VOLUMES]).hu_window
         for _, volume in volumes:
             yield Volume(rounded(self.degrade(volume.hu), window), volume.affine)
+
+
+def require_region(name: str, region: str, data: DataProtocol) -> None:
+    """Raises `UserError` if the data set has no masks of a region. name: of the control, for the message."""
+    known = dict.fromkeys((*data.rvr_regions, *data.condition_regions, *data.adherence_regions))
+    if data.masks == "none" or not any(part in known for part in members(region)):
+        found = ", ".join(known) if known and data.masks != "none" else "no masks"
+        raise UserError(
+            f"control {name}: {data.name} has no mask of {region!r} (it has {found}); "
+            f"expected one: set {name}.region, or remove this control"
+        )

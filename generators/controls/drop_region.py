@@ -22,9 +22,8 @@ from medlord_bench.contracts import (
     Volume,
 )
 from medlord_bench.contracts.regions import CARDIAC
-from medlord_bench.errors import UserError
 
-from .base import VOLUMES, Control, ControlConfig
+from .base import VOLUMES, Control, ControlConfig, require_region
 from .oracle import TISSUE, Oracle
 
 if TYPE_CHECKING:
@@ -56,13 +55,7 @@ class DropRegion(Control):
     def check(self, data: DataProtocol) -> None:
         """Raises `UserError` if there are no masks, or none of the region."""
         super().check(data)
-        known = dict.fromkeys((*data.rvr_regions, *data.condition_regions, *data.adherence_regions))
-        if data.masks == "none" or self.config.region not in known:
-            found = ", ".join(known) if known and data.masks != "none" else "no masks"
-            raise UserError(
-                f"control {self.name}: {data.name} has no mask of {self.config.region!r} (it has {found}); "
-                f"expected one: set {self.name}.region, or remove this control"
-            )
+        require_region(self.name, self.config.region, data)
 
     def stages(self) -> Sequence[Stage]:
         return (*super().stages(), *self.oracle.stages())

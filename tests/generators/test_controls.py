@@ -22,8 +22,8 @@ from medlord_bench.generators.controls.tissue import Tissue, measure, painted_ov
 from medlord_bench.stats import frechet_distance
 from medlord_bench.util import seeds
 
-NAMES = ("copycat", "blur", "hu-shift", "drop-region", "mode-collapse", "oracle", "holdout", "implant")
-HOLDOUT = ("blur", "hu-shift", "drop-region", "holdout", "implant")
+HOLDOUT = ("blur", "hu-shift", "drop-region", "holdout", "implant", "fault", "magnify")
+NAMES = ("copycat", "mode-collapse", "oracle", *HOLDOUT)
 N_VAL = 3
 
 
