@@ -13,12 +13,12 @@ class TissueConfig(DescriptorConfig, SegmentationConfig):
     """Whether a segmenter's regions are measured beside the tissue classes, and how descriptors are compared."""
 
     by_region: bool = Field(
-        False, description="measure the regions of a segmenter too; a named segmenter does the same"
+        False, description="measure the regions of a segmenter too, as if a segmenter or regions are given"
     )
 
     def for_data(self, data: DataProtocol) -> TissueConfig:
         """Fill unset fields from the data set's protocol. Without regions no segmenter is used."""
-        if not self.by_region and self.segmenter is None:
+        if not self.by_region and self.segmenter is None and self.regions is None:
             return self
         regions = data.rvr_regions if self.regions is None else self.regions
         update = {"by_region": True, "segmenter": self.segmenter or data.segmenter, "regions": regions}

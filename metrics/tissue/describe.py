@@ -12,7 +12,7 @@ from medlord_bench.contracts.regions import values_of
 from medlord_bench.descriptors.table import Descriptor
 from medlord_bench.volumes.padding import image_box
 
-from .blocks import PLANES, Blocks, in_blocks
+from .blocks import PLANES, SIDE, Blocks, in_blocks
 from .classes import AIR, BONE, CLASSES, CONTRAST, FAT, LEAST, LUNG, SOFT, classes, inner, noise_of, volume_noise
 from .edges import BORDERS, widths
 from .spectrum import ACROSS, mean_frequencies
@@ -22,10 +22,11 @@ WITH_NOISE = (AIR, FAT, SOFT, CONTRAST)  # in lung and bone it is texture
 OF_REGION = ("tissue_hu", "tissue_spread", "tissue_noise")
 WITH_SHARE = (LUNG, FAT, CONTRAST, BONE)  # of the body; soft tissue is the rest, air depends on the field of view
 DARK_LUNG = 0.15  # of the lung's blocks are darker: its density varies less between patients than the median's
+LEAST_VOXELS = 50  # of a region for its HU
 IQR_TO_SD = 1.349  # of a Gaussian
 OF_CLASSES = (
     *(Descriptor("tissue_hu", name) for name in CLASSES),
-    Descriptor("tissue_hu", "lung, 15th percentile"),
+    Descriptor("tissue_hu", "lung (15th percentile)"),
     *(Descriptor("tissue_spread", name) for name in WITH_SPREAD),
     *(Descriptor("tissue_noise", name) for name in WITH_NOISE),
     *(Descriptor("tissue_share", name) for name in WITH_SHARE),
@@ -49,7 +50,7 @@ def describe(hu: NDArray[np.int16], labels: LabelMap | None = None, regions: Seq
     values += mean_frequencies(hu, noise).values()
     values += [width for pair in widths(hu).values() for width in pair]
     if labels is not None:
-        values += _of_regions(blocks, labels.labels[box], labels, regions)
+        values += _of_regions(hu, blocks, labels.labels[box], labels, regions)
     return [float(value) for value in values]
 
 
@@ -79,20 +80,24 @@ def _spread(means: NDArray[np.float32]) -> float:
     return float(high - low) / IQR_TO_SD
 
 
-def _of_regions(blocks: Blocks, labels: NDArray[np.uint8], given: LabelMap, regions: Sequence[str]) -> Iterator[float]:
-    """Of the blocks that lie wholly in one label of a region."""
+def _of_regions(
+    hu: NDArray[np.int16], blocks: Blocks, labels: NDArray[np.uint8], given: LabelMap, regions: Sequence[str]
+) -> Iterator[float]:
+    """HU of the voxels of a region; spread and noise of the blocks that lie wholly in one label of it."""
     whole = _one_label(labels)
     for region in regions:
-        own = np.isin(whole, values_of(region, given.names))
-        yield from (_level(blocks.mean[own]), _spread(blocks.mean[own]), noise_of(blocks.noise[own]))
+        values = values_of(region, given.names)
+        voxels, own = hu[np.isin(labels, values)], np.isin(whole, values)
+        yield float(np.median(voxels)) if voxels.size >= LEAST_VOXELS else np.nan
+        yield from (_spread(blocks.mean[own]), noise_of(blocks.noise[own]))
 
 
 def _one_label(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The label of each block, 0 where it has more than one."""
-    planes = labels.shape[2] // 3
+    planes = labels.shape[2] // SIDE
     parts = []
     for start in range(0, planes, PLANES):
         part = in_blocks(labels, slice(start, start + PLANES))
         lowest = part.min((1, 3, 5))
         parts.append(np.where(lowest == part.max((1, 3, 5)), lowest, 0))
-    return np.concatenate(parts, axis=2) if parts else np.zeros((*(n // 3 for n in labels.shape[:2]), 0), np.uint8)
+    return np.concatenate(parts, axis=2) if parts else np.zeros((*(n // SIDE for n in labels.shape[:2]), 0), np.uint8)

@@ -27,7 +27,7 @@ RULES = {
     "tissue_share": "blocks of the class over all blocks that are not air",
     "tissue_nps": "power-weighted mean frequency of homogeneous squares of 8 voxels of fat and soft tissue, per plane",
     "tissue_edge": "lower quartile of the widths, step over steepest difference, of borders at -500 HU along lines",
-    "regions": "blocks wholly in one label of the region",
+    "regions": "HU: median of at least 50 voxels; spread and noise: of blocks wholly in one label of the region",
 }
 
 
