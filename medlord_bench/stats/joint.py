@@ -20,7 +20,8 @@ RIDGE = 0.3  # of a column's variance, added to it in the covariance of the rank
 class Joint:
     """The distance of two sets of rows, one row per unit, with its jackknife interval, and tests by permutation.
 
-    value: energy distance in standard deviations of the second set, the reference; unbiased, so about 0 for equal sets.
+    value: energy distance in standard deviations of the second set, the reference, or in what is passed as the least
+    scale of a column, if that is larger; unbiased, so about 0 for equal sets.
     low, high, without_x, without_y: of the value, by the jackknife. p: that both sets come from one distribution.
     p_each: of each column, corrected over all columns; 1 where a column is constant or missing.
     """
@@ -34,8 +35,10 @@ class Joint:
     without_y: Vector
 
 
-def joint(x: ArrayLike, y: ArrayLike, seed: int, permutations: int = 2000) -> Joint:
+def joint(x: ArrayLike, y: ArrayLike, seed: int, permutations: int = 2000, least_scale: ArrayLike = 0.0) -> Joint:
     """Compares rows x (n, K) with rows y (m, K); NaN where a unit lacks a number.
+
+    least_scale: of each column (K,), in its unit: a number that hardly varies does not decide the value alone.
 
     A missing number counts as the median of both sets together, so that it adds nothing. The test uses three
     statistics: the energy distance (Székely & Rizzo 2013), which sees many small changes and changes of spread; the
@@ -53,7 +56,7 @@ def joint(x: ArrayLike, y: ArrayLike, seed: int, permutations: int = 2000) -> Jo
     if min(n, m) < LEAST_UNITS:
         raise UserError(f"joint: {n} and {m} units, expected at least {LEAST_UNITS} a side: give more")
     rows = filled(np.concatenate([first, second]))
-    scale = rows[n:].std(0, ddof=1)
+    scale = np.maximum(rows[n:].std(0, ddof=1), least_scale)
     value = two_sample(_distances(rows[:, scale > 0] / scale[scale > 0]), n, seed, 0, "joint")
     varies = np.ptp(rows, axis=0) > 0
     p, p_each = 1.0, np.ones(rows.shape[1])
