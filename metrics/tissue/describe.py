@@ -19,14 +19,15 @@ from .spectrum import ACROSS, mean_frequencies
 
 WITH_SPREAD = (AIR, LUNG, FAT, SOFT, CONTRAST)
 WITH_NOISE = (AIR, FAT, SOFT, CONTRAST)  # in lung and bone it is texture
-OF_REGION = ("tissue_hu", "tissue_spread", "tissue_noise")
+HU_RESOLUTION = 5.0  # HU: to which a scanner's water is calibrated
+OF_REGION = {"tissue_hu": HU_RESOLUTION, "tissue_spread": 0.0, "tissue_noise": 0.0}
 WITH_SHARE = (LUNG, FAT, CONTRAST, BONE)  # of the body; soft tissue is the rest, air depends on the field of view
 DARK_LUNG = 0.15  # of the lung's blocks are darker: its density varies less between patients than the median's
 LEAST_VOXELS = 50  # of a region for its HU
 IQR_TO_SD = 1.349  # of a Gaussian
 OF_CLASSES = (
-    *(Descriptor("tissue_hu", name) for name in CLASSES),
-    Descriptor("tissue_hu", "lung (15th percentile)"),
+    *(Descriptor("tissue_hu", name, HU_RESOLUTION) for name in CLASSES),
+    Descriptor("tissue_hu", "lung (15th percentile)", HU_RESOLUTION),
     *(Descriptor("tissue_spread", name) for name in WITH_SPREAD),
     *(Descriptor("tissue_noise", name) for name in WITH_NOISE),
     *(Descriptor("tissue_share", name) for name in WITH_SHARE),
@@ -37,7 +38,7 @@ OF_CLASSES = (
 
 def descriptors(regions: Sequence[str]) -> tuple[Descriptor, ...]:
     """The descriptors of the classes, then those of each region of a segmenter."""
-    return (*OF_CLASSES, *(Descriptor(name, region) for region in regions for name in OF_REGION))
+    return (*OF_CLASSES, *(Descriptor(name, region, least) for region in regions for name, least in OF_REGION.items()))
 
 
 def describe(hu: NDArray[np.int16], labels: LabelMap | None = None, regions: Sequence[str] = ()) -> list[float]:
