@@ -47,7 +47,7 @@ def test_a_small_change_of_numbers_that_go_together_is_seen() -> None:
     """Two columns that differ by little between patients' common level: neither column alone shows it."""
     rng = np.random.default_rng(6)
     rows = rng.standard_normal((40, 1)) + 0.2 * rng.standard_normal((40, 2))
-    rows[:16] += [0.45, -0.45]
+    rows[:16] += [0.4, -0.4]
     found = stats.joint(rows[:16], rows[16:], 0, 999)
     assert found.p < 0.01 and found.p_each.min() > 0.05
 
