@@ -10,7 +10,7 @@ from .blocks import Blocks
 AIR, LUNG, FAT, SOFT, CONTRAST, BONE = "air", "lung", "fat", "soft tissue", "contrast", "bone"
 CLASSES = (AIR, LUNG, FAT, SOFT, CONTRAST, BONE)
 # HU of a block's mean: wide, so that a shifted tissue is still whole; what leaves its range shows in the shares.
-RANGES = {AIR: (-np.inf, -945), LUNG: (-945, -500), FAT: (-200, -20), SOFT: (-20, 130)}
+RANGES = {AIR: (-np.inf, -965), LUNG: (-965, -500), FAT: (-200, -20), SOFT: (-20, 130)}
 BRIGHT = 130  # HU: contrast-filled blood or bone
 QUIET = 1.5  # times the noise of the volume: a block with more has structure in it
 LEAST = 20  # blocks for a number of a tissue

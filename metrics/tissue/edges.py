@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .classes import AIR, RANGES
+
 LINES = 64  # planes of lines that are read for each direction, evenly spaced
 BORDER_HU = -500  # HU: between air or lung and tissue
-AIR_HU = -945  # HU: on the dark side of the body's border; lung is brighter
 TISSUE_HU = (-200, 300)  # HU on the bright side
 LUNG_HU = -600  # HU: darkest side of a border of the lung
 REACH = 3  # voxels from the border to both levels: farther there is another structure
 LEAST = 50  # borders for a value
+MOST = 500_000  # borders that are read for each direction, evenly spaced: noise has millions
 SHARP = 0.75  # quantile of sharpness: of the borders that a line crosses at about a right angle
 BORDERS = ("lung border", "body border")
 
@@ -37,7 +39,8 @@ def _crossings(hu: NDArray[np.int16], axis: int) -> tuple[NDArray[np.float32], N
     if size < 2 * REACH + 2:
         return np.empty(0, np.float32), np.empty(0, np.intp)
     dark = lines < BORDER_HU
-    where = np.nonzero(dark[..., REACH : size - REACH - 1] != dark[..., REACH + 1 : size - REACH])
+    found = np.nonzero(dark[..., REACH : size - REACH - 1] != dark[..., REACH + 1 : size - REACH])
+    where = [index[:: len(index) // MOST + 1] for index in found]
     steps = np.arange(-REACH, REACH + 2)
     place = where[2][:, None] + REACH + steps
     profile = lines[where[0][:, None], where[1][:, None], place].astype(np.float32)
@@ -45,7 +48,7 @@ def _crossings(hu: NDArray[np.int16], axis: int) -> tuple[NDArray[np.float32], N
     low, high = np.minimum(low, high), np.maximum(low, high)
     steepest = np.abs(np.diff(profile, axis=1))[:, REACH - 1 : REACH + 2].max(1)
     good = (low < LUNG_HU) & (high > TISSUE_HU[0]) & (high < TISSUE_HU[1])
-    return (steepest / (high - low).clip(1))[good], (low[good] < AIR_HU).astype(np.intp)
+    return (steepest / (high - low).clip(1))[good], (low[good] < RANGES[AIR][1]).astype(np.intp)
 
 
 def _width(sharpness: NDArray[np.float32]) -> float:

@@ -18,7 +18,7 @@ SOURCES = (Source.SAMPLES, Source.REAL_TRAIN, Source.REAL_TEST)
 RULES = {
     "blocks": "3 x 3 x 3 voxels of the image without its padding: mean, and standard deviation about mean and slopes; a number of "
     "a tissue needs 20 blocks",
-    "classes": "by the mean in HU: air below -945, lung to -500, fat -200 to -20, soft tissue to 130; contrast: above, quiet, 20 "
+    "classes": "by the mean in HU: air below -965, lung to -500, fat -200 to -20, soft tissue to 130; contrast: above, quiet, 20 "
     "blocks or more in one piece; bone: what else is above",
     "tissue_hu": "median of the blocks' means, of air, lung, fat and soft tissue where all six neighbours are of the class; "
     "fat and soft tissue without blocks of more than 1.5 times the volume's noise",
