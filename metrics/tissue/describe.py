@@ -19,17 +19,17 @@ from .spectrum import ACROSS, mean_frequencies
 
 WITH_SPREAD = (AIR, LUNG, FAT, SOFT, CONTRAST)
 WITH_NOISE = (AIR, FAT, SOFT, CONTRAST)  # in lung and bone it is texture
-HU_RESOLUTION = 5.0  # HU: to which a scanner's water is calibrated
-OF_REGION = {"tissue_hu": HU_RESOLUTION, "tissue_spread": 0.0, "tissue_noise": 0.0}
+# HU: to which a scanner's water is calibrated, and a spread or noise that nobody sees
+RESOLUTION = {"tissue_hu": 5.0, "tissue_spread": 1.0, "tissue_noise": 1.0}
 WITH_SHARE = (LUNG, FAT, CONTRAST, BONE)  # of the body; soft tissue is the rest, air depends on the field of view
 DARK_LUNG = 0.15  # of the lung's blocks are darker: its density varies less between patients than the median's
 LEAST_VOXELS = 50  # of a region for its HU
 IQR_TO_SD = 1.349  # of a Gaussian
 OF_CLASSES = (
-    *(Descriptor("tissue_hu", name, HU_RESOLUTION) for name in CLASSES),
-    Descriptor("tissue_hu", "lung (15th percentile)", HU_RESOLUTION),
-    *(Descriptor("tissue_spread", name) for name in WITH_SPREAD),
-    *(Descriptor("tissue_noise", name) for name in WITH_NOISE),
+    *(Descriptor("tissue_hu", name, RESOLUTION["tissue_hu"]) for name in CLASSES),
+    Descriptor("tissue_hu", "lung (15th percentile)", RESOLUTION["tissue_hu"]),
+    *(Descriptor("tissue_spread", name, RESOLUTION["tissue_spread"]) for name in WITH_SPREAD),
+    *(Descriptor("tissue_noise", name, RESOLUTION["tissue_noise"]) for name in WITH_NOISE),
     *(Descriptor("tissue_share", name) for name in WITH_SHARE),
     *(Descriptor("tissue_nps", plane) for plane in ACROSS),
     *(Descriptor("tissue_edge", f"{border}, {way}") for border in BORDERS for way in ("in-plane", "along Z")),
@@ -38,7 +38,7 @@ OF_CLASSES = (
 
 def descriptors(regions: Sequence[str]) -> tuple[Descriptor, ...]:
     """The descriptors of the classes, then those of each region of a segmenter."""
-    return (*OF_CLASSES, *(Descriptor(name, region, least) for region in regions for name, least in OF_REGION.items()))
+    return (*OF_CLASSES, *(Descriptor(name, region, least) for region in regions for name, least in RESOLUTION.items()))
 
 
 def describe(hu: NDArray[np.int16], labels: LabelMap | None = None, regions: Sequence[str] = ()) -> list[float]:

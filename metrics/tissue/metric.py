@@ -64,11 +64,11 @@ class TissueMetric:
         """Everything that decides its numbers besides the data."""
         from medlord_bench.descriptors.compare import RULES as COMPARED
 
-        from .describe import HU_RESOLUTION
+        from .describe import RESOLUTION
 
         config, label = self.config, ""
         text: dict[str, Any] = {"minimum": config.minimum, "permutations": config.permutations, "seed": config.seed}
-        text |= {"rules": {**RULES, **COMPARED}, "hu_resolution": HU_RESOLUTION}
+        text |= {"rules": {**RULES, **COMPARED}, "resolution": RESOLUTION}
         if self.segmentation is not None:
             label = self.segmentation.name
             text |= {"segmenter": self.segmentation.described(data), "regions": list(self.regions)}
