@@ -31,7 +31,7 @@ def _pair(
         table=SHIFTS,
         criterion="congruence",
         open_by_region=name == "tissue_hu",
-        meaning=f"Typical difference of a sample from a real volume in: {title}.",
+        meaning=f"Typical difference of a sample from a real volume: {title}.",
     )
     return level, shift
 
@@ -53,7 +53,7 @@ QUANTITIES = (
         "tissue_nps",
         "Mean frequency of the noise",
         "1/voxel",
-        "Mean frequency of the noise power spectrum in a plane: lower for smoother noise, 0.39 for white noise.",
+        "Mean frequency of the noise power spectrum in a plane: lower for smoother noise, 0.40 for white noise.",
         3,
     ),
     *_pair(

@@ -20,7 +20,7 @@ def mean_frequencies(hu: NDArray[np.int16], noise: float) -> dict[str, float]:
 
     noise: standard deviation in HU of the volume's noise, which says what is homogeneous. The spectrum is that of Siewerdsen et
     al. 2002: squared Fourier magnitudes, averaged over squares without their mean and slopes; the mean frequency
-    weights each by its power (Samei et al. 2019). White noise has 0.39, smoothed noise less.
+    weights each by its power (Samei et al. 2019). White noise has 0.40, smoothed noise less.
     """
     return {plane: _mean_frequency(hu, axis, noise) for plane, axis in ACROSS.items()}
 
