@@ -80,6 +80,10 @@ def write(
     chosen = ReportOptions.model_validate(options)
     if serve and chosen.share:
         raise UserError("--serve shows the real volumes, and --share leaves them out: give one of them")
+    if port and not serve:
+        raise UserError(f"--port {port} is of --serve, which is not given: add --serve, or leave --port out")
+    if chosen.font and only and "figures" not in only:
+        raise UserError(f"--font {chosen.font} is of the figures, which --only leaves out: add --only figures")
     written = write_reports(run, out, chosen, only)
     if crate:
         written.append(write_crate(shareable(run) if chosen.share else run, out, written))

@@ -28,19 +28,38 @@ class Finding(FrozenConfig):
     status: Status
 
 
+class Sight(FrozenConfig):
+    """Whether a quantity sees a fault at the n of the calibration; None if it has no value for it."""
+
+    fault: str
+    metric: str
+    sees: bool | None
+
+
 class Record(FrozenConfig):
     """`calibration.json` of a run and of the store: every finding, and the versions of the tested plugins.
 
-    stale: in another run, the plugins whose version differs from the calibrated one.
+    sights: each fault in each quantity that can see faults. n: samples of each control. stale: in another run, the plugins whose version differs from the calibrated one.
     """
 
     trusted: bool
     findings: tuple[Finding, ...]
+    sights: tuple[Sight, ...] = ()
+    n: int = 0
     dataset: str
     versions: dict[str, int]
     date: str
     run: str
     stale: tuple[str, ...] = ()
+
+
+def sight_rows(sights: Sequence[Sight]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The quantities, and per fault a word for each: "yes", "no", or a dash without a value."""
+    metrics = list(dict.fromkeys(one.metric for one in sights))
+    words = {True: "yes", False: "no", None: "-"}
+    cells = {(one.fault, one.metric): words[one.sees] for one in sights}
+    faults = dict.fromkeys(one.fault for one in sights)
+    return metrics, [(fault, [cells.get((fault, metric), "-") for metric in metrics]) for fault in faults]
 
 
 def versions() -> dict[str, int]:

@@ -130,8 +130,22 @@ class Viewer {
     this.later();
   }
 
+  // regions: name -> its labels. The list of their colours is shown with the masks.
+  legend(regions) {
+    this.names = element("ul", "viewer-legend");
+    for (const [name, [label]] of Object.entries(regions)) {
+      const line = element("li", "", name.replaceAll("_", " ")), colour = element("span");
+      colour.style.background = colourOf(label);
+      line.prepend(colour);
+      this.names.append(line);
+    }
+    this.names.hidden = !this.masks;
+    this.row.before(this.names);
+  }
+
   toggleMasks() {
     this.masks = !this.masks;
+    if (this.names) this.names.hidden = !this.masks;
     this.maskButton?.setAttribute("aria-pressed", this.masks);
     this.later();
   }
@@ -214,8 +228,12 @@ function outlined(mask, place, right, up, colour) {
   const label = mask[place];
   if (!label || (mask[place + right] === label && mask[place - right] === label && mask[place + up] === label && mask[place - up] === label))
     return colour;
-  const code = parseInt(COLOURS[label % COLOURS.length].slice(1), 16);
+  const code = parseInt(colourOf(label).slice(1), 16);
   return 0xff000000 | (code & 255) << 16 | (code & 0xff00) | code >> 16;
+}
+
+function colourOf(label) {
+  return COLOURS[label % COLOURS.length];
 }
 
 function clamp(value) {

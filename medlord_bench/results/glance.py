@@ -19,7 +19,8 @@ Quantities = Mapping[str, Quantity]  # by name
 class Column:
     """One quantity under one protocol. told: its difference from another column of the same name; empty without one.
 
-    floor, ceiling: if one holds for all contestants. by_region: the column's title if it lists regions.
+    label: the quantity's name for a reader. floor, ceiling: if one holds for all contestants. by_region: the column's
+    title if it lists regions.
     """
 
     metric: str
@@ -27,6 +28,7 @@ class Column:
     reference: str
     protocol: str
     dataset: str
+    label: str
     unit: str = ""
     better: str = ""
     told: str = ""
@@ -36,7 +38,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        return self.by_region or self.metric
+        return self.by_region or self.label
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -77,9 +79,8 @@ def glance(
 
     controls: contestants that are not ranked.
     """
-    listed = _by_region(quantities)
-    first = [score for score in scores if not score.region or score.metric in listed]
-    found = _columns(first, listed, controls)
+    first = [score for score in scores if not score.region or _by_region(score.metric, quantities)]
+    found = _columns(first, quantities, controls)
     headlines = sorted(
         (headline.rank, one.name, headline.reference) for one in quantities.values() for headline in one.headline
     )
@@ -94,16 +95,16 @@ def glance(
 
 def overview(scores: Sequence[Score], quantities: Quantities) -> Glance:
     """Every quantity of the scores, one row per contestant with a score: the values of a long table alone."""
-    found = _columns(scores, _by_region(quantities))
+    found = _columns(scores, quantities)
     names = list(dict.fromkeys((column.metric, column.region) for column in found))
     found.sort(key=lambda one: (names.index((one.metric, one.region)), order_of(one.reference)))
     made = _glance(found, scores, [], ())
     return Glance(made.columns, [line for line in made.lines if any(map(_has_value, line.cells))])
 
 
-def _by_region(quantities: Quantities) -> dict[str, str]:
-    """Name -> title of the quantities that are shown as the regions that they are of."""
-    return {name: one.by_region for name, one in quantities.items() if one.by_region}
+def _by_region(metric: str, quantities: Quantities) -> str:
+    """The title of a quantity that is shown as the regions that it is of; empty for the others."""
+    return quantities[metric].by_region if metric in quantities else ""
 
 
 def _has_value(cell: Standing) -> bool:
@@ -115,25 +116,26 @@ def order_of(reference: str) -> int:
     return REFERENCES.index(reference) if reference in REFERENCES else len(REFERENCES)
 
 
-def _columns(scores: Sequence[Score], listed: Mapping[str, str], controls: Collection[str] = ()) -> list[Column]:
-    """A column per quantity that has a value, in order of appearance; one for all regions of a `listed` quantity."""
+def _columns(scores: Sequence[Score], quantities: Quantities, controls: Collection[str] = ()) -> list[Column]:
+    """A column per quantity that has a value, in order of appearance; one for all regions of a quantity by region."""
     found: dict[tuple[str, ...], list[Score]] = defaultdict(list)
     for score in scores:
         if score.status == "ok":
-            region = "" if score.metric in listed else score.region
+            region = "" if _by_region(score.metric, quantities) else score.region
             found[score.metric, region, score.reference, score.protocol, score.dataset].append(score)
     columns = []
     for key, members in found.items():
         ranked = [score for score in members if score.generator not in controls]
-        columns.append(_told_apart(key, ranked or members, found, listed.get(key[0], "")))
+        columns.append(_told_apart(key, ranked or members, found, quantities))
     return columns
 
 
 def _told_apart(
-    key: tuple[str, ...], scores: Sequence[Score], every: Collection[tuple[str, ...]], by_region: str
+    key: tuple[str, ...], scores: Sequence[Score], every: Collection[tuple[str, ...]], quantities: Quantities
 ) -> Column:
     """A column; a shared name is followed by the protocol, and by the data set if there are several."""
     metric, region, reference, protocol, dataset = key
+    by_region, label = _by_region(metric, quantities), quantities[metric].label if metric in quantities else metric
     told = [dataset] * (len({one[4] for one in every}) > 1)
     told += [protocol] * (len({one[3] for one in every if one[:3] == key[:3]}) > 1)
     limits = {name: {getattr(score, name) for score in scores} for name in ("floor", "ceiling")}
@@ -144,6 +146,7 @@ def _told_apart(
         reference,
         protocol,
         dataset,
+        label,
         scores[0].unit,
         scores[0].better,
         " · ".join(told),

@@ -18,14 +18,14 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def aligned(values: Sequence[float | None]) -> list[str]:
-    """Numbers of one column with equal decimals: four digits for the largest, at least two for the smallest, at most six
-    decimals. None and values that are not finite are as in `number`."""
+def aligned(values: Sequence[float | None], significant: int = 4) -> list[str]:
+    """Numbers of one column with equal decimals: `significant` digits for the largest, at least two for the smallest, at
+    most six decimals. None and values that are not finite are as in `number`."""
     sizes = [abs(value) for value in values if value is not None and math.isfinite(value) and value != 0]
     if not sizes or max(sizes) >= 1e7 or max(sizes) < 1e-4:
         return [number(value) for value in values]
     largest, smallest = (math.floor(math.log10(size)) for size in (max(sizes), min(sizes)))
-    decimals = min(max(3 - largest, 1 - smallest if largest < 4 else 0, 0), 6)
+    decimals = min(max(significant - 1 - largest, 1 - smallest if largest < significant else 0, 0), 6)
     return [
         f"{value:,.{decimals}f}" if value is not None and math.isfinite(value) else number(value) for value in values
     ]

@@ -1,6 +1,9 @@
 """Distances, intervals and tests. All in float64, resampled by volume or patient."""
 
+from medlord_bench.stats.agreement import Difference, krippendorff_alpha, weighted_kappa
 from medlord_bench.stats.arrays import LEVEL, Matrix, Vector
+from medlord_bench.stats.bradley_terry import Strengths, bradley_terry
+from medlord_bench.stats.detection import Area, area, d_prime
 from medlord_bench.stats.distance_jackknife import FrechetJackknife, frechet_jackknife, frechet_jackknife_to
 from medlord_bench.stats.distributions import (
     KolmogorovSmirnov,
@@ -31,6 +34,8 @@ from medlord_bench.stats.two_sample_statistics import TwoSample, two_sample
 
 __all__ = [
     "LEVEL",
+    "Area",
+    "Difference",
     "FrechetInfinity",
     "FrechetJackknife",
     "Gaussian",
@@ -41,11 +46,15 @@ __all__ = [
     "MedianInterval",
     "PairedDifference",
     "Prdc",
+    "Strengths",
     "Tost",
     "Shift",
     "TwoSample",
     "Vector",
     "Wilcoxon",
+    "area",
+    "bradley_terry",
+    "d_prime",
     "detectable_difference",
     "energy_distance",
     "expected_coverage",
@@ -58,6 +67,7 @@ __all__ = [
     "jackknife",
     "joint",
     "kernel_distance",
+    "krippendorff_alpha",
     "ks",
     "mean_kernel",
     "median_interval",
@@ -69,6 +79,7 @@ __all__ = [
     "two_sample",
     "variance_ratio",
     "wasserstein1",
+    "weighted_kappa",
     "wilcoxon_paired",
     "more_often",
     "wilson",

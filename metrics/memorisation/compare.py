@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from medlord_bench.contracts import Grid, Item, Shape
 from medlord_bench.errors import UserError
 from medlord_bench.volumes.arrays import load_state
+from medlord_bench.volumes.thumbnails import thumbnail_shape
 
 from .audit import SAME_PATIENT_DISTANCE, Nearest, Threshold, merged, nearest
 from .matching import Found, Matcher
 from .scores import Audit, Side
-from .thumbnails import thumbnail_shape
 
 if TYPE_CHECKING:
     from .config import MemorisationConfig

@@ -68,8 +68,7 @@ class Memorisation:
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """{"picture": float32 (x, y, z), mean HU of boxes} of each volume; see `thumbnails`."""
         from medlord_bench.volumes.arrays import read_hu
-
-        from .thumbnails import thumbnail
+        from medlord_bench.volumes.thumbnails import thumbnail
 
         for item in items:
             if item.path is None:

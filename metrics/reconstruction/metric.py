@@ -60,7 +60,7 @@ class Reconstruction:
 
     def protocol(self, data: DataProtocol) -> MetricProtocol:
         """Everything that decides its numbers besides the data."""
-        from .scales import scale_weights
+        from medlord_bench.volumes.scales import scale_weights
 
         low, high = self.config.hu_window
         text: dict[str, Any] = {

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medlord_bench.contracts import State
-
-from .scales import scale_weights
+from medlord_bench.volumes.scales import scale_weights
 
 SLAB_PLANES = 32  # planes along X whose similarity maps are in memory at once
 LEAST_BODY = 0.01  # of the voxels: with less there is no body

@@ -16,15 +16,14 @@ from medlord_bench.drawing.style import (
     GREY,
     HEIGHT_MM,
     SMALL,
-    digits,
     footnote,
-    plain,
     sheet,
     shorten,
 )
 from medlord_bench.results.glance import glance
 from medlord_bench.results.report import ReportOptions
 from medlord_bench.results.run_results import RunResults
+from medlord_bench.results.words import aligned
 
 from .volumes import ordered
 
@@ -96,7 +95,7 @@ def _columns(run: RunResults, controls: Collection[str]) -> Iterator[Column]:
     found = glance(run.scores, run.comparisons.comparisons, run.quantities, controls)
     for place, column in enumerate(found.columns):
         cells = {line.contestant: line.cells[place] for line in found.lines}
-        title = " ".join(filter(None, (column.by_region or plain(column.metric), column.reference)))
+        title = " ".join(filter(None, (column.title, column.reference)))
         yield Column(
             title,
             (column.metric, column.reference, column.protocol, column.dataset),
@@ -164,9 +163,11 @@ def _draw(axes: Axes, column: Column, names: Sequence[str], controls: Collection
     reach = (high - low) or abs(high) or 1.0
     axes.set_xlim(low - 0.1 * reach, high + 0.1 * reach)
     _band(axes, column)
+    texts = dict(zip(column.scores, aligned([one.value for one in column.scores.values()], 3), strict=True))
     for place, name in enumerate(names):
         if name in column.scores:
             _mark(axes, column.scores[name], place, column.places.get(name, OTHER), name in controls, (low, high))
+            _write(axes, column.scores[name], place, texts[name], (low, high))
         else:
             axes.text(
                 0.5,
@@ -232,19 +233,12 @@ def _mark(axes: Axes, one: Score, row: int, place: str, control: bool, ends: tup
             axes.plot([max(one.low, ends[0]), min(one.high, ends[1])], [row, row], color=colour, lw=0.9)
         marker = "D" if place == BEST else "s" if control else "o"
         axes.plot([value], [row], marker, color=colour, mfc=colour if place else "white", ms=3.5, mew=0.8)
+
+
+def _write(axes: Axes, one: Score, row: int, text: str, ends: tuple[float, float]) -> None:
+    """The value above its mark, inside the axis."""
+    assert one.value is not None
+    value, reach = min(max(one.value, ends[0]), ends[1]), 0.3 * (ends[1] - ends[0])
     middle = (ends[0] + ends[1]) / 2
-    side = (
-        "left"
-        if value < middle - 0.3 * (ends[1] - ends[0])
-        else "right"
-        if value > middle + 0.3 * (ends[1] - ends[0])
-        else "center"
-    )
-    axes.text(
-        value,
-        row - 0.42,
-        digits(one.value) if math.isfinite(one.value) else str(one.value),
-        ha=side,
-        va="center",
-        fontsize=SMALL,
-    )
+    side = "left" if value < middle - reach else "right" if value > middle + reach else "center"
+    axes.text(value, row - 0.42, text, ha=side, va="center", fontsize=SMALL)

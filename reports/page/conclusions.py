@@ -117,7 +117,10 @@ def _doubts(run: RunResults, warnings: Sequence[Warned]) -> list[str]:
 
 def _failed(run: RunResults) -> dict[str, tuple[int, int]]:
     """Contestant -> (failed samples, samples), of those that have any."""
-    return {score.generator: (score.failed, score.n) for score in run.scores if score.failed}
+    others = {name for name, one in run.quantities.items() if one.cases_of in ("conditional", "reconstructions")}
+    protocols = {score.protocol for score in run.scores if score.metric in others}
+    failed = [score for score in run.scores if score.failed and score.protocol not in protocols]
+    return {score.generator: (score.failed, score.n) for score in failed}
 
 
 def _few(sentences: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ function startViewer() {
   if (offer.volumes.some((volume) => volume.labels)) {
     viewer.maskButton = viewer.button("masks", "outline the masks, key m", () => viewer.toggleMasks());
     viewer.maskButton.setAttribute("aria-pressed", "false");
+    viewer.legend(offer.regions);
   }
   const first = viewer.panel(offer.left), second = viewer.panel(offer.right);
   const look = (left, right) => Promise.all([viewer.show(first, left), viewer.show(second, right)]);

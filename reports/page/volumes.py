@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +34,14 @@ class Look:
 
 @dataclass(frozen=True)
 class Offer:
-    """volumes: as `viewer.js` reads them. left, right: what is shown first. looks: the cases worth a look."""
+    """volumes: as `viewer.js` reads them. left, right: what is shown first. looks: the cases worth a look. regions: name
+    -> its labels in the masks, of those that samples are conditioned on."""
 
     volumes: Sequence[dict[str, Any]]
     left: str
     right: str
     looks: Sequence[Look]
+    regions: Mapping[str, Sequence[int]]
 
 
 def offer(run: RunResults) -> Offer | None:
@@ -67,7 +69,7 @@ def offer(run: RunResults) -> Offer | None:
     looks = [look for look in map(_look, found) if {look.left, look.right} <= known]
     left = next((one["id"] for one in volumes if one["group"] == REAL), volumes[0]["id"])
     right = next((one["id"] for one in volumes if one["group"] != REAL), volumes[-1]["id"])
-    return Offer(volumes, left, right, looks)
+    return Offer(volumes, left, right, looks, run.montage.regions if run.montage else {})
 
 
 def _add(run: RunResults, shown: dict[str, Shown], contestant: str, kind: str, item: str) -> None:

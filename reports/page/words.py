@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from medlord_bench.contracts.calibration import sight_rows
 from medlord_bench.contracts.results import Score
 from medlord_bench.results.words import duration, gib, listing, number, span
 
@@ -67,6 +68,7 @@ def _text(entry: Any) -> str:
 
 
 FILTERS = {
+    "sight_rows": sight_rows,
     **{"number": number, "duration": duration, "gib": gib, "listing": listing, "headline": headline, "span": span},
     **{"carried": carried, "tally": tally, "pretty": pretty, "facts": facts, "as_json": as_json},
 }

@@ -133,3 +133,12 @@ def test_the_page_is_served_with_whole_volumes(finished: Path, tmp_path: Path) -
 def test_a_shared_report_is_not_served(bench: Any, finished: Path) -> None:
     done = bench("report", "--store", finished, "--share", "--serve")
     assert (done.code, done.err.startswith("Error: --serve shows the real volumes")) == (2, True)
+
+
+def test_options_that_nothing_uses_are_refused(bench: Any, finished: Path, tmp_path: Path) -> None:
+    for extra, words in (
+        (["--port", "8000"], "--port 8000 is of --serve, which is not given"),
+        (["--only", "page", "--font", "Arial"], "--font Arial is of the figures, which --only leaves out"),
+    ):
+        done = bench("report", "--store", finished, "--out", tmp_path / "out", *extra)
+        assert done.code == 2 and words in done.err

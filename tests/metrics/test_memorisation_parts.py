@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from medlord_bench.metrics.memorisation import matching
 from medlord_bench.metrics.memorisation.audit import Nearest, Threshold, merged, nearest
 from medlord_bench.metrics.memorisation.matching import Found, Level, Matcher, Motion
-from medlord_bench.metrics.memorisation.thumbnails import thumbnail, thumbnail_shape
+from medlord_bench.volumes.thumbnails import thumbnail, thumbnail_shape
 
 
 def smooth_field(seed: int, shape: tuple[int, ...] = (24, 20, 16), sigma: float = 2.0) -> np.ndarray:

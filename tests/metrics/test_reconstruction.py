@@ -18,8 +18,8 @@ from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.reconstruction import similarity
 from medlord_bench.metrics.reconstruction.metric import NEED, Reconstruction, ReconstructionConfig
-from medlord_bench.metrics.reconstruction.scales import SCALE_WEIGHTS, scale_weights
 from medlord_bench.volumes.arrays import save_state
+from medlord_bench.volumes.scales import SCALE_WEIGHTS, scale_weights
 
 DATA = DataProtocol(
     name="toy",

@@ -164,7 +164,7 @@ def test_two_protocols_of_one_metric_stand_when_every_contestant_has_both(bare_f
     ]
     put(bare_folder, *both, protocols=dict(results.protocols) | {"fid-other": {}})
     _, page = render(bare_folder)
-    heads = [words for words in page.text.split("Contestant") if words.strip().startswith("fid test")]
+    heads = [words for words in page.text.split("Contestant") if words.strip().startswith("FID test")]
     assert heads and "fid-other" in heads[0] and first.protocol in heads[0]  # two columns, each with its protocol
     put(bare_folder, *both[:3], protocols=dict(results.protocols) | {"fid-other": {}})  # noise was not run under it
     assert "Before" not in render(bare_folder)[1].text

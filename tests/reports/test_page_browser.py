@@ -52,7 +52,8 @@ def page_file(run_folder: Path) -> Path:
         write_small(run_folder / volume_path(kind, contestant, item), small_of(hu, (1.0, 1.0, 2.0), mask))
         item_row = MontageItem(id=item, path=picture_path(kind, contestant, item))
         rows.append(MontageRow(title=contestant, kind=kind, contestant=contestant, items=(item_row,)))
-    write_montage(run_folder, Montage(spacing=(1.0, 1.0, 2.0), rows=tuple(rows)))
+    montage = Montage(spacing=(1.0, 1.0, 2.0), rows=tuple(rows), regions={"left_ventricle": (1,)})
+    write_montage(run_folder, montage)
     results, _ = read_results(run_folder / "results")
     cases = [CaseRow(metric="psnr", generator="noise", case=f"case-{i}", value=float(30 - i)) for i in range(12)]
     write_results(run_folder / "results", results, cases)
@@ -147,7 +148,10 @@ def test_a_click_moves_the_other_planes_and_masks_can_be_outlined(chromium: Any,
     assert opened.captions()[2] == "sagittal 2/16"
     opened.page.evaluate("viewer.at = [0.5, 0.5, 0.5]")
     before = opened.grey(0, 1 - 4.5 / 16, 0.5)
+    legend = opened.page.locator(".viewer-legend")
+    assert legend.is_hidden()
     opened.page.get_by_role("button", name="outline the masks").click()
+    assert legend.is_visible() and "left ventricle" in legend.inner_text()
     assert opened.grey(0, 1 - 4.5 / 16, 0.5) != before
 
 

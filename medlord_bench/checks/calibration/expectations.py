@@ -61,6 +61,9 @@ def no_fault(seen: Seen) -> Iterator[Finding]:
         name, "copy_rate", expected, [Ask("copy_rate", "holdout")], lambda s: _holds(s, NOMINAL_COPY_RATE)
     )
     yield seen.expect(name, "axes", "no warning", [Ask("axes", "holdout")], lambda s: not s.warning)
+    for metric in ("distinct_samples", "vendi"):
+        ask = Ask(metric, "holdout", "", "train")
+        yield seen.expect(name, metric, "no warning", [ask], lambda s: not s.warning)
 
 
 def noise(seen: Seen) -> Iterator[Finding]:
@@ -103,6 +106,12 @@ def collapse(seen: Seen) -> Iterator[Finding]:
     yield seen.expect(fault, "recall", "0.5 below the holdout's", both[0], lambda s, h: _value(s) <= _value(h) - 0.5)
     yield seen.expect(fault, "fid", "above the holdout's", both[1], lambda s, h: _value(s) > _value(h))
     yield seen.expect(fault, "rvr_joint", f"p below {NOTICED_P}", [Ask("rvr_joint", fault, "", "train")], _noticed)
+    ask = Ask("distinct_samples", fault, "", "train")
+    yield seen.expect(
+        fault, "distinct_samples", "1, with a warning", [ask], lambda s: _value(s) == 1 and bool(s.warning)
+    )
+    ask = Ask("vendi", fault, "", "train")
+    yield seen.expect(fault, "vendi", f"p below {NOTICED_P}", [ask], _noticed)
     for region in REGIONS:
         ask = Ask("rvr_variance_ratio", fault, region, "train")
         yield seen.expect(fault, f"rvr_variance_ratio {region}", "below 0.1", [ask], lambda s: _value(s) < 0.1)

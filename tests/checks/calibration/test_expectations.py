@@ -9,6 +9,7 @@ import pytest
 
 from medlord_bench.checks.calibration.expectations import findings
 from medlord_bench.checks.calibration.experiment import CONTROLS, REGIONS, experiment
+from medlord_bench.checks.calibration.sight import MUST_SEE
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.calibration import Finding, Seen, observed, shown
 from medlord_bench.contracts.results import ResultsFile, Score
@@ -43,6 +44,9 @@ def sound() -> dict[Key, Score]:
         add("rvr_joint", control, 1.0, "", "train", p=0.0005 if unlike else 0.5)
         rate = 1.0 if control == "copycat" else 0.0
         add("copy_rate", control, rate, low=rate * 0.8, high=rate or 0.2)
+        one = control == "mode-collapse"
+        add("distinct_samples", control, 1 if one else 16, "", "train", warning="1 of 16" if one else "")
+        add("vendi", control, 1.1 if one else 12.0, "", "train", p=0.002 if one else 0.4)
         add("axes", control, 0.9, warning="upside down" if control == "flip" else "")
         for region in REGIONS:
             missing = float(control in ("noise", f"drop-region:{region}"))
@@ -74,7 +78,7 @@ def test_every_control_is_looked_at() -> None:
     scores = sound()
     for control in CONTROLS:
         without = {key: score for key, score in scores.items() if key[1] != control}
-        assert any(one.status == "not_checked" for one in judged(without)) or control in ("oracle",), control
+        assert any(one.status == "not_checked" for one in judged(without)) or control in ("oracle", *MUST_SEE), control
 
 
 def change(scores: dict[Key, Score], wanted: Callable[[Key], bool], **fields: Any) -> dict[Key, Score]:
@@ -107,6 +111,8 @@ def test_two_regions_swapped_are_found() -> None:
         ("none (holdout)", lambda k: k[:2] == ("fid", "holdout"), {"low": 25.0, "high": 30.0}),
         ("none (holdout)", lambda k: k[:2] == ("fid", "holdout"), {"low": None, "high": None}),
         ("mode-collapse", lambda k: k[:2] == ("recall", "mode-collapse"), {"value": 0.9}),
+        ("mode-collapse", lambda k: k[:2] == ("distinct_samples", "mode-collapse"), {"warning": ""}),
+        ("none (holdout)", lambda k: k[:2] == ("vendi", "holdout"), {"warning": "less varied"}),
         ("noise", lambda k: k[:2] == ("kid", "noise"), {"p": 0.3}),
         ("drop-region:lungs", lambda k: k[:3] == ("rvr_missing", "drop-region:lungs", "lungs"), {"warning": ""}),
         ("drop-region:lungs", lambda k: k[:3] == ("rvr_missing", "drop-region:lungs", "aorta"), {"value": 0.9}),

@@ -237,6 +237,7 @@ def test_a_new_patient_displaces_few_others(tmp_path: Path, write_ct: WriteCT) -
 # ------------------------------------------------------------------------------------------------------- patches
 def test_patches_of_one_patient_stay_in_one_split(tmp_path: Path, write_ct: WriteCT) -> None:
     dataset = folder(plain(tmp_path / "d", write_ct, 4), shape=None, patches={"shape": (8, 8, 8), "per_volume": 5})
+    assert dataset.protocol.rvr_regions == ("lungs",)  # no patch shows which of the two a lung is
     assert dataset.protocol.counts == {"train": 10, "val": 5, "test": 5}
     patients = [{case.patient for case in dataset.cases(split)} for split in SPLITS]
     assert sum(map(len, patients)) == len(set.union(*patients)) == 4

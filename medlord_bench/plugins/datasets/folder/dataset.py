@@ -76,6 +76,9 @@ class FolderDataset:
         grid = self.grid
         each = config.patches.per_volume if config.patches else 1
         known = tuple(dict.fromkeys(files.names.values())) if files.masks == "dataset" else ()
+        segmenter = "lungs" if files.masks in WITHOUT_SEGMENTER else files.masks
+        # A patch does not show whether its lung is the left or the right one.
+        measured = known or (("lungs",) if config.patches and segmenter == "lungs" else ())
         return DataProtocol(
             name="folder",
             grid=grid,
@@ -84,8 +87,8 @@ class FolderDataset:
             split_sha256=digest({"lists": files.split_sha256, "patches": self._patch_facts()}),
             counts={split: n * each for split, n in files.counts.items()},
             masks=files.masks,
-            segmenter="lungs" if files.masks in WITHOUT_SEGMENTER else files.masks,
-            rvr_regions=known if config.rvr_regions is None else config.rvr_regions,
+            segmenter=segmenter,
+            rvr_regions=measured if config.rvr_regions is None else config.rvr_regions,
             condition_regions=known if config.condition_regions is None else config.condition_regions,
             adherence_regions=known if config.adherence_regions is None else config.adherence_regions,
         )

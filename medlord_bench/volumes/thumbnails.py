@@ -1,4 +1,4 @@
-"""The thumbnail of a volume: its voxels averaged in boxes. The audit stores only this."""
+"""The thumbnail of a volume: its voxels averaged in boxes. Metrics store it in place of the volume."""
 
 from __future__ import annotations
 
