@@ -6,9 +6,11 @@ from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 
 HIGHER = "dsc nsd dsc_ceiling_real dsc_ceiling_reconstruction psnr ms_ssim precision recall density coverage axes distinct_samples"
-LOWER = "rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share lpips fid fid_debiased kid fid_infinity"
-NEITHER = "rvr rvr_ml rvr_variance_ratio nearest_correlation vendi pair_ms_ssim"
-METRICS = ("rvr", "adherence", "memorisation", "reconstruction", "lpips", "fid", "axes", "diversity")
+LOWER = "rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share lpips fid fid_debiased kid fid_infinity tissue_joint"
+TISSUE = {"hu": "HU", "spread": "HU", "noise": "HU", "share": "", "nps": "1/voxel", "edge": "voxels"}
+OF_TISSUE = {f"tissue_{name}{end}": unit for name, unit in TISSUE.items() for end in ("", "_shift")}
+NEITHER = f"rvr rvr_ml rvr_variance_ratio nearest_correlation vendi pair_ms_ssim {' '.join(OF_TISSUE)}"
+METRICS = ("rvr", "adherence", "memorisation", "reconstruction", "lpips", "fid", "axes", "diversity", "tissue")
 
 
 def test_units_and_directions_of_the_built_in_metrics() -> None:
@@ -18,4 +20,5 @@ def test_units_and_directions_of_the_built_in_metrics() -> None:
         name: side for side, names in sides for name in names.split()
     }
     units = {name: one.unit for name, one in found.items() if one.unit}
-    assert units == {"rvr_ml": "mL", "hd95": "mm", "psnr": "dB"}
+    tissue = {name: unit for name, unit in OF_TISSUE.items() if unit}
+    assert units == {"rvr_ml": "mL", "hd95": "mm", "psnr": "dB", **tissue}

@@ -14,18 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medlord_bench.volumes.padding import Box, image_box
+
 Mask = NDArray[np.bool_]
 Image = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 Spacing = tuple[float, float, float]
-Box = tuple[slice, slice, slice]
 
 LEFT, RIGHT = 1, 2
 WORKING_SPACING_MM = 2.5  # mm: voxels are averaged in blocks up to about this size before anything else
 AIR_THRESHOLD_HU = -500.0  # HU: air below; at this value thin walls between lungs, or lung and airway, count as tissue
 AIR_HU = -1000.0  # HU
-PADDING_RANGE_HU = 30  # HU: the values of a plane of padding differ by less; the noise of room air is larger
-MIN_TISSUE_OF_PLANE = 0.002  # of a plane's voxels, of the image and not of padding: less is noise
 ROOM_AIR_THRESHOLD_HU = -970.0  # HU: nothing in a body but gas is darker
 DARKEST, DENSEST = -950.0, -600.0  # median HU that a lung can have; gas, room air and the trachea are darker
 MAIN, MINOR = 0.05, 0.002  # of the largest space's volume: a separate lung, and a possible part of one
@@ -52,25 +51,6 @@ def lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: fl
     if box is not None:
         labels[box] = _lungs(hu[box], spacing, threshold, closing)
     return labels
-
-
-def image_box(hu: NDArray[np.int16]) -> Box | None:
-    """The box without padding: without flat planes at its sides, and, along Z, without planes of air alone. None for a
-    volume that is nothing else.
-
-    Room air at the sides is kept, unless it is flat: it shows that foam and skin folds are outside the body.
-    """
-    slices = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        image = np.ptp(hu, axis=others) > PADDING_RANGE_HU
-        if axis == 2:
-            image &= (hu > AIR_THRESHOLD_HU).mean(axis=others) > MIN_TISSUE_OF_PLANE
-        planes = np.flatnonzero(image)
-        if not len(planes):
-            return None
-        slices.append(slice(int(planes[0]), int(planes[-1]) + 1))
-    return slices[0], slices[1], slices[2]
 
 
 def _lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: float) -> Labels:
