@@ -6,7 +6,7 @@ from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 
 HIGHER = "dsc nsd dsc_ceiling_real dsc_ceiling_reconstruction psnr ms_ssim precision recall density coverage axes"
-LOWER = "rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share lpips fid fid_debiased kid fid_infinity"
+LOWER = "rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share dar_copy_rate dar_memorised_share lpips fid fid_debiased kid fid_infinity"
 NEITHER = "rvr rvr_ml rvr_variance_ratio nearest_correlation"
 METRICS = ("rvr", "adherence", "memorisation", "reconstruction", "lpips", "fid", "axes")
 
