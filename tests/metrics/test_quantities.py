@@ -6,7 +6,7 @@ from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 
 HIGHER = "dsc nsd dsc_ceiling_real dsc_ceiling_reconstruction psnr ms_ssim precision recall density coverage axes distinct_samples"
-LOWER = "rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share lpips fid fid_debiased kid fid_infinity tissue_joint"
+LOWER = "rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share dar_copy_rate dar_memorised_share lpips fid fid_debiased kid fid_infinity tissue_joint"
 TISSUE = {"hu": "HU", "spread": "HU", "noise": "HU", "share": "", "nps": "1/voxel", "edge": "voxels"}
 OF_TISSUE = {f"tissue_{name}{end}": unit for name, unit in TISSUE.items() for end in ("", "_shift")}
 NEITHER = f"rvr rvr_ml rvr_variance_ratio nearest_correlation vendi pair_ms_ssim {' '.join(OF_TISSUE)}"
