@@ -5,10 +5,10 @@ from __future__ import annotations
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 
-HIGHER = "dsc nsd dsc_ceiling_real dsc_ceiling_reconstruction psnr ms_ssim precision recall density coverage axes distinct_samples"
-LOWER = "rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share lpips fid fid_debiased kid fid_infinity"
+HIGHER = "dsc nsd dsc_ceiling_real dsc_ceiling_reconstruction psnr ms_ssim precision recall density coverage axes distinct_samples precision3d recall3d density3d coverage3d"
+LOWER = "rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share lpips fid fid_debiased kid fid_infinity fid3d kid3d mmd3d"
 NEITHER = "rvr rvr_ml rvr_variance_ratio nearest_correlation vendi pair_ms_ssim"
-METRICS = ("rvr", "adherence", "memorisation", "reconstruction", "lpips", "fid", "axes", "diversity")
+METRICS = ("rvr", "adherence", "memorisation", "reconstruction", "lpips", "fid", "axes", "diversity", "fid3d")
 
 
 def test_units_and_directions_of_the_built_in_metrics() -> None:
