@@ -16,7 +16,7 @@ from medlord_bench.stats.extrapolation import FrechetInfinity, frechet_infinity
 from medlord_bench.stats.frechet import Gaussian, frechet_distance, frechet_to
 from medlord_bench.stats.intervals import Jackknife, MedianInterval, jackknife, median_interval, more_often, wilson
 from medlord_bench.stats.joint import Joint, joint
-from medlord_bench.stats.kernel import kernel_distance, mean_kernel
+from medlord_bench.stats.kernel import gaussian_kernel, kernel_distance, mean_kernel
 from medlord_bench.stats.paired import (
     PairedDifference,
     Tost,
@@ -65,6 +65,7 @@ __all__ = [
     "frechet_jackknife",
     "frechet_jackknife_to",
     "frechet_to",
+    "gaussian_kernel",
     "holm",
     "jackknife",
     "joint",

@@ -8,7 +8,7 @@ import numpy as np
 
 from medlord_bench import stats
 
-from .config import FIDConfig
+from .config import FamilyConfig
 from .measured import Measured, by_unit, heavy_tails, too_few_units
 from .sides import OTHER, Features, Sides
 
@@ -18,7 +18,7 @@ SETS = ("samples", *OTHER)
 class Kernels:
     """The kernel averaged over the slices of each pair of units of all sets, for each plane and their mean ("")."""
 
-    def __init__(self, features: Features, config: FIDConfig) -> None:
+    def __init__(self, features: Features, config: FamilyConfig) -> None:
         self.features, self.config = features, config
         found = {
             plane: stats.mean_kernel([rows for name in SETS for rows in features.groups(name, plane)])

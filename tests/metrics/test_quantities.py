@@ -5,12 +5,12 @@ from __future__ import annotations
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 
-HIGHER = "dsc nsd dsc_ceiling_real dsc_ceiling_reconstruction psnr ms_ssim precision recall density coverage axes distinct_samples"
-LOWER = "rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share dar_copy_rate dar_memorised_share lpips fid fid_debiased kid fid_infinity tissue_joint"
+HIGHER = "dsc nsd dsc_ceiling_real dsc_ceiling_reconstruction psnr ms_ssim precision recall density coverage axes distinct_samples precision3d recall3d density3d coverage3d"
+LOWER = "rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share dar_copy_rate dar_memorised_share lpips fid fid_debiased kid fid_infinity tissue_joint fid3d kid3d mmd3d"
 TISSUE = {"hu": "HU", "spread": "HU", "noise": "HU", "share": "", "nps": "1/voxel", "edge": "voxels"}
 OF_TISSUE = {f"tissue_{name}{end}": unit for name, unit in TISSUE.items() for end in ("", "_shift")}
 NEITHER = f"rvr rvr_ml rvr_variance_ratio nearest_correlation vendi pair_ms_ssim {' '.join(OF_TISSUE)}"
-METRICS = ("rvr", "adherence", "memorisation", "reconstruction", "lpips", "fid", "axes", "diversity", "tissue")
+METRICS = ("rvr", "adherence", "memorisation", "reconstruction", "lpips", "fid", "axes", "diversity", "tissue", "fid3d")
 
 
 def test_units_and_directions_of_the_built_in_metrics() -> None:
