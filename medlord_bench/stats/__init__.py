@@ -16,7 +16,7 @@ from medlord_bench.stats.extrapolation import FrechetInfinity, frechet_infinity
 from medlord_bench.stats.frechet import Gaussian, frechet_distance, frechet_to
 from medlord_bench.stats.intervals import Jackknife, MedianInterval, jackknife, median_interval, more_often, wilson
 from medlord_bench.stats.joint import Joint, joint
-from medlord_bench.stats.kernel import kernel_distance, mean_kernel
+from medlord_bench.stats.kernel import gaussian_kernel, kernel_distance, mean_kernel
 from medlord_bench.stats.paired import (
     PairedDifference,
     Tost,
@@ -30,6 +30,7 @@ from medlord_bench.stats.paired import (
 )
 from medlord_bench.stats.precision_recall import Prdc, expected_coverage, prdc
 from medlord_bench.stats.shift import Shift, shift
+from medlord_bench.stats.tails import Tails, tails
 from medlord_bench.stats.two_sample_statistics import TwoSample, two_sample
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "PairedDifference",
     "Prdc",
     "Strengths",
+    "Tails",
     "Tost",
     "Shift",
     "TwoSample",
@@ -63,6 +65,7 @@ __all__ = [
     "frechet_jackknife",
     "frechet_jackknife_to",
     "frechet_to",
+    "gaussian_kernel",
     "holm",
     "jackknife",
     "joint",
@@ -74,6 +77,7 @@ __all__ = [
     "n_needed",
     "paired_jackknife",
     "prdc",
+    "tails",
     "tost",
     "shift",
     "two_sample",

@@ -1,4 +1,4 @@
-"""Where a volume is image: padding is flat, or air alone."""
+"""Which part of a volume is image, and which is padding around it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 Box = tuple[slice, slice, slice]
 
-AIR_THRESHOLD_HU = -500.0  # HU: air below
 PADDING_RANGE_HU = 30  # HU: the values of a plane of padding differ by less; the noise of room air is larger
+TISSUE_HU = -500.0  # HU: air and lung below
 MIN_TISSUE_OF_PLANE = 0.002  # of a plane's voxels, of the image and not of padding: less is noise
 
 
@@ -23,7 +23,7 @@ def image_box(hu: NDArray[np.int16]) -> Box | None:
         others = tuple(other for other in range(3) if other != axis)
         image = np.ptp(hu, axis=others) > PADDING_RANGE_HU
         if axis == 2:
-            image &= (hu > AIR_THRESHOLD_HU).mean(axis=others) > MIN_TISSUE_OF_PLANE
+            image &= (hu > TISSUE_HU).mean(axis=others) > MIN_TISSUE_OF_PLANE
         planes = np.flatnonzero(image)
         if not len(planes):
             return None
