@@ -17,6 +17,7 @@ from .thorax import THIN_MM, bone, mediastinum, vessels
 
 FINE_MM = 1.5  # blocks for the vessels
 COARSE_MM = 3.0  # blocks for shapes and bone
+RATIO, SHARE, HU = 0.01, 0.001, 10.0  # below which volumes count as alike
 NEIGHBOURS = (
     ("heart", "lung_left"),
     ("heart", "lung_right"),
@@ -32,19 +33,19 @@ NEIGHBOURS = (
 def descriptors(regions: Sequence[str]) -> tuple[Descriptor, ...]:
     """What `measure` returns, for these regions."""
     found = [
-        Descriptor("anatomy_share", "lung by HU"),
-        Descriptor("anatomy_extent", "mediastinum by HU, median"),
-        Descriptor("anatomy_extent", "mediastinum by HU, widest"),
-        Descriptor("anatomy_vessels", "bright"),
-        *(Descriptor("anatomy_vessels", f"thinner than {side:g} mm") for side in THIN_MM),
-        Descriptor("anatomy_share", "bone by HU"),
-        Descriptor("anatomy_bone", "bone by HU"),
+        Descriptor("anatomy_share", "lung by HU", SHARE),
+        Descriptor("anatomy_extent", "mediastinum by HU, median", RATIO),
+        Descriptor("anatomy_extent", "mediastinum by HU, widest", RATIO),
+        Descriptor("anatomy_vessels", "bright", SHARE),
+        *(Descriptor("anatomy_vessels", f"thinner than {side:g} mm", SHARE) for side in THIN_MM),
+        Descriptor("anatomy_share", "bone by HU", SHARE),
+        Descriptor("anatomy_bone", "bone by HU", HU),
     ]
     for region in regions:
-        found += [Descriptor("anatomy_extent", f"{region} {axis}") for axis in AXES]
-        found += [Descriptor("anatomy_place", f"{region} {axis}") for axis in AXES]
-        found += [Descriptor("anatomy_sphericity", region), Descriptor("anatomy_share", region)]
-    found += [Descriptor("anatomy_distance", f"{one} to {other}") for one, other in _neighbours(regions)]
+        found += [Descriptor("anatomy_extent", f"{region} {axis}", RATIO) for axis in AXES]
+        found += [Descriptor("anatomy_place", f"{region} {axis}", RATIO) for axis in AXES]
+        found += [Descriptor("anatomy_sphericity", region, RATIO), Descriptor("anatomy_share", region, SHARE)]
+    found += [Descriptor("anatomy_distance", f"{one} to {other}", RATIO) for one, other in _neighbours(regions)]
     return tuple(found)
 
 

@@ -12,15 +12,16 @@ from . import lattice, planes
 from .nodules import SIZES_MM, nodules
 
 AXES = ("x", "y", "z")
+RATIO, HU, SHARE, SPOTS = 0.5, 0.5, 0.02, 1.0  # below which volumes count as alike
 DESCRIPTORS = (
-    *(Descriptor("artefact_seam", f"middle {axis}") for axis in AXES),
-    *(Descriptor("artefact_seam", f"largest {axis}") for axis in AXES),
-    *(Descriptor("artefact_seam", f"every {period} planes") for period in planes.PERIODS),
-    *(Descriptor("artefact_banding", axis) for axis in AXES),
-    *(Descriptor("artefact_detail", axis) for axis in AXES),
-    *(Descriptor("artefact_uneven", axis) for axis in AXES),
-    *(Descriptor("artefact_period", f"{period} voxels") for period in lattice.PERIODS),
-    *(Descriptor("artefact_nodules", f"about {size * 3**0.5:.2g} mm radius") for size in SIZES_MM),
+    *(Descriptor("artefact_seam", f"middle {axis}", RATIO) for axis in AXES),
+    *(Descriptor("artefact_seam", f"largest {axis}", RATIO) for axis in AXES),
+    *(Descriptor("artefact_seam", f"every {period} planes", RATIO) for period in planes.PERIODS),
+    *(Descriptor("artefact_banding", axis, HU) for axis in AXES),
+    *(Descriptor("artefact_detail", axis, SHARE) for axis in AXES),
+    *(Descriptor("artefact_uneven", axis, SHARE) for axis in AXES),
+    *(Descriptor("artefact_period", f"{period} voxels", HU) for period in lattice.PERIODS),
+    *(Descriptor("artefact_nodules", f"about {size * 3**0.5:.2g} mm radius", SPOTS) for size in SIZES_MM),
 )
 
 
