@@ -14,7 +14,20 @@ OWN |= {"anatomy_bone": "HU", "artefact_banding": "HU", "artefact_period": "HU",
 OWN |= {f"artefact_{name}": "" for name in ("seam", "detail", "uneven")}
 OF_SHAPE = {f"{name}{end}": unit for name, unit in OWN.items() for end in ("", "_shift")}
 NEITHER = f"rvr rvr_ml rvr_variance_ratio nearest_correlation vendi pair_ms_ssim {' '.join((*OF_TISSUE, *OF_SHAPE))}"
-METRICS = ("rvr", "adherence", "memorisation", "reconstruction", "lpips", "fid", "axes", "diversity", "tissue", "fid3d", "anatomy", "artefacts")
+METRICS = (
+    "rvr",
+    "adherence",
+    "memorisation",
+    "reconstruction",
+    "lpips",
+    "fid",
+    "axes",
+    "diversity",
+    "tissue",
+    "fid3d",
+    "anatomy",
+    "artefacts",
+)
 
 
 def test_units_and_directions_of_the_built_in_metrics() -> None:
