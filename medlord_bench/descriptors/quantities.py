@@ -18,5 +18,8 @@ def described(name: str, title: str, meaning: str, unit: str = "") -> tuple[Quan
         meaning=LEVEL.format(meaning),
         distribution=f"{title}, {unit}" if unit else title,
     )
-    shift = Quantity(name=f"{name}_shift", title=f"{title}, difference", unit=unit, meaning=SHIFT.format(title))
+    table = f"{name.partition('_')[0]}_shifts"
+    shift = Quantity(
+        name=f"{name}_shift", title=f"{title}, difference", table=table, unit=unit, meaning=SHIFT.format(title)
+    )
     return level, shift
