@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .audit import Found
+from .matching import unit
 from .points import ORDERS, ORIENTATIONS, Points, contrast, moments, places, points, read
 
 SIZES = (0.8, 1.0, 1.25)  # of the sample, so that a zoomed copy is found
@@ -32,6 +32,7 @@ GROUPS = 150  # of matches (training volume, orientation, size) that are searche
 EXTRA = 3  # hypotheses beside the best of each patient
 STIFFNESS = 200.0  # of an affine map against its orientation and size, in squared cells
 SHIFT_CELLS, STEPS = 2.5, 4  # largest local shift, and steps to find it
+DAMPING = 0.05  # of a step, of the mean curvature
 AGREES = 0.7  # correlation from which a patch agrees, in part; 1 counts in full
 
 
@@ -164,32 +165,26 @@ def agreeing(own: Points, detail: Tensor, hypothesis: Hypothesis) -> float:
 
 
 def correlations(own: Points, detail: Tensor, hypothesis: Hypothesis) -> Tensor:
+    """(n,): the correlation of each patch of the sample with the training volume's detail, after a shift of its own.
+
+    HU that are inverted correlate as well: a patch keeps the sign that it has at first. 0 outside the volume.
+    """
     half = torch.tensor([(n - 1) / 2 for n in detail.shape])
     at = own.at @ hypothesis.matrix.T + hypothesis.shift
-    inside = (at.abs() <= half).all(1)
     around = places(at, hypothesis.matrix)
-    fixed = own.balls
-    slopes = torch.stack(torch.gradient(detail), 0)
+    maps = torch.stack([detail, *torch.gradient(detail)])
+    values = read(maps[:1], around)[0]
+    fixed = own.balls * torch.sign((unit(values) * own.balls).sum(1, keepdim=True))
     shift = torch.zeros(len(at), 1, 3)
-    polarity = None
-    for step in count():
-        values = read(detail, around + shift)
+    for _ in range(STEPS):
+        values, *slopes = read(maps, around + shift)
         spread = (values - values.mean(1, keepdim=True)).norm(dim=1, keepdim=True).clamp_min(1e-6)
-        moving = (values - values.mean(1, keepdim=True)) / spread
-        correlation = (moving * fixed).sum(1)
-        if polarity is None:
-            polarity = torch.sign(correlation)
-        if step == STEPS:
-            break
-        tangents = torch.stack([read(slope, around + shift) for slope in slopes], -1) / spread[:, :, None]
+        tangents = torch.stack(slopes, -1) / spread[:, :, None]
         tangents = tangents - tangents.mean(1, keepdim=True)
-        error = fixed * polarity[:, None] - moving
         hessian = tangents.transpose(1, 2) @ tangents
-        hessian = (
-            hessian
-            + 0.05 * hessian.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * torch.eye(3)
-            + 1e-9 * torch.eye(3)
-        )
-        update = torch.linalg.solve(hessian, tangents.transpose(1, 2) @ error[:, :, None])[:, :, 0]
+        ridge = DAMPING * hessian.diagonal(dim1=1, dim2=2).mean(1) + 1e-9
+        update = tangents.transpose(1, 2) @ (fixed - unit(values))[:, :, None]
+        update = torch.linalg.solve(hessian + ridge[:, None, None] * torch.eye(3), update)[:, :, 0]
         shift = (shift + update.clamp(-1, 1)[:, None]).clamp(-SHIFT_CELLS, SHIFT_CELLS)
-    return torch.where(inside, correlation * polarity, torch.zeros_like(correlation))
+    found = (unit(read(maps[:1], around + shift)[0]) * fixed).sum(1)
+    return torch.where((at.abs() <= half).all(1), found, torch.zeros_like(found))

@@ -73,12 +73,12 @@ def contrast(picture: Tensor) -> Tensor:
     return (detail / (smooth(energy, CONTRAST_CELLS).clamp_min(0) + floor).sqrt())[0]
 
 
-def read(picture: Tensor, places: Tensor) -> Tensor:
-    """A picture (X, Y, Z) at places (..., 3) in cells from its centre, trilinear, the border repeated."""
-    half = torch.tensor([max((n - 1) / 2, 0.5) for n in picture.shape])
+def read(pictures: Tensor, places: Tensor) -> Tensor:
+    """Pictures (C, X, Y, Z) at places (..., 3) in cells from their centre, trilinear, the border repeated: (C, ...)."""
+    half = torch.tensor([max((n - 1) / 2, 0.5) for n in pictures.shape[1:]])
     grid = (places / half).flip(-1).reshape(1, -1, 1, 1, 3)
-    values = F.grid_sample(picture[None, None], grid, mode="bilinear", padding_mode="border", align_corners=True)
-    return values.reshape(places.shape[:-1])
+    values = F.grid_sample(pictures[None], grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return values.reshape(len(pictures), *places.shape[:-1])
 
 
 def points(detail: Tensor) -> Points:
@@ -90,7 +90,7 @@ def points(detail: Tensor) -> Points:
     at = found - centre + _offsets(detail, found)
     kept = _structured(detail, at).nonzero()[:POINTS, 0]
     at, sign = at[kept], torch.sign(detail[found[kept].unbind(1)])
-    return Points(at, sign, unit(read(detail, places(at)) * sign[:, None]))
+    return Points(at, sign, unit(read(detail[None], places(at))[0] * sign[:, None]))
 
 
 def places(at: Tensor, matrix: Tensor | None = None) -> Tensor:
@@ -111,7 +111,7 @@ def _extrema(detail: Tensor) -> Tensor:
 
 def _structured(detail: Tensor, at: Tensor) -> Tensor:
     """Whether detail changes along every direction in the ball around each point (structure tensor, Foerstner 1986)."""
-    slopes = torch.stack([read(slope, places(at)) for slope in torch.gradient(detail)], -1)
+    slopes = read(torch.stack(torch.gradient(detail)), places(at)).movedim(0, -1)
     values = torch.linalg.eigvalsh(slopes.transpose(1, 2) @ slopes)
     return values[:, 0] > ROUNDNESS * values[:, 2]
 
