@@ -35,7 +35,10 @@ QUANTITIES = (
         "Mean distance of one region's voxels from another region, over the width of the body.",
     ),
     *described(
-        "anatomy_vessels", "Vessels of the lungs", "Share of the lungs that is brighter than the lung, as vessels are."
+        "anatomy_vessels",
+        "Vessels of the lungs",
+        "Share of the lungs that is brighter than the lung, as vessels are.",
+        drawn=True,
     ),
-    *described("anatomy_bone", "HU of bone", "Median HU of bone, found by HU alone.", "HU"),
+    *described("anatomy_bone", "HU of bone", "Median HU of bone, found by HU alone.", "HU", drawn=True),
 )

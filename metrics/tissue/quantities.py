@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from medlord_bench.contracts.metrics import Headline, Quantity
+from medlord_bench.descriptors.quantities import described
 
-SHIFTS = "tissue_shifts"
 JOINT = Quantity(
     name="tissue_joint",
     criterion="congruence",
@@ -16,51 +16,33 @@ JOINT = Quantity(
 )
 
 
-def _pair(
-    name: str, title: str, unit: str, meaning: str, decimals: int, distribution: str = ""
-) -> tuple[Quantity, ...]:
-    """A descriptor's level, and its difference from real volumes."""
-    level = Quantity(
-        name=name, title=title, unit=unit, decimals=decimals, spread="iqr", meaning=meaning, distribution=distribution
-    )
-    shift = Quantity(
-        name=f"{name}_shift",
-        title=f"{title}, difference from real",
-        unit=unit,
-        decimals=decimals,
-        table=SHIFTS,
-        criterion="congruence",
-        open_by_region=name == "tissue_hu",
-        meaning=f"Typical difference of a sample from a real volume: {title}.",
-    )
-    return level, shift
-
-
 QUANTITIES = (
     JOINT,
-    *_pair("tissue_hu", "HU", "HU", "Median HU of a tissue, median of the samples.", 0, "HU"),
-    *_pair("tissue_spread", "Spread of HU", "HU", "Standard deviation of HU within a tissue, without its noise.", 1),
-    *_pair(
+    *described("tissue_hu", "HU", "Median HU of a tissue.", "HU", 0, drawn=True, open_by_region=True),
+    *described(
+        "tissue_spread", "Spread of HU", "Standard deviation of HU within a tissue, without its noise.", "HU", 1
+    ),
+    *described(
         "tissue_noise",
         "Noise",
-        "HU",
         "Standard deviation of the noise in homogeneous places of a tissue.",
+        "HU",
         1,
-        "noise in HU",
+        drawn=True,
     ),
-    *_pair("tissue_share", "Share of the body", "", "Part of the body that is of a tissue, by HU.", 3),
-    *_pair(
+    *described("tissue_share", "Share of the body", "Part of the body that is of a tissue, by HU.", "", 3),
+    *described(
         "tissue_nps",
         "Mean frequency of the noise",
-        "1/voxel",
         "Mean frequency of the noise power spectrum in a plane: lower for smoother noise, 0.40 for white noise.",
+        "1/voxel",
         3,
     ),
-    *_pair(
+    *described(
         "tissue_edge",
         "Width of borders",
-        "voxels",
         "Width of the borders of the lungs and of the body: larger for blurred ones.",
+        "voxels",
         2,
     ),
 )
