@@ -26,6 +26,10 @@ LEFT, RIGHT = 1, 2
 WORKING_SPACING_MM = 2.5  # mm: voxels are averaged in blocks up to about this size before anything else
 AIR_THRESHOLD_HU = -500.0  # HU: air below; at this value thin walls between lungs, or lung and airway, count as tissue
 AIR_HU = -1000.0  # HU
+LIGHTEST_AIR_HU = -700.0  # HU: below it room air is the most frequent value, or else lung
+AIR_PEAK_HU = 15.0  # HU: half the width of the peak of room air
+MIN_AIR_OF_SIDES = 0.1  # of the voxels of the sides is room air
+LEAST_OFFSET_HU, MOST_OFFSET_HU = 20, 65  # HU: smaller ones change nothing; larger ones look like lung
 ROOM_AIR_THRESHOLD_HU = -970.0  # HU: nothing in a body but gas is darker
 DARKEST, DENSEST = -950.0, -600.0  # median HU that a lung can have; gas, room air and the trachea are darker
 MAIN, MINOR = 0.05, 0.002  # of the largest space's volume: a separate lung, and a possible part of one
@@ -50,8 +54,26 @@ def lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: fl
     """
     labels, box = np.zeros(hu.shape, np.uint8), image_box(hu)
     if box is not None:
-        labels[box] = _lungs(hu[box], spacing, threshold, closing)
+        part = hu[box]
+        offset = air_offset(part)
+        labels[box] = _lungs(part - np.int16(offset) if offset else part, spacing, threshold, closing)
     return labels
+
+
+def air_offset(hu: NDArray[np.int16]) -> int:
+    """HU by which the room air at the sides of a volume lies above -1000; 0 if it is where it should be, or if there is none.
+
+    A volume with a wrong offset has room air above the threshold that tells it from the lungs. Only an air that is a large,
+    even part of the sides counts, and only offsets that leave it darker than any lung.
+    """
+    sides = np.concatenate([plane.ravel() for axis in (0, 1) for plane in (hu.take(0, axis), hu.take(-1, axis))])
+    counts, edges = np.histogram(sides, np.arange(AIR_HU - AIR_PEAK_HU, LIGHTEST_AIR_HU, AIR_PEAK_HU))
+    level = float(edges[counts.argmax()]) + AIR_PEAK_HU / 2  # the most frequent HU
+    air = sides[np.abs(sides - level) <= AIR_PEAK_HU]
+    if len(air) < MIN_AIR_OF_SIDES * len(sides):
+        return 0
+    offset = round(float(np.median(air)) - AIR_HU)
+    return offset if LEAST_OFFSET_HU <= offset <= MOST_OFFSET_HU else 0
 
 
 def _lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: float) -> Labels:
