@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Grid, Item, Shape
 from medlord_bench.errors import UserError
+from medlord_bench.util.hashing import digest
 from medlord_bench.volumes.arrays import load_state
 from medlord_bench.volumes.thumbnails import thumbnail_shape
 
@@ -28,33 +30,74 @@ def compare(
     sides: Mapping[str, Sequence[Item]], grid: Grid, config: MemorisationConfig, advance: Callable[[], None]
 ) -> Audit | None:
     """The audit of `sides` (source to items with states); None if all training volumes are identical."""
-    training, held_out = sides["real:train"], [*sides["real:val"], *sides["real:test"]]
-    stages = Stages(training, grid, config)
-    if not stages.neighbours:
+    real = real_side(sides["real:train"], [*sides["real:val"], *sides["real:test"]], grid, config, advance)
+    if real is None:
         return None
-
-    def side(items: Sequence[Item]) -> Side:
-        matches = []
-        for item in items:
-            advance()
-            matches.append(stages.match(item))
-        return Side([item.id for item in items], matches)
-
-    left_out = []
-    for i in calibration(len(training), config.calibration):
-        advance()
-        left_out.append(stages.left_out(i).relative)
-    ids = [item.id for item in training]
     return Audit(
-        side(sides["samples"]),
-        side(held_out),
-        ids,
-        stages.patients,
-        _twins(ids, stages.apart),
-        Threshold.of(left_out, config.rate, config.largest),
-        single=all(len({patient(item) for item in items}) == len(items) for items in (training, held_out)),
+        side(real.stages, sides["samples"], advance),
+        real.held_out,
+        real.ids,
+        real.stages.patients,
+        _twins(real.ids, real.stages.apart),
+        real.threshold,
+        single=real.single,
         weak_below=config.minimum,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Real:
+    """What the real volumes of a run decide. held_out: matches of those that the generator has not seen. single: whether
+    each patient has one volume."""
+
+    stages: Stages
+    ids: Sequence[str]
+    held_out: Side
+    threshold: Threshold
+    single: bool
+
+
+_kept: dict[str, Real] = {}  # the last one: the contestants of a run have the same real volumes
+
+
+def real_side(
+    training: Sequence[Item],
+    held_out: Sequence[Item],
+    grid: Grid,
+    config: MemorisationConfig,
+    advance: Callable[[], None],
+) -> Real | None:
+    """The real volumes, compared once for all contestants that a process audits; None if training volumes are identical."""
+    files = [
+        [str(item.path), item.path and item.path.stat().st_mtime_ns, patient(item)] for item in (*training, *held_out)
+    ]
+    key = digest([files, len(training), grid.model_dump(mode="json"), config.model_dump(mode="json")])
+    if key not in _kept:
+        _kept.clear()
+        stages = Stages(training, grid, config)
+        if not stages.neighbours:
+            return None
+        left_out = []
+        for i in calibration(len(training), config.calibration):
+            advance()
+            left_out.append(stages.left_out(i).relative)
+        _kept[key] = Real(
+            stages,
+            [item.id for item in training],
+            side(stages, held_out, advance),
+            Threshold.of(left_out, config.rate, config.largest),
+            all(len({patient(item) for item in items}) == len(items) for items in (training, held_out)),
+        )
+    return _kept[key]
+
+
+def side(stages: Stages, items: Sequence[Item], advance: Callable[[], None]) -> Side:
+    """The matches of volumes that are not training volumes."""
+    matches = []
+    for item in items:
+        advance()
+        matches.append(stages.match(item))
+    return Side([item.id for item in items], matches)
 
 
 class Stages:

@@ -316,3 +316,23 @@ def test_patches_of_real_ct_copies_at_95_percent_and_an_unseen_patient_s_at_the_
         assert audit(given)[0]["copy_rate"].value >= 0.95
     held_out = audit(val)[0]["copy_rate"]
     assert held_out.low <= 0.05 <= held_out.high and "weak: 2 training patients" in held_out.note_text
+
+
+def test_the_real_volumes_are_compared_once_for_all_contestants(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medlord_bench.metrics.memorisation import compare
+
+    made: list[int] = []
+
+    class Counted(compare.Stages):
+        def __init__(self, *args: object) -> None:
+            made.append(1)
+            super().__init__(*args)
+
+    monkeypatch.setattr(compare, "Stages", Counted)
+    bench = Bench(run, (SIDE,) * 3).use(fields(0, 8), fields(20, 3), fields(30, 3))
+    first, _ = bench(fields(40, 3))
+    again, _ = bench(fields(40, 3))
+    assert len(made) == 1 and first == again
+    bench.use(fields(1, 8), fields(20, 3), fields(30, 3))
+    bench(fields(40, 3))
+    assert len(made) == 2
