@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from medlord_bench.contracts import Capability, Failure, Request, Run, Volume
+from medlord_bench.contracts import Failure, Request
 from medlord_bench.util import seeds
 
-from .base import VOLUMES, Control, ControlConfig
+from .base import Control, ControlConfig
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -61,31 +60,17 @@ class FaultConfig(ControlConfig):
 
 
 class Fault(Control):
-    """Unseen real volumes, and reconstructions of the test volumes, with one fault. Variants: KIND-STRENGTH."""
+    """Unseen real volumes with one fault. Variants: KIND-STRENGTH."""
 
     name: ClassVar[str] = "fault"
     Config: ClassVar[type[FaultConfig]] = FaultConfig
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         f"{kind}-{text}": {"kind": kind, "strength": float(text)} for kind, texts in STRENGTHS.items() for text in texts
     }
-    capabilities: frozenset[Capability] = frozenset({"unconditional", "reconstructs"})
 
     def draw(self, kept: Kept, request: Request) -> NDArray[Any] | Failure:
         made = self._spoilt(kept.hu(request.index), seeds.numpy_rng(request.seed, "fault", self.config.kind))
         return Failure(f"{self.config.kind}: the volume has nothing to spoil") if made is None else made
-
-    def reconstruct(
-        self, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
-    ) -> Iterator[Volume | Failure]:
-        from .kept import Kept, rounded
-
-        window = Kept.read(weights[VOLUMES]).hu_window
-        for name, volume in volumes:
-            made = self._spoilt(volume.hu, seeds.numpy_rng(run.seed, "fault", self.config.kind, name))
-            if made is None:
-                yield Failure(f"{self.config.kind}: the volume has nothing to spoil")
-            else:
-                yield Volume(rounded(made, window), volume.affine)
 
     def _spoilt(self, hu: NDArray[Any], rng: Generator) -> NDArray[Any] | None:
         from .faults import intensity, local, sampling

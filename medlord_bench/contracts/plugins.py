@@ -283,7 +283,11 @@ class Segmenter(Protocol):
 
 @runtime_checkable
 class Extractor(Protocol):
-    """Volumes to feature vectors. `preprocessing` is recorded and hashed into the protocol of every number."""
+    """Volumes to feature vectors. `preprocessing` is recorded and hashed into the protocol of every number.
+
+    A class with `reads_spacing = True` depends on the volumes' voxel size: on a grid without one, all volumes then have
+    the median of the training images.
+    """
 
     Config: ClassVar[type[BaseModel]]
     version: ClassVar[int]

@@ -103,7 +103,8 @@ class Replicates(FrozenConfig):
     """A score with each unit left out in turn, for the interval of the difference of two generators.
 
     samples: sample -> the value without it. real: real patient -> the value without it; the same patients are used
-    for every generator, so these values are paired.
+    for every generator, so these values are paired. squared: a squared distance, never negative, as FID: differences
+    are tested on its root.
     """
 
     metric: str
@@ -114,6 +115,7 @@ class Replicates(FrozenConfig):
     reference: str = ""
     value: float
     better: Better = "lower"
+    squared: bool = False
     samples: dict[str, float]
     real: dict[str, float]
 

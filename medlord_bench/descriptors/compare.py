@@ -22,12 +22,14 @@ NAMED = 3  # descriptors that the warning names
 HOW_SHIFT = "95 % order statistics of the pairwise differences (Hodges-Lehmann)"
 HOW_JOINT = "95 % delete-one jackknife by sample and real patient"
 P_EACH = "rank sums, {} permutations of volumes and patients, corrected over all {} descriptors (maxT)"
-P_JOINT = "energy distance and largest rank sum together, {} permutations of volumes and patients"
+P_JOINT = "energy distance, largest rank sum and Hotelling distance together, {} permutations of volumes and patients"
 RULES = {
     "level": "median of the samples that have the descriptor, with quartiles",
     "shift": "median of all differences of a sample and a real patient (Hodges-Lehmann); 0: as in real volumes",
-    "joint": "energy distance over all descriptors, each in standard deviations of the reference; a missing number counts "
-    "as the median; p: the smaller of the p-values of energy distance and largest rank sum, calibrated by permutation",
+    "joint": "energy distance over all descriptors, each in standard deviations of the reference, or in its resolution if that "
+    "is larger; a missing number counts "
+    "as the median; p: the smallest of the p-values of energy distance, largest rank sum and ridge-regularised Hotelling "
+    "distance of the ranks, calibrated by permutation",
     "real": "a patient counts once, with the median of the volumes",
     "failed": "counted in n; left out of the values",
     "floor": "the other real split against the same reference",
@@ -109,11 +111,16 @@ class Compared:
     @cached_property
     def _tests(self) -> dict[str, stats.Joint | None]:
         """The joint comparison with each split; None if there are too few volumes."""
-        config, found = self.config, {}
+        config, found, least = self.config, {}, self._least_scale
         for split, (_, real) in self._patients.items():
             enough = min(len(self.samples.values), len(real)) >= config.minimum
-            found[split] = stats.joint(self.samples.values, real, config.seed, config.permutations) if enough else None
+            arguments = (self.samples.values, real, config.seed, config.permutations, least)
+            found[split] = stats.joint(*arguments) if enough else None
         return found
+
+    @property
+    def _least_scale(self) -> list[float]:
+        return [one.resolution for one in self.descriptors]
 
     def _too_few(self, split: str) -> str:
         least = f"at least {self.config.minimum} are needed"
@@ -197,7 +204,7 @@ class Compared:
         note = (
             f"{len(other[0])} real {OTHER[split]} patients against the same {len(real[0])}; unbiased: about 0 at any n"
         )
-        return stats.joint(other[1], real[1], self.config.seed, 0).value, note
+        return stats.joint(other[1], real[1], self.config.seed, 0, self._least_scale).value, note
 
     def _no_floor(self, split: str) -> str:
         patients = len(self._patients[OTHER[split]][0])

@@ -25,10 +25,13 @@ class Descriptor:
     """One number of a volume.
 
     quantity: its name as a `Quantity`, e.g. tissue_hu. region: what it is of, e.g. a tissue or an organ.
+    resolution: difference in its unit below which volumes count as alike: the joint distance is in this unit where the
+    standard deviation of the real volumes is smaller.
     """
 
     quantity: str
     region: str
+    resolution: float = 0.0
 
 
 def state_of(values: Sequence[float]) -> State:

@@ -128,8 +128,9 @@ def _distances(replicates: Sequence[Replicates]) -> Iterator[_Raw | str]:
                     "volumes, since the numbers of usable samples differ"
                 )
                 continue
-            found = stats.paired_jackknife(_left_out(a, a), _left_out(b, a))
-            how = "jackknife, paired on the real patients"
+            squared = a.squared and b.squared
+            found = stats.paired_jackknife(_left_out(a, a), _left_out(b, a), squared)
+            how = "jackknife, paired on the real patients" + (", of the roots" if squared else "")
             where = (metric, protocol, dataset, "", reference, a.generator, b.generator, a.better == "lower")
             n = min(len(a.samples), len(b.samples))
             yield _Raw(*where, found.value, found.low, found.high, how, found.p, n, found.error)

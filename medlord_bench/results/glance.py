@@ -19,7 +19,7 @@ Quantities = Mapping[str, Quantity]  # by name
 class Column:
     """One quantity under one protocol. told: its difference from another column of the same name; empty without one.
 
-    label: the quantity's name for a reader. floor, ceiling: if one holds for all contestants. by_region: the column's
+    label, decimals: of the quantity. floor, ceiling: if one holds for all contestants. by_region: the column's
     title if it lists regions.
     """
 
@@ -29,6 +29,7 @@ class Column:
     protocol: str
     dataset: str
     label: str
+    decimals: int | None = None
     unit: str = ""
     better: str = ""
     told: str = ""
@@ -147,6 +148,7 @@ def _told_apart(
         protocol,
         dataset,
         label,
+        quantities[metric].decimals if metric in quantities else None,
         scores[0].unit,
         scores[0].better,
         " · ".join(told),

@@ -31,6 +31,11 @@ def aligned(values: Sequence[float | None], significant: int = 4) -> list[str]:
     ]
 
 
+def rounded(value: float | None, decimals: int) -> str:
+    """With this many decimals; None and values that are not finite are as in `number`."""
+    return f"{value:,.{decimals}f}" if value is not None and math.isfinite(value) else number(value)
+
+
 def duration(seconds: float | None) -> str:
     """e.g. "0.4 s", "3 min 20 s", "2 h 05 min"; a dash for none."""
     if seconds is None:

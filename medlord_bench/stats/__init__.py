@@ -17,7 +17,7 @@ from medlord_bench.stats.extrapolation import FrechetInfinity, frechet_infinity
 from medlord_bench.stats.frechet import Gaussian, frechet_distance, frechet_to
 from medlord_bench.stats.intervals import Jackknife, MedianInterval, jackknife, median_interval, more_often, wilson
 from medlord_bench.stats.joint import Joint, joint
-from medlord_bench.stats.kernel import kernel_distance, mean_kernel
+from medlord_bench.stats.kernel import gaussian_kernel, kernel_distance, mean_kernel
 from medlord_bench.stats.ordinal import Effects, cumulative_logit
 from medlord_bench.stats.paired import (
     PairedDifference,
@@ -33,6 +33,7 @@ from medlord_bench.stats.paired import (
 from medlord_bench.stats.permutation import Dominance, dominance
 from medlord_bench.stats.precision_recall import Prdc, expected_coverage, prdc
 from medlord_bench.stats.shift import Shift, shift
+from medlord_bench.stats.tails import Tails, tails
 from medlord_bench.stats.two_sample_statistics import TwoSample, two_sample
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Prdc",
     "Sensitivity",
     "Strengths",
+    "Tails",
     "Tost",
     "Shift",
     "TwoSample",
@@ -73,6 +75,7 @@ __all__ = [
     "frechet_jackknife",
     "frechet_jackknife_to",
     "frechet_to",
+    "gaussian_kernel",
     "holm",
     "jackknife",
     "joint",
@@ -85,6 +88,7 @@ __all__ = [
     "over_cases",
     "paired_jackknife",
     "prdc",
+    "tails",
     "tost",
     "sensitivity",
     "shift",

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from medlord_bench.stats.arrays import Matrix, Rows, finite_groups
 from medlord_bench.stats.two_sample_statistics import LEAST_UNITS, TwoSample, two_sample
 
+WIDTHS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)  # of Gaussian kernels, times the median distance
+TINY = 1e-12  # the median distance of equal rows
 CHUNK = 2048  # rows at a time: the kernel of two chunks is 32 MiB
 
 
@@ -50,6 +52,21 @@ def mean_kernel(groups: Sequence[Rows]) -> Matrix:
                 sums[np.ix_(other, one)] += block.T
     means: Matrix = sums / np.outer(sizes, sizes)
     return means
+
+
+def gaussian_kernel(rows: Rows, ratios: Sequence[float] = WIDTHS) -> Matrix:
+    """(n, n): the mean of Gaussian kernels exp(-d^2 / (2 s^2)) of rows (n, d), one for each width s.
+
+    s is a ratio times the median distance of two rows (the lower one of an even number), so that no width is chosen by
+    hand (Gretton et al. 2012, section 8). `two_sample` of it is the unbiased squared MMD.
+    """
+    from scipy.spatial.distance import pdist, squareform
+
+    apart = pdist(np.asarray(rows, dtype=np.float64))
+    median = max(float(np.sort(apart)[(len(apart) - 1) // 2]), TINY)
+    squared = squareform(apart) ** 2
+    kernel: Matrix = np.mean([np.exp(-squared / (2 * (ratio * median) ** 2)) for ratio in ratios], axis=0)
+    return kernel
 
 
 def _starts(owner: NDArray[np.int64]) -> NDArray[np.intp]:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medlord_bench.errors import UserError
 from medlord_bench.stats.arrays import LEVEL, Vector
-from medlord_bench.stats.intervals import jackknife
+from medlord_bench.stats.intervals import Jackknife, jackknife
 
 Alternative = Literal["two-sided", "less", "greater"]
 MAX_EXACT_PAIRS = 200  # up to this many pairs the signed-rank distribution is exact, above it is normal to four digits
@@ -147,12 +147,18 @@ class PairedDifference:
     p: float
 
 
-def paired_jackknife(a: LeftOut, b: LeftOut) -> PairedDifference:
+def paired_jackknife(a: LeftOut, b: LeftOut, squared: bool = False) -> PairedDifference:
     """a - b, two generators' distances (Fréchet, kernel) to the same real set, by the jackknife.
 
     x are each generator's own samples; y are the real units, the same and in the same order for both, so that leaving
     one out changes both distances, and only the difference of these changes matters. The test is Student's t,
-    two-sided, at Welch-Satterthwaite degrees of freedom. Raises `UserError` if the real units differ in number.
+    two-sided, at Welch-Satterthwaite degrees of freedom.
+
+    squared: both are squared distances, and their roots are compared: a - b = (root a - root b) (root a + root b), and
+    the first factor's error times the second factor is the error of a - b. The variance of a squared distance grows with
+    its value, and the root's does not: p-values are less conservative. Size and power: docs/comparison.md.
+
+    Raises `UserError` if the real units differ in number, and for negative squared distances.
     """
     from scipy.stats import t
 
@@ -161,12 +167,35 @@ def paired_jackknife(a: LeftOut, b: LeftOut) -> PairedDifference:
             f"paired difference: {len(a.without_y)} and {len(b.without_y)} real units, expected the same real set for "
             "both: measure both against one"
         )
-    value = a.value - b.value
-    found = jackknife(value, a.without_x - b.value, a.value - b.without_x, a.without_y - b.without_y)
-    if found.error == 0:
-        return PairedDifference(value, found.debiased, 0.0, value, value, 1.0 if value == 0 else 0.0)
-    p = 2 * float(t.sf(abs(value) / found.error, found.freedom))
-    return PairedDifference(value, found.debiased, found.error, found.low, found.high, p)
+    value, plain = a.value - b.value, _apart(a, b)
+    found, factor = plain, 1.0
+    if squared:
+        one, other = _rooted(a), _rooted(b)
+        found, factor = _apart(one, other), one.value + other.value
+    error = found.error * factor
+    if error == 0:
+        return PairedDifference(value, plain.debiased, 0.0, value, value, 1.0 if value == 0 else 0.0)
+    reach = (found.high - found.value) * factor
+    p = 2 * float(t.sf(abs(value) / error, found.freedom))
+    return PairedDifference(value, plain.debiased, error, value - reach, value + reach, p)
+
+
+def _apart(a: LeftOut, b: LeftOut) -> Jackknife:
+    parts = a.without_x - b.value, a.value - b.without_x, a.without_y - b.without_y
+    return jackknife(a.value - b.value, *parts)
+
+
+@dataclass(frozen=True)
+class _Rooted:
+    value: float
+    without_x: Vector
+    without_y: Vector
+
+
+def _rooted(of: LeftOut) -> _Rooted:
+    if min(of.value, of.without_x.min(), of.without_y.min()) < 0:
+        raise UserError("paired difference: a negative squared distance, expected zero or more: compare it unsquared")
+    return _Rooted(math.sqrt(of.value), np.sqrt(of.without_x), np.sqrt(of.without_y))
 
 
 # ------------------------------------------------------------------------------------------ many tests, and how many n

@@ -10,7 +10,7 @@ QUANTITIES = (
         criterion="coverage",
         title="Distinct samples",
         decimals=0,
-        meaning="Number of samples left if samples nearer to each other than any two real patients count as one.",
+        meaning="Number of samples left if those that are much nearer to each other than real patients are count as one.",
         better="higher",
         headline=(Headline(rank=35, reference="train"),),
         watches="repeated samples",

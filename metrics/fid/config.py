@@ -27,7 +27,7 @@ RULES = {
     "failed": "counted in n; the value rests on the others, and on as many real volumes",
     "pooling": "slices of a plane pooled, one Gaussian a set; 'mean' is the mean of the planes",
     "interval": "delete-one jackknife by volume (samples) and patient (real), all planes at once; of fid formed for the "
-    "root of the distance and squared again",
+    "fourth root of the distance and raised to the fourth power again",
     "floor": "the same reference volumes against as many real volumes of the other split",
     "kid": "unbiased squared MMD, kernel (x.y / d + 1)^3 averaged over the slices of each pair of units (sample, or real "
     "patient) and then over planes; pairs of different units only; p: one-sided, units relabelled over all planes at once",
@@ -38,37 +38,52 @@ RULES = {
 }
 
 
-class FIDConfig(FrozenConfig):
-    """The configuration of the distances. minimum: volumes per side below which nothing is run."""
+class FamilyConfig(FrozenConfig):
+    """What `fid` and `fid3d` have in common. minimum: volumes per side below which nothing is run."""
+
+    extractor: str
+    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU window of real and synthetic volumes")
+    features: dict[str, Any] = Field(default_factory=dict, description="further settings of the extractor")
+    planes: tuple[str, ...]
+    minimum: int = Field(8, ge=2, description="volumes on each side below which the value is not run")
+    neighbours: int = Field(3, ge=1, description="k of precision, recall, density and coverage")
+    prdc_minimum: int = Field(
+        16, ge=4, description="volumes (real: patients) on each side below which those four are not run"
+    )
+    permutations: int = Field(2000, ge=99, description="relabellings behind the p-value of kid")
+    seed: int = Field(0, description="seed of the subsets; one for all generators, so that they share the real volumes")
+
+    @model_validator(mode="after")
+    def _neighbours_fit(self) -> FamilyConfig:
+        if self.prdc_minimum < 2 * (self.neighbours + 1):
+            raise ValueError(
+                f"prdc_minimum: at least {2 * (self.neighbours + 1)} for {self.neighbours} neighbours, "
+                "or a ball around a volume contains half of its own set"
+            )
+        return self
+
+    def of_extractor(self) -> dict[str, Any]:
+        """The extractor's configuration: the window is the protocol's, not the extractor's own choice."""
+        return {"hu_window": list(self.hu_window), **self.features}
+
+
+class FIDConfig(FamilyConfig):
+    """The configuration of the distances of slices."""
 
     arithmetic: Arithmetic = Field(
         "fixed-window",
         description="one HU window for all, or the MAISI script's: each volume's own minimum and maximum",
     )
     extractor: str = "imagenet"
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU window of real and synthetic volumes")
-    features: dict[str, Any] = Field(default_factory=dict, description="further settings of the extractor")
     planes: tuple[Plane, ...] = Field(PLANES, min_length=1)
-    minimum: int = Field(8, ge=2, description="volumes on each side below which the value is not run")
-    neighbours: int = Field(3, ge=1, description="k of precision, recall, density and coverage")
-    prdc_minimum: int = Field(
-        16, ge=4, description="volumes (real: patients) on each side below which those four are not run"
-    )
     infinity_minimum: int = Field(
         16, ge=16, description="volumes (real: patients) on each side below which fid_infinity is not run"
     )
-    permutations: int = Field(2000, ge=99, description="relabellings behind the p-value of kid")
-    seed: int = Field(0, description="seed of the subsets; one for all generators, so that they share the real volumes")
 
     @model_validator(mode="after")
     def _consistent(self) -> FIDConfig:
         if len(set(self.planes)) != len(self.planes):
             raise ValueError("planes: each plane may be named once")
-        if self.prdc_minimum < 2 * (self.neighbours + 1):
-            raise ValueError(
-                f"prdc_minimum: at least {2 * (self.neighbours + 1)} for {self.neighbours} neighbours, "
-                "or a ball around a volume contains half of its own set"
-            )
         if self.arithmetic == "maisi-compat":
             self._is_maisi()
         return self
@@ -92,9 +107,9 @@ class FIDConfig(FrozenConfig):
             )
 
     def of_extractor(self) -> dict[str, Any]:
-        """The extractor's configuration: the window is the protocol's, not the extractor's own choice."""
+        """Of a named arithmetic, the extractor's own variant of this name too."""
         fixed = self._named() if self.arithmetic == "maisi-compat" else {}
-        return {"hu_window": list(self.hu_window), **fixed, **self.features}
+        return {**fixed, **super().of_extractor()}
 
 
 def backbone_note(config: FIDConfig, backbone: str) -> tuple[Note, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from medlord_bench import stats
 from medlord_bench.contracts.results import notes
 
-from .measured import Measured, by_unit, too_few_units
+from .measured import Measured, by_unit, heavy_tails, too_few_units
 from .sides import Features, Sides
 
 INTERVAL_METHOD = "95 % delete-one jackknife by volume and patient"
@@ -59,7 +59,12 @@ def frechet(features: Features, sides: Sides, split: str, floor: Mapping[str, fl
         value, reach = plain.debiased, plain.high - plain.value
         without = by_unit(features, split, *left_out)
         yield replace(
-            fid, low=found.low, high=found.high, interval=f"{INTERVAL_METHOD}, computed for the root", without=without
+            fid,
+            low=found.low,
+            high=found.high,
+            interval=f"{INTERVAL_METHOD}, computed for the fourth root",
+            without=without,
+            notes=(*about, *heavy_tails(one.value, without, squared=True)),
         )
         yield replace(debiased, value=value, low=value - reach, high=value + reach, interval=INTERVAL_METHOD)
 

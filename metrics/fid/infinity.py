@@ -25,13 +25,15 @@ def infinity(features: Features, sides: Sides, split: str, config: FIDConfig) ->
         for plane in features.planes
     }
     bend = max(one.bend for one in found.values())
-    about = notes(
-        "caution", f"extrapolated linearly; points deviate from the line by up to {bend:.0%} of its drop", "no interval"
-    )
+    line = f"extrapolated linearly; points deviate from the line by up to {bend:.0%} of its drop"
     values = {"": [one.value for one in found.values()], **{plane: [one.value] for plane, one in found.items()}}
     drawn = {"": [one.distances for one in found.values()], **{plane: [one.distances] for plane, one in found.items()}}
+    draws = {"": [one.draws for one in found.values()], **{plane: [one.draws] for plane, one in found.items()}}
     sizes = (next(iter(found.values())).shares * len(features.units("samples"))).tolist()
     for region in values:
         value, distances = float(np.mean(values[region])), np.mean(drawn[region], axis=0).tolist()
         points = tuple(zip(sizes, distances, strict=True))
+        each = np.mean(draws[region], axis=0)
+        noise = f"standard error of the {len(each)} random divisions alone {each.std(ddof=1) / len(each) ** 0.5:.2g}"
+        about = notes("caution", line, f"no interval; {noise}")
         yield Measured("fid_infinity", region, value, n_reference=sides.ok, notes=about, points=points)

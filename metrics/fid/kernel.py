@@ -8,8 +8,8 @@ import numpy as np
 
 from medlord_bench import stats
 
-from .config import FIDConfig
-from .measured import Measured, by_unit, too_few_units
+from .config import FamilyConfig
+from .measured import Measured, by_unit, heavy_tails, too_few_units
 from .sides import OTHER, Features, Sides
 
 SETS = ("samples", *OTHER)
@@ -18,7 +18,7 @@ SETS = ("samples", *OTHER)
 class Kernels:
     """The kernel averaged over the slices of each pair of units of all sets, for each plane and their mean ("")."""
 
-    def __init__(self, features: Features, config: FIDConfig) -> None:
+    def __init__(self, features: Features, config: FamilyConfig) -> None:
         self.features, self.config = features, config
         found = {
             plane: stats.mean_kernel([rows for name in SETS for rows in features.groups(name, plane)])
@@ -57,6 +57,7 @@ class Kernels:
         for region in self.matrices:
             found = self.between(region, "samples", split)
             floor, floor_note = self.floor(region, sides, split)
+            without = by_unit(self.features, split, found.without_x, found.without_y)
             yield Measured(
                 "kid",
                 region,
@@ -69,5 +70,6 @@ class Kernels:
                 n_reference=sides.ok,
                 floor=floor,
                 floor_note=floor_note,
-                without=by_unit(self.features, split, found.without_x, found.without_y),
+                notes=heavy_tails(found.value, without),
+                without=without,
             )

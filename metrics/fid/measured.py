@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medlord_bench import stats
-from medlord_bench.contracts.results import Note
+from medlord_bench.contracts.results import Note, notes
 
 from .sides import Features
 
@@ -51,3 +52,9 @@ def by_unit(
     """Values without each sample and without each patient of `split`, by id."""
     ids = features.units("samples"), features.units(split)
     return dict(zip(ids[0], samples.tolist(), strict=True)), dict(zip(ids[1], real.tolist(), strict=True))
+
+
+def heavy_tails(value: float, without: Sequence[Mapping[str, float]], squared: bool = False) -> tuple[Note, ...]:
+    """A caution if one unit decides the interval. without: per set, the value without each unit, by id."""
+    found = stats.tails(value, *(list(part.values()) for part in without), squared=squared)
+    return notes("caution", found.caution(*(list(part) for part in without)))

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from medlord_bench import stats
 from medlord_bench.contracts.results import notes
 
-from .config import SHARES, FIDConfig
+from .config import SHARES, FamilyConfig
 from .measured import Measured, too_few_units
 from .sides import OTHER, Features, Sides
 
 WILSON = "95 % Wilson over {} {}; the other set, which defines the balls, is treated as fixed"
 
 
-def shares(features: Features, sides: Sides, split: str, config: FIDConfig) -> Iterator[Measured]:
+def shares(features: Features, sides: Sides, split: str, config: FamilyConfig) -> Iterator[Measured]:
     """The four fractions against `split`, or the reason why not; one volume per patient, and as many samples."""
     few = too_few_units(features, split, config.prdc_minimum)
     if few:

@@ -14,13 +14,13 @@ from medlord_bench.contracts.results import notes
 
 from .config import FIDConfig
 from .frechet import floors
-from .measured import LEAST_UNITS, Measured
+from .measured import LEAST_UNITS, Measured, heavy_tails
 from .quantities import QUANTITIES
 from .sides import OTHER, Features, Sides, subset
 
 NONE: stats.Vector = np.empty(0)
 Arrays = Mapping[str, stats.Vector]
-INTERVAL = "95 % delete-one jackknife by volume of the samples alone, computed for the root"
+INTERVAL = "95 % delete-one jackknife by volume of the samples alone, computed for the fourth root"
 FIXED = "interval without the variation of the real volumes: they are known by their mean and covariance alone"
 
 
@@ -102,7 +102,9 @@ class Stored:
             fid = replace(fid, floor_note=floor_note)
             if not few:
                 found = stats.jackknife(one.value, one.without_x, squared=True)
-                fid = replace(fid, low=found.low, high=found.high, interval=INTERVAL)
+                without = dict(zip(features.units("samples"), one.without_x.tolist(), strict=True))
+                about_tails = (*about, *heavy_tails(one.value, (without,), squared=True))
+                fid = replace(fid, low=found.low, high=found.high, interval=INTERVAL, notes=about_tails)
             yield fid
 
     def _plane(self, features: Features, split: str, plane: str) -> stats.FrechetJackknife:

@@ -28,13 +28,14 @@ class Sides:
     failed: int
     minimum: int
     counts: Mapping[str, int]
+    metric: str = "fid"
 
     @property
     def ok(self) -> int:
         return self.n - self.failed
 
     @classmethod
-    def of(cls, items: Mapping[str, Sequence[Item]], minimum: int, seed: int) -> Sides:
+    def of(cls, items: Mapping[str, Sequence[Item]], minimum: int, seed: int, metric: str = "fid") -> Sides:
         """Choose equal numbers: the bias of the distance depends on n, so unequal ones are not comparable.
 
         A real split with fewer than `minimum` volumes is not a reference and does not reduce n.
@@ -46,7 +47,7 @@ class Sides:
         failed = sum(item.path is None for item in samples)
         counts["failed samples"] = sum(item.path is None for item in items["samples"])
         chosen = {split: subset(known, n - failed, seed, split) for split, known in real.items()}
-        return cls(samples, chosen, n, failed, minimum, counts)
+        return cls(samples, chosen, n, failed, minimum, counts, metric)
 
     @classmethod
     def of_real(cls, items: Mapping[str, Sequence[Item]], minimum: int, seed: int) -> Sides:
@@ -64,7 +65,7 @@ class Sides:
 
     def reason(self, split: str) -> str:
         """Why there can be no value against `split`; empty if there is one."""
-        least = f"fid needs at least {self.minimum} on each side"
+        least = f"{self.metric} needs at least {self.minimum} on each side"
         if not self.counts["samples"]:
             return "the generator has no unconditional samples"
         if self.counts["samples"] < self.minimum:

@@ -6,14 +6,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from .matching import Found
+from numpy.typing import NDArray
 
 SAME_PATIENT_DISTANCE = 0.1  # relative distance up to which two real volumes are treated as of one patient
+CHANCE_PATCHES = 5.0  # agreeing patches that two patients may have by chance, so that 2 against 0 is no copy
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The matches of a volume. training: indices of training volumes. likeness: of each, the correlation of detail of
+    the whole stage or the number of agreeing patches of the local stage."""
+
+    training: NDArray[np.intp]
+    likeness: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,14 +44,68 @@ def nearest(found: Found, patients: Sequence[str], neighbours: int, own: str | N
 
     With a single neighbour there is no other patient, and the relative distance is the distance itself.
     """
-    best: dict[str, tuple[float, int]] = {}
-    for training, correlation in zip(found.training.tolist(), found.correlation.tolist(), strict=True):
-        patient = patients[training]
-        if patient != own:
-            best[patient] = min(best.get(patient, (math.inf, -1)), (max(1 - correlation, 0.0), training))
-    (distance, training), *others = sorted(best.values())[:neighbours]
-    scale = float(np.mean([other for other, _ in others])) if others else 1.0
+    (correlation, training), *others = _best(found, patients, own)[:neighbours]
+    distance = max(1 - correlation, 0.0)
+    scale = float(np.mean([max(1 - other, 0.0) for other, _ in others])) if others else 1.0
     return Nearest(training, 1 - distance, distance / scale if scale > 0 else 0.0)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The training volume that most patches of a volume agree with (its index), their number, and the relative distance.
+
+    relative: the agreeing patches of the next few patients on average, over those of the nearest one, both increased by
+    `CHANCE_PATCHES`: near 0 where many patches agree with one patient only, at most 1.
+    """
+
+    training: int
+    patches: float
+    relative: float
+
+
+def nearest_part(found: Found, patients: Sequence[str], neighbours: int, own: str | None = None) -> Part | None:
+    """The patient, except `own`, that most patches agree with; None if there is none or no other to compare it with."""
+    best = _best(found, patients, own)[:neighbours]
+    if not best or neighbours < 2:
+        return None
+    (patches, training), *others = best
+    expected = sum(count for count, _ in others) / (neighbours - 1)
+    return Part(training, patches, (expected + CHANCE_PATCHES) / (patches + CHANCE_PATCHES))
+
+
+def _best(found: Found, patients: Sequence[str], own: str | None) -> list[tuple[float, int]]:
+    """(likeness, training volume) of each patient except `own`, the most similar first."""
+    best: dict[str, tuple[float, int]] = {}
+    for training, likeness in zip(found.training.tolist(), found.likeness.tolist(), strict=True):
+        patient = patients[training]
+        if patient != own and (patient not in best or (likeness, -training) > (best[patient][0], -best[patient][1])):
+            best[patient] = (likeness, training)
+    return sorted(best.values(), key=lambda one: (-one[0], one[1]))
+
+
+Kind = Literal["whole", "part"]
+
+
+@dataclass(frozen=True)
+class Match:
+    """What both stages found of a volume. part: None if the local stage found nothing."""
+
+    whole: Nearest
+    part: Part | None
+
+    @property
+    def kind(self) -> Kind:
+        """The stage with the smaller relative distance."""
+        return "part" if self.part and self.part.relative < self.whole.relative else "whole"
+
+    @property
+    def nearest(self) -> Nearest | Part:
+        return self.part if self.part and self.kind == "part" else self.whole
+
+    @property
+    def relative(self) -> float:
+        """The smaller relative distance of the two stages: one number, so that one threshold keeps the nominal rate."""
+        return self.nearest.relative
 
 
 def merged(left_out: Sequence[Nearest], patients: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The similarity of two registered volumes: screening, rigid registration, correlation of detail.
+"""The whole stage: the similarity of two registered volumes: screening, rigid registration, correlation of detail.
 
 1. Screening. The tangent distance (Simard et al. 1993) of thumbnails: the smallest difference under rigid motion of the
    training picture, to first order. One matrix product for all pairs; every flip of the sample is tried.
@@ -22,6 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from .audit import Found
 
 FLIPS = tuple(itertools.product((False, True), repeat=3))
 COARSE, FINE = 0.7, 0.5  # smoothing before registration, in cells of each level
@@ -106,14 +108,6 @@ class Motion:
         back = torch.linalg.matrix_exp(cross).transpose(1, 2)
         shift = -(back @ small[:, :3, None])
         return Motion(self.turn @ back, (self.turn @ shift)[:, :, 0] + self.shift)
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """The matches of a volume. training: indices of training volumes. correlation: of detail, at the best blur."""
-
-    training: NDArray[np.intp]
-    correlation: NDArray[np.float64]
 
 
 class Matcher:

@@ -1,9 +1,11 @@
 """`memorisation`: is a sample a copy of a training patient? The nearest training volume of every sample.
 
-Rows for reports. Of each sample, with `case` its id and `region` the item id of the training volume nearest to it:
-`nearest_correlation` (of detail) and `relative_distance`. `copy_pair`, in this order, are the six samples nearest to a
+Rows for reports. Of each sample, with `case` its id and `against` the item id of a training volume:
+`nearest_correlation` (of detail, with the nearest one as a whole), `relative_distance` (the smaller of both stages), and
+`agreeing_patches` (of the local stage, if it found any). `copy_pair`, in this order, are the six samples nearest to a
 training volume by relative distance, whether classified as copies or not, for visual review: draw the sample
-(`samples`, `case`) beside the training image (`images`, `against`); `value` is their correlation.
+(`samples`, `case`) beside the training image (`images`, `against`); `value` is their relative distance, and `region` is
+"part" if the local stage found the pair, empty if the whole volumes are similar.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
 
-from .config import MemorisationConfig
-from .quantities import QUANTITIES
+from .config import VARIANTS, MemorisationConfig
+from .quantities import QUANTITIES, RULES_QUANTITIES
 
 if TYPE_CHECKING:
+    from .dar import DarAudit
     from .scores import Audit
 
 SAMPLES, TRAIN = Need(Source.SAMPLES, Made.STATES), Need(Source.REAL_TRAIN, Made.STATES)
@@ -29,8 +32,12 @@ RULES = {
     "registration": "rigid, in every flip, onto the training volumes that are likeliest by tangent distance",
     "correlation": "of a difference of Gaussians (0.7 and 1.4 cells), the largest over four blurs of the training "
     "volume; a tenth of each side left out",
-    "relative distance": "1 - correlation with the nearest patient, over its mean for the next nearest",
-    "threshold": "conformal: of training volumes, each left out with its patient; never above the largest allowed",
+    "local": "points of detail matched by rotation-invariant moments, in 48 orientations and three sizes; clusters of "
+    "shifts; patches registered locally that correlate above 0.7",
+    "relative distance": "1 - correlation with the nearest patient, over its mean for the next nearest; or agreeing "
+    "patches of the next patients (and 5) over those of the nearest (and 5); the smaller of the two",
+    "threshold": "conformal: of training volumes, each left out with its patient; never above the largest allowed; dar: "
+    "the 95th percentile of the correlations of training volumes with their nearest validation volume",
     "failed": "counted in n of the rate; a failed sample is no copy",
 }
 
@@ -38,14 +45,15 @@ RULES = {
 class Memorisation:
     """Copies of training patients among the samples: rate, share of the training set, nearest pairs.
 
-    Calibrated on real patients, robust to flips, small motions, noise, gain and blur. Lower is better.
+    Calibrated on real patients. Whole volumes are compared after registration, and parts by local descriptors in every
+    orientation. Lower is better.
     """
 
     Config: ClassVar[type[MemorisationConfig]] = MemorisationConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     default: ClassVar[int | None] = 4
     quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
 
     def __init__(self, config: MemorisationConfig) -> None:
         self.config = config
@@ -63,20 +71,26 @@ class Memorisation:
             "config": self.config.model_dump(mode="json"),
             "rules": RULES,
         }
-        return MetricProtocol(text=text)
+        return MetricProtocol(label="dar" if self.config.rule == "dar" else "", text=text)
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
-        """{"picture": float32 (x, y, z), mean HU of boxes} of each volume; see `thumbnails`."""
+        """{"picture": float32, "local": float16, (x, y, z) each: mean HU of boxes} of each volume; see `thumbnails`."""
+        import numpy as np
+
         from medlord_bench.volumes.arrays import read_hu
         from medlord_bench.volumes.thumbnails import thumbnail
 
         for item in items:
             if item.path is None:
                 raise UserError(f"{item.id}: the volume failed ({item.failed}); expected one that can be read")
-            yield {"picture": thumbnail(read_hu(item.path), self.config.hu_window, self.config.cells)}
+            hu, window = read_hu(item.path), self.config.hu_window
+            yield {
+                "picture": thumbnail(hu, window, self.config.cells),
+                "local": thumbnail(hu, window, self.config.local_cells).astype(np.float16),
+            }
 
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow]:
-        """`copy_rate`, `memorised_share` and `nearest_correlation`, and the rows of the module's docstring."""
+        """The quantities of the configured rule, and the rows of the module's docstring."""
         samples = inputs.items.get(SAMPLES, ())
         common: dict[str, Any] = {
             "protocol": inputs.protocol_id,
@@ -88,18 +102,20 @@ class Memorisation:
         audit = None if reason else self._audit(inputs, run)
         if audit is None:
             reason = reason or "all training volumes are (nearly) identical; expected different patients"
-            for one in QUANTITIES:
-                yield Score(metric=one.name, status="not_run", reason=reason, **common)
+            for name in RULES_QUANTITIES[self.config.rule]:
+                yield Score(metric=name, status="not_run", reason=reason, **common)
             return
         yield from audit.scores(common)
         yield from audit.rows(inputs.generator)
 
-    def _audit(self, inputs: MetricInputs, run: Run) -> Audit | None:
+    def _audit(self, inputs: MetricInputs, run: Run) -> Audit | DarAudit | None:
         from .compare import compare
+        from .dar import compare_dar
 
         sides = {str(need.source): _usable(inputs, need) for need in self.needs()}
         with run.progress.task("memorisation", total=sum(map(len, sides.values()))) as task:
-            return compare(sides, inputs.protocol.grid, self.config, task.advance)
+            audit = compare_dar if self.config.rule == "dar" else compare
+            return audit(sides, inputs.protocol.grid, self.config, task.advance)
 
     def _reason(self, inputs: MetricInputs) -> str:
         """Why it cannot be run; empty if it can be run."""
@@ -114,6 +130,8 @@ class Memorisation:
                 f"{len(training)} training volumes of {patients} patients; memorisation needs at least "
                 f"{self.config.minimum} volumes and 2 patients to measure the similarity of patients"
             )
+        if self.config.rule == "dar" and not _usable(inputs, HELD_OUT[0]):
+            return "no validation volumes; the rule of Dar et al. takes its threshold from them"
         return ""
 
 

@@ -10,7 +10,7 @@ QUANTITIES = (
         criterion="compliance",
         title="Copy rate",
         decimals=3,
-        meaning="Fraction of samples closer to one training patient than unseen patients are: copies. Floor: the fraction of unseen real volumes below the same threshold.",
+        meaning="Fraction of samples that are closer to one training patient, as a whole or in parts, than unseen patients are: copies. Floor: the fraction of unseen real volumes below the same threshold.",
         better="lower",
         headline=(Headline(rank=20),),
         pairs="copy_pair",
@@ -32,6 +32,24 @@ QUANTITIES = (
         decimals=3,
         meaning="Correlation of a sample with its nearest training volume after registration; floor: unseen real volumes.",
     ),
+    Quantity(
+        name="dar_copy_rate",
+        criterion="compliance",
+        title="Copy rate (Dar)",
+        decimals=3,
+        meaning="Fraction of samples whose correlation with a training volume is above the 95th percentile of the correlations of training volumes with their nearest validation volume (Dar et al. 2025). Floor: the fraction of test volumes above it.",
+        better="lower",
+    ),
+    Quantity(
+        name="dar_memorised_share",
+        criterion="compliance",
+        title="Memorised share (Dar)",
+        decimals=3,
+        meaning="Fraction of training volumes with a sample above the threshold of dar_copy_rate; it grows with the number of samples.",
+        better="lower",
+    ),
 )
-
-BY_NAME = {one.name: one for one in QUANTITIES}
+RULES_QUANTITIES = {
+    "conformal": tuple(one.name for one in QUANTITIES[:3]),
+    "dar": tuple(one.name for one in QUANTITIES[3:]),
+}

@@ -9,13 +9,15 @@ from typing import Any
 from medlord_bench import stats
 from medlord_bench.contracts.results import CaseRow, Score, notes
 
-from .audit import SAME_PATIENT_DISTANCE, Nearest, Threshold
+from .audit import SAME_PATIENT_DISTANCE, Match, Threshold
 
 PAIRS_FOR_REVIEW = 6  # pairs for review
 WILSON = "95 % Wilson interval"
 RELATIVE_DISTANCE = (
-    "relative distance: 1 - correlation with the nearest training patient, divided by its mean over the next nearest"
+    "relative distance: 1 - correlation with the nearest training patient over its mean for the next nearest, or the "
+    "agreeing patches of the next patients over those of the nearest, whichever is smaller"
 )
+PART = "part"  # region of the pairs that the local stage found
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,10 @@ class Side:
     """Volumes, each with its nearest training volume."""
 
     ids: Sequence[str]
-    nearest: Sequence[Nearest]
+    matches: Sequence[Match]
 
-    def copies(self, threshold: Threshold) -> list[Nearest]:
-        return [one for one in self.nearest if one.relative < threshold.value]
+    def copies(self, threshold: Threshold) -> list[Match]:
+        return [one for one in self.matches if one.relative < threshold.value]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Audit:
 
     def _copy_rate(self, shared: Mapping[str, Any]) -> Score:
         threshold, n = self.threshold, shared["n"]
-        copies = len(self.samples.copies(threshold))
+        found = self.samples.copies(threshold)
+        copies, by_whole = len(found), sum(one.whole.relative < threshold.value for one in found)
         low, high = stats.wilson(copies, n)
         floor = self._held_out_rate()
         p = threshold.p_value(copies, len(self.samples.ids)) if self.single else None
@@ -77,6 +80,12 @@ class Audit:
             p_of="" if p is None else "at least as many copies among unseen patients: exact, beta-binomial",
             notes=(
                 *notes("definition", RELATIVE_DISTANCE, self._threshold_note()),
+                *notes(
+                    "counts",
+                    f"copies: {by_whole} by the whole volume, {copies - by_whole} by parts or after a change alone"
+                    if copies
+                    else "",
+                ),
                 *notes("caution", *self._training_cautions()),
             ),
             warning="; ".join(filter(None, (warning, self._leaks()))),
@@ -115,16 +124,16 @@ class Audit:
 
     def _leaks(self) -> str:
         same = [
-            f"{id} and {self.training[one.training]}"
-            for id, one in zip(self.held_out.ids, self.held_out.nearest, strict=True)
-            if one.relative <= SAME_PATIENT_DISTANCE
+            f"{id} and {self.training[one.whole.training]}"
+            for id, one in zip(self.held_out.ids, self.held_out.matches, strict=True)
+            if one.whole.relative <= SAME_PATIENT_DISTANCE
         ]
         if not same:
             return ""
         return f"{len(same)} held-out volumes are (nearly) identical to a training volume: {', '.join(same[:3])}"
 
     def _memorised_share(self, shared: Mapping[str, Any]) -> Score:
-        copied = {self.patients[one.training] for one in self.samples.copies(self.threshold)}
+        copied = {self.patients[one.nearest.training] for one in self.samples.copies(self.threshold)}
         patients = len(set(self.patients))
         low, high = stats.wilson(len(copied), patients)
         return Score(
@@ -144,13 +153,13 @@ class Audit:
         )
 
     def _nearest_correlation(self, shared: Mapping[str, Any]) -> Score:
-        samples, held_out = self.samples.nearest, self.held_out.nearest
-        found = stats.median_interval([one.correlation for one in samples])
+        samples, held_out = self.samples.matches, self.held_out.matches
+        found = stats.median_interval([one.whole.correlation for one in samples])
         floor: dict[str, Any] = {"floor_note": "no floor: no held-out real volumes (val, test)"}
         p = None
         if held_out:
             floor = {
-                "floor": stats.median_interval([one.correlation for one in held_out]).value,
+                "floor": stats.median_interval([one.whole.correlation for one in held_out]).value,
                 "floor_n": len(held_out),
                 "floor_note": "median of held-out real volumes (val and test)",
             }
@@ -179,12 +188,23 @@ class Audit:
         )
 
     def rows(self, generator: str) -> Iterator[CaseRow]:
-        """Per sample `nearest_correlation` and `relative_distance`; then the `copy_pair`s, the nearest first. See `metric`."""
-        pairs = list(zip(self.samples.ids, self.samples.nearest, strict=True))
+        """The rows of `metric`'s docstring: three values of each sample; then the `copy_pair`s, the nearest first."""
+        pairs = list(zip(self.samples.ids, self.samples.matches, strict=True))
         for id, one in pairs:
-            where = {"generator": generator, "case": id, "against": self.training[one.training]}
-            yield CaseRow(metric="nearest_correlation", value=one.correlation, **where)
-            yield CaseRow(metric="relative_distance", value=one.relative, **where)
+            values: list[tuple[str, float, int]] = [
+                ("nearest_correlation", one.whole.correlation, one.whole.training),
+                ("relative_distance", one.relative, one.nearest.training),
+            ]
+            if one.part:
+                values.append(("agreeing_patches", one.part.patches, one.part.training))
+            for metric, value, training in values:
+                yield CaseRow(metric=metric, generator=generator, case=id, against=self.training[training], value=value)
         for id, one in sorted(pairs, key=lambda pair: pair[1].relative)[:PAIRS_FOR_REVIEW]:
-            against = self.training[one.training]
-            yield CaseRow(metric="copy_pair", generator=generator, case=id, against=against, value=one.correlation)
+            yield CaseRow(
+                metric="copy_pair",
+                generator=generator,
+                case=id,
+                region=PART if one.kind == "part" else "",
+                against=self.training[one.nearest.training],
+                value=one.relative,
+            )

@@ -19,12 +19,13 @@ def _without_each(statistic: Callable[[Vector, Vector], float], x: Vector, y: Ve
     return np.array(without_x), np.array([statistic(x, np.delete(y, i)) for i in range(len(y))])
 
 
-def wasserstein(x: Vector, y: Vector) -> stats.Jackknife:
-    """The 1-Wasserstein distance with the interval of its expectation at these n.
+def wasserstein(x: Vector, y: Vector) -> tuple[stats.Jackknife, stats.Tails]:
+    """The 1-Wasserstein distance with the interval of its expectation at these n, and whether one volume decides it.
 
     Simulated with 8 and 16 log-normal ratios against 24 and 88, equal or shifted: coverage 90 to 98 %.
     """
-    return stats.jackknife(stats.wasserstein1(x, y), *_without_each(stats.wasserstein1, x, y))
+    value, without = stats.wasserstein1(x, y), _without_each(stats.wasserstein1, x, y)
+    return stats.jackknife(value, *without), stats.tails(value, *without)
 
 
 @dataclass(frozen=True)

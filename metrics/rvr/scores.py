@@ -193,7 +193,7 @@ class Measured:
         if reason:
             return self._not_run("rvr_w1", reason, shared)
         patients, real = self.real[split].by_patient()
-        found = wasserstein(part.rvr[:, place], real[:, place])
+        found, tails = wasserstein(part.rvr[:, place], real[:, place])
         floor, floor_note = None, self._no_floor(split)
         if other is not None:
             k = len(part.measured)
@@ -202,6 +202,7 @@ class Measured:
             floor_note = f"{few} real {OTHER[split]} patients against the same {len(patients)} real {split} patients"
         typical = float(np.median(real[:, place]))
         about = notes("context", f"{found.value / typical:.0%} of the real median" if typical > 0 else "")
+        about += notes("caution", tails.caution([item.id for item in part.measured], list(patients)))
         if n < self.samples.n:
             subset = f"{n} of {self.samples.n} samples, a seeded subset: as many as real {OTHER[split]} patients"
             about += notes("counts", subset)
@@ -263,6 +264,9 @@ class Measured:
             floor = joint(other[:, places], real[:, places], self.config.seed, 0).value
         left_out = [region for place, region in enumerate(self.regions) if place not in places]
         about = notes("counts", f"{len(places)} regions", f"without {', '.join(left_out)}" if left_out else "")
+        names = [item.id for item in self.samples.measured]
+        tails = stats.tails(found.value, found.without_x, found.without_y)
+        about += notes("caution", tails.caution(names, list(patients)))
         yield Score(
             metric="rvr_joint",
             value=found.value,
@@ -280,7 +284,6 @@ class Measured:
             **self._counts(split),
             **shared,
         )
-        names = [item.id for item in self.samples.measured]
         yield Replicates(
             metric="rvr_joint",
             value=found.value,

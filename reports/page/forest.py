@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from medlord_bench.contracts.results import Score
 from medlord_bench.results.glance import Column, Glance, Line, Standing
-from medlord_bench.results.words import aligned, number, span
+from medlord_bench.results.words import aligned, number, rounded, span
 
 from .words import carried
 
@@ -97,7 +97,8 @@ def _column(column: Column, place: int, lines: Sequence[Line], ranked: Sequence[
         return Axis(column, title, "", None, None, False), [_missing(cell) for cell in cells]
     scale = _scale([line.cells[place].score for line in ranked], column)
     known = {name: value for name in ("floor", "ceiling") if (value := getattr(column, name)) is not None}
-    texts = aligned([*(cell.score.value if cell.score else None for cell in cells), *known.values()])
+    values = [*(cell.score.value if cell.score else None for cell in cells), *known.values()]
+    texts = aligned(values) if column.decimals is None else [rounded(value, column.decimals) for value in values]
     marks = [_mark(cell, text, scale) for cell, text in zip(cells, texts, strict=False)]
     tied = [row for row, cell in enumerate(cells) if cell.place.word == "tied with best"]
     joined = next((marks[row].x for row in tied), None)

@@ -16,6 +16,8 @@ from medlord_bench.results.report import ReportOptions
 from medlord_bench.results.run_results import RunResults
 from medlord_bench.util.files import publish
 
+MANY = 8  # names in a heading, or tables of cases, from which they are summed up
+
 
 class Page:
     """One self-contained HTML page: volumes, scores, training curves, time and memory, provenance."""
@@ -109,7 +111,7 @@ def _render(context: dict[str, Any]) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader
     )
     environment.filters.update(FILTERS, meaning=lambda name: context["meanings"].get(name, ""))
-    return environment.get_template("page.html.j2").render(context)
+    return environment.get_template("page.html.j2").render(context, MANY=MANY)
 
 
 def _text(name: str) -> str:

@@ -64,6 +64,7 @@ def _row(run: RunResults, pair: CaseRow, values: Sequence[str]) -> MontageRow:
     case = run.picture(pair.generator, "samples", pair.case)
     nearest = run.picture(pair.generator, "images", pair.against, real=True)
     return MontageRow(
-        title=f"{pair.case} beside {pair.against}" + (f": {', '.join(values)}" if values else ""),
+        title=" ".join(filter(None, (pair.case, "beside", pair.region and f"{pair.region} of", pair.against)))
+        + (f": {', '.join(values)}" if values else ""),
         items=(MontageItem(id=pair.case, path=str(case)), MontageItem(id=pair.against, path=str(nearest))),
     )

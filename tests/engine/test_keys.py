@@ -39,6 +39,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "maisi": {"autoencoder": {"patch": [16, 32, 16]}},
     "adherence": {"segmenter": "phantom", "regions": ["aorta"]},
     "rvr": {"segmenter": "phantom", "regions": ["aorta"]},
+    "tissue": {"by_region": True, "segmenter": "phantom", "regions": ["aorta"]},
 }
 # Changes that `others` does not come upon: the only valid ones, or several fields that must change together.
 CHANGES: dict[tuple[str, str], dict[str, Any]] = {
@@ -57,6 +58,8 @@ CHANGES: dict[tuple[str, str], dict[str, Any]] = {
     ("adherence", "segmenter_settings"): {"segmenter_settings": {"seed": 1}},
     ("rvr", "segmenter_settings"): {"segmenter_settings": {"seed": 1}},
     ("rvr", "segmenter"): {"segmenter": "lungs"},
+    ("tissue", "segmenter_settings"): {"segmenter_settings": {"seed": 1}},
+    ("tissue", "segmenter"): {"segmenter": "lungs"},
     ("fid", "arithmetic"): {"arithmetic": "maisi-compat", "extractor": "radimagenet"},
     ("lpips", "backbone_sha256"): {"backbone_sha256": "0" * 64},
 }

@@ -12,8 +12,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from medlord_bench.metrics.memorisation import matching
-from medlord_bench.metrics.memorisation.audit import Nearest, Threshold, merged, nearest
-from medlord_bench.metrics.memorisation.matching import Found, Level, Matcher, Motion
+from medlord_bench.metrics.memorisation.audit import Found, Nearest, Threshold, merged, nearest
+from medlord_bench.metrics.memorisation.matching import Level, Matcher, Motion
 from medlord_bench.volumes.thumbnails import thumbnail, thumbnail_shape
 
 
@@ -109,14 +109,14 @@ def test_a_volume_is_found_in_all_flips_with_the_right_index_and_never_in_its_ow
     for i in range(8):
         copy = np.flip(training[i], [axis for axis in range(3) if i >> axis & 1]).copy()
         one = matcher.find(copy)
-        assert one.training[one.correlation.argmax()] == i and one.correlation.max() > 0.999
+        assert one.training[one.likeness.argmax()] == i and one.likeness.max() > 0.999
         assert not {2 * (i // 2), 2 * (i // 2) + 1} & set(matcher.find(copy, f"p{i // 2}").training)
 
 
 def test_a_constant_volume_correlates_with_nothing() -> None:
     training = np.stack([smooth_field(seed, (24, 24, 24)) * 200 for seed in range(8)])
     one = Matcher(training, list("abcdefgh"), (1, 1, 1), 3).find(np.full((24, 24, 24), -1000, np.float32))
-    assert np.abs(one.correlation).max() < 0.2 and np.isfinite(one.correlation).all()
+    assert np.abs(one.likeness).max() < 0.2 and np.isfinite(one.likeness).all()
 
 
 # ------------------------------------------------------------------------------------------- neighbours and threshold

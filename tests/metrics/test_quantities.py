@@ -5,10 +5,29 @@ from __future__ import annotations
 from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 
-HIGHER = "dsc nsd dsc_ceiling_real dsc_ceiling_reconstruction psnr ms_ssim precision recall density coverage axes distinct_samples"
-LOWER = "rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share lpips fid fid_debiased kid fid_infinity"
-NEITHER = "rvr rvr_ml rvr_variance_ratio nearest_correlation vendi pair_ms_ssim"
-METRICS = ("rvr", "adherence", "memorisation", "reconstruction", "lpips", "fid", "axes", "diversity")
+HIGHER = "dsc nsd dsc_ceiling_real dsc_ceiling_reconstruction psnr ms_ssim precision recall density coverage axes distinct_samples precision3d recall3d density3d coverage3d"
+LOWER = "anatomy_joint artefact_joint rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share dar_copy_rate dar_memorised_share lpips fid fid_debiased kid fid_infinity tissue_joint fid3d kid3d mmd3d"
+TISSUE = {"hu": "HU", "spread": "HU", "noise": "HU", "share": "", "nps": "1/voxel", "edge": "voxels"}
+OF_TISSUE = {f"tissue_{name}{end}": unit for name, unit in TISSUE.items() for end in ("", "_shift")}
+OWN = {f"anatomy_{name}": "" for name in ("share", "extent", "place", "sphericity", "distance", "vessels")}
+OWN |= {"anatomy_bone": "HU", "artefact_banding": "HU", "artefact_period": "HU", "artefact_nodules": "1/L"}
+OWN |= {f"artefact_{name}": "" for name in ("seam", "detail", "uneven")}
+OF_SHAPE = {f"{name}{end}": unit for name, unit in OWN.items() for end in ("", "_shift")}
+NEITHER = f"rvr rvr_ml rvr_variance_ratio nearest_correlation vendi pair_ms_ssim {' '.join((*OF_TISSUE, *OF_SHAPE))}"
+METRICS = (
+    "rvr",
+    "adherence",
+    "memorisation",
+    "reconstruction",
+    "lpips",
+    "fid",
+    "axes",
+    "diversity",
+    "tissue",
+    "fid3d",
+    "anatomy",
+    "artefacts",
+)
 
 
 def test_units_and_directions_of_the_built_in_metrics() -> None:
@@ -18,4 +37,5 @@ def test_units_and_directions_of_the_built_in_metrics() -> None:
         name: side for side, names in sides for name in names.split()
     }
     units = {name: one.unit for name, one in found.items() if one.unit}
-    assert units == {"rvr_ml": "mL", "hd95": "mm", "psnr": "dB"}
+    tissue = {name: unit for name, unit in (OF_TISSUE | OF_SHAPE).items() if unit}
+    assert units == {"rvr_ml": "mL", "hd95": "mm", "psnr": "dB", **tissue}

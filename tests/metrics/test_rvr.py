@@ -271,11 +271,19 @@ def test_less_varied_samples_have_a_variance_ratio_below_one_whatever_the_unit(b
     assert "without aorta" in fixed["rvr_joint", "", "train"].note_text
 
 
+def test_one_volume_that_decides_a_regions_interval_is_known_by_its_place() -> None:
+    x, y = np.linspace(0.1, 0.2, 12), np.linspace(0.1, 0.2, 12)
+    assert not distances.wasserstein(x + 0.05, y)[1].heavy
+    x[3] = 3.0
+    tails = distances.wasserstein(x, y)[1]
+    assert tails.heavy and tails.place == (0, 3)
+
+
 def test_the_interval_of_sets_that_do_not_overlap_is_welchs() -> None:
     """Wasserstein-1 is then the difference of the means, and the jackknife's error that of Welch's t-test."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(10, 1, 9), rng.normal(0, 2, 15)
-    found = distances.wasserstein(x, y)
+    found, _ = distances.wasserstein(x, y)
     expected = scipy_stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
     assert found.value == pytest.approx(x.mean() - y.mean())
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
@@ -293,7 +301,7 @@ def test_intervals_cover_what_they_are_of(shift: float, spread: float) -> None:
     covered, n = np.zeros(2), 150
     for _ in range(n):
         x, y = sets()
-        distance, ratio = distances.wasserstein(x, y), distances.variance_ratio(x, y)
+        distance, ratio = distances.wasserstein(x, y)[0], distances.variance_ratio(x, y)
         covered += [distance.low <= expected <= distance.high, ratio.low <= many[0] / many[1] <= ratio.high]
     assert (covered / n > 0.88).all(), covered / n
 

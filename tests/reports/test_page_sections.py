@@ -349,6 +349,11 @@ def test_pairs_whose_files_are_gone_are_named_all_the_same(bare_folder: Path) ->
     assert "sample-00000 beside case-0: nearest correlation 0.5, relative distance 0.25" in section
 
 
+def test_a_pair_that_parts_of_the_volumes_gave_says_so(bare_folder: Path) -> None:
+    rows = [row.model_copy(update={"region": "part"}) if row.metric == "copy_pair" else row for row in nearest("a")]
+    assert "sample-00000 beside part of case-0: nearest correlation 0.5" in audited(bare_folder, rows, copy_rate("a"))
+
+
 def test_a_pair_shows_the_sample_beside_its_training_image(bare_folder: Path) -> None:
     picture = bare_folder / picture_path("images", "real", "case-0")
     write_planes(picture, planes_of(np.zeros((8, 8, 8), np.int16)))

@@ -52,3 +52,12 @@ def test_points_on_a_line_have_no_bend(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_too_few_volumes_are_refused_with_the_least_number() -> None:
     with pytest.raises(UserError, match="second set: 15 volumes or patients, expected at least 16"):
         stats.frechet_infinity(volumes(16, 0), volumes(15, 1), 0)
+
+
+def test_value_is_the_mean_of_the_draws_whose_spread_falls_with_their_number() -> None:
+    x, y = volumes(24, 0), volumes(24, 1, shift=0.5)
+    found = stats.frechet_infinity(x, y, 0)
+    assert found.value == pytest.approx(found.draws.mean()) and len(found.draws) == 4
+    few = [stats.frechet_infinity(x, y, seed, 1).value for seed in range(20)]
+    many = [stats.frechet_infinity(x, y, seed).value for seed in range(20)]
+    assert np.std(many) < 0.75 * np.std(few)  # half of it in expectation

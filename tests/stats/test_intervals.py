@@ -30,13 +30,26 @@ def test_jackknife_of_a_difference_of_means_is_welchs_interval() -> None:
     assert (found.low, found.high) == pytest.approx((welch.low, welch.high), rel=1e-9)
 
 
-def test_interval_of_a_squared_statistic_is_the_square_of_the_roots_interval() -> None:
+def test_interval_of_a_squared_statistic_is_that_of_its_fourth_root() -> None:
     x = np.random.default_rng(2).normal(5.0, 1.0, 20)
     roots = np.array([np.delete(x, i).mean() for i in range(20)])
-    plain, squared = stats.jackknife(x.mean(), roots), stats.jackknife(x.mean() ** 2, roots**2, squared=True)
-    assert (squared.low, squared.high) == pytest.approx((plain.low**2, plain.high**2), rel=1e-9)
-    unsquared = stats.jackknife(x.mean() ** 2, roots**2)
-    assert (squared.error, squared.debiased) == (unsquared.error, unsquared.debiased), "only the interval is moved"
+    plain, squared = stats.jackknife(x.mean(), roots), stats.jackknife(x.mean() ** 4, roots**4, squared=True)
+    assert (squared.low, squared.high) == pytest.approx((plain.low**4, plain.high**4), rel=1e-9)
+    unsquared = stats.jackknife(x.mean() ** 4, roots**4)
+    assert (squared.debiased, squared.error) == (unsquared.debiased, unsquared.error)
+
+
+def test_heavy_degrees_of_freedom_are_those_of_a_variance_of_this_kurtosis() -> None:
+    """Of many variances of Laplace numbers (kurtosis 6): 2 / the squared coefficient of variation."""
+    rng = np.random.default_rng(0)
+    variances = rng.laplace(size=(20_000, 400)).var(1, ddof=1)
+    expected = 2 * variances.mean() ** 2 / variances.var()
+    x = rng.laplace(size=(300, 400))
+    found = [stats.jackknife(r.mean(), (r.sum() - r) / 399, heavy=True).freedom for r in x]
+    assert np.median(found) == pytest.approx(expected, rel=0.15)
+    even = np.tile([0.0, 1.0], 10)
+    without = (even.sum() - even) / 19
+    assert stats.jackknife(0.5, without, heavy=True) == stats.jackknife(0.5, without), "light tails change nothing"
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-9, 1.0])

@@ -16,6 +16,16 @@ def test_the_value_is_the_energy_distance_in_deviations_of_the_reference() -> No
     assert stats.joint(x, y, 0, 0).value == pytest.approx(stats.energy_distance(*scaled, 0, 0).value, abs=1e-12)
 
 
+def test_a_number_that_hardly_varies_does_not_decide_the_value_alone() -> None:
+    rng = np.random.default_rng(1)
+    x, y = (rng.standard_normal((8, 2)) * [1, 0.01] for _ in range(2))
+    x[:, 1] += 5
+    alone, held = stats.joint(x, y, 0, 99), stats.joint(x, y, 0, 99, [0.0, 5.0])
+    assert alone.value > 100 and held.value < 3 and alone.p == held.p
+    scaled = [rows / [y[:, 0].std(ddof=1), 5] for rows in (x, y)]
+    assert held.value == pytest.approx(stats.energy_distance(*scaled, 0, 0).value)
+
+
 def test_equal_sets_are_rejected_at_the_nominal_rate() -> None:
     rng = np.random.default_rng(2)
     found = [stats.joint(rng.standard_gamma(1, (8, 12)), rng.standard_gamma(1, (10, 12)), i, 199) for i in range(300)]
@@ -31,6 +41,15 @@ def test_one_changed_number_among_many_is_seen_and_named() -> None:
     found = stats.joint(x, y, 0, 999)
     assert found.p < 0.01 and found.p_each.argmin() == 7 and found.p_each[7] < 0.01
     assert (found.p_each < 0.05).sum() == 1
+
+
+def test_a_small_change_of_numbers_that_go_together_is_seen() -> None:
+    """Two columns that differ by little between patients' common level: neither column alone shows it."""
+    rng = np.random.default_rng(6)
+    rows = rng.standard_normal((40, 1)) + 0.2 * rng.standard_normal((40, 2))
+    rows[:16] += [0.4, -0.4]
+    found = stats.joint(rows[:16], rows[16:], 0, 999)
+    assert found.p < 0.01 and found.p_each.min() > 0.05
 
 
 def test_less_variety_is_seen() -> None:

@@ -174,6 +174,25 @@ def test_pairing_on_the_real_set_narrows_the_interval_of_a_difference() -> None:
     assert (back.p, back.low) == pytest.approx((paired.p, -paired.high))
 
 
+def test_squared_distances_are_tested_by_their_roots_and_the_interval_agrees() -> None:
+    """Roots that are differences of means: Welch's p-value, and its interval times the sum of the roots."""
+    rng = np.random.default_rng(3)
+    a, b, real = rng.normal(5, 1, 12), rng.normal(6, 2, 15), rng.normal(0, 1, 9)
+
+    def left_out(x: NDArray[np.float64]) -> stats.FrechetJackknife:
+        without_x = np.array([np.delete(x, i).mean() - real.mean() for i in range(len(x))])
+        without_y = np.array([x.mean() - np.delete(real, i).mean() for i in range(len(real))])
+        return stats.FrechetJackknife((x.mean() - real.mean()) ** 2, without_x**2, without_y**2)
+
+    found = stats.paired_jackknife(left_out(a), left_out(b), squared=True)
+    welch = scipy.stats.ttest_ind(a, b, equal_var=False)
+    interval, factor = welch.confidence_interval(0.95), a.mean() + b.mean() - 2 * real.mean()
+    assert found.p == pytest.approx(welch.pvalue, rel=1e-9)
+    assert (found.low, found.high) == pytest.approx((interval.low * factor, interval.high * factor), rel=1e-9)
+    assert found.value == pytest.approx((a.mean() - real.mean()) ** 2 - (b.mean() - real.mean()) ** 2)
+    assert stats.paired_jackknife(left_out(a), left_out(a), squared=True).p == 1.0
+
+
 def test_a_generator_compared_with_itself_is_a_tie() -> None:
     a = stats.frechet_jackknife(volumes(8, 0), volumes(8, 1))
     assert stats.paired_jackknife(a, a).p == 1.0

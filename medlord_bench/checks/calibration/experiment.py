@@ -13,7 +13,7 @@ from medlord_bench.errors import MissingError, UserError
 REGIONS = ("aorta", "left_ventricle", "lungs")  # the dropped regions: a vessel, a chamber, and the largest
 STRENGTHS = {"blur": ("0.5", "1", "2"), "hu-shift": ("25", "50", "100", "200")}
 FAULTS = (  # of the control `fault`
-    *("gain-1.05", "gain-1.1", "gamma-0.9", "bias-50", "bias-150", "noise-2", "soft-bones-40"),
+    *("gain-1.05", "gamma-0.9", "bias-50", "noise-2", "soft-bones-40"),
     *("coarse-2", "jitter-3", "shuffled-slabs-8", "slice-offsets-30", "checkerboard-30"),
     *("octants-60", "tiles-30", "nodules-12", "no-vessels-1"),
 )

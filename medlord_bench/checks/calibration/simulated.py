@@ -146,7 +146,7 @@ def _paired_p(seed: int, repeats: int) -> Check:
         first, real = sets.draw(seed, "first", i)
         second = [-group for group in sets.draw(seed, "second", i)[0]]
         pair = stats.frechet_jackknife(first, real), stats.frechet_jackknife(second, real)
-        rejected += stats.paired_jackknife(*pair).p <= NOMINAL_REJECTION_RATE
+        rejected += stats.paired_jackknife(*pair, squared=True).p <= NOMINAL_REJECTION_RATE
     low, high = stats.wilson(rejected, repeats, JUDGING_LEVEL)
     seen = f"{rejected / repeats:.1%} ({low:.1%} to {high:.1%})"
     name = f"paired Fréchet distances, equally far ({sets})"

@@ -9,6 +9,7 @@ from medlord_bench.contracts import specs
 from medlord_bench.contracts.specs import PluginSpec
 from medlord_bench.engine.plan import Step
 from medlord_bench.engine.planning import Planning
+from medlord_bench.engine.steps import voxel_size
 from medlord_bench.engine.steps.job import Job
 from medlord_bench.engine.steps.kind import Kind
 from medlord_bench.engine.steps.sources import publish_states, usable, volumes
@@ -19,6 +20,8 @@ def plan(planning: Planning, spec: PluginSpec, of: Step, items: Iterable[str]) -
     """Features of the volumes of a step; one step for all metrics that need them."""
     extractor = specs.make("extractors", spec)
     identity = {"version": extractor.version, "config": spec.config, "preprocessing": dict(extractor.preprocessing)}
+    if getattr(extractor, "reads_spacing", False):
+        identity |= voxel_size.identity(planning)
     id = f"features:{of.id}:{spec.plugin}-{digest(identity)[:6]}"  # two metrics may need two configurations
     return planning.add(id, "features", of.contestant, spec, identity, list(items), {"volumes": of.id})
 
@@ -30,5 +33,7 @@ class Features(Kind):
     def run(self, job: Job, items: Sequence[str]) -> None:
         source = volumes(job)
         good = usable(job, items, source.object)
-        made = job.plugin("extractors").features((source.open(item) for item in good), job.run)
+        extractor = job.plugin("extractors")
+        size = voxel_size.of_all(job) if getattr(extractor, "reads_spacing", False) else None
+        made = extractor.features((voxel_size.at(source.open(item), size) for item in good), job.run)
         publish_states(job, good, made, f"features of {source.step.id}")

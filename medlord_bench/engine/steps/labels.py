@@ -15,6 +15,7 @@ from medlord_bench.contracts import LabelMap, Volume
 from medlord_bench.contracts.specs import PluginSpec
 from medlord_bench.engine.plan import Step, generated_name, item_id
 from medlord_bench.engine.planning import REAL, Planning
+from medlord_bench.engine.steps import voxel_size
 from medlord_bench.engine.steps.job import VOLUME, Job, by
 from medlord_bench.engine.steps.kind import Kind
 from medlord_bench.engine.steps.sources import Volumes, usable, volumes
@@ -30,8 +31,7 @@ def plan(planning: Planning, spec: PluginSpec, of: Step, items: Iterable[str]) -
     else:
         names = [generated_name(of, item) for item in items]
     identity = planning.segmenter_identity(spec, names)
-    if planning.protocol.grid.spacing is None:
-        identity["voxel_size_of"] = digest(sorted(planning.splits["train"]))
+    identity |= voxel_size.identity(planning)
     # Two metrics may need two configurations, and a fingerprint may depend on the list of cases.
     id = f"labels:{of.id}:{spec.plugin}-{digest(identity)[:6]}"
     return planning.add(id, "labels", of.contestant, spec, identity, items, {"volumes": of.id})
@@ -42,20 +42,18 @@ class Labels(Kind):
     less_memory: ClassVar[str] = "--batch 1"
 
     def run(self, job: Job, items: Sequence[str]) -> None:
-        import numpy as np
-
         from medlord_bench.volumes.io import write_labels
 
         source = volumes(job)
         good = [item for item in usable(job, items, source.object) if _is_ct(job, source, item)]
-        size = _voxel_size(job)
+        size = voxel_size.of_all(job)
         affines: deque[Any] = deque()  # of the volumes that the segmenter has read and not answered yet
 
         def named() -> Iterator[tuple[str, Volume]]:
             for item in good:
                 volume = source.open(item)
                 affines.append(volume.affine)
-                yield source.name(item), volume if size is None else Volume(volume.hu, np.diag([*size, 1.0]))
+                yield source.name(item), voxel_size.at(volume, size)
 
         made = job.plugin("segmenters").segment(named(), job.run)
         with job.run.progress.task(f"labels of {source.step.id}", len(good)) as task:
@@ -71,19 +69,6 @@ class Labels(Kind):
                     job.out.put_failure(item, label_map.reason, {})
                 task.advance()
                 job.check_stop(item)
-
-
-def _voxel_size(job: Job) -> tuple[float, float, float] | None:
-    """The voxel size in mm at which all volumes are segmented, of a grid that has none: the median of the training
-    images, along each axis. None: volumes have the grid's."""
-    if job.plan.protocol.grid.spacing is not None:
-        return None
-    import numpy as np
-
-    cohort = job.cohort()
-    train = cohort.ids("train") or [item for split in cohort.splits.values() for item in split]
-    x, y, z = np.median([cohort.spacing(item) for item in train], axis=0).tolist()
-    return x, y, z
 
 
 def _is_ct(job: Job, source: Volumes, item: str) -> bool:

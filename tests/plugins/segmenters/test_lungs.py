@@ -10,6 +10,7 @@ import pytest
 from scipy import ndimage
 
 from medlord_bench.contracts import Grid, LabelMap, Run, Segmenter, Volume, registry
+from medlord_bench.plugins.segmenters.lungs.anatomy import air_offset
 from medlord_bench.plugins.segmenters.lungs.segmenter import LungsConfig, LungsSegmenter
 from medlord_bench.volumes.grid import fit, fit_labels
 from medlord_bench.volumes.io import read_labels, read_volume
@@ -170,6 +171,28 @@ def test_padding_of_real_ct_changes_no_lung(data_dir: Path, run: Run, margins: A
     for side in (1, 2):
         assert int((after == side).sum()) == pytest.approx(int((before == side).sum()), rel=0.02)
         assert (before == side).sum() > 100_000
+
+
+@pytest.mark.parametrize("offset", [20, 50])
+def test_a_wrong_offset_loses_no_lung(data_dir: Path, run: Run, offset: int) -> None:
+    """Room air is then above the threshold that tells it from the lungs."""
+    volume = read_volume(data_dir / "thorax_cta" / "ct.nii.gz")
+    shifted = Volume((volume.hu.clip(-1000, 2000) + offset).astype(np.int16), volume.affine)
+    before, after = (segment(one, run).labels for one in (volume, shifted))
+    for side in (1, 2):
+        assert int((after == side).sum()) == pytest.approx(int((before == side).sum()), rel=0.01)
+        assert (before == side).sum() > 100_000
+
+
+def test_the_level_of_room_air_is_found_and_lung_is_not_taken_for_it() -> None:
+    rng = np.random.default_rng(0)
+    chest = rng.normal(40, 15, (40, 36, 20))
+    chest[:4] = chest[-4:] = rng.normal(-950, 8, (4, 36, 20))
+    assert air_offset(chest.astype(np.int16)) == pytest.approx(50, abs=2)
+    assert air_offset((chest - 50).astype(np.int16)) == 0
+    lung = rng.normal(-870, 45, (40, 36, 20))
+    assert air_offset(lung.astype(np.int16)) == 0
+    assert air_offset(np.full((8, 8, 8), 40, np.int16)) == 0
 
 
 def test_volumes_without_lungs_give_empty_maps(run: Run) -> None:

@@ -14,18 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medlord_bench.volumes.blocks import block_means
+from medlord_bench.volumes.padding import Box, image_box
+
 Mask = NDArray[np.bool_]
 Image = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 Spacing = tuple[float, float, float]
-Box = tuple[slice, slice, slice]
 
 LEFT, RIGHT = 1, 2
 WORKING_SPACING_MM = 2.5  # mm: voxels are averaged in blocks up to about this size before anything else
 AIR_THRESHOLD_HU = -500.0  # HU: air below; at this value thin walls between lungs, or lung and airway, count as tissue
 AIR_HU = -1000.0  # HU
-PADDING_RANGE_HU = 30  # HU: the values of a plane of padding differ by less; the noise of room air is larger
-MIN_TISSUE_OF_PLANE = 0.002  # of a plane's voxels, of the image and not of padding: less is noise
+LIGHTEST_AIR_HU = -700.0  # HU: below it room air is the most frequent value, or else lung
+AIR_PEAK_HU = 15.0  # HU: half the width of the peak of room air
+MIN_AIR_OF_SIDES = 0.1  # of the voxels of the sides is room air
+LEAST_OFFSET_HU, MOST_OFFSET_HU = 20, 65  # HU: smaller ones change nothing; larger ones look like lung
 ROOM_AIR_THRESHOLD_HU = -970.0  # HU: nothing in a body but gas is darker
 DARKEST, DENSEST = -950.0, -600.0  # median HU that a lung can have; gas, room air and the trachea are darker
 MAIN, MINOR = 0.05, 0.002  # of the largest space's volume: a separate lung, and a possible part of one
@@ -50,27 +54,26 @@ def lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: fl
     """
     labels, box = np.zeros(hu.shape, np.uint8), image_box(hu)
     if box is not None:
-        labels[box] = _lungs(hu[box], spacing, threshold, closing)
+        part = hu[box]
+        offset = air_offset(part)
+        labels[box] = _lungs(part - np.int16(offset) if offset else part, spacing, threshold, closing)
     return labels
 
 
-def image_box(hu: NDArray[np.int16]) -> Box | None:
-    """The box without padding: without flat planes at its sides, and, along Z, without planes of air alone. None for a
-    volume that is nothing else.
+def air_offset(hu: NDArray[np.int16]) -> int:
+    """HU by which the room air at the sides of a volume lies above -1000; 0 if it is where it should be, or if there is none.
 
-    Room air at the sides is kept, unless it is flat: it shows that foam and skin folds are outside the body.
+    A volume with a wrong offset has room air above the threshold that tells it from the lungs. Only an air that is a large,
+    even part of the sides counts, and only offsets that leave it darker than any lung.
     """
-    slices = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        image = np.ptp(hu, axis=others) > PADDING_RANGE_HU
-        if axis == 2:
-            image &= (hu > AIR_THRESHOLD_HU).mean(axis=others) > MIN_TISSUE_OF_PLANE
-        planes = np.flatnonzero(image)
-        if not len(planes):
-            return None
-        slices.append(slice(int(planes[0]), int(planes[-1]) + 1))
-    return slices[0], slices[1], slices[2]
+    sides = np.concatenate([plane.ravel() for axis in (0, 1) for plane in (hu.take(0, axis), hu.take(-1, axis))])
+    counts, edges = np.histogram(sides, np.arange(AIR_HU - AIR_PEAK_HU, LIGHTEST_AIR_HU, AIR_PEAK_HU))
+    level = float(edges[counts.argmax()]) + AIR_PEAK_HU / 2  # the most frequent HU
+    air = sides[np.abs(sides - level) <= AIR_PEAK_HU]
+    if len(air) < MIN_AIR_OF_SIDES * len(sides):
+        return 0
+    offset = round(float(np.median(air)) - AIR_HU)
+    return offset if LEAST_OFFSET_HU <= offset <= MOST_OFFSET_HU else 0
 
 
 def _lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: float) -> Labels:
@@ -85,18 +88,6 @@ def _lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: f
     box = _box(main, [int(scale * max(closing, MAX_CORE_DISTANCE_MM) / h) + 2 for h in mm])
     labels[box] = two_lungs(coarse[box], spaces[box], main[box], mm, scale, closing)
     return outline(hu, labels, (x, y, z), threshold)
-
-
-def block_means(hu: NDArray[np.int16], factors: tuple[int, int, int]) -> Image:
-    """Means over blocks of voxels, float32; an incomplete last block is averaged over its own voxels."""
-    means: NDArray[Any] = hu.clip(-1024, 600)  # metal would dominate a whole block
-    for axis, factor in enumerate(factors):
-        if factor > 1:
-            starts = np.arange(0, means.shape[axis], factor)
-            lengths = np.diff(np.append(starts, means.shape[axis])).astype(np.float32)
-            sums = np.add.reduceat(means, starts, axis=axis, dtype=np.float32)
-            means = sums / lengths.reshape([-1 if a == axis else 1 for a in range(3)])
-    return means.astype(np.float32, copy=False)
 
 
 def lung_spaces(coarse: Image, mm: Spacing) -> tuple[Mask, Mask]:

@@ -21,7 +21,7 @@ class LungsSegmenter:
     """Left and right lung with their vessels, without trachea and main bronchi; classical, needs no weights."""
 
     Config: ClassVar[type[LungsConfig]] = LungsConfig
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     names: Mapping[int, str] = {1: "lung_left", 2: "lung_right"}
 
     def __init__(self, config: LungsConfig) -> None:
