@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -178,9 +179,12 @@ def _dicom(path: Path, head: bytes) -> Iterator[tuple[str, str]]:
     pydicom = require_pydicom()
     yield "DICOM preamble", head[:128].hex()
     try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, defer_size=1024)
-        for element in (*data.file_meta, *data.iterall()):
-            yield _name(element), _value(element)
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # what pydicom finds odd differs between cases, or does not matter
+            data = pydicom.dcmread(path, stop_before_pixels=True, defer_size=1024)
+            found = [(_name(element), _value(element)) for element in (*data.file_meta, *data.iterall())]
+        yield from found
     except Exception as error:  # hostile files raise many kinds; each is a difference to sound ones
         yield "DICOM", f"unreadable ({type(error).__name__})"
 

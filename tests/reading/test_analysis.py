@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.reports.reading.study_data import exported, read_by_all
 
 from medlord_bench.errors import UserError
 from medlord_bench.reading import agreement_findings, analysis, pair_findings, rating_findings
@@ -17,7 +16,7 @@ from medlord_bench.reading.lock import lock
 from medlord_bench.reading.study import Study
 from medlord_bench.reading.unblind import Row, Unblinded, unblind
 from medlord_bench.results.ratings import read_ratings
-from medlord_bench.results.report import ReportOptions
+from tests.reading.study_data import exported, read_by_all
 
 QUALITY = {"real": 0.7, "good": 0.7, "bad": -1.5}
 
@@ -213,22 +212,3 @@ def test_a_model_that_lost_every_choice_has_no_strength_and_the_others_have(pair
     found = {one.source: one for one in pair_findings.strengths(joined.model_copy(update={"choices": tuple(kept)}))}
     assert found["bad"].value is None and "every choice against real and good went one way" in found["bad"].note
     assert found["good"].value is not None and found["good"].low is not None
-
-
-def test_ratings_stand_in_the_report_of_the_run(tmp_path: Path, run_folder: Path) -> None:
-    from medlord_bench.drawing.style import style
-    from medlord_bench.reports.figures.ratings import ratings as drawn
-    from medlord_bench.results.run_results import read_run
-
-    study, joined = unblinded(tmp_path, {"real": 0.7, "medlord@tiny": 0.3, "noise": -2.0}, n=4)
-    analysis.analyse(study, run_folder)
-    with style():
-        (figure,) = drawn(read_run(run_folder), ReportOptions())
-    table = [dict(zip(figure.columns, row, strict=True)) for row in figure.rows]
-    assert {row["source"] for row in table} == {"real", "medlord@tiny", "noise"}
-    called = [row for row in table if row["role"] == "verdict" and row["level"] == 1]
-    assert len(called) == 6 and all(row["low"] is not None for row in called)
-    expected = sum(
-        row.level == 2 for row in joined.rows if row.question == "verdict" and row.source == "noise" and not row.repeat
-    )
-    assert sum(row["count"] for row in called if row["source"] == "noise") == expected

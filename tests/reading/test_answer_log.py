@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.reports.reading.pack_data import write_pack
 
 from medlord_bench.errors import UserError
 from medlord_bench.reading.answer_log import AnswerLog, Refused, asked
 from medlord_bench.reading.pack import Pack
+from tests.reading.pack_data import write_pack
 
 BEGIN = json.dumps(
     {"screen": {"width": 1280, "height": 800, "pixel_ratio": 1.5}, "display_check": {"passed": True}}

@@ -16,7 +16,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from tests.reports.reading.small_study import SHAPE, exported, protocol_of, write_sources
 
 from medlord_bench.errors import ExitCode, UserError
 from medlord_bench.reading.check import Checked, check_pack, check_study
@@ -24,6 +23,7 @@ from medlord_bench.reading.key import Key
 from medlord_bench.reading.pack import MTIME, hashes_of, read_pack, write_manifest
 from medlord_bench.reading.protocol import StudyProtocol
 from medlord_bench.reading.study import Study
+from tests.reading.small_study import SHAPE, exported, protocol_of, write_sources
 
 ALL = ("browser", "nifti", "dicom", "png", "mha")
 ITEM = "scan-105-zebra"

@@ -13,14 +13,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from medlord_bench.reading.command import reading
-from tests.reports.reading.small_study import anatomy
 
+from medlord_bench.cli.reading import reading
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.reading import leak_files
 from medlord_bench.reading.check import check_pack, read_labels
 from medlord_bench.reading.leak_audit import audit, leaks_of, too_few
 from medlord_bench.reading.leak_files import files_of, parts_of
+from tests.reading.small_study import anatomy
 
 
 def made_by_others(folder: Path, n: int = 10, compressed: bool = True, **model: Any) -> dict[str, str]:
@@ -55,10 +55,9 @@ def test_a_clean_folder_of_others_passes(tmp_path: Path) -> None:
 
 def test_folders_of_pictures_and_of_dicom_are_cases(tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
-    from tests.reports.reading.test_formats import grid_of, number, phantom
-
     from medlord_bench.reading.dicom import write_series
     from medlord_bench.reading.pictures import write_stacks
+    from tests.reading.test_formats import grid_of, number, phantom
 
     hu = phantom()
     for code in ("AAAAAA", "BBBBBB", "CCCCCC"):

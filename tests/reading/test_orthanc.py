@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.reports.reading.test_formats import SPACING, grid_of, number, phantom
 
 from medlord_bench.reading.dicom import write_series
 from medlord_bench.volumes.io import read_volume
+from tests.reading.test_formats import SPACING, grid_of, number, phantom
 
 ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 TRIP = """

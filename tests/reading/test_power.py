@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from medlord_bench.reading.command import reading
 from scipy.stats import norm
 
+from medlord_bench.cli.reading import reading
 from medlord_bench.reading.power import SIZES, Assumptions, Design, needed, power, table
 
 FEW = Assumptions(simulations=300)

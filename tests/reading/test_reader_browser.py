@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.reports.reading.pack_data import write_pack
 
 from medlord_bench.reading.answer_log import AnswerLog
 from medlord_bench.reading.pack import Pack
 from medlord_bench.reading.serve import address, server_of, sound_pack
+from tests.reading.pack_data import write_pack
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (Debian: apt-get install chromium)")

@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.reports.reading.pack_data import CODES, write_pack
 
 from medlord_bench.reading import reader_files
 from medlord_bench.reading.pack import read_pack
 from medlord_bench.reading.reader_files import page_files, study_script
+from tests.reading.pack_data import CODES, write_pack
 
 WORDS = reader_files.page_files()["words.js"]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.reports.reading.study_data import START, answered, exported, header, rated, write_return
 
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.reading.key import read_key
 from medlord_bench.reading.pack import Pack, read_pack
 from medlord_bench.reading.returns import MAX_LINE, read_return, read_returns
 from medlord_bench.reading.study import Study
+from tests.reading.study_data import START, answered, exported, header, rated, write_return
 
 Lines = list[dict[str, Any]]
 

@@ -13,14 +13,14 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from tests.reports.reading.pack_data import write_pack
-from tests.reports.reading.test_answer_log import BEGIN, answer
 
 from medlord_bench.errors import UserError
 from medlord_bench.reading.answer_log import AnswerLog
 from medlord_bench.reading.pack import Pack, damaged, write_manifest
 from medlord_bench.reading.serve import address, returns_of, server_of, sound_pack
 from medlord_bench.util.local_server import MOST_BYTES, LocalServer
+from tests.reading.pack_data import write_pack
+from tests.reading.test_answer_log import BEGIN, answer
 
 
 class Served:

@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.reports.reading.study_data import exported, read_by_all
 
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.reading.key import Key, read_key, write_key
 from medlord_bench.reading.lock import lock
 from medlord_bench.reading.study import Study
 from medlord_bench.reading.unblind import read_unblinded, unblind
+from tests.reading.study_data import exported, read_by_all
 
 QUALITY = {"real": 1.0, "model": -1.0}
 
