@@ -107,7 +107,7 @@ def test_long_lists_of_contestants_get_run_folders_of_their_own(bench: Any, tmp_
         (("--generator", "medlord@smok", *PHANTOM), "unknown preset 'smok'; did you mean 'smoke'?"),
         (("--generator", "medlord:untraind", *PHANTOM), "unknown variant 'untraind'; did you mean 'untrained'?"),
         (("--generator", "noise", "--dataset", "phantm"), "unknown dataset 'phantm'; did you mean 'phantom'?"),
-        (("--generator", "noise", *PHANTOM, "--metric", "fidd"), "unknown metric 'fidd'; did you mean 'fid'?"),
+        (("--generator", "noise", *PHANTOM, "--metric", "fdi"), "unknown metric 'fdi'; did you mean 'fid'?"),
         (("--generator", "noise", *PHANTOM, "--set", "dataset.shap=8"), "unknown field 'shap'; did you mean 'shape'?"),
         (("--generator", "noise", *PHANTOM, "--set", "datset.seed=8"), "did you mean 'dataset'?"),
         (

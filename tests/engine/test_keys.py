@@ -39,6 +39,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "maisi": {"autoencoder": {"patch": [16, 32, 16]}},
     "adherence": {"segmenter": "phantom", "regions": ["aorta"]},
     "rvr": {"segmenter": "phantom", "regions": ["aorta"]},
+    "anatomy": {"segmenter": "phantom", "regions": ["aorta"]},
     "tissue": {"by_region": True, "segmenter": "phantom", "regions": ["aorta"]},
 }
 # Changes that `others` does not come upon: the only valid ones, or several fields that must change together.
@@ -51,6 +52,7 @@ CHANGES: dict[tuple[str, str], dict[str, Any]] = {
     ("files", "manifest"): {"manifest": "list.csv"},
     ("files", "orientation"): {"orientation": "LPS"},
     ("drop-region", "region"): {"region": "lungs"},
+    ("magnify", "region"): {"region": "aorta"},
     ("maisi", "grid"): {"grid": [32, 32, 32]},
     ("maisi", "foundation"): {"foundation": {}},
     ("medlord", "pretrained"): {"pretrained": PUBLISHED},
@@ -58,6 +60,8 @@ CHANGES: dict[tuple[str, str], dict[str, Any]] = {
     ("adherence", "segmenter_settings"): {"segmenter_settings": {"seed": 1}},
     ("rvr", "segmenter_settings"): {"segmenter_settings": {"seed": 1}},
     ("rvr", "segmenter"): {"segmenter": "lungs"},
+    ("anatomy", "segmenter_settings"): {"segmenter_settings": {"seed": 1}},
+    ("anatomy", "segmenter"): {"segmenter": "lungs"},
     ("tissue", "segmenter_settings"): {"segmenter_settings": {"seed": 1}},
     ("tissue", "segmenter"): {"segmenter": "lungs"},
     ("fid", "arithmetic"): {"arithmetic": "maisi-compat", "extractor": "radimagenet"},
