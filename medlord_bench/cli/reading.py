@@ -73,6 +73,11 @@ def export(
     packs = write(study, Study(out), Store(store.resolve()), finish, check_study, recipient)
     names = [str(pack) for pack in packs]
     click.echo(json.dumps({"study": str(out), "packs": names}) if as_json else "\n".join(names))
+    for source in study.sources:
+        click.echo(f"source {source.name}: {source.run or source.folder}", err=True)
+    items = f"{study.cases} cases and {study.hidden_repeats} hidden repeats"
+    items = f"{study.choices} pairs" if study.design == "pairs" else items
+    click.echo(f"each reader reads {items}; the key is in {out / 'sealed'}: keep it away from the readers", err=True)
 
 
 def _of_runs(
@@ -85,6 +90,10 @@ def _of_runs(
     from medlord_bench.results.run_results import read_run
 
     folders = [locate(store, run) for run in runs] or [newest_finished(store)]
+    named = dict.fromkeys(name for folder in folders for name in read_run(folder).contestants)
+    unknown = next((name for name in contestants if name not in named), None)
+    if unknown is not None:
+        raise UserError(f"--contestant {unknown}: not in {folders[0].name}; it has {', '.join(named)}")
     sources: list[dict[str, object]] = [{"name": REAL, "run": folders[0], "contestant": REAL}]
     for folder in folders:
         run = read_run(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 from medlord_bench.contracts import FrozenConfig
 from medlord_bench.drawing.files import table, write
 from medlord_bench.errors import UserError
-from medlord_bench.results.ratings import write_ratings
+from medlord_bench.results.ratings import read_ratings, write_ratings
 from medlord_bench.util.files import write_json, write_text
 
 from . import agreement_findings, marks, mrmc, pair_findings, rating_findings
@@ -100,11 +100,23 @@ def analyse(study: Study, run: Path | None = None) -> Summary:
 
 def _write_ratings(joined: Unblinded, folder: Path, run: Path | None) -> None:
     counts = rating_findings.counts(joined)
+    if run is not None:
+        _of_no_other_study(run, {(one.reader, one.source) for one in counts})
     for place in [folder, *([run / "results"] if run is not None else [])]:
         write_ratings(place, counts)
     write_text(folder / "mrmc.csv", table(mrmc.COLUMNS, mrmc.ratings(joined)))
     write_text(folder / "levels_long.csv", table(mrmc.LEVEL_COLUMNS, mrmc.levels(joined)))
     write_text(folder / "mrmc.R", mrmc.script(joined))
+
+
+def _of_no_other_study(run: Path, ours: set[tuple[str, str]]) -> None:
+    """Raise `UserError` if a run has the ratings of other readers or sources: a report shows one study."""
+    theirs = {(one.reader, one.source) for one in read_ratings(run / "results")}
+    if theirs - ours:
+        others = ", ".join(f"{reader} of {source}" for reader, source in sorted(theirs - ours)[:3])
+        raise UserError(
+            f"{run / 'results' / 'ratings.csv'}: has the ratings of another study ({others}); move it away to show this one"
+        )
 
 
 def _write_marks(joined: Unblinded, study: Study) -> None:

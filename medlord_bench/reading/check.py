@@ -25,7 +25,7 @@ from .leak_words import Words, study_words
 from .pack import MANIFEST, Pack, damaged, read_pack
 from .protocol import StudyProtocol, read_protocol
 from .reader_files import page_files
-from .study import PROTOCOL, Study
+from .study import PACKS, PROTOCOL, Study
 
 LARGEST_MANIFEST = 2**28  # bytes
 SHOWN = 20
@@ -72,6 +72,10 @@ def check_pack(
         raise MissingError(f"{folder}: not a folder; expected a pack")
     files, leaks = files_of(folder)
     pack = _manifest(folder)
+    if pack is not None and isinstance(key, Key) and key.commitment() != pack.commitment:
+        raise UserError(f"{folder}: the key is of another study; give the key of the study that the pack is of")
+    if pack is None and (folder / PACKS).is_dir() and (folder / PROTOCOL).exists():
+        raise UserError(f"{folder}: is a study; give a pack of it, {folder / PACKS}/READER")
     labels, others = _labels(key, pack)
     for path in files:
         name = path.relative_to(folder).as_posix()

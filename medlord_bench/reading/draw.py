@@ -134,7 +134,7 @@ def pairs_for(
     order = sorted(groups, key=lambda source: _key(groups[source]))
     kinds = [(a, b) for i, a in enumerate(order) for b in order[i + 1 :] if real is None or real in (a, b)]
     found: dict[str, tuple[Place, Place]] = {}
-    for number in range(protocol.pairs):
+    for number in range(protocol.choices):
         turn, kind = divmod(number, len(kinds))
         chosen = [_turn(groups[source], groups[other], turn, reader, secret) for source, other in _both(kinds[kind])]
         places = [Place(secret.code(reader, one.sha256, 0), one) for one in chosen]

@@ -15,13 +15,13 @@ from medlord_bench.util.progress import make_progress
 
 from .draw import Drawn, Place, Secret, choose, order_for, pairs_for
 from .formats import SIZES, require, scripts_share
-from .key import Entry, Key, SourceRecord, new_nonce, read_key, write_key
+from .key import Entry, Key, SourceRecord, check_recipient, new_nonce, read_key, write_key
 from .pack import Pack, case_file, hashes_of, practice_items, session_starts, set_times, write_case, write_manifest
-from .protocol import StudyProtocol
+from .protocol import REAL, StudyProtocol
 from .rebuild import StudyGrid, grid_of, rebuilt
 from .rubric import Rubric, read_rubric
 from .sources import Source, open_source
-from .study import Study
+from .study import Study, no_pack_above
 
 Finish = Callable[
     [Path, Pack, Sequence[str], Secret, Callable[[], object]], None
@@ -79,6 +79,11 @@ def plan(protocol: StudyProtocol, store: Store, secret: Secret) -> Planned:
         drawn += [Drawn(place, item, file_sha256(source.volumes[item])) for item in chosen]
         practice += [Drawn(place, item, file_sha256(source.volumes[item])) for item in others]
     _all_different(drawn, sources)
+    if protocol.design == "ratings" and not any(source.real for source in sources):
+        raise UserError(
+            f"sources {', '.join(source.name for source in sources)}: none is of real volumes, so nothing can be compared; "
+            f"name that source {REAL!r}"
+        )
     first = sources[0].read(next(one.item for one in drawn if one.source == 0))
     real = next((place for place, source in enumerate(sources) if source.real), None)
     cases = [_cases(reader, drawn, practice, real, protocol, secret) for reader in protocol.readers]
@@ -164,6 +169,8 @@ def export(
     Returns the packs. Raises `UserError` if a pack is there already, or the disk is too small.
     """
     require(protocol.formats)
+    check_recipient(recipient)
+    no_pack_above(study.root)
     existing = [reader for reader in protocol.readers if study.pack(reader).exists()]
     if existing:
         raise UserError(f"{study.pack(existing[0])}: is there already; a study is exported once: give another --out")

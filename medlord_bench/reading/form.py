@@ -31,7 +31,7 @@ def read_form(path: Path, text: str, packs: Sequence[Pack]) -> tuple[Pack, tuple
         raise UserError(f"{path}: no rows; fill in form.csv of the pack")
     pack = _pack_of(path, [row.get("code") or "" for _, row in rows], packs)
     names = [one.name for one in pack.rubric.questions]
-    columns = [name for name in table.fieldnames or () if name]
+    columns = [name for name in table.fieldnames or () if name and name != "item"]  # a place that the form prints
     if pack.design != "ratings" or sorted(columns) != sorted(["code", *names, "comment"]):
         raise UserError(f"{path}, line 1: columns {columns!r:.200}, expected code, {', '.join(names)}, comment")
     found: dict[int, Answer] = {}

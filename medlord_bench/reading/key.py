@@ -121,6 +121,12 @@ def _opened(path: Path, content: bytes, identity: Path) -> bytes:
         raise UserError(f"{path}: {identity} does not open it; give the identity of the recipient") from None
 
 
+def check_recipient(text: str) -> None:
+    """Raise `UserError` for a recipient that is none, `MissingError` without pyrage; before any work."""
+    if text:
+        _recipient(text)
+
+
 def _recipient(text: str) -> Any:
     pyrage = _pyrage()
     try:

@@ -16,6 +16,7 @@ from .returns import Return, read_returns
 from .study import Study
 
 FILE = "lock.json"
+UNBLINDED = "unblinded.json"  # written when the key is opened
 SUFFIXES = (".jsonl", ".csv")
 
 
@@ -75,6 +76,10 @@ def lock(study: Study, partial: bool = False) -> Lock:
     path = study.returns / FILE
     if path.exists():
         return unchanged(study, found)
+    if (study.analysis / UNBLINDED).exists():
+        raise UserError(
+            f"{study.analysis / UNBLINDED}: the key was opened already, so a new lock proves nothing; put {path} of that time back"
+        )
     here = {one.reader for one in found}
     absent = tuple(one.reader for one in packs if one.reader not in here)
     if absent and not partial:

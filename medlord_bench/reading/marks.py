@@ -29,9 +29,10 @@ ROWS = 6  # sources on one sheet
 
 def counted(joined: Unblinded) -> list[list[Value]]:
     """Rows of COUNT_COLUMNS."""
-    marks = Counter((one.source, one.reader, one.mark.cue or "none") for one in joined.marks)
+    first = [one for one in joined.marks if not one.repeat]  # a hidden repeat counts for agreement alone
+    marks = Counter((one.source, one.reader, one.mark.cue or "none") for one in first)
     volumes = {
-        key: len({one.volume for one in joined.marks if (one.source, one.reader, one.mark.cue or "none") == key})
+        key: len({one.volume for one in first if (one.source, one.reader, one.mark.cue or "none") == key})
         for key in marks
     }
     return [[*key, count, volumes[key]] for key, count in sorted(marks.items())]
@@ -39,6 +40,7 @@ def counted(joined: Unblinded) -> list[list[Value]]:
 
 def heat_map(joined: Unblinded, study: Study) -> Drawn | None:
     """Marks of all slices, shown over the middle planes; None without marks. Call it within `drawing.style`."""
+    joined = joined.model_copy(update={"marks": tuple(one for one in joined.marks if not one.repeat)})
     sources = [one.name for one in joined.sources if any(mark.source == one.name for mark in joined.marks)][:ROWS]
     if not sources:
         return None

@@ -149,7 +149,7 @@ def page(protocol: StudyProtocol | None, efforts: Sequence[float], given: Sequen
         "",
     ]
     if protocol is not None:
-        n = protocol.n if protocol.design == "ratings" else max(1, protocol.pairs // first.models)
+        n = protocol.n if protocol.design == "ratings" else max(1, protocol.choices // first.models)
         found = [f"AUC {auc:g}: {100 * power(protocol.design, auc, n, first):.0f} %" for auc in efforts]
         minutes = first.minutes(protocol.design, n)
         lines += [

@@ -61,7 +61,10 @@ class StudyProtocol(FrozenConfig):
     design: Literal["ratings", "pairs"] = Field(
         "ratings", description="ratings: each volume alone; pairs: which of two volumes is real, or looks more real"
     )
-    pairs: PositiveInt = Field(60, description="of the design `pairs`: choices of each reader")
+    pairs: PositiveInt | None = Field(
+        None,
+        description="of the design `pairs`: choices of each reader; unset: each volume once against each other source",
+    )
     repeats: int | None = Field(None, ge=0, description="hidden repeats of each reader; unset: a tenth, at least 6")
     practice: int = Field(2, ge=0, description="cases to practise on, which are not drawn for the study")
     sessions: PositiveInt = Field(1, description="sittings that the cases are divided into")
@@ -95,6 +98,13 @@ class StudyProtocol(FrozenConfig):
     def cases(self) -> int:
         """Volumes of the study, without repeats and practice."""
         return self.n * len(self.sources)
+
+    @property
+    def choices(self) -> int:
+        """Choices of each reader in the design `pairs`. With more than the default, volumes come again in other pairs."""
+        others = len(self.sources) - 1
+        real = any(REAL in (source.name, source.contestant) for source in self.sources)
+        return self.pairs or self.n * (others if real else others * len(self.sources) // 2)
 
     @property
     def hidden_repeats(self) -> int:

@@ -14,6 +14,7 @@ from medlord_bench.util.hashing import file_sha256
 from medlord_bench.util.local_server import Answer, LocalServer, Route
 
 from .answer_log import AnswerLog, Refused
+from .lock import FILE as LOCK
 from .pack import CASES, MANIFEST, PRACTICE, RAW, Pack, damaged, read_pack
 from .protocol import ALIAS
 from .reader_files import INDEX, KINDS, STUDY, page_files, study_script
@@ -62,6 +63,8 @@ def returns_of(folder: Path, pack: Pack, out: Path | None) -> Path:
     place = (place or Path("returns")).resolve()
     if place.is_relative_to(folder.resolve()):
         raise UserError(f"--out {place}: lies in the pack, which stays as it is; give a folder outside")
+    if (place / LOCK).exists():
+        raise UserError(f"{place / LOCK}: the returns are locked; no answer can be added: the reading is over")
     return place / f"{pack.reader}.jsonl"
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from medlord_bench.errors import UserError
 
 from .key import FILE, SEALED_FILE
+from .pack import MANIFEST
 
-PROTOCOL = "protocol.yaml"
+PROTOCOL, PACKS = "protocol.yaml", "packs"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Study:
 
     @property
     def packs(self) -> Path:
-        return self.root / "packs"
+        return self.root / PACKS
 
     def pack(self, reader: str) -> Path:
         return self.packs / reader
@@ -46,6 +47,13 @@ class Study:
     @property
     def analysis(self) -> Path:
         return self.root / "analysis"
+
+
+def no_pack_above(folder: Path) -> None:
+    """Raise `UserError` if a folder lies in a pack, which a reader gets."""
+    pack = next((one for one in folder.resolve().parents if (one / MANIFEST).exists()), None)
+    if pack is not None:
+        raise UserError(f"{folder}: lies in the pack {pack}, which a reader gets; give a folder outside")
 
 
 def no_key_below(folder: Path) -> None:

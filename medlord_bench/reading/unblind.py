@@ -15,7 +15,7 @@ from medlord_bench.util.files import write_json, write_text
 
 from .answers import CANNOT, Answer, Mark
 from .key import Entry, Key, SourceRecord, read_key
-from .lock import Lock, packs_of, returns_of, unchanged
+from .lock import UNBLINDED, Lock, packs_of, returns_of, unchanged
 from .pack import Pack
 from .protocol import read_protocol
 from .rebuild import StudyGrid
@@ -23,7 +23,7 @@ from .returns import Return
 from .rubric import Rubric
 from .study import Study
 
-FILE = "unblinded.json"
+FILE = UNBLINDED
 
 
 class ReaderRecord(FrozenConfig):

@@ -17,8 +17,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medlord_bench.engine.store import Store
 from medlord_bench.errors import ExitCode, UserError
 from medlord_bench.reading.check import Checked, check_pack, check_study
+from medlord_bench.reading.export import export
+from medlord_bench.reading.formats import finish
 from medlord_bench.reading.key import Key
 from medlord_bench.reading.pack import MTIME, hashes_of, read_pack, write_manifest
 from medlord_bench.reading.protocol import StudyProtocol
@@ -252,13 +255,8 @@ def test_the_hash_of_a_source_is_a_leak(clean: tuple[Path, Key, StudyProtocol], 
 def test_codes_in_the_order_of_sources_are_a_leak(clean: tuple[Path, Key, StudyProtocol]) -> None:
     pack, key, _ = clean
     codes = sorted({one.code for one in key.entries if not one.repeat and not one.practice})
-    swapped = tuple(
-        one.model_copy(update={"source": ("real", "wizard", "oracle9")[codes.index(one.code) // 10]})
-        if one.code in codes
-        else one
-        for one in key.entries
-    )
-    found = check_pack(pack, key.model_copy(update={"entries": swapped}))
+    sources = {code: ("real", "wizard", "oracle9")[place // 10] for place, code in enumerate(codes)}
+    found = check_pack(pack, sources)
     assert any("listing tells source" in str(leak) for leak in found.leaks)
 
 
@@ -301,3 +299,26 @@ def test_a_source_with_a_word_of_the_rubric_is_no_leak_in_texts_but_in_headers(
     if names[1] == "noise":
         nifti(descrip=b"noise")(pack, read_pack(pack).codes[:1], [])
         assert any("contains 'noise'" in str(leak) for leak in check_pack(pack, keys[0]).leaks)
+
+
+def test_the_key_of_another_study_and_a_whole_study_are_refused(clean: tuple[Path, Key, StudyProtocol]) -> None:
+    pack, key, _ = clean
+    with pytest.raises(UserError, match="the key is of another study"):
+        check_pack(pack, key.model_copy(update={"nonce": "f" * 64}))
+    with pytest.raises(UserError, match="is a study; give a pack of it"):
+        check_pack(pack.parents[1], key)
+
+
+def test_exports_that_would_unblind_or_compare_nothing_are_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    write_sources(tmp_path)
+    names = ("wizard", "oracle9")
+    with pytest.raises(UserError, match="none is of real volumes.*name that source 'real'"):
+        exported(protocol_of(tmp_path, names), tmp_path / "none", monkeypatch)
+    first = exported(protocol_of(tmp_path, n=2), tmp_path / "out", monkeypatch)
+    with pytest.raises(UserError, match="lies in the pack"):
+        exported(protocol_of(tmp_path, n=2), first / "packs" / "R1" / "inner", monkeypatch)
+    pytest.importorskip("pyrage")
+    with pytest.raises(UserError, match="not an age recipient"):
+        study = Study(tmp_path / "sealed")
+        export(protocol_of(tmp_path, n=2), study, Store(tmp_path), finish, check_study, "age1bogus")
+    assert not (tmp_path / "sealed").exists()

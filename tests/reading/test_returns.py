@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.reading.forms import write_forms
 from medlord_bench.reading.key import read_key
 from medlord_bench.reading.pack import Pack, read_pack
 from medlord_bench.reading.returns import MAX_LINE, read_return, read_returns
@@ -181,6 +182,17 @@ def test_a_form_filled_by_hand_is_a_return(pack: Pack, delimiter: str, tmp_path:
     found = read_return(path, [pack])
     assert found.reader == "R1" and found.missing == [0, 2, 3, 4, 5] and found.answers[0].item == 1
     assert found.answers[0].answers["anatomy"] == "cannot" and found.answers[0].comment == "<b>odd</b>, vessel"
+
+
+def test_the_form_that_the_pack_has_is_a_return(pack: Pack, tmp_path: Path) -> None:
+    """It also numbers the items."""
+    write_forms(tmp_path, pack)
+    head, first, *rest = (tmp_path / "form.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert head.startswith("item,code,")
+    cells = first.split(",")
+    cells[2:10] = ["4"] * 6 + ["2", "4"]
+    (tmp_path / "R1.csv").write_text("\n".join([head, ",".join(cells), *rest]) + "\n", encoding="utf-8")
+    assert [one.item for one in read_return(tmp_path / "R1.csv", [pack]).answers] == [0]
 
 
 @pytest.mark.parametrize(

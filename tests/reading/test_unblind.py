@@ -11,6 +11,8 @@ import pytest
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.reading.key import Key, read_key, write_key
 from medlord_bench.reading.lock import lock
+from medlord_bench.reading.pack import read_pack
+from medlord_bench.reading.serve import returns_of as returns_place
 from medlord_bench.reading.study import Study
 from medlord_bench.reading.unblind import read_unblinded, unblind
 from tests.reading.study_data import exported, read_by_all
@@ -147,4 +149,14 @@ def test_folders_without_packs_or_returns_are_named(study: Study, tmp_path: Path
     for path in study.returns.iterdir():
         path.unlink()
     with pytest.raises(MissingError, match="no returns"):
+        lock(study)
+
+
+def test_after_unblinding_there_is_no_new_lock_and_no_more_reading(study: Study) -> None:
+    lock(study)
+    unblind(study, study.key)
+    with pytest.raises(UserError, match="the returns are locked"):
+        returns_place(study.pack("R1"), read_pack(study.pack("R1")), None)
+    (study.returns / "lock.json").unlink()
+    with pytest.raises(UserError, match="the key was opened already"):
         lock(study)
