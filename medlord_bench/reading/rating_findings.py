@@ -157,10 +157,10 @@ def detection(joined: Unblinded) -> Iterator[Finding]:
                 continue
             mean = f"mean of {len(readers)} readers; " if len(readers) > 1 else ""
             found = stats.area(real, own, SEED)
-            how = f"{mean}{CASES_BOOTSTRAP}; 0.5: told by chance"
+            how = f"{mean}{CASES_BOOTSTRAP}; 0.5 is chance"
             yield Finding(quantity="auc", how=how, **bounded(found.value, found.low, found.high), **common)
             seen = stats.sensitivity(own < 0, real < 0, SEED)
-            how = f"{mean}log-linear correction; {CASES_BOOTSTRAP}; 0: told by chance"
+            how = f"{mean}log-linear correction; {CASES_BOOTSTRAP}; 0 is chance"
             yield Finding(quantity="d_prime", how=how, **bounded(seen.value, seen.low, seen.high), **common)
 
 

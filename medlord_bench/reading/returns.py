@@ -139,7 +139,7 @@ def _read_lines(path: Path, content: bytes, sha256: str, packs: Sequence[Pack]) 
         where = f"{path}, line {number}"
         data = _object(path, number, line)
         if finished:
-            wrong(where, f"follows the end of the return in line {finished}; expected nothing")
+            wrong(where, f"is after the last line of the return, {finished}; remove it")
         if "finished" in data:
             _model(Finished, data, where)
             finished = number

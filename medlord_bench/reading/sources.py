@@ -57,7 +57,7 @@ def open_source(spec: SourceSpec, store: Store, n: int) -> Source:
 def _of_folder(spec: SourceSpec) -> Source:
     assert spec.folder is not None
     if not spec.folder.is_dir():
-        raise UserError(f"source {spec.name}: folder {spec.folder}: not a folder; expected one of images")
+        raise UserError(f"source {spec.name}: folder {spec.folder}: not found; expected a folder of images")
     files = sorted(path for path in spec.folder.iterdir() if suffix_of(path) and not path.name.startswith("."))
     volumes = {path.name.removesuffix("".join(path.suffixes)) or path.name: path for path in files}
     if len(volumes) < len(files):

@@ -79,7 +79,7 @@ def mark(**fields: Any) -> Callable[[Lines], Lines]:
         (lambda lines: [*lines[:2], lines[1], *lines[2:]], "line 3: field 'item': 0 is answered already in line 2"),
         (lambda lines: [lines[0], lines[6], lines[1]], "line 3: field 'answered'"),
         (lambda lines: [*lines[:-2], lines[-1]], "says finished, but 1 items have no answer"),
-        (lambda lines: [*lines, lines[1]], "line 9: follows the end of the return in line 8"),
+        (lambda lines: [*lines, lines[1]], "line 9: is after the last line of the return, 8"),
         (lambda lines: lines[1:], "line 1: field 'schema_version'"),
         (levels(2, realism=6), "line 2: field 'answers.realism': 6, expected 1 to 5"),
         (levels(2, realism=0), "expected 1 to 5"),
