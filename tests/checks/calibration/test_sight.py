@@ -94,3 +94,16 @@ def test_the_table_says_yes_no_and_nothing() -> None:
 def test_a_record_keeps_the_sights() -> None:
     one = Sight(fault="noise", metric="kid", sees=None)
     assert Sight.model_validate_json(one.model_dump_json()) == one
+
+
+def test_the_page_of_the_docs_has_every_fault_and_quantity() -> None:
+    from pathlib import Path
+
+    text = (Path(__file__).parents[3] / "docs" / "metrics" / "what-sees-what.md").read_text()
+    names = [f"`{fault}`" for fault in SHOWN if fault != REAL] + [f"`{one.metric}`" for one in DETECTORS]
+    assert [name for name in names if name not in text] == []
+    for fault, metrics in MUST_SEE.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{fault}` |"))
+        head = next(line for line in text.splitlines() if line.startswith("| fault"))
+        cells = dict(zip(head.split("|"), row.split("|"), strict=True))
+        assert all(cells[f" `{metric}` "].strip() == "yes" for metric in metrics), fault
