@@ -13,13 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from patches import patches
 
 from medlord_bench.metrics.diversity.config import DiversityConfig
 from medlord_bench.metrics.diversity.scores import Sets
 from medlord_bench.metrics.diversity.similarity import distances, ms_ssim_of_pairs
 from medlord_bench.volumes.thumbnails import thumbnail
 
-POOL, NOISE_HU, SIDE, MM = 96, 20, 48, 1.5
+POOL, NOISE_HU, SIDE = 96, 20, 48
 WINDOW = (-1000, 1000)
 
 
@@ -30,32 +31,13 @@ def phantoms() -> list[np.ndarray]:
     return [data.load(case)[0].hu for case in data.cases("train")]
 
 
-def patches(folder: Path) -> list[np.ndarray]:
-    """Random patches that are at least 30 % body, of all volumes in turn, at every k-th voxel nearest to 1.5 mm."""
-    from medlord_bench.volumes.io import read_volume
-
-    rng, volumes, found = np.random.default_rng(0), [], []
-    for path in sorted(folder.rglob("ct.nii.gz")):
-        volume = read_volume(path)
-        steps = [max(1, round(MM / mm)) for mm in volume.spacing]
-        volumes.append(volume.hu[tuple(slice(None, None, step) for step in steps)])
-    volumes = [hu for hu in volumes if min(hu.shape) >= SIDE]
-    while len(found) < POOL:
-        hu = volumes[len(found) % len(volumes)]
-        start = [int(rng.integers(n - SIDE + 1)) for n in hu.shape]
-        patch = hu[tuple(slice(at, at + SIDE) for at in start)]
-        if (patch > -300).mean() > 0.3:
-            found.append(patch)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ct", type=Path, help="folder with CT; without it, phantoms")
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    volumes = patches(arguments.ct) if arguments.ct else phantoms()
+    volumes = patches(arguments.ct, POOL, SIDE) if arguments.ct else phantoms()
     rng = np.random.default_rng(1)
     repeated = [(hu + rng.normal(0, NOISE_HU, hu.shape)).astype(np.int16) for hu in volumes]
     pictures = np.stack([np.rint(thumbnail(hu, WINDOW, 64)) for hu in (*volumes, *repeated)])

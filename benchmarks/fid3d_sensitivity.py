@@ -16,58 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from patches import MM, patches
 from scipy.ndimage import gaussian_filter
 
 from medlord_bench.contracts import DataProtocol, Grid, Item, Made, MetricInputs, Need, Run, Volume
 from medlord_bench.contracts.results import Score
+from medlord_bench.generators.controls.faults.sampling import jitter, shuffled_slabs
 from medlord_bench.metrics.fid.metric import FID, FIDConfig
 from medlord_bench.metrics.fid.volume_metric import FID3D, FID3DConfig
 from medlord_bench.util.progress import SilentProgress
 from medlord_bench.volumes.arrays import save_state
 
-SIDE, MM, JITTER, SLABS = 64, 1.5, 3, 8
-
-
-def patches(folder: Path, count: int) -> list[np.ndarray]:
-    """Random patches that are at least 30 % body, of all volumes in turn, at every k-th voxel nearest to 1.5 mm."""
-    from medlord_bench.volumes.io import read_volume
-
-    rng, volumes, found = np.random.default_rng(0), [], []
-    for path in sorted(folder.rglob("ct.nii.gz")):
-        volume = read_volume(path)
-        steps = [max(1, round(MM / mm)) for mm in volume.spacing]
-        volumes.append(volume.hu[tuple(slice(None, None, step) for step in steps)])
-    volumes = [hu for hu in volumes if min(hu.shape) >= SIDE]
-    while len(found) < count:
-        hu = volumes[len(found) % len(volumes)]
-        start = [int(rng.integers(n - SIDE + 1)) for n in hu.shape]
-        patch = hu[tuple(slice(at, at + SIDE) for at in start)]
-        if (patch > -300).mean() > 0.3:
-            found.append(np.ascontiguousarray(patch))
-    order = rng.permutation(count)
-    return [found[i] for i in order]
-
-
-def jittered(hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each axial slice shifted by up to 3 voxels along X and Y."""
-    moved = np.empty_like(hu)
-    for z in range(hu.shape[2]):
-        x, y = rng.integers(-JITTER, JITTER + 1, 2)
-        padded = np.pad(hu[:, :, z], JITTER, mode="edge")
-        moved[:, :, z] = padded[JITTER + x :, JITTER + y :][: hu.shape[0], : hu.shape[1]]
-    return moved
-
-
-def shuffled(hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Eight axial slabs in another order."""
-    slabs = np.array_split(hu, SLABS, axis=2)
-    return np.concatenate([slabs[i] for i in rng.permutation(SLABS)], axis=2)
+SIDE, JITTER, SLAB = 64, 3, 8
 
 
 FAULTS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "clean": lambda hu, rng: hu,
-    f"slices jittered by up to {JITTER} voxels": jittered,
-    f"{SLABS} slabs shuffled": shuffled,
+    f"slices jittered by up to {JITTER} voxels": lambda hu, rng: jitter(hu, JITTER, rng),
+    f"slabs of {SLAB} slices shuffled": lambda hu, rng: shuffled_slabs(hu, SLAB, rng),
     "+100 HU": lambda hu, rng: hu + np.int16(100),
     "blur, SD 1 voxel": lambda hu, rng: gaussian_filter(hu.astype(np.float32), 1).astype(np.int16),
 }
@@ -80,7 +46,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=12, help="slices of each plane for fid")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    volumes = patches(given.ct, 3 * given.n)
+    volumes = patches(given.ct, 3 * given.n, SIDE)
     settings = {"features": {"slices": given.slices}}
     metrics: list[Any] = [FID(FIDConfig.model_validate(settings)), FID3D(FID3DConfig())]
     with tempfile.TemporaryDirectory() as place:

@@ -14,13 +14,13 @@ from medlord_bench.contracts import Cohort, LabelMap, Run, Shape
 from medlord_bench.errors import Stopped, UserError
 from medlord_bench.util import seeds
 from medlord_bench.volumes.arrays import load_state, save_state
+from medlord_bench.volumes.noise import noise_of
 
 BODY = "body"  # the label of unlabelled tissue inside the skin; label 0 is then outside
 FILE = "tissue.safetensors"
 SOFT_TISSUE_HU = (-150, 150)  # HU of fat, muscle and blood without contrast
 SHELL_VOXELS = 4  # width of a region's surroundings in voxels
 MIN_SOFT_VOXELS = 50  # smallest number of voxels of soft tissue for its statistics
-TO_SD = 1.4826  # median absolute deviation to standard deviation, of a Gaussian
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def measure(data: Cohort, ids: Sequence[str], folder: Path, run: Run) -> Path:
         for value in np.unique(labels).tolist():
             inside = labels == value
             medians[row, value] = np.median(hu[inside])
-            noises[row, value] = _noise(hu, inside)
+            noises[row, value] = noise_of(hu, inside)
         if background is not None:
             background.add(hu, labels == 0)
     known = ~np.isnan(medians).all(axis=0)
@@ -89,13 +89,6 @@ def measure(data: Cohort, ids: Sequence[str], folder: Path, run: Run) -> Path:
         state["background"] = background.mean()
     save_state(folder / FILE, state)
     return folder
-
-
-def _noise(hu: NDArray[np.int16], inside: NDArray[np.bool_]) -> float:
-    """Standard deviation of the noise of a label, from the differences of neighbours along X; 0 if it has none."""
-    pairs = inside[1:] & inside[:-1]
-    apart = np.abs(hu[1:][pairs].astype(np.int32) - hu[:-1][pairs])
-    return float(TO_SD * np.median(apart) / 2**0.5) if apart.size else 0.0
 
 
 class _Background:

@@ -146,8 +146,8 @@ def check(pack: Path, key: Path | None, identity: Path | None, waived: tuple[str
 def serve(pack: Path, port: int, out: Path | None) -> None:
     """Show a PACK to its reader in a browser, on this machine only, until Ctrl-C.
 
-    Every answer is on the disk before the next case is shown: in READER.jsonl of the folder `returns` of the study in which the
-    pack lies, else of the current folder. The same command goes on at the next open case.
+    Every answer is on the disk before the next case is shown: in READER.jsonl of the folder `returns` of the study that contains
+    the pack, else of the current folder. The same command goes on at the next open case.
     """
     from contextlib import closing, suppress
 

@@ -128,7 +128,7 @@ def read_labels(path: Path, identity: Path | None = None) -> Key | dict[str, str
 
 
 def protocol_of(key: Path | None) -> StudyProtocol | None:
-    """The protocol of the study whose key this is, if the key lies in its study."""
+    """The protocol of a key's study, if the folder of the study contains the key."""
     path = key.parent.parent / PROTOCOL if key else None
     return read_protocol(path) if path and path.is_file() else None
 

@@ -1,4 +1,4 @@
-"""The key of a study: what every code stands for. It lies apart from the packs; they hold its commitment.
+"""The key of a study: what every code stands for. It is kept apart from the packs, which contain its commitment.
 
 The commitment is the SHA-256 of a nonce of 256 bits and the canonical key. It shows that the key was not changed after the
 reading; the nonce prevents that somebody finds the key by trying all labellings.

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medlord_bench.errors import UserError
+from medlord_bench.stats import separation
 from medlord_bench.stats.paired import holm
-from medlord_bench.stats.rank_sum import separation
 
 from .leak_files import Leak
 

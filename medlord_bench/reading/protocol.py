@@ -68,7 +68,7 @@ class StudyProtocol(FrozenConfig):
     repeats: int | None = Field(None, ge=0, description="hidden repeats of each reader; unset: a tenth, at least 6")
     practice: int = Field(2, ge=0, description="cases to practise on, which are not drawn for the study")
     sessions: PositiveInt = Field(1, description="sittings that the cases are divided into")
-    disclosed: bool = Field(False, description="whether readers are told which share of the cases is real")
+    disclosed: bool = Field(False, description="whether the reader's page says which share of the cases is real")
     language: Literal["en", "de"] = "en"
     formats: tuple[Format, ...] = ("browser",)
     waived: tuple[str, ...] = Field((), description="nuisance quantities that the leak check does not judge, by name")

@@ -20,7 +20,7 @@ from medlord_bench.contracts.validation import validate
 from medlord_bench.errors import MissingError, UserError
 
 from .answers import CANNOT, UNCHANGED, Answer, Finished, Header, check_answer, wrong
-from .form import read_form
+from .form_return import read_form
 from .pack import Pack
 
 MAX_BYTES, MAX_LINE = 64_000_000, 1_000_000

@@ -62,7 +62,7 @@ def returns_of(folder: Path, pack: Pack, out: Path | None) -> Path:
     place = out or (study.returns if study.pack(folder.resolve().name).exists() and study.protocol.exists() else None)
     place = (place or Path("returns")).resolve()
     if place.is_relative_to(folder.resolve()):
-        raise UserError(f"--out {place}: lies in the pack, which stays as it is; give a folder outside")
+        raise UserError(f"--out {place}: is inside the pack, which must not change; give a folder outside it")
     if (place / LOCK).exists():
         raise UserError(f"{place / LOCK}: the returns are locked; no answer can be added: the reading is over")
     return place / f"{pack.reader}.jsonl"

@@ -50,15 +50,15 @@ class Study:
 
 
 def no_pack_above(folder: Path) -> None:
-    """Raise `UserError` if a folder lies in a pack, which a reader gets."""
+    """Raise `UserError` if a folder is inside a pack, which a reader gets."""
     pack = next((one for one in folder.resolve().parents if (one / MANIFEST).exists()), None)
     if pack is not None:
-        raise UserError(f"{folder}: lies in the pack {pack}, which a reader gets; give a folder outside")
+        raise UserError(f"{folder}: is inside the pack {pack}, which a reader gets; give a folder outside it")
 
 
 def no_key_below(folder: Path) -> None:
-    """Raise `UserError` if a key lies in a folder that a reader gets."""
+    """Raise `UserError` if a folder that a reader gets contains a key."""
     for name in (FILE, SEALED_FILE):
         found = next(folder.rglob(name), None)
         if found is not None:
-            raise UserError(f"{found}: a key lies in the pack; remove it: a reader with the key is not blinded")
+            raise UserError(f"{found}: the pack contains a key; remove it: a reader with the key is not blinded")

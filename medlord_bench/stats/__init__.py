@@ -30,8 +30,8 @@ from medlord_bench.stats.paired import (
     tost,
     wilcoxon_paired,
 )
-from medlord_bench.stats.permutation import Dominance, dominance
 from medlord_bench.stats.precision_recall import Prdc, expected_coverage, prdc
+from medlord_bench.stats.rank_sum import Dominance, Separation, dominance, separation
 from medlord_bench.stats.shift import Shift, shift
 from medlord_bench.stats.tails import Tails, tails
 from medlord_bench.stats.two_sample_statistics import TwoSample, two_sample
@@ -54,6 +54,7 @@ __all__ = [
     "PairedDifference",
     "Prdc",
     "Sensitivity",
+    "Separation",
     "Strengths",
     "Tails",
     "Tost",
@@ -91,6 +92,7 @@ __all__ = [
     "tails",
     "tost",
     "sensitivity",
+    "separation",
     "shift",
     "strengths",
     "two_sample",

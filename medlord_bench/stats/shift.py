@@ -1,4 +1,4 @@
-"""How far one sample of numbers lies above another: the Hodges-Lehmann shift."""
+"""How far one sample of numbers is above another: the Hodges-Lehmann shift."""
 
 from __future__ import annotations
 

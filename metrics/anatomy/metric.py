@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
-from medlord_bench.contracts import DataProtocol, Item, Made, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, Item, Run, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.regions import values_of
-from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.segmentation import Segmentation
+from medlord_bench.descriptors.metric import DescriptorMetric
+from medlord_bench.descriptors.table import Descriptor
 from medlord_bench.errors import UserError
 
 from .config import AnatomyConfig
 from .quantities import QUANTITIES
 
-SOURCES = (Source.SAMPLES, Source.REAL_TRAIN, Source.REAL_TEST)
 WHOLE = ("heart", "lungs", "lung_left", "lung_right")  # measured beside the named regions
 OWN_RULES = {
     "voxel size": "one for real volumes and samples: the grid's, or equal sides with the longer side in the plane 350 mm",
@@ -32,7 +32,7 @@ OWN_RULES = {
 }
 
 
-class Anatomy:
+class Anatomy(DescriptorMetric):
     """Shape and place of each region, width of the mediastinum, vessels of the lungs, share and HU of bone.
 
     No value has a better direction: it should be that of real volumes. The joint distance: lower is better.
@@ -41,8 +41,11 @@ class Anatomy:
     Config: ClassVar[type[AnatomyConfig]] = AnatomyConfig
     version: ClassVar[int] = 1
     default: ClassVar[int | None] = 7
+    prefix: ClassVar[str] = "anatomy"
     quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    config: AnatomyConfig
 
     def __init__(self, config: AnatomyConfig) -> None:
         self.config = config
@@ -54,26 +57,26 @@ class Anatomy:
         whole = (region for region in WHOLE if values_of(region, self.segmentation.segmenter.names))
         return tuple(dict.fromkeys((*self.segmentation.regions, *whole)))
 
-    def needs(self) -> Sequence[Need]:
-        """Label maps of the samples and of both real splits, by one segmenter, with their volumes."""
-        return [Need(source, Made.STATES, segmenter=self.segmentation.name) for source in SOURCES]
+    @property
+    def segmenter(self) -> str:
+        return self.segmentation.name
+
+    def descriptors(self) -> Sequence[Descriptor]:
+        """Those of each region, then those found by HU alone."""
+        from .measure import descriptors
+
+        return descriptors(self.regions)
 
     def plugin_config(self) -> Mapping[str, Any]:
         return self.config.segmenter_settings
 
     def protocol(self, data: DataProtocol) -> MetricProtocol:
         """Everything that decides its numbers besides the data."""
-        from medlord_bench.descriptors.compare import RULES
-
-        config = self.config
-        text: dict[str, Any] = {
+        text = {
+            **self.compared_by(OWN_RULES),
             "segmenter": self.segmentation.described(data),
             "regions": list(self.regions),
-            "spacing": config.spacing,
-            "minimum": config.minimum,
-            "permutations": config.permutations,
-            "seed": config.seed,
-            "rules": {**RULES, **OWN_RULES},
+            "spacing": self.config.spacing,
         }
         return MetricProtocol(label=self.segmentation.name, text=text)
 
@@ -96,12 +99,3 @@ class Anatomy:
                 raise UserError(f"anatomy: {item.id}: label map {labels.shape}, volume {hu.shape}; expected one grid")
             mm = nominal(labels.shape, self.config.spacing)
             yield state_of(measure(hu, labels, self.regions, mm))
-
-    def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow | Replicates]:
-        """Scores of each descriptor and `anatomy_joint`, and a row for every descriptor of every volume."""
-        from medlord_bench.descriptors.compare import Compared
-
-        from .measure import descriptors
-
-        compared = Compared.of("anatomy", descriptors(self.regions), inputs, self.needs(), self.config)
-        return (*compared.scores(), *compared.rows())

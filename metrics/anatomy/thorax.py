@@ -26,7 +26,7 @@ LEAST_BONE_VOXELS = 20
 
 
 def mediastinum(lungs: Mask) -> tuple[float, float]:
-    """Width of what lies between the lungs over the width of the thorax: median and 90th percentile over the slices.
+    """Width of the mediastinum between the lungs over the width of the thorax: median and 90th percentile over the slices.
 
     Of each row (left to right) that reaches at least 60 % of the slice's greatest width: the voxels from the first to
     the last of lung that are no lung, over their number. Of a slice, the median over these rows: a cardiothoracic ratio

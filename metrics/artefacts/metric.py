@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from medlord_bench.contracts import DataProtocol, Item, Made, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, Item, Run, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
-from medlord_bench.contracts.results import CaseRow, Replicates, Score
+from medlord_bench.descriptors.metric import DescriptorMetric
+from medlord_bench.descriptors.table import Descriptor
 from medlord_bench.errors import UserError
 
 from .config import ArtefactsConfig
 from .quantities import QUANTITIES
 
-NEEDS = tuple(Need(source, Made.STATES) for source in (Source.SAMPLES, Source.REAL_TRAIN, Source.REAL_TEST))
 OWN_RULES = {
     "tissue": "voxels above -950 HU in the body (largest piece of tissue with its holes, and the lungs); blocks of 16 x 16 samples of a plane of at most 128 x 128, a quarter of them tissue",
     "jump": "mean of the middle half of the signed differences of neighbouring planes in a block, minus the median of the two planes before and the two after",
@@ -29,7 +29,7 @@ OWN_RULES = {
 }
 
 
-class Artefacts:
+class Artefacts(DescriptorMetric):
     """Local faults without a network: seams, patterns of a decoder, slice offsets, uneven resolution, false nodules.
 
     No value has a better direction: it should be that of real volumes. The joint distance: lower is better.
@@ -38,24 +38,27 @@ class Artefacts:
     Config: ClassVar[type[ArtefactsConfig]] = ArtefactsConfig
     version: ClassVar[int] = 1
     default: ClassVar[int | None] = 8
+    prefix: ClassVar[str] = "artefact"
     quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    config: ArtefactsConfig
 
     def __init__(self, config: ArtefactsConfig) -> None:
         self.config = config
 
-    def needs(self) -> Sequence[Need]:
-        """Samples and both real splits."""
-        return NEEDS
+    def descriptors(self) -> Sequence[Descriptor]:
+        """The same of every volume."""
+        from .measure import DESCRIPTORS
+
+        return DESCRIPTORS
 
     def plugin_config(self) -> Mapping[str, Any]:
         return {}
 
     def protocol(self, data: DataProtocol) -> MetricProtocol:
         """Everything that decides its numbers besides the data."""
-        from medlord_bench.descriptors.compare import RULES
-
-        text = {"config": self.config.model_dump(mode="json"), "rules": {**RULES, **OWN_RULES}}
+        text = {**self.compared_by(OWN_RULES), "spacing": self.config.spacing}
         return MetricProtocol(text=text)
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
@@ -72,12 +75,3 @@ class Artefacts:
             hu = read_hu(item.path)
             x, y, z = hu.shape
             yield state_of(measure(hu, nominal((x, y, z), self.config.spacing)))
-
-    def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow | Replicates]:
-        """Scores of each descriptor and `artefact_joint`, and a row for every descriptor of every volume."""
-        from medlord_bench.descriptors.compare import Compared
-
-        from .measure import DESCRIPTORS
-
-        compared = Compared.of("artefact", DESCRIPTORS, inputs, NEEDS, self.config)
-        return (*compared.scores(), *compared.rows())

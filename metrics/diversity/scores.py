@@ -58,8 +58,8 @@ class Sets:
         warning = ""
         if p < NOTICED_P:
             warning = (
-                f"{len(found)} of {self.n} samples are distinct, {len(others)} of {len(real)} real patients: look at "
-                "samples beside each other"
+                f"samples are more alike than patients are: {len(found)} of {self.n} samples are distinct, {len(others)} of "
+                f"{len(real)} real patients; look at samples beside each other"
             )
         alike = [group for group in found if len(group) > 1]
         largest = ", ".join(self.ids[i] for i in alike[0][:NAMED]) if alike else ""

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
-from medlord_bench.contracts import DataProtocol, Item, Made, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import DataProtocol, Item, Run, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
-from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.segmentation import Segmentation
+from medlord_bench.descriptors.metric import DescriptorMetric
+from medlord_bench.descriptors.table import Descriptor
 
 from .config import TissueConfig
 from .quantities import QUANTITIES
 
-SOURCES = (Source.SAMPLES, Source.REAL_TRAIN, Source.REAL_TEST)
 RULES = {
     "blocks": "3 x 3 x 3 voxels of the image without its padding: mean, and standard deviation about mean and slopes; a number of "
     "a tissue needs 20 blocks",
@@ -31,7 +31,7 @@ RULES = {
 }
 
 
-class TissueMetric:
+class TissueMetric(DescriptorMetric):
     """HU, spread, noise, noise spectrum and sharpness of tissues, each against real volumes, and one joint test.
 
     No descriptor has a better direction: each should equal that of real volumes. Distances and shifts: 0 is best.
@@ -40,8 +40,11 @@ class TissueMetric:
     Config: ClassVar[type[TissueConfig]] = TissueConfig
     version: ClassVar[int] = 1
     default: ClassVar[int | None] = 6
+    prefix: ClassVar[str] = "tissue"
     quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"regions": {"by_region": True}}
+
+    config: TissueConfig
 
     def __init__(self, config: TissueConfig) -> None:
         self.config = config
@@ -52,27 +55,27 @@ class TissueMetric:
         """The regions that are measured beside the tissue classes."""
         return () if self.segmentation is None else self.segmentation.regions
 
-    def needs(self) -> Sequence[Need]:
-        """States of volumes, or of a segmenter's label maps and their volumes, of the samples and both real splits."""
-        segmenter = "" if self.segmentation is None else self.segmentation.name
-        return [Need(source, Made.STATES, segmenter=segmenter) for source in SOURCES]
+    @property
+    def segmenter(self) -> str:
+        return "" if self.segmentation is None else self.segmentation.name
+
+    def descriptors(self) -> Sequence[Descriptor]:
+        """Those of the tissue classes, then those of each region."""
+        from .describe import descriptors
+
+        return descriptors(self.regions)
 
     def plugin_config(self) -> Mapping[str, Any]:
         return self.config.segmenter_settings
 
     def protocol(self, data: DataProtocol) -> MetricProtocol:
         """Everything that decides its numbers besides the data."""
-        from medlord_bench.descriptors.compare import RULES as COMPARED
-
         from .describe import RESOLUTION
 
-        config, label = self.config, ""
-        text: dict[str, Any] = {"minimum": config.minimum, "permutations": config.permutations, "seed": config.seed}
-        text |= {"rules": {**RULES, **COMPARED}, "resolution": RESOLUTION}
+        text = {**self.compared_by(RULES), "resolution": RESOLUTION}
         if self.segmentation is not None:
-            label = self.segmentation.name
             text |= {"segmenter": self.segmentation.described(data), "regions": list(self.regions)}
-        return MetricProtocol(label=label, text=text)
+        return MetricProtocol(label=self.segmenter, text=text)
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """The descriptors of each volume, float64 (K,): see `describe.descriptors`."""
@@ -89,12 +92,3 @@ class TissueMetric:
             if path is None:
                 raise UserError(f"tissue: {item.id} has no volume; expected only items that have one")
             yield state_of(describe(read_hu(path), labels, self.regions))
-
-    def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow | Replicates]:
-        """Every descriptor's level and shift, `tissue_joint`, and the descriptors of every volume."""
-        from medlord_bench.descriptors.compare import Compared
-
-        from .describe import descriptors
-
-        compared = Compared.of("tissue", descriptors(self.regions), inputs, self.needs(), self.config)
-        return (*compared.scores(), *compared.rows())

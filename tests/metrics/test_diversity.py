@@ -113,7 +113,9 @@ def test_half_of_the_samples_repeated_is_seen(run: Run, measure, phantoms: list[
     assert found["distinct_samples"].value == n // 2 and found["distinct_samples"].floor == n
     assert found["distinct_samples"].p < 0.02
     if n > 8:  # at 8 the smallest p of this test is above 0.005
-        assert found["distinct_samples"].warning.startswith(f"{n // 2} of {n} samples are distinct")
+        assert found["distinct_samples"].warning.startswith(
+            f"samples are more alike than patients are: {n // 2} of {n} samples are distinct"
+        )
         assert found["vendi"].value < n / 2 < found["vendi"].floor and found["vendi"].warning
     assert (
         f"{n // 2} groups of equal samples, the largest 2: samples-00, samples-" in found["distinct_samples"].note_text

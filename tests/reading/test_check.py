@@ -315,7 +315,7 @@ def test_exports_that_would_unblind_or_compare_nothing_are_refused(tmp_path: Pat
     with pytest.raises(UserError, match="none is of real volumes.*name that source 'real'"):
         exported(protocol_of(tmp_path, names), tmp_path / "none", monkeypatch)
     first = exported(protocol_of(tmp_path, n=2), tmp_path / "out", monkeypatch)
-    with pytest.raises(UserError, match="lies in the pack"):
+    with pytest.raises(UserError, match="is inside the pack"):
         exported(protocol_of(tmp_path, n=2), first / "packs" / "R1" / "inner", monkeypatch)
     pytest.importorskip("pyrage")
     with pytest.raises(UserError, match="not an age recipient"):

@@ -116,7 +116,7 @@ def test_the_browser_sees_no_path_and_no_hash_of_a_source(served: Served) -> Non
 def test_a_key_below_the_pack_is_refused(tmp_path: Path, name: str) -> None:
     write_pack(tmp_path)
     (tmp_path / name).write_text("{}")
-    with pytest.raises(UserError, match="a key lies in the pack"):
+    with pytest.raises(UserError, match="the pack contains a key"):
         sound_pack(tmp_path)
 
 
@@ -157,7 +157,7 @@ def test_answers_go_to_the_study_or_here_but_not_into_the_pack(tmp_path: Path, m
     assert returns_of(alone, pack, None) == tmp_path / "returns/R1.jsonl"
     assert returns_of(alone, pack, tmp_path / "x") == tmp_path / "x/R1.jsonl"
     monkeypatch.chdir(alone)
-    with pytest.raises(UserError, match="lies in the pack"):
+    with pytest.raises(UserError, match="is inside the pack"):
         returns_of(Path(), pack, None)
 
 

@@ -1,4 +1,4 @@
-"""The exact rank-sum test, against an enumeration of all divisions and against SciPy without ties."""
+"""The exact rank-sum test and Cliff's delta, against an enumeration of all divisions and against SciPy without ties."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, rankdata
 
+from medlord_bench import stats
 from medlord_bench.errors import UserError
-from medlord_bench.stats.rank_sum import separation
+from medlord_bench.stats import separation
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -48,3 +49,33 @@ def test_equal_numbers_say_nothing_and_bad_ones_are_refused() -> None:
     for x in ([], [np.nan]):
         with pytest.raises(UserError, match="expected finite ones"):
             separation(x, [1.0])
+
+
+def test_dominance_of_small_samples_is_exact() -> None:
+    found = stats.dominance([1, 2, 3], [4, 5, 6], 0)
+    assert found.exact and found.delta == -1 and found.p == pytest.approx(2 / 20)
+    x, y = [1.2, 3.4, 5.1, 0.3, 2.2], [2.5, 6.0, 7.1, 3.3, 9.0, 4.4]
+    expected = mannwhitneyu(x, y, method="exact")
+    found = stats.dominance(x, y, 0)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.delta == pytest.approx(2 * expected.statistic / 30 - 1)
+
+
+def test_dominance_of_larger_samples_agrees() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0, 1, 30), rng.normal(0.5, 1, 30)
+    found = stats.dominance(x, y, 0)
+    assert found.exact and found.p == pytest.approx(mannwhitneyu(x, y, method="exact").pvalue)
+    assert found.low < found.delta < found.high and found == stats.dominance(x, y, 0)
+
+
+def test_equal_values_are_no_difference_and_empty_sets_are_refused() -> None:
+    assert stats.dominance([3, 3, 3], [3, 3], 0).p == 1
+    with pytest.raises(UserError, match="expected finite ones in both sets"):
+        stats.dominance([], [1], 0)
+
+
+def test_false_alarms_are_at_most_five_in_a_hundred() -> None:
+    rng = np.random.default_rng(1)
+    alarms = [stats.dominance(*np.round(rng.normal(3, 1, (2, 6))), seed, 10).p <= 0.05 for seed in range(400)]
+    assert np.mean(alarms) <= 0.075

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medlord_bench.volumes.noise import noise_of
+
 Image = NDArray[np.float32]
 AIR_HU, WINDOW_HU = -1000.0, 2000.0  # gamma bends the range from air to air + window
 BONE_HU, BONE_DETAIL = 200.0, 0.1  # above it is bone; the share of its contrast that remains
-TO_SD = 1.4826  # median absolute deviation to standard deviation, of a Gaussian
 
 
 def gain(hu: Image, strength: float, rng: np.random.Generator) -> Image:
@@ -38,8 +39,7 @@ def bias(hu: Image, strength: float, rng: np.random.Generator) -> Image:
 
 def noise(hu: Image, strength: float, rng: np.random.Generator) -> Image:
     """White noise is added so that the standard deviation of the noise becomes `strength` times its own."""
-    apart = np.abs(np.diff(hu, axis=0))
-    own = TO_SD * float(np.median(apart[apart > 0])) / 2**0.5 if (apart > 0).any() else 1.0
+    own = noise_of(hu, hu > hu.min())  # clipped air has none
     added = own * (strength**2 - 1) ** 0.5
     return np.asarray(hu + added * rng.standard_normal(hu.shape, dtype=np.float32), np.float32)
 

@@ -37,7 +37,7 @@ def _offsets(hu: Image, sides: list[int], strength: float, rng: np.random.Genera
 
 
 def nodules(hu: Image, strength: float, rng: np.random.Generator) -> Image | None:
-    """`strength` balls of soft tissue, 3 to 5 voxels across, lie in the lungs. None if there is no lung."""
+    """Adds `strength` balls of soft tissue with diameters of 3 to 5 voxels to the lungs. None if there is no lung."""
     lung = ndimage.binary_erosion(_lungs(hu), iterations=3)
     places = np.argwhere(lung)
     if len(places) < strength:

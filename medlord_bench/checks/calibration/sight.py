@@ -23,7 +23,7 @@ def _warned(score: Score, real: Score | None) -> bool:
 
 
 def _above_real(score: Score, real: Score | None) -> bool:
-    """The interval lies above that of unseen real volumes."""
+    """The interval is above that of unseen real volumes."""
     return None not in (real, score.low, getattr(real, "high", None)) and score.low > real.high  # type: ignore[operator,union-attr]
 
 

@@ -13,8 +13,10 @@ from medlord_bench.contracts.results import Score
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.artefacts.config import ArtefactsConfig
 from medlord_bench.metrics.artefacts.measure import DESCRIPTORS, measure
-from medlord_bench.metrics.artefacts.metric import NEEDS, Artefacts
+from medlord_bench.metrics.artefacts.metric import Artefacts
 from medlord_bench.volumes.arrays import save_state
+
+NEEDS = tuple(Artefacts(ArtefactsConfig()).needs())
 
 DATA = DataProtocol(
     name="d", grid=Grid(shape=(32, 32, 32)), fit="crop-pad", split="s", split_sha256="0", counts={}, masks="none"

@@ -14,11 +14,12 @@ from medlord_bench import stats
 from medlord_bench.contracts import Item, MetricInputs, Run
 from medlord_bench.contracts.metrics import protocol_of
 from medlord_bench.contracts.results import CaseRow, Score
+from medlord_bench.descriptors.metric import SOURCES
 from medlord_bench.engine.resolve import metric_spec
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.tissue.config import TissueConfig
 from medlord_bench.metrics.tissue.describe import OF_CLASSES, describe
-from medlord_bench.metrics.tissue.metric import SOURCES, TissueMetric
+from medlord_bench.metrics.tissue.metric import TissueMetric
 from medlord_bench.plugins.datasets.phantom.dataset import PhantomConfig, PhantomDataset
 from medlord_bench.volumes.arrays import save_state
 from medlord_bench.volumes.io import read_volume

@@ -61,7 +61,7 @@ def lungs(hu: NDArray[np.int16], spacing: Spacing, threshold: float, closing: fl
 
 
 def air_offset(hu: NDArray[np.int16]) -> int:
-    """HU by which the room air at the sides of a volume lies above -1000; 0 if it is where it should be, or if there is none.
+    """HU by which the room air at the sides of a volume is above -1000; 0 if it is where it should be, or if there is none.
 
     A volume with a wrong offset has room air above the threshold that tells it from the lungs. Only an air that is a large,
     even part of the sides counts, and only offsets that leave it darker than any lung.
