@@ -236,9 +236,13 @@ def analyse(study: Path, run: str | None, store: Path) -> None:
     folder = locate(Store(store.resolve()), run) if run is not None else None
     summary = write(Study(study), folder)
     none = sum(one.value is None for one in summary.findings)
-    click.echo(f"{study / 'analysis' / 'summary.md'}: {len(summary.findings)} numbers, {none} without a value")
-    if folder is not None:
-        click.echo(f"{folder / 'results' / 'ratings.csv'}: draw it: medlord-bench report {folder}")
+    click.echo(
+        f"{study / 'analysis' / 'summary.md'}: {len(summary.findings)} numbers; {none} could not be computed, the page says why"
+    )
+    if folder is not None and summary.design == "pairs":
+        click.echo(f"{folder}: unchanged; a study of pairs has no ratings that its report can draw", err=True)
+    elif folder is not None:
+        click.echo(f"{folder / 'results' / 'ratings.csv'}: draw it with: medlord-bench report {folder}")
 
 
 @reading.command()

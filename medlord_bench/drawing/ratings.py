@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from medlord_bench.drawing.files import Drawn, Value
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 PANELS = 4  # of a reader in a row
 NOTE_MM = 8.0  # below the panels
+SHORT, LABEL_WIDTH, TITLE_WIDTH = 10, 38, 30  # letters of a level in a legend of several columns, and of lines
+LEGEND_LINES = 5  # that there is always room for
 COLUMNS = (*Rating.model_fields, "called_real", "low", "high")
 
 
@@ -30,7 +33,7 @@ def ratings(found: Sequence[Rating], contestants: Sequence[str]) -> Iterator[Dra
         dict.fromkeys(one.source for one in found), key=lambda name: order.index(name) if name in order else len(order)
     )
     lines = -(-len({one.category for one in found}) // PANELS)
-    fit = max(1, int((HEIGHT_MM - NOTE_MM) / _block_mm(lines, len(sources))))
+    fit = max(1, int((HEIGHT_MM - NOTE_MM) / _block_mm(found, lines, len(sources))))
     for start in range(0, len(readers), fit):
         page = readers[start : start + fit]
         name = "ratings" if start == 0 else f"ratings-{start // fit + 1}"
@@ -41,8 +44,8 @@ def _page(name: str, found: Sequence[Rating], readers: Sequence[str], sources: S
     categories = list(dict.fromkeys(one.category for one in found))
     columns = min(len(categories), PANELS)
     lines = -(-len(categories) // columns)
-    figure = sheet(180 if columns > 2 else 122, NOTE_MM + len(readers) * _block_mm(lines, len(sources)))
-    tall = _block_mm(lines, len(sources))
+    tall = _block_mm(found, lines, len(sources))
+    figure = sheet(180 if columns > 2 else 122, NOTE_MM + len(readers) * tall)
     ratios = [*[tall] * (len(readers) - 1), tall + NOTE_MM]
     blocks = figure.subfigures(len(readers), 1, squeeze=False, height_ratios=ratios)[:, 0]
     for reader, block in zip(readers, blocks, strict=True):
@@ -56,7 +59,7 @@ def _page(name: str, found: Sequence[Rating], readers: Sequence[str], sources: S
                 _verdict(one, members, sources)
             else:
                 _stack(one, members, sources, {r.level: r.label for r in found if r.category == category})
-            one.set_title(shorten(plain(category), 30))
+            one.set_title(textwrap.fill(plain(category), TITLE_WIDTH))
             _names(one, sources, place % columns == 0)
         for one in axes[len(categories) :]:
             one.set_axis_off()
@@ -64,9 +67,10 @@ def _page(name: str, found: Sequence[Rating], readers: Sequence[str], sources: S
     return Drawn(name, figure, COLUMNS, [_row(one) for one in found])
 
 
-def _block_mm(lines: int, sources: int) -> float:
-    """Height of one reader's panels."""
-    return 6 + lines * (14 + 4.2 * sources)
+def _block_mm(found: Sequence[Rating], lines: int, sources: int) -> float:
+    """Height of one reader's panels, in `lines` rows."""
+    long = any(len(plain(one.category)) > TITLE_WIDTH for one in found)
+    return 6 + lines * (3 + 3 * long + 2.2 * _legend_lines(found) + 4.2 * sources)
 
 
 def _note(figure: Figure, last: object) -> None:
@@ -107,15 +111,35 @@ def _stack(axes: Axes, members: Sequence[Rating], sources: Sequence[str], known:
                 axes.barh(place, count, left=start, height=0.72, color=colour, edgecolor="white", lw=0.4)
                 ink = "white" if shade < 0.5 else "black"
                 axes.text(start + count / 2, place, str(count), ha="center", va="center", fontsize=SMALL, color=ink)
-        axes.plot([], [], "s", ms=3.5, color=colour, label=f" {shorten(labels[level], 22)}")
+        axes.plot([], [], "s", ms=3.5, color=colour, label=_label(labels[level]))
     axes.set_xlim(0, most)
     axes.set_xticks([])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.legend(
-        loc="upper left", bbox_to_anchor=(0, 0), ncols=1 if max(map(len, labels.values()), default=0) > 10 else 3,
+        loc="upper left", bbox_to_anchor=(0, 0), ncols=_columns(labels.values()),
         borderaxespad=0.2, handlelength=0.8, handletextpad=0.2, columnspacing=0.6, labelspacing=0.15, fontsize=SMALL - 0.5,
     )  # fmt: skip
+
+
+def _columns(labels: Collection[str]) -> int:
+    """Of a legend: several where the labels of all levels are short."""
+    return 1 if max(map(len, labels), default=0) > SHORT else 3
+
+
+def _label(text: str) -> str:
+    """A level's words, on as many lines as they need."""
+    return "\n".join(f" {line}" for line in textwrap.wrap(text, LABEL_WIDTH))
+
+
+def _legend_lines(found: Sequence[Rating]) -> int:
+    """Of the longest legend."""
+    lines = [LEGEND_LINES]
+    for category in {one.category for one in found if one.role != "verdict"}:
+        labels = {one.level: one.label for one in found if one.category == category}.values()
+        rows = sum(max(1, len(_label(label).splitlines())) for label in labels)
+        lines.append(rows if _columns(labels) == 1 else -(-len(labels) // _columns(labels)))
+    return max(lines)
 
 
 def _verdict(axes: Axes, members: Sequence[Rating], sources: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medlord_bench.contracts import FrozenConfig
@@ -14,6 +14,7 @@ from medlord_bench.util.files import write_json, write_text
 from . import agreement_findings, marks, mrmc, pair_findings, rating_findings
 from .checklist import cell, checklist
 from .findings import Finding
+from .returns import HASTY
 from .study import Study
 from .unblind import Unblinded, read_unblinded
 
@@ -70,11 +71,9 @@ def findings(joined: Unblinded) -> list[Finding]:
 def analyse(study: Study, run: Path | None = None) -> Summary:
     """Write the analysis of an unblinded study. run: a run folder that gets `results/ratings.csv`, for its report.
 
-    Raises `UserError` if the study is not unblinded, or is of pairs and `run` is given.
+    A study of pairs has no ratings, so the run gets nothing. Raises `UserError` if the study is not unblinded.
     """
     joined = read_unblinded(study)
-    if run is not None and joined.design == "pairs":
-        raise UserError(f"--run {run}: a study of pairs has no ratings for a report; leave --run out")
     found = findings(joined)
     summary = Summary(
         title=joined.title,
@@ -137,30 +136,49 @@ def page(joined: Unblinded, found: Sequence[Finding]) -> str:
         f"Commitment of the key: `{joined.commitment}`, as printed in every pack. Returns locked "
         f"{joined.locked:%Y-%m-%d %H:%M} UTC{', as partial' if joined.partial else ''}. Rubric {cell(joined.rubric.name)}.",
         "",
-        "| reader | items | minutes | median seconds of an item | display check |",
-        "|---|---|---|---|---|",
+        f"| reader | items | minutes | median seconds of an item | items under {HASTY:g} s | display check |",
+        "|---|---|---|---|---|---|",
     ]
     for one in joined.readers:
         check = "not made" if one.display is None else "passed" if one.display else "not passed"
         times = [_number(one.minutes), _number(one.seconds)]
-        lines.append(f"| {one.reader} | {one.answered} of {one.items} | {times[0]} | {times[1]} | {check} |")
-    lines += [f"| {name} | no return | | | |" for name in joined.absent]
+        hasty = "" if one.seconds is None else str(one.hasty)
+        lines.append(f"| {one.reader} | {one.answered} of {one.items} | {times[0]} | {times[1]} | {hasty} | {check} |")
+    lines += [f"| {name} | no return | | | | |" for name in joined.absent]
     for quantity in sorted({one.quantity for one in found}, key=list(TITLES).index):
         members = [one for one in found if one.quantity == quantity]
         lines += ["", f"## {TITLES[quantity]}", ""]
         lines += [READING[quantity], ""] if quantity in READING else []
-        lines += ["| question | source | reader | value | interval | n | n real | p | p (Holm) | how |"]
-        lines += ["|---|---|---|---|---|---|---|---|---|---|"]
-        lines += [_line(one) for one in members]
+        lines += _rows(members)
     return "\n".join(lines) + "\n"
 
 
-def _line(one: Finding) -> str:
-    interval = "" if one.low is None or one.high is None else f"{one.low:.3g} to {one.high:.3g}"
-    real = "" if one.n_real is None else str(one.n_real)
-    texts = [one.question, one.source, one.reader, _number(one.value), interval, str(one.n), real]
-    texts += [_number(one.p), _number(one.p_holm), "; ".join(filter(None, (one.note, one.how)))]
-    return "| " + " | ".join(cell(text) for text in texts) + " |"
+def _rows(members: Sequence[Finding]) -> list[str]:
+    """A table of one quantity without its empty columns. How the numbers were made is below it, by letter."""
+    letters = dict(
+        zip(dict.fromkeys(one.how for one in members if one.how), "abcdefghijklmnopqrstuvwxyz", strict=False)
+    )
+    rows = [_cells(one, letters) for one in members]
+    shown = [name for name in rows[0] if any(row[name] for row in rows)]
+    lines = [f"| {' | '.join(shown)} |", "|" + "---|" * len(shown)]
+    lines += [f"| {' | '.join(cell(row[name]) for name in shown)} |" for row in rows]
+    return [*lines, *(["", *(f"- {letter}: {cell(how)}" for how, letter in letters.items())] if letters else [])]
+
+
+def _cells(one: Finding, letters: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "question": one.question,
+        "source": one.source,
+        "reader": one.reader,
+        "value": _number(one.value),
+        "interval": "" if one.low is None or one.high is None else f"{one.low:.3g} to {one.high:.3g}",
+        "n": str(one.n),
+        "n real": "" if one.n_real is None else str(one.n_real),
+        "p": _number(one.p),
+        "p (Holm)": _number(one.p_holm),
+        "how": letters.get(one.how, one.how),
+        "note": one.note,
+    }
 
 
 def _number(value: float | None) -> str:

@@ -167,7 +167,7 @@ class AnswerLog:
                 fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(
-                    f"{self.path}: another `reading serve` writes it; read there, or end that one first"
+                    f"{self.path}: another `reading serve` is writing to it; use that page, or stop that command first"
                 ) from None
 
     def _read(self) -> list[dict[str, Any]]:

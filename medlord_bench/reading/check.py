@@ -19,16 +19,20 @@ from medlord_bench.util.progress import make_progress
 from .forms import form, readme
 from .key import FILE, SEALED_FILE, Key, read_key
 from .leak_audit import Quantities, audit, leaks_of, quantities_of, read_values, too_few
-from .leak_files import Leak, files_of
+from .leak_files import Leak, compressed_sizes, equal_files, files_of
 from .leak_headers import cases_of, differing, zip_leaks
 from .leak_words import Words, study_words
-from .pack import MANIFEST, Pack, damaged, read_pack
+from .pack import MANIFEST, MTIME, Pack, damaged, read_pack
 from .protocol import StudyProtocol, read_protocol
 from .reader_files import page_files
 from .study import PACKS, PROTOCOL, Study
 
 LARGEST_MANIFEST = 2**28  # bytes
 SHOWN = 20
+COPIED = (
+    "no file has the date of the export, 2000-01-01, so dates are not compared: the pack was copied without its dates; copy it "
+    "with them (cp -a, zip)"
+)
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,13 @@ def check_pack(
     if not cases and not files:
         raise UserError(f"{folder}: has no files; expected a pack")
     trials = {code for item in pack.practice for code in item} if pack else set()
+    copied = pack is not None and all(int(path.stat().st_mtime) != MTIME for path in files)
     for chosen in (trials, set(cases) - trials):
-        leaks += differing(folder, {code: paths for code, paths in cases.items() if code in chosen})
-    if pack is not None:
-        leaks += _of_manifest(folder, pack)
+        leaks += differing(folder, {code: paths for code, paths in cases.items() if code in chosen}, dates=not copied)
+    leaks += equal_files(folder, cases, pack.files if pack else {})
+    leaks += [Leak(*line.split(": ", 1)) for line in damaged(folder, pack)] if pack else []
     quantities, notes = _quantities(folder, cases, pack, labels)
+    notes += [COPIED] * copied + compressed_sizes(cases)
     findings = audit(quantities, labels, waived)
     leaks += leaks_of(findings)
     notes += _notes(key, labels, quantities, cases, waived)
@@ -159,17 +165,6 @@ def _own_text(pack: Pack | None) -> str:
     bare = pack.model_copy(update={"title": ""})
     texts = page_files().values()
     return "\n".join([form(bare), readme(bare), pack.rubric.model_dump_json(), *Pack.model_fields, *texts])
-
-
-def _of_manifest(folder: Path, pack: Pack) -> list[Leak]:
-    """Files that are changed or do not belong to the pack, and hidden repeats with the bytes of their first."""
-    leaks = [Leak(*line.split(": ", 1)) for line in damaged(folder, pack)]
-    seen: dict[str, str] = {}
-    for name, sha in pack.files.items():
-        other = seen.setdefault(sha, name)
-        if other != name and name.endswith((".i16", ".nii", ".mha")):
-            leaks.append(Leak(name, f"the same bytes as {other}"))
-    return leaks
 
 
 def _quantities(

@@ -88,7 +88,7 @@ def too_few(labels: Mapping[str, str], quantities: int) -> str:
     best = min(2 / math.comb(sum(counts), count) for count in counts)
     tests = quantities * (1 if len(counts) == 2 else len(counts))
     if best * tests >= P:
-        return f"{sum(counts)} cases are too few to show whether their quantities tell the source (expected about 20)"
+        return f"{sum(counts)} cases are too few for the audit: even a perfect separation could be chance; it needs about 20"
     return ""
 
 

@@ -10,10 +10,12 @@ import gzip
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
+
+from medlord_bench.util.hashing import file_sha256
 
 CHUNK = 2**20
 HEAD = 2**22  # bytes in which the head of an image must end
@@ -21,6 +23,7 @@ EXPANDED = 2**32  # bytes that are read of one compressed file
 RATIO = 500  # of a compressed member to its size; medical images reach 20, an empty one 200
 FILES, MEMBERS = 500_000, 10_000
 IMAGES = (".nii", ".mha", ".i16", ".dcm", ".png")
+VOLUMES = (".nii", ".nii.gz", ".mha", ".i16")  # a case in one file
 
 
 @dataclass(frozen=True, order=True)
@@ -60,6 +63,34 @@ def files_of(folder: Path) -> tuple[list[Path], list[Leak]]:
             if len(found) > FILES:
                 return found, [*leaks, Leak(name, f"one of more than {FILES:,} files; the others are not checked")]
     return sorted(found), leaks
+
+
+def equal_files(folder: Path, cases: Mapping[str, Sequence[Path]], known: Mapping[str, str]) -> list[Leak]:
+    """Volumes of two cases with equal bytes: the same volume twice, or a hidden repeat that shows itself.
+
+    known: relative path -> sha256, where it is known. Slices and pictures are left out, since empty ones are equal.
+    """
+    sizes: dict[int, list[Path]] = {}
+    for path in sorted(path for paths in cases.values() for path in paths if path.name.lower().endswith(VOLUMES)):
+        sizes.setdefault(path.stat().st_size, []).append(path)
+    leaks, seen = [], dict[str, str]()
+    for path in (path for paths in sizes.values() if len(paths) > 1 for path in paths):
+        name = path.relative_to(folder).as_posix()
+        other = seen.setdefault(known.get(name) or file_sha256(path), name)
+        if other != name:
+            leaks.append(Leak(name, f"the same bytes as {other}"))
+    return leaks
+
+
+def compressed_sizes(cases: Mapping[str, Sequence[Path]]) -> list[str]:
+    """A note if compressed files of the cases have different sizes; none otherwise."""
+    found = {path.stat().st_size for paths in cases.values() for path in paths if path.suffix.lower() == ".gz"}
+    if len(found) < 2:
+        return []
+    return [
+        f"compressed files have {len(found)} sizes, {min(found):,} to {max(found):,} bytes: noise and sharpness decide the size, "
+        "and so does the source; store volumes uncompressed"
+    ]
 
 
 def parts_of(path: Path, name: str) -> Iterator[Part | Leak]:

@@ -7,6 +7,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,18 @@ def _is_image(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def differing(folder: Path, cases: Mapping[str, Sequence[Path]]) -> list[Leak]:
-    """A leak for each field that differs between cases; it names a case whose value is the rarest."""
+def differing(folder: Path, cases: Mapping[str, Sequence[Path]], dates: bool = True) -> list[Leak]:
+    """A leak for each field that differs between cases; it names a case whose value is the rarest.
+
+    dates: whether modification times are compared.
+    """
     roles: dict[str, dict[tuple[tuple[str, str], ...], list[str]]] = {}  # file of a case -> its fields -> files
     having: dict[str, set[str]] = {}
     for code, paths in cases.items():
         for number, path in enumerate(paths):
             name = path.relative_to(folder).as_posix()
             role = name.replace(code, CODE) if code in name else f"{path.suffix} {number}"
-            fields = tuple(sorted(_fields(path, code).items()))
+            fields = tuple(sorted(_fields(path, code, dates).items()))
             roles.setdefault(role, {}).setdefault(fields, []).append(name)
             having.setdefault(role, set()).add(code)
     leaks: dict[str, Leak] = {}
@@ -96,10 +100,12 @@ def zip_leaks(path: Path, name: str) -> list[Leak]:
     return leaks
 
 
-def _fields(path: Path, code: str) -> dict[str, str]:
+def _fields(path: Path, code: str, dates: bool) -> dict[str, str]:
     """All that a file says besides its picture, its code replaced."""
     stat = path.stat()
-    found = {"size": str(stat.st_size), "modification time": str(int(stat.st_mtime))}
+    found = {"size": str(stat.st_size)}
+    if dates:
+        found["modification time"] = f"{datetime.fromtimestamp(int(stat.st_mtime), UTC):%Y-%m-%d %H:%M:%S} UTC"
     with open(path, "rb") as file:
         head = file.read(HEAD)
     if head[:2] == b"\x1f\x8b":

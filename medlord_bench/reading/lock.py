@@ -62,7 +62,14 @@ def returns_of(study: Study, packs: Sequence[Pack]) -> list[Return]:
     files = sorted(one for one in folder.iterdir() if one.suffix in SUFFIXES) if folder.is_dir() else []
     if not files:
         raise MissingError(f"{folder}: no returns; put the readers' files there, such as R1.jsonl")
-    return read_returns(files, packs)
+    found = read_returns(files, packs)
+    for one in found:
+        if one.header is not None and one.path.stem != one.reader:
+            raise UserError(
+                f"{one.path}: is the return of reader {one.reader}; expected the name {one.reader}{one.path.suffix}: rename it "
+                "if it is that reader's, else remove it"
+            )
+    return found
 
 
 def lock(study: Study, partial: bool = False) -> Lock:

@@ -152,14 +152,16 @@ def page(protocol: StudyProtocol | None, efforts: Sequence[float], given: Sequen
         n = protocol.n if protocol.design == "ratings" else max(1, protocol.choices // first.models)
         found = [f"AUC {auc:g}: {100 * power(protocol.design, auc, n, first):.0f} %" for auc in efforts]
         minutes = first.minutes(protocol.design, n)
+        what = "volumes of each source" if protocol.design == "ratings" else "pairs of each reader for each model"
         lines += [
-            f"This protocol: {protocol.design}, n {n}, {minutes:.0f} reader-minutes. Power at {'; '.join(found)}.",
+            f"This protocol: {protocol.design}, {n} {what}, {minutes:.0f} reader-minutes. Power at {'; '.join(found)}.",
             "",
         ]
     lines += [
-        f"Smallest n of each source for {100 * TARGET:.0f} % power, and minutes of all readers together:",
+        f"Smallest n for {100 * TARGET:.0f} % power (ratings: volumes of each source; pairs: pairs of each reader for each model), "
+        "and minutes of all readers together:",
         "",
-        "| AUC | readers | ratings: n | ratings: minutes | pairs: n | pairs: minutes | pairs / ratings | half the minutes up to |",
+        "| AUC | readers | ratings: n | ratings: minutes | pairs: n | pairs: minutes | pairs / ratings | a pair may take, for half the minutes |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in table(efforts, given):
@@ -167,6 +169,6 @@ def page(protocol: StudyProtocol | None, efforts: Sequence[float], given: Sequen
         for one in (row.ratings, row.pairs):
             cells += [f"over {SIZES[-1]}", ""] if one.n is None else [str(one.n), f"{one.minutes:.0f}"]
         cells += ["" if row.ratio is None else f"{row.ratio:.2f}"]
-        cells += ["" if row.half_at_seconds is None else f"{row.half_at_seconds:.0f} s a pair"]
+        cells += ["" if row.half_at_seconds is None else f"{row.half_at_seconds:.0f} s"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

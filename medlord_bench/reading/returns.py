@@ -24,6 +24,7 @@ from .form_return import read_form
 from .pack import Pack
 
 MAX_BYTES, MAX_LINE = 64_000_000, 1_000_000
+HASTY = 3.0  # seconds; in less nobody scrolls through a volume and answers
 CLOCK = timedelta(minutes=2)  # a clock may be set back by so much while somebody reads
 
 Model = TypeVar("Model", bound=FrozenConfig)
@@ -61,14 +62,24 @@ class Return:
         times = [one.ms for one in self.answers if one.ms is not None]
         return sum(times) / 60_000 if times else None
 
+    @property
+    def hasty(self) -> int:
+        """Items answered in less than `HASTY` seconds."""
+        return sum(one.ms is not None and one.ms < 1000 * HASTY for one in self.answers)
+
     def progress(self) -> dict[str, object]:
         """How far the reader is, without the key."""
         done, items, seconds = len(self.answers), len(self.pack.items), self.seconds
         cannot = sum(level == CANNOT for one in self.answers for level in one.answers.values())
         text = f"{self.reader}: {done} of {items} items"
-        text += "" if seconds is None else f", median {seconds:.0f} s an item, {self.minutes:.0f} min in all"
+        text += (
+            ""
+            if seconds is None
+            else f", median {seconds:.{0 if seconds >= 10 else 1}f} s an item, {self.minutes:.0f} min in all"
+        )
         text += f", {cannot} times 'cannot assess', {sum(len(one.marks) for one in self.answers)} marks"
         text += ", finished" if self.finished else ", not finished"
+        text += f"; CAUTION: {self.hasty} items took less than {HASTY:g} s each" if self.hasty else ""
         return {
             "reader": self.reader,
             "answered": done,
@@ -77,6 +88,7 @@ class Return:
             "seconds": seconds,
             "minutes": self.minutes,
             "cannot": cannot,
+            "hasty": self.hasty,
             "text": text,
         }
 

@@ -28,7 +28,7 @@ FILE = UNBLINDED
 
 class ReaderRecord(FrozenConfig):
     """A reader's part. file, sha256: the locked return. minutes: of all items; None of a form. seconds: median of an item.
-    display: whether the display check was passed; None if it was not made."""
+    hasty: items answered too fast to be read. display: whether the display check was passed; None if it was not made."""
 
     reader: str
     pack: str
@@ -38,6 +38,7 @@ class ReaderRecord(FrozenConfig):
     answered: int
     minutes: float | None
     seconds: float | None
+    hasty: int = 0
     display: bool | None
 
 
@@ -221,6 +222,7 @@ def _record(one: Return) -> ReaderRecord:
         answered=len(one.answers),
         minutes=one.minutes,
         seconds=one.seconds,
+        hasty=one.hasty,
         display=passed if isinstance(passed, bool) else None,
     )
 

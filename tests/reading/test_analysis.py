@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medlord_bench.errors import UserError
 from medlord_bench.reading import agreement_findings, analysis, pair_findings, rating_findings
 from medlord_bench.reading.findings import Finding
 from medlord_bench.reading.lock import lock
@@ -122,6 +121,18 @@ def test_the_folder_has_tables_figure_checklist_and_script(ratings: tuple[Study,
     assert sum(int(row["marks"]) for row in counted) == len(first)
 
 
+def test_the_page_leaves_out_empty_columns_and_says_how_below(numbers: list[Finding]) -> None:
+    table = analysis._rows([item for item in numbers if item.quantity == "median"])
+    assert table[0].startswith("| question | source | reader | value | interval | n | how |")
+    assert all(len(line) < 110 for line in table if line.startswith("|"))
+    assert table[-1].startswith("- ") and "quartiles" in table[-1]
+
+
+def test_a_run_gets_nothing_of_a_study_of_pairs(pairs: tuple[Study, Unblinded], tmp_path: Path) -> None:
+    assert analysis.analyse(pairs[0], tmp_path).design == "pairs"
+    assert list(tmp_path.iterdir()) == [] and (pairs[0].analysis / "summary.md").exists()
+
+
 def rows(quality: dict[str, float], readers: int, n: int, seed: int, joined: Unblinded) -> Unblinded:
     """The study with answers to one question and the verdict by other simulated readers."""
     rng = np.random.default_rng(seed)
@@ -203,8 +214,6 @@ def test_pairs_are_counted_and_strengths_follow_the_quality(pairs: tuple[Study, 
     summary = analysis.analyse(study)
     assert not (study.analysis / "ratings.csv").exists() and "choices.csv" in {p.name for p in study.analysis.iterdir()}
     assert {one.quantity for one in summary.findings} == {"recognised", "strength", "left_chosen"}
-    with pytest.raises(UserError, match="a study of pairs has no ratings"):
-        analysis.analyse(study, study.root)
 
 
 def test_a_model_that_lost_every_choice_has_no_strength_and_the_others_have(pairs: tuple[Study, Unblinded]) -> None:

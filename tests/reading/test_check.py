@@ -322,3 +322,12 @@ def test_exports_that_would_unblind_or_compare_nothing_are_refused(tmp_path: Pat
         study = Study(tmp_path / "sealed")
         export(protocol_of(tmp_path, n=2), study, Store(tmp_path), finish, check_study, "age1bogus")
     assert not (tmp_path / "sealed").exists()
+
+
+def test_a_copy_without_its_dates_gets_a_note(clean: tuple[Path, Key, StudyProtocol], tmp_path: Path) -> None:
+    pack, key, protocol = clean
+    shutil.copytree(pack, tmp_path / "pack", copy_function=shutil.copyfile)
+    for second, path in enumerate(sorted((tmp_path / "pack").rglob("*"))):
+        os.utime(path, (1.7e9 + second, 1.7e9 + second))
+    found = check_pack(tmp_path / "pack", key, protocol)
+    assert found.leaks == () and any("copied without its dates" in note for note in found.notes)

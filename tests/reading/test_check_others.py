@@ -185,3 +185,22 @@ def test_the_audit_sees_a_shift_that_is_not_perfect_and_says_when_cases_are_too_
     assert audit(quantities, labels, waived=("minimum",)) == []
     assert too_few(labels, 5) == "" and "6 cases are too few" in too_few(dict(list(labels.items())[17:23]), 5)
     assert "needs two" in too_few({"c": "a"}, 5)
+
+
+def test_equal_volumes_are_a_leak_and_sizes_of_compressed_files_a_note(tmp_path: Path) -> None:
+    labels = made_by_others(tmp_path / "p")
+    sizes = {path.stat().st_size for path in (tmp_path / "p").iterdir()}
+    found = check_pack(tmp_path / "p")
+    assert found.leaks == ()
+    assert any(f"{len(sizes)} sizes, {min(sizes):,} to {max(sizes):,} bytes" in note for note in found.notes)
+    assert len(sizes) > 1 and len(labels) == found.cases
+    (tmp_path / "p" / "case07.nii.gz").write_bytes((tmp_path / "p" / "case03.nii.gz").read_bytes())
+    os.utime(tmp_path / "p" / "case07.nii.gz", (1e9, 1e9))
+    assert texts(tmp_path / "p") == ["case07.nii.gz: the same bytes as case03.nii.gz"]
+
+
+def test_a_date_of_others_that_differs_is_named_as_a_date(tmp_path: Path) -> None:
+    made_by_others(tmp_path / "p", compressed=False)
+    os.utime(tmp_path / "p" / "case05.nii", (1.2e9, 1.2e9))
+    (found,) = texts(tmp_path / "p")
+    assert found.startswith("case05.nii: modification time is '2008-01-10 21:20:00 UTC' in 1 cases")

@@ -78,6 +78,6 @@ def test_the_command_says_what_it_assumes(tmp_path: Path) -> None:
         "sources: [{name: real, folder: a}, {name: m, folder: b}]\nn: 10\nreaders: [R1, R2]\n"
     )
     done = CliRunner().invoke(reading, [*arguments, "--protocol", str(tmp_path / "p.yaml")])
-    assert "This protocol: ratings, n 10, 52 reader-minutes. Power at AUC 0.8:" in done.output
+    assert "This protocol: ratings, 10 volumes of each source, 52 reader-minutes. Power at AUC 0.8:" in done.output
     done = CliRunner().invoke(reading, [*arguments, "--protocol", str(tmp_path / "p.yaml"), "--models", "2"])
     assert done.exit_code and "remove --readers and --models" in str(done.exception)

@@ -47,6 +47,15 @@ def test_a_whole_return_is_read(pack: Pack, lines: Lines, tmp_path: Path) -> Non
     )
 
 
+def test_answers_that_came_too_fast_are_counted(pack: Pack, lines: Lines, tmp_path: Path) -> None:
+    fast = [
+        {**line, "ms": ms} if "ms" in line else line
+        for line, ms in zip(lines, [0, 77, 2999, 3000, 9e4, 9e4, 80, 0], strict=False)
+    ]
+    found = read_return(write_return(tmp_path / "R1.jsonl", fast), [pack])
+    assert found.hasty == 3 and "CAUTION: 3 items took less than 3 s each" in str(found.progress()["text"])
+
+
 def test_an_incomplete_return_is_valid_and_says_what_is_missing(pack: Pack, lines: Lines, tmp_path: Path) -> None:
     found = read_return(write_return(tmp_path / "R1.jsonl", lines[:3]), [pack])
     assert found.missing == [2, 3, 4, 5] and not found.finished

@@ -111,6 +111,12 @@ def swapped(key: Key) -> Key:
     return key.model_copy(update={"entries": tuple(entries)})
 
 
+def test_a_return_of_another_reader_by_its_name_is_refused(study: Study) -> None:
+    (study.returns / "R1.jsonl").rename(study.returns / "R9.jsonl")
+    with pytest.raises(UserError, match=r"R9.jsonl: is the return of reader R1; expected the name R1.jsonl"):
+        lock(study)
+
+
 def test_a_changed_key_is_refused(study: Study, tmp_path: Path) -> None:
     lock(study)
     key = read_key(study.key)

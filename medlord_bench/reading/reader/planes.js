@@ -8,6 +8,7 @@ class Planes extends Viewer {
   // grid: of all cases. say: words. hooks: {mark(code, plane, point), used(window)}.
   constructor(root, grid, say, hooks) {
     super(root, []);
+    PRESETS.full = grid.window; // all HU that a case can have
     Object.assign(this, { grid, say, hooks, zoom: 1, centre: [0.5, 0.5, 0.5], cross: true, marking: false, touches: new Map(), marks: [], turned: 0 });
     this.windowButtons();
     this.viewButtons();
