@@ -41,7 +41,7 @@ def imports_nothing_heavy(kind: str, name: str) -> Check:
         "import sys; from medlord_bench.contracts import registry; "
         f"registry.load({kind!r}, {name!r}); print(*[m for m in {HEAVY!r} if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120)
     found = done.stdout.strip() or "".join(done.stderr.splitlines()[-1:])
     return Check("loads without importing torch or similar", done.returncode == 0 and not found, found or "nothing")
 

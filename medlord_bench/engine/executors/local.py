@@ -16,6 +16,7 @@ from medlord_bench.engine.worker import Settings, pick_device
 from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped, UserError
 from medlord_bench.memory.hold import over_budget, tells_exhausted
 from medlord_bench.memory.measured import forecast_of
+from medlord_bench.util.interpreter import safe_environment
 
 POLL_SECONDS = 0.1
 CRASHES = {-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS}  # of libraries that do not handle a failed allocation
@@ -66,7 +67,7 @@ class LocalExecutor:
     def _start(self, number: int, log: Path) -> WorkerProcess:
         if self.forks:
             return fork(log, self.workers)
-        environment = dict(os.environ)
+        environment = dict(safe_environment())
         visible = _gpus(environment)
         if visible and self.settings.workers > 1 and self.settings.device in ("cuda", "auto"):
             environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]

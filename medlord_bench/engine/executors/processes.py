@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol, TextIO, cast
 
+from medlord_bench.util.interpreter import module_command
 from medlord_bench.util.stopping import SIGNALS
 
 SERVE = "medlord_bench.cli.serve"  # the worker's side
@@ -102,7 +103,7 @@ def start(command: list[str], log: Path, environment: Mapping[str, str]) -> Work
 
 def serve_command() -> list[str]:
     """The command of a worker that imports for itself."""
-    return [sys.executable, "-m", SERVE]
+    return module_command(SERVE)
 
 
 # -------------------------------------------------------------------------------------------------------------- forked

@@ -13,8 +13,9 @@ from pydantic import Field
 from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, Run, Volume
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.plugins.segmenters.nnunet.model import check_checkpoint, check_dataset, checkpoints, label_names
-from medlord_bench.plugins.segmenters.subprocess.child import Launch, python, segment
+from medlord_bench.plugins.segmenters.subprocess.child import Launch, segment
 from medlord_bench.plugins.segmenters.subprocess.model_files import sha256
+from medlord_bench.util.interpreter import module_command
 
 
 class NnUNetConfig(FrozenConfig):
@@ -77,7 +78,7 @@ class NnUNetSegmenter:
             "mirroring": self.config.mirroring,
         }
         launch = Launch(
-            "nnunet", python("medlord_bench.plugins.segmenters.nnunet.child"), settings, self.config.timeout_s
+            "nnunet", module_command("medlord_bench.plugins.segmenters.nnunet.child"), settings, self.config.timeout_s
         )
         yield from segment(volumes, launch, self.names, run)
 

@@ -28,6 +28,7 @@ from medlord_bench.contracts import Failure, LabelMap, Run, Volume
 from medlord_bench.errors import ExitCode, StepError, Stopped, UserError
 from medlord_bench.memory.children import Watch
 from medlord_bench.util.files import write_json
+from medlord_bench.util.interpreter import safe_environment
 
 START_SECONDS = 900.0  # imports and weights from a cold network disk
 POLL_SECONDS = 0.1
@@ -45,11 +46,6 @@ class Launch:
     command: Sequence[str]
     settings: Mapping[str, Any]
     timeout_s: float
-
-
-def python(module: str) -> list[str]:
-    """The command that runs a module of this package. -P: no file in the working directory is imported as a package."""
-    return [sys.executable, "-P", "-m", module]
 
 
 def segment(
@@ -109,17 +105,16 @@ class _Child:
         self.asked = 0
         self._start()
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self) -> Mapping[str, str]:
         import torch
 
         threads = str(torch.get_num_threads())
-        return {
-            **os.environ,
-            "TMPDIR": str(self.temporary),
-            "OMP_NUM_THREADS": threads,
-            "nnUNet_def_n_proc": threads,
+        return safe_environment(
+            TMPDIR=str(self.temporary),
+            OMP_NUM_THREADS=threads,
+            nnUNet_def_n_proc=threads,
             **{name: str(self.folder) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")},
-        }
+        )
 
     def _start(self) -> None:
         settings = {**self.launch.settings, "device": self.run.device}

@@ -8,10 +8,11 @@ from typing import ClassVar
 from pydantic import Field
 
 from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, Run, Volume
-from medlord_bench.plugins.segmenters.subprocess.child import Launch, python, segment
+from medlord_bench.plugins.segmenters.subprocess.child import Launch, segment
 from medlord_bench.plugins.segmenters.totalsegmentator import tasks as tasks_of
 from medlord_bench.plugins.segmenters.totalsegmentator import weights
 from medlord_bench.plugins.segmenters.totalsegmentator.tasks import Speed
+from medlord_bench.util.interpreter import module_command
 
 
 class TotalSegmentatorConfig(FrozenConfig):
@@ -72,7 +73,7 @@ class TotalSegmentatorSegmenter:
             "models": [str(model.resolve()) for model in models],
             "licence_from": str(tasks_of.own_home()) if any(map(tasks_of.licensed, self.config.tasks)) else None,
         }
-        command = python("medlord_bench.plugins.segmenters.totalsegmentator.child")
+        command = module_command("medlord_bench.plugins.segmenters.totalsegmentator.child")
         launch = Launch("totalsegmentator", command, settings, self.config.timeout_s)
         yield from segment(volumes, launch, self.names, run)
 
