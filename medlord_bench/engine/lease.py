@@ -1,7 +1,10 @@
 """A lease on a training: two runs must not train the same object at once.
 
-A file with host, process, job and a heartbeat. It is taken over when its heartbeat is stale (also from a dead node)
-or when its process, on this host, is gone.
+The leases of a folder are files `lease.<number>.json` with host, process, job and a heartbeat (the file's time). The holder
+is the process that created the highest number and has not released it. A number is created once and never again, so that of
+several processes that see a dead holder only one takes over (Lamport's fencing token). A holder is dead when its heartbeat is
+stale, also of a dead node, or when its process, on this host, is gone. A holder that slept meanwhile finds a higher number and
+writes nothing more.
 """
 
 from __future__ import annotations
@@ -9,70 +12,124 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from medlord_bench.errors import UserError
+from medlord_bench.errors import StepError, UserError
+from medlord_bench.util.files import write_json
 
 HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 180.0
+CHECK_SECONDS = 1.0  # between two looks at the folder
+TRIES = 100  # of a take-over while others take over too
+
+
+class Lease:
+    """A held lease: one number in its folder."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder, self.number = folder, number
+        self.path = _path(folder, number)
+        self._checked = time.monotonic()
+
+    def check(self) -> None:
+        """Raise `StepError` if another process has taken over: whatever this one would write now is not wanted."""
+        numbers = _numbers(self.folder)
+        if not numbers or numbers[-1] != self.number:
+            raise StepError(
+                f"{self.folder}: another run took over this training while this process was stopped; this process saves "
+                "nothing more: wait for the other run, then give the same command again"
+            )
+        self._checked = time.monotonic()
+
+    def check_now_and_then(self) -> None:
+        """`check`, at most once in `CHECK_SECONDS`; at once after the process was stopped for longer."""
+        if time.monotonic() - self._checked >= CHECK_SECONDS:
+            self.check()
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path) -> Iterator[Lease]:
     """Hold the lease of `folder`. Raises `UserError` naming the holder if another process works there."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "lease.json"
-    _take(path)
+    lease = _take(folder)
     ended = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, ended), daemon=True, name="lease")
+    beat = threading.Thread(target=_beat, args=(lease.path, ended), daemon=True, name="lease")
     beat.start()
     try:
-        yield
+        yield lease
     finally:
         ended.set()
         beat.join()
-        path.unlink(missing_ok=True)
+        if _numbers(folder)[-1:] == [lease.number]:
+            write_json(lease.path, {"released": True})
 
 
-def _take(path: Path) -> None:
+def _take(folder: Path) -> Lease:
     mine = {"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID", "")}
-    for _ in range(2):
+    for _ in range(TRIES):
+        numbers = _numbers(folder)
+        holder = _path(folder, numbers[-1]) if numbers else None
+        if holder is not None and not _is_free(holder):
+            break
+        number = numbers[-1] + 1 if numbers else 1
         try:
-            with open(path, "x") as file:
+            with open(_path(folder, number), "x") as file:  # exclusive, also on NFS
                 json.dump(mine, file)
-            return
         except FileExistsError:
-            if not _is_dead(path):
-                break
-            path.unlink(missing_ok=True)
-    holder = _read(path)
+            continue
+        if _numbers(folder)[-1] != number:  # what was seen above was old: others have come and gone
+            _path(folder, number).unlink(missing_ok=True)
+            continue
+        for old in numbers:
+            _path(folder, old).unlink(missing_ok=True)
+        return Lease(folder, number)
+    found = {} if holder is None else _read(holder)
     raise UserError(
-        f"{path.parent}: another run trains this (host {holder.get('host')}, process {holder.get('pid')}, "
-        f"job {holder.get('job') or 'none'}); wait for it, or give another --seed or --store"
+        f"{folder}: another run trains this (host {found.get('host')}, process {found.get('pid')}, "
+        f"job {found.get('job') or 'none'}); wait for it, or give another --seed or --store"
     )
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"lease.{number}.json"
+
+
+def _numbers(folder: Path) -> list[int]:
+    """Of the leases in a folder, ascending."""
+    parts = (path.name.split(".") for path in folder.glob("lease.*.json"))
+    return sorted(int(part[1]) for part in parts if len(part) == 3 and part[1].isdigit())
 
 
 def _read(path: Path) -> dict[str, object]:
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):  # just released, or truncated by a kill
+    except (OSError, ValueError):  # just created or removed, or truncated by a kill
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _is_dead(path: Path) -> bool:
+def _is_free(path: Path) -> bool:
+    """Whether a lease was released, or its holder is dead."""
     try:
-        age = time.time() - path.stat().st_mtime
+        age = _now(path.parent) - path.stat().st_mtime
     except FileNotFoundError:
         return True
     holder = _read(path)
     pid = holder.get("pid")
     ended = holder.get("host") == socket.gethostname() and isinstance(pid, int) and not _is_alive(pid)
-    return ended or age > STALE_SECONDS  # the process id may have been reused: the heartbeat decides too
+    released = holder.get("released") is True
+    return released or ended or age > STALE_SECONDS  # the process id may have been reused: the heartbeat decides too
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock that dates the files of a folder: a server's may differ from this machine's."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".tmp-clock-") as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def _is_alive(pid: int) -> bool:
@@ -87,7 +144,5 @@ def _is_alive(pid: int) -> bool:
 
 def _beat(path: Path, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_SECONDS):
-        try:
+        with suppress(FileNotFoundError):  # taken over: `check` says so
             os.utime(path)
-        except FileNotFoundError:  # taken over after a long pause of this machine
-            return

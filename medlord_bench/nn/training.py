@@ -286,6 +286,7 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
             for step, batch in _prefetched(recipe, start, stop):
                 torch.manual_seed(seeds.derive(run.seed, title, step))
                 figures = recipe.step(step, batch)
+                stopping = run.stop()  # before anything is written: it raises if another run has taken over
                 done = step + 1
                 last = done == horizon.steps or checkpoint.seconds >= budget
                 if done % log_every == 0 or last:
@@ -304,7 +305,7 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
                     checkpoint.save(done, best)
                 if last:
                     break
-                if run.stop():
+                if stopping:
                     checkpoint.save(done, best)
                     raise Stopped(f"{title}: stopped at step {done} of {horizon.steps}, saved")
         published = _publishable(recipe, replace(horizon, steps=done), out, best, curves)

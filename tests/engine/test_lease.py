@@ -3,16 +3,19 @@ import os
 import socket
 import subprocess
 import time
+from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from medlord_bench.engine import lease
-from medlord_bench.errors import UserError
+from medlord_bench.errors import StepError, UserError
 
 
 def write(folder: Path, **holder: object) -> Path:
-    path = folder / "lease.json"
+    path = folder / "lease.1.json"
     path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "job": "", **holder}))
     return path
 
@@ -22,7 +25,9 @@ def test_two_runs_cannot_train_the_same_object(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"another run trains this.*process {os.getpid()}"):
             with lease.held(tmp_path):
                 raise AssertionError("held twice")
-    assert not (tmp_path / "lease.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["lease.1.json"]
+    with lease.held(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["lease.2.json"]
 
 
 def test_the_lease_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
@@ -30,7 +35,7 @@ def test_the_lease_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     ended.wait()
     write(tmp_path, pid=ended.pid)
     with lease.held(tmp_path):
-        assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
+        assert json.loads((tmp_path / "lease.2.json").read_text())["pid"] == os.getpid()
 
 
 def test_the_lease_of_a_process_that_ended_unasked_after_is_taken_over(tmp_path: Path) -> None:
@@ -41,7 +46,7 @@ def test_the_lease_of_a_process_that_ended_unasked_after_is_taken_over(tmp_path:
     killed.kill()
     os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
     with lease.held(tmp_path):
-        assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
+        assert json.loads((tmp_path / "lease.2.json").read_text())["pid"] == os.getpid()
     killed.wait()
 
 
@@ -52,7 +57,7 @@ def test_a_process_number_that_passed_to_another_program_blocks_nobody_for_long(
     old = time.time() - lease.STALE_SECONDS - 1
     os.utime(path, (old, old))
     with lease.held(tmp_path):
-        assert json.loads(path.read_text())["pid"] == os.getpid()
+        assert json.loads((tmp_path / "lease.2.json").read_text())["pid"] == os.getpid()
 
 
 def test_the_lease_of_a_dead_node_is_taken_over_only_once_its_heartbeat_is_stale(tmp_path: Path) -> None:
@@ -62,4 +67,89 @@ def test_the_lease_of_a_dead_node_is_taken_over_only_once_its_heartbeat_is_stale
     old = time.time() - lease.STALE_SECONDS - 1
     os.utime(path, (old, old))
     with lease.held(tmp_path):
-        assert json.loads(path.read_text())["host"] == socket.gethostname()
+        assert json.loads((tmp_path / "lease.2.json").read_text())["host"] == socket.gethostname()
+
+
+ROUNDS = {"fast": 40, "all": 10_000}
+
+
+def holders(folder: Path, barrier: Any, rounds: int, found: Any) -> None:
+    """In every round: all processes take a stale lease at once, and the winner holds it until all have tried."""
+    for number in range(rounds):
+        place = folder / str(number)
+        barrier.wait()
+        with suppress(UserError), lease.held(place):
+            with found.get_lock():
+                found[number] += 1
+            barrier.wait()
+            continue
+        barrier.wait()
+
+
+def comers_and_goers(folder: Path, rounds: int, doubles: Any) -> None:
+    """Take and release one lease again and again; a file that only one holder can create shows a second holder."""
+    for _ in range(rounds):
+        with suppress(UserError), lease.held(folder):
+            try:
+                os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                doubles.value += 1
+            (folder / "inside").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("amount", ["fast", pytest.param("all", marks=pytest.mark.slow)])
+def test_a_stale_lease_has_one_new_holder_of_eight(amount: str, tmp_path: Path) -> None:
+    rounds, context = ROUNDS[amount], get_context("fork")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for number in range(rounds):
+        (tmp_path / str(number)).mkdir()
+        write(tmp_path / str(number), pid=ended.pid)
+    barrier, found = context.Barrier(8), context.Array("i", rounds)
+    workers = [context.Process(target=holders, args=(tmp_path, barrier, rounds, found)) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert list(found) == [1] * rounds
+
+
+@pytest.mark.parametrize("amount", ["fast", pytest.param("all", marks=pytest.mark.slow)])
+def test_a_lease_that_comes_and_goes_never_has_two_holders(amount: str, tmp_path: Path) -> None:
+    context = get_context("fork")
+    doubles = context.Value("i", 0)
+    arguments = (tmp_path, ROUNDS[amount] // 8, doubles)
+    workers = [context.Process(target=comers_and_goers, args=arguments) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert doubles.value == 0
+
+
+def test_a_holder_that_slept_while_another_took_over_saves_nothing_more(tmp_path: Path) -> None:
+    with lease.held(tmp_path) as sleeper:
+        sleeper.check()
+        old = time.time() - lease.STALE_SECONDS - 1
+        os.utime(sleeper.path, (old, old))
+        with lease.held(tmp_path) as other:
+            other.check()
+            with pytest.raises(StepError, match="another run took over this training.*saves nothing more"):
+                sleeper.check()
+            sleeper.check_now_and_then()  # looked less than a second ago
+            sleeper._checked -= lease.CHECK_SECONDS
+            with pytest.raises(StepError):
+                sleeper.check_now_and_then()
+    assert json.loads(other.path.read_text()) == {"released": True}
+    assert not sleeper.path.exists()
+
+
+def test_the_age_of_a_heartbeat_is_by_the_clock_of_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, host="another-node", pid=1)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    with pytest.raises(UserError, match="another-node"), lease.held(tmp_path):
+        raise AssertionError
