@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from medlord_bench.contracts import FrozenConfig, registry
 from medlord_bench.contracts.validation import validate
 from medlord_bench.errors import UserError
+from medlord_bench.util.documents import parse_yaml, read_yaml
 
 
 def default_metrics() -> tuple[str, ...]:
@@ -42,15 +42,7 @@ class RunFile(FrozenConfig):
 
 def read_run_file(path: Path) -> RunFile:
     """Read and validate a YAML run file."""
-    try:
-        data = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; expected a YAML run file") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: expected fields such as 'generators' and 'dataset', got {type(data).__name__}")
-    return validate(RunFile, data, str(path))
+    return validate(RunFile, read_yaml(path, "a YAML run file"), str(path))
 
 
 def parse_sets(options: Iterable[str]) -> dict[str, Any]:
@@ -60,11 +52,6 @@ def parse_sets(options: Iterable[str]) -> dict[str, Any]:
         path, equals, text = option.partition("=")
         if not equals or not path:
             raise UserError(f"--set {option}: expected PATH=VALUE, e.g. --set generator.diffusion.steps=100")
-        try:
-            value = yaml.safe_load(
-                f"[{text}]" if "," in text and not text.lstrip().startswith(("[", "{", '"')) else text
-            )
-        except yaml.YAMLError:
-            raise UserError(f"--set {option}: the value is not YAML") from None
-        found[path.strip()] = value
+        several = "," in text and not text.lstrip().startswith(("[", "{", '"'))
+        found[path.strip()] = parse_yaml(f"[{text}]" if several else text, f"--set {option[:200]}")
     return found

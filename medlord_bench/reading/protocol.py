@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from medlord_bench.contracts import FrozenConfig
 from medlord_bench.contracts.validation import validate
-from medlord_bench.errors import UserError
+from medlord_bench.util.documents import read_yaml
 from medlord_bench.util.hashing import digest
 
 ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,15}")
@@ -124,23 +122,4 @@ class StudyProtocol(FrozenConfig):
 
 def read_protocol(path: Path) -> StudyProtocol:
     """Read a YAML protocol. Raises `UserError` naming the file and the field."""
-    return validate(StudyProtocol, read_yaml(path), str(path))
-
-
-def read_yaml(path: Path) -> dict[str, object]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; expected a YAML file") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: expected fields and values, got {type(data).__name__}")
-    return data
-
-
-def of_run(run: Path, contestants: Iterable[str], **fields: object) -> StudyProtocol:
-    """The protocol that compares contestants of one run with its real test volumes."""
-    sources = [{"name": REAL, "run": run, "contestant": REAL}]
-    sources += [{"name": name, "run": run, "contestant": name} for name in contestants]
-    return validate(StudyProtocol, {"sources": sources, **fields}, "reading export")
+    return validate(StudyProtocol, read_yaml(path, "a YAML protocol"), str(path))

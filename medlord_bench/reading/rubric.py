@@ -7,15 +7,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from medlord_bench.contracts import FrozenConfig, registry
 from medlord_bench.contracts.validation import validate
 from medlord_bench.errors import UserError
+from medlord_bench.util.documents import parse_yaml, read_yaml
 from medlord_bench.util.hashing import digest
-
-from .protocol import read_yaml
 
 Text = Mapping[str, str]  # language -> words
 
@@ -82,9 +80,9 @@ def read_rubric(name: str, language: str) -> Rubric:
     path = Path(name)
     if name in presets():
         text = files(__package__).joinpath("rubrics", f"{name}.yaml").read_text(encoding="utf-8")
-        rubric = validate(Rubric, yaml.safe_load(text), f"rubric {name}")
+        rubric = validate(Rubric, parse_yaml(text, f"rubric {name}"), f"rubric {name}")
     elif path.suffix in (".yaml", ".yml"):
-        rubric = validate(Rubric, read_yaml(path), str(path))
+        rubric = validate(Rubric, read_yaml(path, "a YAML rubric"), str(path))
     else:
         raise UserError(f"{registry.unknown('rubric', name, presets())}; or give a YAML file")
     if language not in rubric.languages():

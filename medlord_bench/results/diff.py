@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import yaml
-
 from medlord_bench.contracts.results import Score
 from medlord_bench.results.comparisons import Comparison, compare
 from medlord_bench.results.run_results import RunResults
+from medlord_bench.util.documents import parse_yaml
 
 Key = tuple[str, str, str, str]  # generator, metric, region, reference
 
@@ -72,7 +71,8 @@ def diff(first: RunResults, second: RunResults) -> Diff:
 
 
 def _settings(run: RunResults) -> Any:
-    return yaml.safe_load(run.origins[0].config or "") or {}
+    found = parse_yaml(run.origins[0].config or "", f"{run.origins[0].folder}/run.yaml")
+    return found if isinstance(found, dict) else {}
 
 
 def _versions(run: RunResults) -> Any:

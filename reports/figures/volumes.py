@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import yaml
-
+from medlord_bench.errors import UserError
 from medlord_bench.results.pictures import MontageItem, MontageRow
 from medlord_bench.results.report import ReportOptions
 from medlord_bench.results.run_results import RunResults
+from medlord_bench.util.documents import parse_yaml
 from medlord_bench.util.seeds import derive
 
 REAL = "real"
@@ -29,8 +29,8 @@ def run_seed(run: RunResults, contestant: str) -> int:
     """The seed of the run that a contestant is from, 0 if its run file is not there."""
     origin = next((one for one in run.origins if contestant in one.contestants), run.origins[0])
     try:
-        found = yaml.safe_load(origin.config or "")
-    except yaml.YAMLError:
+        found = parse_yaml(origin.config or "", "run.yaml")
+    except UserError:
         return 0
     seed = found.get("seed", 0) if isinstance(found, dict) else 0
     return seed if isinstance(seed, int) else 0

@@ -9,7 +9,7 @@ from medlord_bench.errors import UserError
 
 def test_set_values_are_yaml_and_commas_make_lists() -> None:
     found = run_file.parse_sets(["a.b=1", "a.c=64,64,48", "a.d=1e-4", "a.e=[1, 2]", "a.f=null", "a.g=x"])
-    assert found == {"a.b": 1, "a.c": [64, 64, 48], "a.d": "1e-4", "a.e": [1, 2], "a.f": None, "a.g": "x"}
+    assert found == {"a.b": 1, "a.c": [64, 64, 48], "a.d": 1e-4, "a.e": [1, 2], "a.f": None, "a.g": "x"}
 
 
 def test_a_learning_rate_written_1e_4_is_a_number_in_the_end() -> None:
@@ -74,7 +74,7 @@ def test_the_same_contestant_twice_is_refused() -> None:
     ("text", "message"),
     [
         ("generators: [noise]\ndatset: phantom\n", "unknown field 'datset'; did you mean 'dataset'"),
-        ("- noise\n", "expected fields"),
+        ("- noise\n", "with fields and values, got list"),
         ("generators: [noise\n", "not YAML"),
         ("generators: [noise]\nsamples: -1\n", "field 'samples'"),
     ],
