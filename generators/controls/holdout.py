@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Failure, FitMode, Request, Shape
+from medlord_bench.contracts import Failure, FitMode, HUWindow, Request, Shape
 
 from .base import Control, ControlConfig
 
@@ -21,7 +21,7 @@ class HoldoutConfig(ControlConfig):
 
     through: Shape | None = Field(None, description="resample them to a grid of this shape and back; None: unchanged")
     fit: FitMode = Field("resize", description="fit mode to that grid and back")
-    window: tuple[int, int] | None = Field(None, description="lowest and highest HU on that grid; None: the protocol's")
+    window: HUWindow | None = Field(None, description="lowest and highest HU on that grid; None: the protocol's")
 
 
 class Holdout(Control):

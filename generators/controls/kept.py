@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medlord_bench.contracts import Cohort, Grid, LabelMap, Run, Volume
+from medlord_bench.contracts import Cohort, Grid, HUWindow, LabelMap, Run, Volume
 from medlord_bench.errors import Stopped, UserError
 from medlord_bench.util.files import publish, write_json
 from medlord_bench.volumes.arrays import read_hu
@@ -51,7 +51,7 @@ class Kept:
     folder: Path
     ids: tuple[str, ...]
     names: Mapping[int, str]
-    hu_window: tuple[int, int]
+    hu_window: HUWindow
 
     @classmethod
     def read(cls, folder: Path) -> Kept:

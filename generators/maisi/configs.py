@@ -15,6 +15,7 @@ from medlord_bench.contracts import (
     AttentionBackend,
     CheckpointSelection,
     FrozenConfig,
+    HUWindow,
     NotInKey,
     Precision,
     Selection,
@@ -286,7 +287,7 @@ class MAISIConfig(FrozenConfig):
     """
 
     grid: Shape | None = None
-    hu_window: tuple[int, int] = (-1000, 1000)
+    hu_window: HUWindow = (-1000, 1000)
     foundation: Foundation | None = None
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     latents: LatentsConfig = LatentsConfig()

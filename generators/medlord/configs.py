@@ -12,6 +12,7 @@ from medlord_bench.contracts import (
     AttentionBackend,
     CheckpointSelection,
     FrozenConfig,
+    HUWindow,
     NotInKey,
     Precision,
     Selection,
@@ -213,7 +214,7 @@ class Pretrained(FrozenConfig):
     repository: str
     autoencoder: str
     diffusion: str
-    hu_window: tuple[int, int]
+    hu_window: HUWindow
     trained_on: Annotated[tuple[str, ...], NotInKey("it names data sets for the reader of a table")] = Field(
         (), description="data sets that the weights were trained on"
     )

@@ -13,6 +13,7 @@ from medlord_bench.contracts import registry
 from medlord_bench.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
+LONGEST = 120  # letters of a value in a message
 
 
 def validate(model: type[Model], data: Any, where: str) -> Model:
@@ -27,8 +28,17 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
             raise UserError(
                 f"{where}: {registry.unknown('field', field, _fields(holder, first['loc'][:-1]))}"
             ) from None
-        given = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        given = "" if first["type"] == "missing" else f", got {_shown(first['input'])}"
         raise UserError(f"{where}: field {field!r}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+
+
+def _shown(value: object) -> str:
+    """A value as it was given, shortened."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a {type(value).__name__} of thousands of digits"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def read_json(model: type[Model], path: Path) -> Model:

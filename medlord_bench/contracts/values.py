@@ -6,15 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Shape = tuple[int, int, int]
+Voxels = Annotated[int, Field(ge=1, le=4096)]  # along one axis; scanners make 512 to 1024
+Shape = tuple[Voxels, Voxels, Voxels]
+Step = Annotated[float, Field(ge=0.05, le=20)]  # mm between voxels of CT
+Spacing = tuple[Step, Step, Step]
+HU = Annotated[int, Field(ge=-(2**15), le=2**15 - 1)]  # as int16 has
+
+
+def _ordered(window: tuple[int, int]) -> tuple[int, int]:
+    if window[0] >= window[1]:
+        raise ValueError("the first value must be below the second")
+    return window
+
+
+HUWindow = Annotated[tuple[HU, HU], AfterValidator(_ordered)]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -25,9 +38,9 @@ State = Mapping[str, "NDArray[Any]"]  # the contribution of one case to a metric
 
 
 class FrozenConfig(BaseModel):
-    """Base of every configuration and result: immutable, and closed to unknown fields."""
+    """Base of every configuration and result: immutable, finite, and closed to unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -110,8 +123,8 @@ class Grid(FrozenConfig):
     """
 
     shape: Shape
-    spacing: tuple[float, float, float] | None = None
-    hu_window: tuple[int, int] = (-1000, 2000)
+    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    hu_window: HUWindow = (-1000, 2000)
 
     def affine(self) -> NDArray[np.float64]:
         """The affine of a volume that has no position of its own: nominal spacing (1 mm if there is none)."""

@@ -174,18 +174,19 @@ def _quantities(
     found: dict[str, Quantities] = {}
     failed: list[str] = []
     order = pack.codes if pack else []
-    for place, code in enumerate(sorted(cases)):
-        if code not in labels:
-            continue
-        own = {"size": float(sum(path.stat().st_size for path in cases[code])), "listing": float(place)}
-        if code in order:
-            own["order"] = float(order.index(code))
-        own |= _uid(cases[code])
-        try:
-            own |= quantities_of(*read_values(cases[code], *_grid(pack)))
-        except UserError as error:
-            failed.append(str(error).replace(f"{folder}/", ""))
-        found[code] = own
+    audited = [(place, code) for place, code in enumerate(sorted(cases)) if code in labels]
+    with make_progress().task("leak check, voxels of cases", len(audited)) as task:
+        for place, code in audited:
+            own = {"size": float(sum(path.stat().st_size for path in cases[code])), "listing": float(place)}
+            if code in order:
+                own["order"] = float(order.index(code))
+            own |= _uid(cases[code])
+            try:
+                own |= quantities_of(*read_values(cases[code], *_grid(pack)))
+            except UserError as error:
+                failed.append(str(error).replace(f"{folder}/", ""))
+            found[code] = own
+            task.advance()
     return found, [f"{len(failed)} cases are not in the audit of voxels: {failed[0]}"] if failed else []
 
 

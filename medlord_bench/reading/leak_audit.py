@@ -20,6 +20,7 @@ from .leak_files import Leak
 P = 0.001  # a leak: p below it, after Holm; at 0.01 one clean pack in a hundred would be refused
 AREA, P_SUSPECT = 0.9, 0.01  # worth a note: an AUC or a p that chance reaches now and then in few cases
 LARGEST = 2**31  # bytes of a volume that is read
+CHUNK = 2**22  # values at a time, since an index takes 8 bytes of each
 Values = NDArray[Any]
 Quantities = Mapping[str, float]
 
@@ -101,7 +102,7 @@ def quantities_of(values: Values, spacing: Sequence[float] = ()) -> dict[str, fl
     found = {
         "minimum": float(finite.min()),
         "maximum": float(finite.max()),
-        "unique": float(len(np.unique(finite))),
+        "unique": float(_different(finite)),
         "non_integer": float((finite != np.rint(finite)).mean()) if values.dtype.kind == "f" else 0.0,
         "not_finite": 1.0 - finite.size / numbers.size,
     }
@@ -111,6 +112,17 @@ def quantities_of(values: Values, spacing: Sequence[float] = ()) -> dict[str, fl
         shell, counts = np.unique(np.concatenate([one.ravel() for one in _faces(numbers)]), return_counts=True)
         found |= {"border": float(shell[counts.argmax()]), "border_share": float(counts.max() / counts.sum())}
     return found
+
+
+def _different(values: Values) -> int:
+    """How many different values there are; 16-bit ones are marked and not sorted, which is ten times as fast."""
+    if values.dtype not in (np.int16, np.uint16):
+        return len(np.unique(values))
+    seen = np.zeros(2**16, dtype=bool)
+    flat = values.ravel().view(np.uint16)
+    for start in range(0, flat.size, CHUNK):
+        seen[flat[start : start + CHUNK]] = True
+    return int(np.count_nonzero(seen))
 
 
 def _faces(values: Values) -> list[Values]:

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from medlord_bench.contracts import FrozenConfig
+from medlord_bench.contracts import FrozenConfig, HUWindow, Spacing
 from medlord_bench.contracts.validation import validate
 from medlord_bench.util.documents import read_yaml
 from medlord_bench.util.hashing import digest
@@ -50,10 +50,10 @@ class StudyProtocol(FrozenConfig):
     sources: tuple[SourceSpec, ...] = Field(min_length=2)
     n: PositiveInt = Field(10, description="volumes of each source, drawn from all it has")
     shape: Size | None = Field(None, description="the common grid; unset: that of the first source's first volume")
-    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
+    spacing: Spacing | None = Field(
         None, description="voxel size of the common grid in mm; unset: that of the first source's first volume"
     )
-    window: tuple[int, int] = Field((-1000, 2000), description="HU that every volume is clipped to")
+    window: HUWindow = Field((-1000, 2000), description="HU that every volume is clipped to")
     rubric: str = Field("ct-synthesis-v1", description="name of a rubric, or a YAML file")
     readers: tuple[str, ...] = Field(("R1",), min_length=1, description="aliases of the readers; no names of persons")
     design: Literal["ratings", "pairs"] = Field(
@@ -86,8 +86,6 @@ class StudyProtocol(FrozenConfig):
         names = [source.name for source in self.sources]
         if len(set(names)) < len(names):
             raise ValueError(f"sources {', '.join(names)}: two have one name; give each source its own")
-        if self.window[0] >= self.window[1]:
-            raise ValueError(f"window {self.window}: the first value must be below the second")
         if "browser" not in self.formats and self.design == "pairs":
             raise ValueError("formats: the design 'pairs' is read in the browser; add 'browser'")
         return self

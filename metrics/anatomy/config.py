@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
-from medlord_bench.contracts import DataProtocol
+from medlord_bench.contracts import DataProtocol, Spacing
 from medlord_bench.contracts.segmentation import SegmentationConfig
 from medlord_bench.descriptors.compare import DescriptorConfig
 
@@ -12,7 +12,7 @@ from medlord_bench.descriptors.compare import DescriptorConfig
 class AnatomyConfig(SegmentationConfig, DescriptorConfig):
     """The segmenter, the regions, and the voxel size at which every volume is measured."""
 
-    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
+    spacing: Spacing | None = Field(
         None, description="voxel size in mm along R, A, S; unset: the grid's, or that of a thorax 350 mm wide"
     )
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
-from medlord_bench.contracts import DataProtocol
+from medlord_bench.contracts import DataProtocol, Spacing
 from medlord_bench.descriptors.compare import DescriptorConfig
 
 
 class ArtefactsConfig(DescriptorConfig):
     """The voxel size at which nodules are counted in every volume."""
 
-    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
+    spacing: Spacing | None = Field(
         None, description="voxel size in mm along R, A, S; unset: the grid's, or that of a thorax 350 mm wide"
     )
 

@@ -6,9 +6,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, Made, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import (
+    DataProtocol,
+    FrozenConfig,
+    HUWindow,
+    Item,
+    Made,
+    MetricInputs,
+    Need,
+    Run,
+    Source,
+    State,
+)
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import Score, notes
 from medlord_bench.errors import UserError
@@ -36,19 +47,13 @@ RULES = {
 class AxesConfig(FrozenConfig):
     """hu_window: HU that volumes are clipped to. side: boxes of the cube along each axis."""
 
-    hu_window: tuple[int, int] = (-1000, 1000)
+    hu_window: HUWindow = (-1000, 1000)
     side: int = Field(32, ge=4, description="the volume is averaged into a cube of this many boxes on a side")
     minimum: int = Field(4, ge=4, description="samples, and real patients, below which it is not run")
     least_correlation: float = Field(
         0.5, gt=0, le=1, description="below it the samples are too different to determine their orientation"
     )
     seed: int = Field(0, description="seed of the halves of the real patients")
-
-    @model_validator(mode="after")
-    def _window_is_ordered(self) -> AxesConfig:
-        if self.hu_window[0] >= self.hu_window[1]:
-            raise ValueError("hu_window: the first value must be below the second")
-        return self
 
 
 class Axes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import FrozenConfig
+from medlord_bench.contracts import FrozenConfig, HUWindow
 
 RULES = {
     "picture": "voxels clipped to the window and averaged in boxes, about `cells` along the longest axis; HU rounded",
@@ -23,7 +23,7 @@ RULES = {
 class DiversityConfig(FrozenConfig):
     """Which volumes are compared with each other, and how."""
 
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU window of real and synthetic volumes")
+    hu_window: HUWindow = Field((-1000, 1000), description="HU window of real and synthetic volumes")
     cells: int = Field(64, ge=16, description="boxes along the longest axis of the compared thumbnail")
     kernel_size: int = Field(3, ge=3, description="of the Gaussian window of MS-SSIM, in cells; odd")
     kernel_sigma: float = Field(1.5, gt=0, description="of the Gaussian window of MS-SSIM, in cells")
@@ -34,8 +34,6 @@ class DiversityConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _usable(self) -> DiversityConfig:
-        if self.hu_window[0] >= self.hu_window[1]:
-            raise ValueError("hu_window: the first value must be below the second")
         if self.kernel_size % 2 == 0:
             raise ValueError("kernel_size: must be odd")
         if self.most < self.minimum:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import FrozenConfig, registry
+from medlord_bench.contracts import FrozenConfig, HUWindow, registry
 from medlord_bench.contracts.results import Note, NoteKind, notes
 
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -42,7 +42,7 @@ class FamilyConfig(FrozenConfig):
     """What `fid` and `fid3d` have in common. minimum: volumes per side below which nothing is run."""
 
     extractor: str
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU window of real and synthetic volumes")
+    hu_window: HUWindow = Field((-1000, 1000), description="HU window of real and synthetic volumes")
     features: dict[str, Any] = Field(default_factory=dict, description="further settings of the extractor")
     planes: tuple[str, ...]
     minimum: int = Field(8, ge=2, description="volumes on each side below which the value is not run")

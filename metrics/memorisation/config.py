@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from medlord_bench.contracts import FrozenConfig
+from medlord_bench.contracts import FrozenConfig, HUWindow
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {"dar": {"rule": "dar"}}
 
@@ -20,7 +20,7 @@ class MemorisationConfig(FrozenConfig):
         description="the threshold of a copy: `conformal`, from left-out training patients, with the local stage; `dar`, "
         "the 95th percentile of training to nearest validation correlations, of whole volumes",
     )
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU window of real and synthetic volumes")
+    hu_window: HUWindow = Field((-1000, 1000), description="HU window of real and synthetic volumes")
     cells: int = Field(40, ge=16, description="boxes along the longest axis of the compared thumbnail")
     local_cells: int = Field(64, ge=32, description="boxes along the longest axis of the picture of the local stage")
     neighbours: int = Field(5, ge=2, description="nearest patients: the first is compared with the others")
@@ -32,9 +32,3 @@ class MemorisationConfig(FrozenConfig):
         0.5, gt=0, lt=1, description="largest threshold: a copy is twice as close to one patient as to others"
     )
     minimum: int = Field(8, ge=4, description="training volumes below which it is not run")
-
-    @model_validator(mode="after")
-    def _usable(self) -> MemorisationConfig:
-        if self.hu_window[0] >= self.hu_window[1]:
-            raise ValueError("hu_window: the first value must be below the second")
-        return self

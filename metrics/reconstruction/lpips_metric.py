@@ -10,9 +10,20 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, Made, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import (
+    DataProtocol,
+    FrozenConfig,
+    HUWindow,
+    Item,
+    Made,
+    MetricInputs,
+    Need,
+    Run,
+    Source,
+    State,
+)
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
@@ -27,18 +38,12 @@ class LPIPSConfig(FrozenConfig):
     """The network, and its input."""
 
     net: Net = Field("alex", description="backbone: alex, vgg or squeeze")
-    hu_window: tuple[int, int] = Field((-1000, 2000), description="HU that both images are clipped to, then -1 to 1")
+    hu_window: HUWindow = Field((-1000, 2000), description="HU that both images are clipped to, then -1 to 1")
     stride: int = Field(4, ge=1, description="every stride-th slice of each plane is used; 1 for all")
     body_threshold: int = Field(-500, description="HU above which a voxel of the real image may be body")
     backbone_sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="sha256 of the backbone's file; unset: that of the file found"
     )
-
-    @model_validator(mode="after")
-    def _usable(self) -> LPIPSConfig:
-        if self.hu_window[0] >= self.hu_window[1]:
-            raise ValueError("hu_window: the first value must be below the second")
-        return self
 
     def for_data(self, data: DataProtocol) -> Self:
         """Set the sha256 of the existing backbone, so that results without it are not reused.

@@ -8,7 +8,18 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import DataProtocol, FrozenConfig, Item, Made, MetricInputs, Need, Run, Source, State
+from medlord_bench.contracts import (
+    DataProtocol,
+    FrozenConfig,
+    HUWindow,
+    Item,
+    Made,
+    MetricInputs,
+    Need,
+    Run,
+    Source,
+    State,
+)
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 
@@ -22,15 +33,13 @@ NAMES: tuple[Name, ...] = ("psnr", "ms_ssim")
 class ReconstructionConfig(FrozenConfig):
     """hu_window: both images are clipped to it, and its width is the range of PSNR and MS-SSIM."""
 
-    hu_window: tuple[int, int] = (-1000, 2000)
+    hu_window: HUWindow = (-1000, 2000)
     kernel_size: int = Field(3, ge=3, description="of the Gaussian window of MS-SSIM, in voxels; odd")
     kernel_sigma: float = Field(1.5, gt=0, description="of the Gaussian window of MS-SSIM, in voxels")
     body_threshold: int = Field(-500, description="HU above which a voxel of the real image may be body")
 
     @model_validator(mode="after")
     def _usable(self) -> ReconstructionConfig:
-        if self.hu_window[0] >= self.hu_window[1]:
-            raise ValueError("hu_window: the first value must be below the second")
         if self.kernel_size % 2 == 0:
             raise ValueError("kernel_size: must be odd")
         return self

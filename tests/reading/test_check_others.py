@@ -18,7 +18,7 @@ from medlord_bench.cli.reading import reading
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.reading import leak_files
 from medlord_bench.reading.check import check_pack, read_labels
-from medlord_bench.reading.leak_audit import audit, leaks_of, too_few
+from medlord_bench.reading.leak_audit import audit, leaks_of, quantities_of, too_few
 from medlord_bench.reading.leak_files import files_of, parts_of
 from tests.reading.small_study import anatomy
 
@@ -204,3 +204,15 @@ def test_a_date_of_others_that_differs_is_named_as_a_date(tmp_path: Path) -> Non
     os.utime(tmp_path / "p" / "case05.nii", (1.2e9, 1.2e9))
     (found,) = texts(tmp_path / "p")
     assert found.startswith("case05.nii: modification time is '2008-01-10 21:20:00 UTC' in 1 cases")
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint16, np.int32, np.float32])
+def test_different_values_are_counted_as_numpy_does(kind: Any) -> None:
+    values = (
+        np.random.default_rng(0)
+        .normal(0, 3000, (60, 50, 40))
+        .clip(0 if kind is np.uint16 else -32768, 32767)
+        .astype(kind)
+    )
+    flipped = values.transpose(2, 0, 1)[::-1]  # not contiguous
+    assert quantities_of(flipped)["unique"] == len(np.unique(values))

@@ -8,7 +8,18 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from medlord_bench.contracts import Case, DataProtocol, FrozenConfig, Grid, LabelMap, Shape, Split, Volume
+from medlord_bench.contracts import (
+    Case,
+    DataProtocol,
+    FrozenConfig,
+    Grid,
+    HUWindow,
+    LabelMap,
+    Shape,
+    Spacing,
+    Split,
+    Volume,
+)
 from medlord_bench.contracts.specs import WITHOUT_SEGMENTER
 from medlord_bench.errors import UserError
 from medlord_bench.plugins.datasets.on_disk.cohort import Files
@@ -33,10 +44,10 @@ class FolderConfig(FilesConfig):
     shape: Shape | None = Field(None, description="grid of whole images, voxels along R, A, S")
     fit: Literal["crop-pad", "resize"] = Field("crop-pad", description="how whole images are fitted to the grid")
     patches: PatchConfig | None = Field(None, description="patches instead of whole images")
-    spacing: tuple[float, float, float] | None = Field(
+    spacing: Spacing | None = Field(
         None, description="resample every image to this voxel size in mm first; unset: each image keeps its own"
     )
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="lowest and highest HU kept")
+    hu_window: HUWindow = Field((-1000, 1000), description="lowest and highest HU kept")
     rvr_regions: tuple[str, ...] | None = Field(None, description="regions of RVR; unset: all that have a name")
     condition_regions: tuple[str, ...] | None = Field(None, description="regions that condition; unset: all")
     adherence_regions: tuple[str, ...] | None = Field(None, description="regions of adherence; unset: all")

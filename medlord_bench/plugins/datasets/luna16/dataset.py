@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import SPLITS, Case, DataProtocol, Grid, LabelMap, Shape, Split, Volume
+from medlord_bench.contracts import SPLITS, Case, DataProtocol, Grid, HUWindow, LabelMap, Shape, Split, Volume
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.plugins.datasets.on_disk.find import FilesConfig, excluded, load, root_of
 from medlord_bench.plugins.datasets.on_disk.splits import SplitConfig, Splits, check_disjoint, divide, split_sha256
@@ -34,7 +34,7 @@ class Luna16Config(FilesConfig):
     seed: int = Field(0, description="seed of the random choice of validation scans")
     split: SplitConfig | None = Field(None, description="another division, instead of test_subset and n_val")  # type: ignore[assignment]
     shape: Shape = Field((512, 512, 256), description="grid that every scan is resized to")
-    hu_window: tuple[int, int] = Field((-1000, 2000), description="paper: -1000..2000; its released code: -1000..1000")
+    hu_window: HUWindow = Field((-1000, 2000), description="paper: -1000..2000; its released code: -1000..1000")
 
 
 class Luna16Dataset:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Case, DataProtocol, Grid, LabelMap, Shape, Split, Volume
+from medlord_bench.contracts import Case, DataProtocol, Grid, HUWindow, LabelMap, Shape, Split, Volume
 from medlord_bench.contracts.regions import CARDIAC
 from medlord_bench.errors import UserError
 from medlord_bench.plugins.datasets.on_disk.cohort import Files
@@ -45,7 +45,7 @@ class PcctaConfig(FilesConfig):
         "fractions with counts=null, other counts, or file",
     )
     shape: Shape = Field((512, 512, 256), description="grid, centre-cropped or padded to")
-    hu_window: tuple[int, int] = Field((-1000, 2000), description="paper: -1000..2000; its released code: -1000..1000")
+    hu_window: HUWindow = Field((-1000, 2000), description="paper: -1000..2000; its released code: -1000..1000")
 
 
 class PcctaDataset:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Case, DataProtocol, FrozenConfig, Grid, LabelMap, Split, Volume
+from medlord_bench.contracts import Case, DataProtocol, FrozenConfig, Grid, HUWindow, LabelMap, Split, Volume
 from medlord_bench.contracts.regions import CARDIAC
 from medlord_bench.util.hashing import digest
 
@@ -24,7 +24,7 @@ class PhantomConfig(FrozenConfig):
     n_test: int = Field(8, ge=0, description="test patients")
     seed: int = Field(0, description="seed of the cohort: another seed, other patients")
     noise: float = Field(1.0, ge=0, description="factor on the scanner's noise (9 to 18 HU); 0 for none")
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="lowest and highest HU kept")
+    hu_window: HUWindow = Field((-1000, 1000), description="lowest and highest HU kept")
 
 
 class PhantomDataset:

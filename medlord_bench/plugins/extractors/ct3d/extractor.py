@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import FrozenConfig, Run, Shape, State, Volume
+from medlord_bench.contracts import FrozenConfig, HUWindow, Run, Shape, Spacing, State, Volume
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Spacing = tuple[float, float, float]
 
 
 class CT3DConfig(FrozenConfig):
     """How volumes are brought to the network's voxel size and range."""
 
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU that become 0 and 1; values beyond are clipped")
+    hu_window: HUWindow = Field((-1000, 1000), description="HU that become 0 and 1; values beyond are clipped")
     spacing: Spacing = Field((1.5, 1.5, 3.0), description="voxel size in mm that volumes are resampled to")
     window: Shape = Field(
         (320, 320, 160), description="most voxels along X, Y, Z in one pass; larger volumes in equal parts, averaged"
@@ -27,10 +25,6 @@ class CT3DConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _usable(self) -> CT3DConfig:
-        if self.hu_window[0] >= self.hu_window[1]:
-            raise ValueError("hu_window: the first value must be below the second")
-        if min(self.spacing) <= 0:
-            raise ValueError("spacing: must be positive")
         if min(self.window) < 64:
             raise ValueError("window: at least 64 voxels on each side")
         return self

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from medlord_bench.contracts import FrozenConfig, Run, State, Volume
+from medlord_bench.contracts import FrozenConfig, HUWindow, Run, State, Volume
 from medlord_bench.errors import MissingError
 from medlord_bench.util.hashing import file_sha256
 
@@ -30,15 +30,9 @@ MEAN, STD = 127 / 255, 128 / 255
 class ImageNetConfig(FrozenConfig):
     """hu_window: HU mapped to black and white; slices: per plane; size: pixels on a side that slices are resized to."""
 
-    hu_window: tuple[int, int] = (-1000, 1000)
+    hu_window: HUWindow = (-1000, 1000)
     slices: int = Field(32, ge=1, description="slices per plane, evenly spaced; all if a volume has fewer")
     size: int = Field(224, ge=32, description="slices are resized to this many pixels on a side")
-
-    @model_validator(mode="after")
-    def _window_is_ordered(self) -> ImageNetConfig:
-        if self.hu_window[0] >= self.hu_window[1]:
-            raise ValueError("hu_window: the first value must be below the second")
-        return self
 
 
 class ImageNetExtractor:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import FrozenConfig, Run, Shape, State, Volume
+from medlord_bench.contracts import FrozenConfig, HUWindow, Run, Shape, Spacing, State, Volume
 from medlord_bench.nn import pretrained
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Spacing = tuple[float, float, float]
 TINY = 1e-6  # standard deviation below which a volume is constant
 
 
@@ -22,7 +21,7 @@ class MedicalNetConfig(FrozenConfig):
     """Which network, and how volumes are brought to its voxel size and range."""
 
     depth: Literal[10, 18, 34, 50] = Field(50, description="layers of the ResNet; 512 features up to 34, 2048 at 50")
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU window to which volumes are clipped")
+    hu_window: HUWindow = Field((-1000, 1000), description="HU window to which volumes are clipped")
     spacing: Spacing | None = Field(
         (1.5, 1.5, 1.5), description="voxel size in mm that volumes are resampled to; null: their own voxels"
     )
@@ -32,10 +31,6 @@ class MedicalNetConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _usable(self) -> MedicalNetConfig:
-        if self.hu_window[0] >= self.hu_window[1]:
-            raise ValueError("hu_window: the first value must be below the second")
-        if self.spacing is not None and min(self.spacing) <= 0:
-            raise ValueError("spacing: must be positive")
         if min(self.window) < 64:
             raise ValueError("window: at least 64 voxels on each side")
         return self

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from medlord_bench.contracts import FrozenConfig, Run, State, Volume
+from medlord_bench.contracts import FrozenConfig, HUWindow, Run, State, Volume
 from medlord_bench.nn import pretrained
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ MEAN = (0.406, 0.456, 0.485)  # of blue, green, red; the usual input of these we
 class RadImageNetConfig(FrozenConfig):
     """How slices are chosen and converted to images; `RadImageNetExtractor.variants` names the settings in use."""
 
-    hu_window: tuple[int, int] = Field((-1000, 1000), description="HU window to which volumes are clipped")
+    hu_window: HUWindow = Field((-1000, 1000), description="HU window to which volumes are clipped")
     normalisation: Literal["window", "volume-min-max"] = Field(
         "window",
         description="values mapped to 0 and 1: the window's ends, or the extreme clipped values of a plane's slices",
@@ -37,12 +37,6 @@ class RadImageNetConfig(FrozenConfig):
     orientation: Literal["upright", "array"] | None = Field(
         None, description="as a radiologist sees them, or as stored; null: upright, array with volume-min-max"
     )
-
-    @model_validator(mode="after")
-    def _window_is_ordered(self) -> RadImageNetConfig:
-        if self.hu_window[0] >= self.hu_window[1]:
-            raise ValueError("hu_window: the first value must be below the second")
-        return self
 
     @property
     def upright(self) -> bool:
