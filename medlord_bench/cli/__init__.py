@@ -27,6 +27,7 @@ VERBS = {
     "check": "Test a plugin against its contract.",
     "calibrate": "Test the bench itself with known faults.",
     "doctor": "Check this machine and say what to install.",
+    "verify": "Find published files that changed.",
     "clean": "Remove objects that no run needs any more.",
     "worker": "Execute one step of a run (for executors).",
 }

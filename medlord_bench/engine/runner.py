@@ -11,6 +11,7 @@ from medlord_bench.engine.collect import collect
 from medlord_bench.engine.plan import Plan
 from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.engine.store import Store
+from medlord_bench.engine.verification import Reused, write_hashes
 from medlord_bench.engine.worker import Settings, missing, pick_device
 from medlord_bench.errors import StepError, Stopped
 from medlord_bench.util.stopping import Stopper
@@ -24,24 +25,31 @@ def carry_out(plan: Plan, run_folder: Path, settings: Settings, stopper: Stopper
     with closing(executor):
         _do_steps(plan, run_folder, settings, stopper, executor)
     collect(Store(settings.store), plan, run_folder)
+    write_hashes(run_folder)
 
 
 def _do_steps(plan: Plan, run_folder: Path, settings: Settings, stopper: Stopper, executor: Executor) -> None:
     store = Store(settings.store)
+    reused = Reused(store, plan)
     for number, step in enumerate(plan.steps, 1):
         if stopper.stop():
             raise Stopped(f"stopped before step {step.id}, everything is saved")
         todo = missing(store, step)
+        reused.note(step, todo)
         where = f"[{number}/{len(plan.steps)}] {step.id}"
         if not todo:
             log.info("%s: already done", where)
             continue
         log.info("%s: %d of %d to do", where, len(todo), len(step.items))
+        reused.check_inputs(step)
         shards = min(settings.workers, len(todo)) if KINDS[step.kind].sharded else 1
         executor.map(run_folder, step.id, shards, stopper.stop)
         left = missing(store, step)
         if left:
             raise StepError(f"step {step.id}: {len(left)} of {len(step.items)} items are missing ({left[0]}, ...)")
+    for step in plan.steps:
+        if step.kind == "scores":
+            reused.check(step)
 
 
 def _executor(settings: Settings) -> str:

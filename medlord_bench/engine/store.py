@@ -20,10 +20,15 @@ from typing import Any
 from medlord_bench.util.files import Write, publish_folder, write_json
 from medlord_bench.util.hashing import digest, file_sha256
 
+SIDECAR = ".json"
+
 
 @dataclass(frozen=True)
 class Sidecar:
-    """The record of a published item. files: suffix -> sha256. failed: reason why there is no file."""
+    """The record of a published item. failed: reason why there is no file.
+
+    files: suffix -> sha256; of a folder, `/` and the path in it -> sha256.
+    """
 
     files: Mapping[str, str] = field(default_factory=dict)
     failed: str | None = None
@@ -70,7 +75,10 @@ class StoredObject:
             self.items / item,
             lambda folder: shutil.copytree(source, folder, copy_function=_link_or_copy, ignore=hidden),
         )
-        self._put_sidecar(item, Sidecar({}, None, facts))
+        folder = self.items / item
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        hashes = {f"/{path.relative_to(folder).as_posix()}": file_sha256(path) for path in files}
+        self._put_sidecar(item, Sidecar(hashes, None, facts))
 
     def put_failure(self, item: str, reason: str, facts: Mapping[str, Any]) -> None:
         """Publish the failure of an item: it is counted and not retried."""
@@ -84,10 +92,10 @@ class StoredObject:
         return Sidecar(**json.loads((self.items / f"{item}.json").read_text()))
 
     def complete(self, items: Iterable[str]) -> None:
-        """Write `manifest.json`: every item requested so far, with its hashes."""
+        """Write `manifest.json`: every item requested so far, with the hashes of its files and of its sidecar."""
         manifest = self.path / "manifest.json"
         known: dict[str, Any] = json.loads(manifest.read_text()) if manifest.exists() else {}
-        fresh = {item: dict(self.sidecar(item).files) for item in items}
+        fresh = {item: {**self.sidecar(item).files, SIDECAR: file_sha256(self.file(item, SIDECAR))} for item in items}
         if any(known.get(item) != files for item, files in fresh.items()):
             write_json(manifest, known | fresh)
 

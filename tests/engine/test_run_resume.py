@@ -51,11 +51,12 @@ def made(store: Path) -> dict[str, bytes]:
 
 
 def differences(store: Path, whole: Path) -> list[str]:
-    """Published files, curves and results that are not the same bytes in both stores; `steps.json` holds times."""
+    """Published files, curves and results that are not the same bytes in both stores. `steps.json` has times."""
     ours, theirs = made(store), made(whole)
     apart = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     results = [locate(Store(place), None) / "results" for place in (store, whole)]
-    names = {str(p.relative_to(r)) for r in results for p in r.rglob("*") if p.is_file() and p.name != "steps.json"}
+    times = {"steps.json", "sha256.json"}
+    names = {str(p.relative_to(r)) for r in results for p in r.rglob("*") if p.is_file() and p.name not in times}
     for name in sorted(names):
         contents = [(result / name).read_bytes() if (result / name).exists() else None for result in results]
         if contents[0] != contents[1]:

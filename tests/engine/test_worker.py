@@ -27,6 +27,7 @@ from medlord_bench.engine.store import Store
 from medlord_bench.engine.worker import Settings, execute, missing, output, pick_device
 from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped, UserError
 from medlord_bench.generators.controls.noise import Noise
+from medlord_bench.util.hashing import file_sha256
 from medlord_bench.util.progress import SilentProgress
 from medlord_bench.util.stopping import Stopper
 
@@ -169,7 +170,8 @@ def test_the_manifest_holds_every_item_once_all_are_there(ready: Bench) -> None:
     made = output(ready.store, ready.plan.step(STEP))
     manifest = json.loads((made.path / "manifest.json").read_text())
     assert sorted(manifest) == [sample_id(index) for index in range(10)]
-    assert manifest["sample-00004"] == made.sidecar("sample-00004").files
+    files = {**made.sidecar("sample-00004").files, ".json": file_sha256(made.file("sample-00004", ".json"))}
+    assert manifest["sample-00004"] == files
 
 
 def test_a_sidecar_says_which_seed_and_device_made_a_sample(ready: Bench) -> None:
