@@ -24,7 +24,7 @@ def clean(store: Path, yes: bool, as_json: bool) -> None:
     """
     from medlord_bench.engine.store import Store
 
-    place = Store(store.resolve())
+    place = Store(store)
     unused = unreferenced(place)
     unused += [path for path in place.leftovers(ABANDONED_SECONDS) if not any(map(path.is_relative_to, unused))]
     rows = [{"object": str(path), "mib": round(_size(path) / 2**20, 1)} for path in unused]

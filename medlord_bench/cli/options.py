@@ -17,9 +17,22 @@ from medlord_bench.memory.budget import parse_gib
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEFAULT_STORE = "medlord-bench-store"
 
+
+class _StorePath(click.Path):
+    """An absolute path of a folder. Empty text is refused, and so is a relative one where the current folder is gone."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
+        if not str(value).strip():
+            self.fail("is empty; expected a folder", parameter, context)
+        try:
+            return Path(str(super().convert(Path(value).resolve(), parameter, context)))
+        except FileNotFoundError:
+            self.fail(f"{value}: the current folder was removed; change to another one", parameter, context)
+
+
 store_option = click.option(
     "--store",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_StorePath(file_okay=False, path_type=Path),
     default=DEFAULT_STORE,
     show_default=True,
     envvar="MEDLORD_BENCH_STORE",
@@ -164,7 +177,7 @@ def settings_of(options: dict[str, Any]) -> Settings:
     fields = {name: options.pop(name) for name in ("device", "batch", "threads", "offline", "weights_dir", "max_time")}
     limit = options.pop("memory_limit")
     fields["memory_limit"] = limit if limit == "auto" else parse_gib(limit)
-    store = options.pop("store").resolve()
+    store = options.pop("store")
     given = {"store": store, "workers": workers, "executor": executor, **fields}
     settings = validation.validate(Settings, given, "command line")
     settings.export()

@@ -69,8 +69,8 @@ def export(
             raise UserError(f"--protocol {protocol} has all fields of the study; remove {named}")
         study = read_protocol(protocol)
     else:
-        study = _of_runs(runs, contestant, Store(store.resolve()), given)
-    packs = write(study, Study(out), Store(store.resolve()), finish, check_study, recipient)
+        study = _of_runs(runs, contestant, Store(store), given)
+    packs = write(study, Study(out), Store(store), finish, check_study, recipient)
     names = [str(pack) for pack in packs]
     click.echo(json.dumps({"study": str(out), "packs": names}) if as_json else "\n".join(names))
     for source in study.sources:
@@ -233,7 +233,7 @@ def analyse(study: Path, run: str | None, store: Path) -> None:
     from medlord_bench.reading.analysis import analyse as write
     from medlord_bench.reading.study import Study
 
-    folder = locate(Store(store.resolve()), run) if run is not None else None
+    folder = locate(Store(store), run) if run is not None else None
     summary = write(Study(study), folder)
     none = sum(one.value is None for one in summary.findings)
     click.echo(

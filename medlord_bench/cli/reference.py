@@ -37,7 +37,7 @@ def export(run: str | None, to: Path, allow_few: bool, store: Path, as_json: boo
     from medlord_bench.engine.run_folder import locate, newest_finished
     from medlord_bench.engine.store import Store
 
-    place = Store(store.resolve())
+    place = Store(store)
     meta = write(place, locate(place, run) if run else newest_finished(place), to, allow_few)
     held = {one.name: one.patients for one in meta.metrics if one.patients is not None}
     if as_json:

@@ -72,7 +72,7 @@ def write(
     from medlord_bench.results.report import ReportOptions, write_reports
     from medlord_bench.results.share import shareable
 
-    place = Store(store.resolve())
+    place = Store(store)
     folders = [locate(place, name) for name in runs] or [newest_finished(place)]
     run = read_runs(folders)
     default = "+".join(origin.key for origin in run.origins)
@@ -125,7 +125,7 @@ def diff(first: str, second: str, every: bool, store: Path, as_json: bool) -> No
     from medlord_bench.results.diff import diff as compare
     from medlord_bench.results.run_results import read_run
 
-    place = Store(store.resolve())
+    place = Store(store)
     found = compare(*(read_run(locate(place, name)) for name in (first, second)))
     if as_json:
         click.echo(json.dumps(found.to_json(), default=str))

@@ -20,7 +20,7 @@ def status(run: str | None, store: Path, as_json: bool) -> None:
     from medlord_bench.engine.run_folder import locate, progress_of, settings_of
     from medlord_bench.engine.store import Store
 
-    folder = locate(Store(store.resolve()), run)
+    folder = locate(Store(store), run)
     place = Store(settings_of(folder).store)
     rows = [(step.id, *progress_of(place, step)) for step in read_plan(folder).steps]
     finished = (folder / "results" / "scores.json").exists() and all(done == total for _, done, total in rows)

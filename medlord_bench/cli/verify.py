@@ -29,18 +29,15 @@ def verify(run: str | None, store: Path, remove: bool, as_json: bool) -> None:
     from medlord_bench.engine.run_folder import locate, settings_of
     from medlord_bench.engine.store import Store
     from medlord_bench.engine.verification import check_run, check_store
-    from medlord_bench.util.progress import make_progress
 
     start = time.monotonic()
-    place, steps, folders = Store(store.resolve()), None, []
+    place, steps, folders = Store(store), None, []
     if run is None:
         folders = place.runs()
     else:
         folders = [locate(place, run)]
         place, steps = Store(settings_of(folders[0]).store), read_plan(folders[0]).steps
-    total = len({(step.kind, step.key) for step in steps}) if steps is not None else len(place.objects())
-    with make_progress().task("objects", total) as task:
-        checked = check_store(place, steps, task.advance)
+    checked = check_store(place, steps)
     for folder in folders:
         check_run(folder, checked)
     if remove:

@@ -85,12 +85,17 @@ def newest_finished(store: Store) -> Path:
 
 
 def settings_of(folder: Path) -> Settings:
-    """The settings of the run's last session. Raises `UserError` if the folder is not a run's."""
+    """The settings of the run's last session; the store is the one around the folder, which may have been moved.
+
+    Raises `UserError` if the folder is not a run's.
+    """
     path = folder / "settings.json"
     try:
-        return validation.read_json(Settings, path)
+        settings = validation.read_json(Settings, path)
     except FileNotFoundError:
         raise UserError(f"{folder}: not a run folder (no settings.json); see medlord-bench status") from None
+    around = folder.resolve().parent.parent
+    return settings.model_copy(update={"store": around}) if (around / "objects").is_dir() else settings
 
 
 def progress_of(store: Store, step: Step) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from medlord_bench.engine.worker import output
 from medlord_bench.errors import StepError
 from medlord_bench.util.files import write_json
 from medlord_bench.util.hashing import digest, file_sha256
+from medlord_bench.util.progress import make_progress
 
 log = logging.getLogger("medlord_bench")
 RESULTS, HASHES = "results", "sha256.json"
@@ -195,7 +196,7 @@ class Reused:
             )
 
 
-def check_store(store: Store, steps: Iterable[Step] | None, advance: Callable[[], object]) -> Checked:
+def check_store(store: Store, steps: Iterable[Step] | None) -> Checked:
     """Check all objects of a store, or those of the steps of one run."""
     checked = Checked()
     if steps is None:
@@ -205,10 +206,11 @@ def check_store(store: Store, steps: Iterable[Step] | None, advance: Callable[[]
         trained = [one.sidecar("weights").facts.get("training") for one in made if one.has("weights")]
         folders = [store.object("trainings", name).path for name in trained if name]
         objects = list(dict.fromkeys([*(one.path for one in made), *folders]))
-    for path in objects:
-        if path.parent.name == "trainings":
-            check_training(path, checked)
-        elif path.is_dir():
-            check_object(StoredObject(path), None, checked)
-        advance()
+    with make_progress().task("objects", len(objects)) as task:
+        for path in objects:
+            if path.parent.name == "trainings":
+                check_training(path, checked)
+            elif path.is_dir():
+                check_object(StoredObject(path), None, checked)
+            task.advance()
     return checked

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +68,25 @@ def test_a_damaged_plan_is_named(bench: Any, finished: Path, tmp_path: Path) -> 
     done = bench("status", "--store", store)
     assert (done.code, done.out) == (2, "")
     assert str(path) in done.err and "Traceback" not in done.err
+
+
+def test_a_store_that_was_moved_is_whole(bench: Any, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "old", symlinks=True)
+    (folder,) = (tmp_path / "old" / "runs").iterdir()
+    settings = json.loads((folder / "settings.json").read_text())
+    (folder / "settings.json").write_text(json.dumps(settings | {"store": str(tmp_path / "old")}))
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = tmp_path / "new" / "runs" / folder.name
+    assert json.loads(bench("status", moved, "--json").out)["finished"] is True
+    assert bench("status", "--store", tmp_path / "new").out.splitlines()[0] == f"{moved}: finished"
+
+
+def test_an_empty_store_and_a_removed_folder_are_named(bench: Any, tmp_path: Path) -> None:
+    done = bench("status", "--store", "")
+    assert done.code == 2 and "'--store': is empty; expected a folder" in done.err
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = f"cd {gone} && rmdir {gone} && {sys.executable} -P -m medlord_bench status"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 2 and "the current folder was removed; change to another one" in done.stderr
+    assert "Traceback" not in done.stderr
