@@ -19,7 +19,11 @@ LONGEST = 120  # letters of a value in a message
 def validate(model: type[Model], data: Any, where: str) -> Model:
     """`model.model_validate(data)`, or a `UserError` that names `where`, the field, and the nearest name."""
     try:
-        return model.model_validate(data)
+        found = model.model_validate(data)
+        wrong = _truth_as_number(found, data)
+        if wrong is not None:
+            raise UserError(f"{where}: field {wrong!r}: expected a number, got true or false")
+        return found
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -30,6 +34,18 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
             ) from None
         given = "" if first["type"] == "missing" else f", got {_shown(first['input'])}"
         raise UserError(f"{where}: field {field!r}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+
+
+def _truth_as_number(found: Any, data: Any) -> str | None:
+    """The field in which true or false was given for a number; pydantic takes it for 1 or 0."""
+    for name, value in data.items() if isinstance(data, Mapping) else ():
+        got = found.get(name) if isinstance(found, Mapping) else getattr(found, str(name), None)
+        if isinstance(value, bool) and isinstance(got, int | float) and not isinstance(got, bool):
+            return str(name)
+        inner = _truth_as_number(got, value)
+        if inner is not None:
+            return f"{name}.{inner}"
+    return None
 
 
 def _shown(value: object) -> str:

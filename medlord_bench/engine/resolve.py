@@ -109,6 +109,9 @@ def resolve(file: RunFile) -> RunSpec:
     repeated = {c.name for c in contestants if sum(c.name == other.name for other in contestants) > 1}
     if repeated:
         raise UserError(f"--generator {sorted(repeated)[0]}: given twice; a contestant appears once in a table")
+    twice = next((name for name in file.metrics if file.metrics.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"--metric {twice}: given twice; give it once")
     made = dataset(spec)
     samples = len(made.cases("test")) if file.samples is None else file.samples
     masks = made.protocol.masks
@@ -165,4 +168,5 @@ def _check_heads(file: RunFile) -> None:
     for path in file.set:
         head = path.partition(".")[0]
         if head not in heads or "." not in path:
-            raise UserError(f"--set {path}: {registry.unknown('start of a path', head, heads)}")
+            dotted = head in heads and f"expected a path with a dot, such as {head}.FIELD"
+            raise UserError(f"--set {path}: {dotted or registry.unknown('start of a path', head, heads)}")

@@ -28,7 +28,7 @@ class RunFile(FrozenConfig):
     metrics: tuple[str, ...] = Field(
         default_factory=default_metrics, description="name[:variant], e.g. fid:maisi-compat"
     )
-    samples: int | None = Field(None, ge=0)
+    samples: int | None = Field(None, ge=0, le=1_000_000)
     conditional: bool = True
     resampled: bool = Field(True, description="add rows of real volumes resampled to each generator's own grid")
     seed: int = 0
@@ -50,7 +50,7 @@ def parse_sets(options: Iterable[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for option in options:
         path, equals, text = option.partition("=")
-        if not equals or not path:
+        if not equals or not path or not all(part.strip() for part in path.split(".")):
             raise UserError(f"--set {option}: expected PATH=VALUE, e.g. --set generator.diffusion.steps=100")
         several = "," in text and not text.lstrip().startswith(("[", "{", '"'))
         found[path.strip()] = parse_yaml(f"[{text}]" if several else text, f"--set {option[:200]}")

@@ -21,6 +21,8 @@ DEEPEST = 50  # levels of lists and mappings
 def read_yaml(path: Path, expected: str) -> dict[str, Any]:
     """The fields of a YAML file. expected: what the file is, for messages. Raises `UserError` naming file, line and cause."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe or a device may never end
+            raise UserError(f"{path}: is neither a file nor a folder; expected {expected}")
         if path.stat().st_size > LARGEST:
             raise UserError(f"{path}: {path.stat().st_size:,} bytes, expected {expected} of at most {LARGEST:,}")
         text = path.read_bytes().decode("utf-8-sig")

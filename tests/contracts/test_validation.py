@@ -11,6 +11,10 @@ from medlord_bench.contracts.validation import LONGEST, validate
 from medlord_bench.errors import UserError
 
 
+class Inner(FrozenConfig):
+    rate: float = 0.5
+
+
 class Config(FrozenConfig):
     shape: Shape = (64, 64, 48)
     spacing: Spacing | None = None
@@ -18,6 +22,8 @@ class Config(FrozenConfig):
     rate: float = 0.5
     count: int = 1
     name: str = ""
+    flag: bool = False
+    inner: Inner = Inner()
 
 
 @pytest.mark.parametrize(
@@ -27,11 +33,13 @@ class Config(FrozenConfig):
         {"spacing": [0.05, 20, 1]},
         {"hu_window": [-32768, 32767]},
         {"hu_window": [-1, 0]},
+        {"flag": True},
     ],
 )
 def test_bounds_are_inclusive(given: dict[str, Any]) -> None:
     (name,) = given
-    assert list(getattr(validate(Config, given, "f"), name)) == given[name]
+    found = getattr(validate(Config, given, "f"), name)
+    assert (list(found) if isinstance(found, tuple) else found) == given[name]
 
 
 @pytest.mark.parametrize(
@@ -52,6 +60,8 @@ def test_bounds_are_inclusive(given: dict[str, Any]) -> None:
         ({"rate": float("inf")}, "field 'rate': Input should be a finite number, got inf"),
         ({"rate": float("nan")}, "field 'rate': Input should be a finite number, got nan"),
         ({"count": "9" * 5000}, "field 'count'"),
+        ({"count": True}, "field 'count': expected a number, got true or false"),
+        ({"inner": {"rate": False}}, "field 'inner.rate': expected a number"),
         ({"name": [10**5000]}, "field 'name'.*, got a list of thousands of digits"),
         ({"name": list(range(10**5))}, "field 'name'"),
     ],

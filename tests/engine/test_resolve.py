@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,3 +97,22 @@ def test_nothing_to_run_says_what_to_give() -> None:
         resolve.resolve(RunFile(dataset="phantom"))
     with pytest.raises(UserError, match="--dataset NAME"):
         resolve.resolve(RunFile(generators=("noise",)))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"metrics": ("tissue", "tissue")}, "--metric tissue: given twice; give it once"),
+        ({"set": {"dataset": {"n_test": 4}}}, "--set dataset: expected a path with a dot, such as dataset.FIELD"),
+        ({"set": {"dataset.n_test": True}}, "dataset phantom: field 'n_test': expected a number, got true or false"),
+    ],
+)
+def test_what_would_be_taken_for_something_else_is_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        resolve.resolve(run_file.RunFile(generators=("noise",), dataset="phantom", **given))
+
+
+@pytest.mark.parametrize("path", ["dataset.", ".n_test", "dataset..n_test", " ", "dataset. "])
+def test_a_path_with_an_empty_part_is_refused(path: str) -> None:
+    with pytest.raises(UserError, match="expected PATH=VALUE"):
+        run_file.parse_sets([f"{path}=1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,10 @@ def test_a_bad_file_names_the_file_and_what_was_expected(content: bytes, words: 
 def test_sizes_folders_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not found; expected a run file"):
         read_yaml(tmp_path / "none.yaml", "a run file")
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UserError, match="is neither a file nor a folder; expected a run file"):
+            read_yaml(place, "a run file")
     with pytest.raises(UserError, match="is a directory; expected a run file"):
         read_yaml(tmp_path, "a run file")
     (tmp_path / "large.yaml").write_bytes(b"a: " + b"x" * LARGEST)
