@@ -13,6 +13,7 @@ WHOLE: Literal["volume"] = "volume"  # the array of an extractor that gives one 
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "medicalnet": {"extractor": "medicalnet"},
+    "ctfm": {"extractor": "ctfm", "hu_window": (-1024, 2048)},
 }
 
 RULES_3D = {

@@ -1,4 +1,4 @@
-"""CT-FM's encoder (Pai et al. 2025, arXiv 2501.09001): MONAI's SegResEncoder with 77.8 million parameters."""
+"""CT-FM's encoder (Pai et al. 2025, arXiv 2501.09001): MONAI's SegResEncoder with 77,760,992 parameters."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from medlord_bench.nn.checkpoints import load_strict
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FEATURES = 512  # channels of the last level
-FACTOR = 16  # voxels of the input for one of the last level, along each axis
+# As in the authors' training configuration, github.com/project-lighter/CT-FM, experiments/fm/backbones/segresenc.yaml.
+LAYOUT: dict[str, Any] = {"spatial_dims": 3, "init_filters": 32, "in_channels": 1, "blocks_down": (1, 2, 2, 4, 4)}
 
 
-def build(**changes: Any) -> nn.Module:
-    """The layout of the published configuration, with random weights. changes: for tests of a smaller network."""
+def build() -> nn.Module:
+    """The network of `LAYOUT` with random weights."""
     from monai.networks.nets.segresnet_ds import SegResEncoder
 
-    layout = {"spatial_dims": 3, "init_filters": 32, "in_channels": 1, "blocks_down": (1, 2, 2, 4, 4)}
-    encoder: nn.Module = SegResEncoder(**{**layout, **changes})
+    encoder: nn.Module = SegResEncoder(**LAYOUT)
     return encoder
 
 
@@ -40,8 +39,9 @@ def load(path: Path) -> nn.Module:
     return encoder.eval().requires_grad_(False)
 
 
+@torch.inference_mode()
 def forward(encoder: nn.Module, grey: Tensor) -> Tensor:
-    """(512,) of one volume (1, Z, Y, X) in [0, 1]: the average over the last level's activations."""
-    with torch.inference_mode():
+    """(features,) of one volume (1, D, H, W): the average over the last level's activations, in float32 without TF32."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         last: Tensor = encoder(grey[None])[-1]
-        return last.mean((2, 3, 4))[0].cpu()
+        return last.mean((2, 3, 4))[0].float().cpu()
