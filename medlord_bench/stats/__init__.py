@@ -32,6 +32,13 @@ from medlord_bench.stats.paired import (
 )
 from medlord_bench.stats.precision_recall import Prdc, expected_coverage, prdc
 from medlord_bench.stats.rank_sum import Dominance, Separation, dominance, separation
+from medlord_bench.stats.scaled_frechet import (
+    in_reference_units,
+    largest_shifts,
+    scaled_frechet,
+    scaled_frechet_jackknife,
+    scaled_frechet_p,
+)
 from medlord_bench.stats.shift import Shift, shift
 from medlord_bench.stats.tails import Tails, tails
 from medlord_bench.stats.two_sample_statistics import TwoSample, two_sample
@@ -76,6 +83,11 @@ __all__ = [
     "frechet_jackknife",
     "frechet_jackknife_to",
     "frechet_to",
+    "in_reference_units",
+    "largest_shifts",
+    "scaled_frechet",
+    "scaled_frechet_jackknife",
+    "scaled_frechet_p",
     "gaussian_kernel",
     "holm",
     "jackknife",

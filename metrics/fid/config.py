@@ -38,20 +38,29 @@ RULES = {
 }
 
 
-class FamilyConfig(FrozenConfig):
-    """What `fid` and `fid3d` have in common. minimum: volumes per side below which nothing is run."""
+class SetsConfig(FrozenConfig):
+    """What every metric of equal sets of features has. minimum: volumes per side below which nothing is run."""
 
     extractor: str
-    hu_window: HUWindow = Field((-1000, 1000), description="HU window of real and synthetic volumes")
     features: dict[str, Any] = Field(default_factory=dict, description="further settings of the extractor")
     planes: tuple[str, ...]
     minimum: int = Field(8, ge=2, description="volumes on each side below which the value is not run")
+    permutations: int = Field(2000, ge=99, description="relabellings behind the p-value")
+    seed: int = Field(0, description="seed of the subsets; one for all generators, so that they share the real volumes")
+
+    def of_extractor(self) -> dict[str, Any]:
+        """The extractor's configuration."""
+        return dict(self.features)
+
+
+class FamilyConfig(SetsConfig):
+    """What `fid` and `fid3d` have in common."""
+
+    hu_window: HUWindow = Field((-1000, 1000), description="HU window of real and synthetic volumes")
     neighbours: int = Field(3, ge=1, description="k of precision, recall, density and coverage")
     prdc_minimum: int = Field(
         16, ge=4, description="volumes (real: patients) on each side below which those four are not run"
     )
-    permutations: int = Field(2000, ge=99, description="relabellings behind the p-value of kid")
-    seed: int = Field(0, description="seed of the subsets; one for all generators, so that they share the real volumes")
 
     @model_validator(mode="after")
     def _neighbours_fit(self) -> FamilyConfig:
@@ -64,7 +73,7 @@ class FamilyConfig(FrozenConfig):
 
     def of_extractor(self) -> dict[str, Any]:
         """The extractor's configuration: the window is the protocol's, not the extractor's own choice."""
-        return {"hu_window": list(self.hu_window), **self.features}
+        return {"hu_window": list(self.hu_window), **super().of_extractor()}
 
 
 class FIDConfig(FamilyConfig):

@@ -10,7 +10,7 @@ from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.reference import Statistics
 from medlord_bench.contracts.results import Note, Replicates, Score, notes
 
-from .config import RULES, VARIANTS, FamilyConfig, FIDConfig, backbone_note
+from .config import RULES, VARIANTS, FIDConfig, SetsConfig, backbone_note
 from .quantities import QUANTITIES
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ SOURCES = (Source.SAMPLES, Source.REAL_TRAIN, Source.REAL_TEST)
 
 
 class Family:
-    """What `fid` and `fid3d` share: features of the samples and both real splits, distances, floors, and their scores."""
+    """What `fid`, `fid3d` and `frd` share: features of the samples and both real splits, distances, floors, and scores."""
 
     name: ClassVar[str]
     quantities: ClassVar[tuple[Quantity, ...]]
     rules: ClassVar[Mapping[str, str]]
     version: ClassVar[int]
 
-    def __init__(self, config: FamilyConfig) -> None:
+    def __init__(self, config: SetsConfig) -> None:
         self.config = config
 
     def _need(self, source: Source) -> Need:

@@ -13,6 +13,7 @@ WHOLE: Literal["volume"] = "volume"  # the array of an extractor that gives one 
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "medicalnet": {"extractor": "medicalnet"},
+    "ctfm": {"extractor": "ctfm", "hu_window": (-1024, 2048)},
 }
 
 RULES_3D = {
@@ -34,12 +35,16 @@ class FID3DConfig(FamilyConfig):
     planes: tuple[Literal["volume"], ...] = (WHOLE,)
 
 
+def assumed_spacing(data: DataProtocol) -> str:
+    """What is assumed of the voxel size; empty if the grid has one."""
+    if data.grid.spacing:
+        return ""
+    return "the grid has no voxel size: the median of the training volumes is assumed for all"
+
+
 def about_backbone(backbone: str, data: DataProtocol) -> tuple[Note, ...]:
     """The network behind a value, and what is assumed of the voxel size."""
-    assumed = (
-        "" if data.grid.spacing else "the grid has no voxel size: the median of the training volumes is assumed for all"
-    )
     return (
         *notes("context", f"features of {backbone}: comparable with values of the same protocol id only"),
-        *notes("caution", assumed, "interval for one checkpoint"),
+        *notes("caution", assumed_spacing(data), "interval for one checkpoint"),
     )

@@ -6,7 +6,7 @@ from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 
 HIGHER = "dsc nsd dsc_ceiling_real dsc_ceiling_reconstruction psnr ms_ssim precision recall density coverage axes distinct_samples precision3d recall3d density3d coverage3d"
-LOWER = "anatomy_joint artefact_joint rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share dar_copy_rate dar_memorised_share lpips fid fid_debiased kid fid_infinity tissue_joint fid3d kid3d mmd3d"
+LOWER = "anatomy_joint artefact_joint rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share dar_copy_rate dar_memorised_share lpips fid fid_debiased kid fid_infinity tissue_joint fid3d kid3d mmd3d frd"
 TISSUE = {"hu": "HU", "spread": "HU", "noise": "HU", "share": "", "nps": "1/voxel", "edge": "voxels"}
 OF_TISSUE = {f"tissue_{name}{end}": unit for name, unit in TISSUE.items() for end in ("", "_shift")}
 OWN = {f"anatomy_{name}": "" for name in ("share", "extent", "place", "sphericity", "distance", "vessels")}
@@ -25,6 +25,7 @@ METRICS = (
     "diversity",
     "tissue",
     "fid3d",
+    "frd",
     "anatomy",
     "artefacts",
 )

@@ -33,6 +33,8 @@ PHANTOM: Mapping[str, Any] = {
     "dataset.hu_window": [-1000, 2000],
     "fid.features.slices": 16,
     "fid.features.size": 128,
+    "frd.features.spacing": [6, 6, 6],  # about its voxels: at 2 mm each volume takes a minute
+    "frd:hu.features.spacing": [6, 6, 6],
 }
 
 

@@ -41,6 +41,7 @@ P, WARNING = f"p below {SEEN_P}", "a warning"
 DETECTORS = (
     Detector("fid", "an interval above that of unseen real volumes", _above_real, "test"),
     Detector("kid", P, _small_p, "test"),
+    Detector("frd", P, _small_p, "test"),
     Detector("rvr_joint", P, _small_p, "train"),
     Detector("rvr_missing", WARNING, _warned),
     Detector("tissue_joint", P, _small_p, "train"),
@@ -144,7 +145,10 @@ def table(found: Sequence[Sight], n: int) -> list[str]:
 
 def page(found: Sequence[Sight], n: int, dataset: str) -> str:
     """`docs/metrics/what-sees-what.md`."""
-    how = [f"- `{one.metric}` sees a fault by {one.by}." for one in DETECTORS]
+    measured = {one.metric for one in found}
+    how = [f"- `{one.metric}` sees a fault by {one.by}." for one in DETECTORS if one.metric in measured]
+    absent = [f"`{one.metric}`" for one in DETECTORS if one.metric not in measured]
+    rest = [f"Not measured here (name it with `--metric`): {', '.join(absent)}.", ""] if absent else []
     return "\n".join(
         [
             "# What sees what",
@@ -160,6 +164,7 @@ def page(found: Sequence[Sight], n: int, dataset: str) -> str:
             "",
             *how,
             "",
+            *rest,
             "A quantity that must see a fault and does not fails the calibration.",
             "",
         ]
