@@ -9,8 +9,7 @@ from typing import Any
 
 from medlord_bench.contracts import Item
 from medlord_bench.contracts.results import CaseRow, Note, Score, notes
-
-from .cases import NAMES, Name, Pooled, Summary, Table, masks_of, pool, summarise, tabulate
+from medlord_bench.overlap.cases import NAMES, Name, Pooled, Summary, Table, masks_of, pool, summarise, tabulate
 
 Common = Mapping[str, Any]
 CEILINGS = {"dsc_ceiling_real": "real test images", "dsc_ceiling_reconstruction": "autoencoder reconstructions"}

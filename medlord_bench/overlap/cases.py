@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from medlord_bench import stats
 from medlord_bench.contracts import Item
+from medlord_bench.overlap.compare import UNKNOWN, voxels_of
 from medlord_bench.util.seeds import numpy_rng
 from medlord_bench.volumes.arrays import load_state
 from medlord_bench.volumes.checks import item_reference
-
-from .overlap import UNKNOWN, voxels_of
 
 Name = Literal["dsc", "nsd", "hd95"]
 NAMES: tuple[Name, ...] = ("dsc", "nsd", "hd95")
