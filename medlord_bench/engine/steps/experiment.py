@@ -1,0 +1,52 @@
+"""Plans the steps of a metric that trains arms: samples, what the arms share, trainings, predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medlord_bench.contracts import Source
+from medlord_bench.contracts.arms import Prediction
+from medlord_bench.contracts.specs import PluginSpec
+from medlord_bench.engine.plan import Step
+from medlord_bench.engine.planning import REAL, Entrant, Planning
+from medlord_bench.engine.steps import arms, predictions, training_plan, training_samples
+from medlord_bench.engine.steps.job import Job
+
+
+def plan(planning: Planning, entrant: Entrant, spec: PluginSpec, metric: Any, source: Source) -> Step | None:
+    """The predictions of a source; None for a contestant without conditional samples, for which nothing is trained.
+
+    The arms of real cases alone are shared by all contestants.
+    """
+    conditional = planning.steps.get(f"conditional:{entrant.name}")
+    if conditional is None:
+        return None
+    every = metric.arms([(item, planning.patients[item]) for item in planning.splits["train"]])
+    real = [arm for arm in every if not arm.synthetic]
+    own = [arm for arm in every if arm.synthetic]
+    shared = training_plan.plan(planning, spec, metric)
+    real_arms = arms.plan(planning, REAL, spec, metric, real, shared)
+    test = planning.splits["test"]
+    if source is Source.REAL_PREDICTIONS:
+        items = [Prediction(arm.name, arm.seed, "test", case) for arm in real for case in test]
+        return predictions.plan(planning, REAL, spec, metric, items, {"arms": real_arms})
+    wanted = [one for arm in own for one in arm.synthetic]
+    samples = training_samples.plan(planning, entrant, wanted)
+    own_arms = arms.plan(planning, entrant.name, spec, metric, own, shared, samples)
+    items = [Prediction(arm.name, arm.seed, "test", case) for arm in own for case in test]
+    on_samples = [arm for arm in real if arm.name == metric.predicts_samples]
+    items += [Prediction(arm.name, arm.seed, "samples", case) for arm in on_samples for case in test]
+    steps = {"arms": own_arms, "real-arms": real_arms, "conditional": conditional}
+    return predictions.plan(planning, entrant.name, spec, metric, items, steps)
+
+
+def trained(job: Job) -> dict[str, Mapping[str, Any]]:
+    """Arm -> the facts of its training, of all arms whose predictions a step of scores reads."""
+    made = [job.plan.step(id) for id in job.step.inputs.values()]
+    found: dict[str, Mapping[str, Any]] = {}
+    for step in made:
+        if step.kind == predictions.Predictions.name:
+            own = job.plan.step(step.inputs["arms"])
+            found |= {item: job.object(own).sidecar(item).facts for item in own.items}
+    return found

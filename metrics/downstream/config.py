@@ -1,0 +1,47 @@
+"""The settings of `downstream`: arms, trainer, measurement."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from medlord_bench.contracts import DataProtocol, FrozenConfig
+
+ArmName = Literal["real", "synthetic", "real+synthetic", "mixed", "real-longer", "real-other-seed"]
+ARMS: tuple[ArmName, ...] = ("real", "synthetic", "real+synthetic", "real-longer", "real-other-seed", "mixed")
+TrainerName = Literal["tiny", "nnunet"]
+
+
+class DownstreamConfig(FrozenConfig):
+    """What is trained on which cases, and how it is measured."""
+
+    regions: tuple[str, ...] | None = Field(None, description="regions to segment; unset: the data set's")
+    arms: tuple[ArmName, ...] = Field(
+        ("real", "synthetic", "real+synthetic"), description="training sets; `real` is always among them"
+    )
+    seeds: int = Field(1, ge=1, description="trainings of each arm, with seeds 0, 1, ...")
+    trainer: TrainerName | None = Field(
+        None,
+        description="tiny: a small network for a few minutes of a CPU; nnunet: nnU-Net's own; unset: tiny for a data "
+        "set that a program generates, else nnunet",
+    )
+    epochs: int | None = Field(None, ge=1, description="of the arms of base length; unset: the trainer's (12, 1000)")
+    iterations: int | None = Field(None, ge=1, description="of one epoch; unset: the trainer's (25, 250)")
+    planner_gb: float | None = Field(
+        None, gt=0, description="memory in GB that nnU-Net plans patch and batch for; unset: nnU-Net's own 8"
+    )
+    on_samples: bool = Field(True, description="also let `real` predict the conditional samples of the test masks")
+    tolerance_mm: float = Field(3.0, gt=0, description="of NSD")
+
+    @field_validator("arms")
+    @classmethod
+    def _ordered(cls, arms: tuple[ArmName, ...]) -> tuple[ArmName, ...]:
+        """In their stated order, each once, with `real`."""
+        return tuple(name for name in ARMS if name in {*arms, "real"})
+
+    def for_data(self, data: DataProtocol) -> DownstreamConfig:
+        """Fill unset fields from the data set's protocol."""
+        trainer = self.trainer or ("tiny" if data.synthetic else "nnunet")
+        regions = data.adherence_regions if self.regions is None else self.regions
+        return self.model_copy(update={"regions": regions, "trainer": trainer})

@@ -1,0 +1,197 @@
+"""From the states of all predictions to scores: overlap of each arm, and differences to the real arm."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medlord_bench.contracts import Item, MetricInputs
+from medlord_bench.contracts.arms import Prediction
+from medlord_bench.contracts.results import CaseRow, Note, Score, notes
+from medlord_bench.overlap.cases import NAMES, Name, Table, finite, masks_of, median_fields, pool, summarise, tabulate
+
+from .arms import MEANING
+from .config import ARMS
+from .differences import Difference, differences
+from .quantities import ON_SAMPLES, compared_with, gain_of, name_of
+
+ONE_CHECKPOINT = "one trained checkpoint of the generator: n = 1 for the generator, intervals are over test patients"
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The tables of all arms; a table has a row for each test case and seed.
+
+    on_samples: of the predictions of conditional samples.
+    """
+
+    tables: Mapping[str, Table]
+    on_samples: Table | None
+    seeds: Mapping[str, int]
+    regions: Sequence[str]
+
+    @classmethod
+    def of(cls, items: Sequence[Item], regions: Sequence[str]) -> Arms:
+        groups: dict[str, list[Item]] = defaultdict(list)
+        samples: list[Item] = []
+        seeds: dict[str, set[int]] = defaultdict(set)
+        for item in items:
+            one = Prediction.parse(item.id)
+            if one.of == "samples":
+                samples.append(item)
+            else:
+                groups[one.arm].append(item)
+                seeds[one.arm].add(one.seed)
+        masks = masks_of(items)
+        tables: dict[str, Table] = {arm: tabulate(groups[arm], regions, masks) for arm in ARMS if arm in groups}
+        return cls(
+            tables,
+            tabulate(samples, regions, masks) if samples else None,
+            {arm: len(own) for arm, own in seeds.items()},
+            regions,
+        )
+
+    def held(self) -> list[int]:
+        """Places of the regions that some test mask contains."""
+        kinds = self.tables["real"].kinds
+        return [place for place in range(len(self.regions)) if set(kinds[:, place]) & {"measured", "missed", "failed"}]
+
+
+def reduced(inputs: MetricInputs, items: Sequence[Item], regions: Sequence[str]) -> Iterator[Score | CaseRow]:
+    """All scores and case rows. items: predictions of all arms."""
+    arms = Arms.of(items, regions)
+    common = {
+        "protocol": inputs.protocol_id,
+        "generator": inputs.generator,
+        "dataset": inputs.dataset,
+        "reference": "test",
+    }
+    about = notes("context", labels_from(inputs.protocol.masks, inputs.protocol.synthetic))
+    for arm, table in arms.tables.items():
+        own = (*about, *_of_training(arm, arms.seeds[arm], inputs.trained))
+        for measure in NAMES:
+            yield from _scores(name_of(measure, arm), measure, table, arms, {**common, "notes": own})
+            yield from _rows(name_of(measure, arm), measure, table, arms, inputs.generator)
+    if arms.on_samples is not None:
+        own = (*about, *notes("caution", ONE_CHECKPOINT))
+        yield from _scores(ON_SAMPLES.name, "dsc", arms.on_samples, arms, {**common, "notes": own})
+    for found in differences(arms.tables, arms.held(), _base(arms.tables)):
+        yield _gain(found, arms, common)
+
+
+def labels_from(masks: str, synthetic: bool) -> str:
+    """Who made the labels that train and test the segmenter."""
+    if masks == "dataset":
+        made = "the program that generates the phantom: true by construction" if synthetic else "the data set, as given"
+        return f"labels by {made}"
+    return f"labels by {masks}, for training and for the test: DSC is agreement with {masks} (circular), its errors are learned"
+
+
+def _base(tables: Mapping[str, Table]) -> dict[str, str]:
+    """Arm -> the arm that it is compared with: one of as many iterations, if there is one."""
+    return {arm: compared_with(arm) if compared_with(arm) in tables else "real" for arm in tables if arm != "real"}
+
+
+def _of_training(arm: str, seeds: int, trained: Mapping[str, Mapping[str, Any]]) -> Iterator[Note]:
+    """What a reader must know of the trainings of an arm."""
+    facts = [one for item, one in trained.items() if item.rpartition(".seed")[0] == arm]
+    yield from notes("definition", f"trained on {MEANING[arm]}")
+    for one in facts[:1]:
+        yield from notes(
+            "counts", f"{one.get('cases')} cases, {one.get('iterations')} iterations, {seeds} seed" + "s" * (seeds > 1)
+        )
+    lost = {item for one in facts for item in one.get("failed_samples", {})}
+    if lost:
+        yield from notes("counts", f"{len(lost)} generated training cases failed and are missing")
+    absent = sorted({region for one in facts for region in one.get("absent_regions", ())})
+    if absent:
+        yield from notes("caution", f"no training case contains {', '.join(absent)}: it cannot be learned")
+    if "synthetic" in arm or arm == "mixed":
+        yield from notes("caution", ONE_CHECKPOINT)
+
+
+def _scores(metric: str, measure: Name, table: Table, arms: Arms, common: Mapping[str, Any]) -> Iterator[Score]:
+    """Of all regions, then of each."""
+    places, cases = arms.held(), len({Prediction.parse(item.id).case for item in table.items})
+    failed = len({Prediction.parse(item.id).case for item in table.items if item.path is None})
+    shared = {**common, "metric": metric, "n": cases, "failed": failed}
+    whole = pool(table, places, measure)
+    if whole is None:
+        reason = "no test mask contains any region" if not places else "the voxel size is unknown"
+        yield Score(status="not_run", reason=reason, **shared)
+        return
+    if np.isfinite(whole.value):
+        how = "" if whole.low is None else f"95 % percentile bootstrap of {whole.patients} patients"
+        ends = {"low": finite(whole.low), "high": finite(whole.high), "interval": how}
+        told = notes("definition", f"mean of the medians of {len(places)} regions")
+        yield Score(value=whole.value, **ends, **{**shared, "notes": (*told, *common["notes"])})
+    else:
+        yield Score(status="not_run", reason="infinite: a region is missed in half of the cases or more", **shared)
+    for place in places:
+        yield _region(metric, measure, table, place, arms.regions[place], shared)
+
+
+def _region(metric: str, measure: Name, table: Table, place: int, region: str, shared: Mapping[str, Any]) -> Score:
+    found, counts = summarise(table, place, measure), table.counts(place)
+    if found is None:
+        return Score(status="not_run", reason="the voxel size is unknown", **{**shared, "region": region})
+    own = [*shared["notes"], *_lost(counts)]
+    lost = counts["missed"] + counts["failed"]
+    warning = f"{lost} of {found.cases} predictions lack this region" if lost and measure == "dsc" else ""
+    fields = {**shared, "region": region, "notes": tuple(own), "warning": warning}
+    if not np.isfinite(found.median.value):
+        return Score(status="not_run", reason=f"infinite: {lost} of {found.cases} predictions lack a surface", **fields)
+    return Score(**median_fields(found), **fields)
+
+
+def _lost(counts: Counter[str]) -> Iterator[Note]:
+    words = {"missed": "missed", "failed": "without a prediction", "false positive": "false positives"}
+    for kind, word in words.items():
+        if counts[kind]:
+            yield from notes("counts", f"{counts[kind]} {word}, counted as DSC 0")
+
+
+def _rows(metric: str, measure: Name, table: Table, arms: Arms, generator: str) -> Iterator[CaseRow]:
+    """Every case of the first seed that has a score, and of other seeds under the case's own name with the seed."""
+    for row, item in enumerate(table.items):
+        one = Prediction.parse(item.id)
+        for place in arms.held():
+            value = float(table.scores[measure][row, place])
+            if not np.isnan(value):
+                yield CaseRow(
+                    metric=metric,
+                    generator=generator,
+                    case=one.case if one.seed in (0, 1000) else f"{one.case}.seed{one.seed}",
+                    region=arms.regions[place],
+                    value=value,
+                    patient=item.patient or one.case,
+                )
+
+
+def _gain(found: Difference, arms: Arms, common: Mapping[str, Any]) -> Score:
+    region = "" if found.region is None else arms.regions[found.region]
+    how = "" if found.low is None else "95 %, Hodges-Lehmann, order statistics of the Walsh averages"
+    seeds = arms.seeds[found.arm]
+    nested = "" if seeds == 1 else f"a patient's DSC is the median of {seeds} seeds"
+    told = (
+        *notes("context", found.sentence(region)),
+        *notes("definition", found.equivalence, f"against {MEANING[found.base]}", nested),
+        *(notes("caution", ONE_CHECKPOINT) if "synthetic" in found.arm or found.arm == "mixed" else ()),
+    )
+    return Score(
+        metric=gain_of(found.arm),
+        region=region,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        interval=how,
+        p=found.p,
+        p_of=f"Wilcoxon signed-rank, Holm over {found.tests} tests",
+        n=found.patients,
+        notes=told,
+        **common,
+    )
