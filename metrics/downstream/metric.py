@@ -146,8 +146,11 @@ class Downstream:
         from .scores import reduced
 
         items = [item for need in NEEDS for item in inputs.items.get(need, ())]
-        if not items:
+        made = [item for item in items if item.path is not None]
+        if not made:
             about = {"protocol": inputs.protocol_id, "generator": inputs.generator, "dataset": inputs.dataset}
             reason = "the generator has no conditional samples"
+            if items:
+                reason = f"all {len(items)} predictions failed, the first: {items[0].failed}"
             return [Score(metric=one.name, status="not_run", reason=reason, **about) for one in self.quantities]
         return reduced(inputs, items, self._training.regions)

@@ -38,6 +38,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "hagan": {"net": {"channels": 64}},
     "maisi": {"autoencoder": {"patch": [16, 32, 16]}},
     "adherence": {"segmenter": "phantom", "regions": ["aorta"]},
+    "downstream": {"trainer": "tiny", "regions": ["aorta"]},
     "rvr": {"segmenter": "phantom", "regions": ["aorta"]},
     "anatomy": {"segmenter": "phantom", "regions": ["aorta"]},
     "tissue": {"by_region": True, "segmenter": "phantom", "regions": ["aorta"]},

@@ -1,0 +1,65 @@
+"""Training sets: equal numbers where arms are compared, halves by patient, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from medlord_bench.contracts.arms import Arm, Prediction, Synthetic
+from medlord_bench.errors import UserError
+from medlord_bench.metrics.downstream.arms import chosen, define
+from medlord_bench.metrics.downstream.config import ARMS, DownstreamConfig
+
+CASES = [(f"case-{i}", f"patient-{i // 2}") for i in range(20)]  # two cases a patient
+
+
+def arms(*names: str, seeds: int = 1) -> dict[str, Arm]:
+    return {arm.item: arm for arm in define(DownstreamConfig(arms=names).arms, seeds, CASES)}
+
+
+def test_arms_that_are_compared_have_equal_cases_and_iterations() -> None:
+    found = arms(*ARMS)
+    size = {name: (len(arm.real), len(arm.synthetic), arm.length) for name, arm in found.items()}
+    assert size == {
+        "real.seed0": (20, 0, 1),
+        "synthetic.seed0": (0, 20, 1),
+        "mixed.seed0": (10, 10, 1),
+        "real+synthetic.seed0": (20, 20, 2),
+        "real-longer.seed0": (20, 0, 2),
+        "real-other-seed.seed1000": (20, 0, 1),
+    }
+    assert {(one.case, one.draw) for one in found["synthetic.seed0"].synthetic} == {(item, 1) for item, _ in CASES}
+
+
+def test_mixed_has_each_mask_once_and_splits_no_patient() -> None:
+    mixed = arms("mixed")["mixed.seed0"]
+    made = {one.case for one in mixed.synthetic}
+    assert made.isdisjoint(mixed.real) and len(made) + len(mixed.real) == len(CASES)
+    patients = dict(CASES)
+    assert {patients[case] for case in made}.isdisjoint({patients[case] for case in mixed.real})
+
+
+def test_real_is_always_trained_and_the_order_is_stated() -> None:
+    assert list(arms("mixed", "synthetic", seeds=2)) == [
+        *("real.seed0", "real.seed1", "synthetic.seed0", "synthetic.seed1", "mixed.seed0", "mixed.seed1")
+    ]
+
+
+def test_smaller_fractions_are_part_of_larger_ones() -> None:
+    sets = [chosen(CASES, fraction) for fraction in (0.1, 0.25, 0.5, 1.0)]
+    assert [len(one) for one in sets] == [2, 4, 10, 20]
+    assert all(small < large for small, large in zip(sets, sets[1:], strict=False))
+    assert chosen(list(reversed(CASES)), 0.5) == sets[2]
+
+
+def test_too_few_cases_are_refused_before_any_work() -> None:
+    with pytest.raises(UserError, match="metric downstream: 1 training cases, expected at least 2: give more"):
+        define(("real",), 1, CASES[:1])
+
+
+def test_item_ids_name_their_predictions() -> None:
+    for one in (
+        Prediction("real+synthetic", 3, "test", "a--b.seed1--c"),
+        Prediction("real-other-seed", 1000, "samples", "x"),
+    ):
+        assert Prediction.parse(one.item) == one
+    assert Synthetic(case="a", draw=1).item == "a" and Synthetic(case="a", draw=2).item == "a--2"
