@@ -3,11 +3,15 @@
 `real` has every real training case. `synthetic` has one sample for the mask of each, and `mixed` has one half of both: the
 same number of cases and of iterations. `real+synthetic` has twice the cases and twice the iterations, so that each case
 is seen as often; `real-longer` is its control with the iterations alone, `real-other-seed` shows what chance does.
+
+The arms of a dose-response have a fraction of the real patients, and for the mask of each of these cases some samples. All
+have the iterations of `real+synthetic`, which is one of them, as `real-longer` is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from medlord_bench.contracts.arms import Arm, Synthetic
 from medlord_bench.errors import UserError
@@ -29,7 +33,28 @@ MEANING: Mapping[str, str] = {
 }
 
 
-def define(names: Sequence[ArmName], seeds: int, cases: Sequence[tuple[str, str]]) -> list[Arm]:
+@dataclass(frozen=True)
+class Dose:
+    """real: fraction of the real patients. synthetic: samples for each of their cases."""
+
+    real: float
+    synthetic: int
+
+    @property
+    def arm(self) -> str:
+        """The name of its arm: that of an equal arm, if there is one."""
+        equal = {(1.0, 0): "real-longer", (1.0, 1): "real+synthetic"}
+        return equal.get((self.real, self.synthetic), f"real-{100 * self.real:g}pct+{self.synthetic}x")
+
+    @property
+    def meaning(self) -> str:
+        made = f" and {self.synthetic} samples for the mask of each" if self.synthetic else " alone"
+        return f"{100 * self.real:g} % of the real training patients{made}, twice the iterations"
+
+
+def define(
+    names: Sequence[ArmName], seeds: int, cases: Sequence[tuple[str, str]], doses: Sequence[Dose] = ()
+) -> list[Arm]:
     """Every arm with every seed. cases: (item id, patient). Raises `UserError` for too few cases."""
     if len(cases) < LEAST_CASES:
         raise UserError(
@@ -39,7 +64,23 @@ def define(names: Sequence[ArmName], seeds: int, cases: Sequence[tuple[str, str]
     for name in names:
         for seed in range(seeds):
             found.append(_arm(name, cases, seed))
+    for dose in doses:
+        if dose.arm not in names:
+            found += [_dosed(dose, cases, seed) for seed in range(seeds)]
     return found
+
+
+def _dosed(dose: Dose, cases: Sequence[tuple[str, str]], seed: int) -> Arm:
+    kept = chosen(cases, dose.real)
+    real = tuple(item for item, _ in cases if item in kept)
+    if len(real) < LEAST_CASES:
+        raise UserError(
+            f"metric downstream: dose {dose.real:g} of {len(cases)} training cases is {len(real)}, expected at least "
+            f"{LEAST_CASES}: set downstream.doses to larger fractions, or give more training cases"
+        )
+    draws = range(1, dose.synthetic + 1)
+    made = tuple(Synthetic(case=item, draw=draw) for draw in draws for item in real)
+    return Arm(name=dose.arm, real=real, synthetic=made, length=LONGER, seed=seed)
 
 
 def _arm(name: ArmName, cases: Sequence[tuple[str, str]], seed: int) -> Arm:

@@ -10,6 +10,7 @@ from medlord_bench.contracts import DataProtocol, FrozenConfig
 
 ArmName = Literal["real", "synthetic", "real+synthetic", "mixed", "real-longer", "real-other-seed"]
 ARMS: tuple[ArmName, ...] = ("real", "synthetic", "real+synthetic", "real-longer", "real-other-seed", "mixed")
+MOST_MULTIPLE = 3  # times as many samples as real cases, at most
 TrainerName = Literal["tiny", "nnunet"]
 
 
@@ -19,6 +20,12 @@ class DownstreamConfig(FrozenConfig):
     regions: tuple[str, ...] | None = Field(None, description="regions to segment; unset: the data set's")
     arms: tuple[ArmName, ...] = Field(
         ("real", "synthetic", "real+synthetic"), description="training sets; `real` is always among them"
+    )
+    doses: tuple[float, ...] = Field(
+        (), description="fractions of the real training patients for a dose-response, e.g. 0.1,0.25,0.5,1"
+    )
+    multiples: tuple[int, ...] = Field(
+        (0, 1, 2), description="samples of a dose-response for each of its real cases, each on its mask"
     )
     seeds: int = Field(1, ge=1, description="trainings of each arm, with seeds 0, 1, ...")
     trainer: TrainerName | None = Field(
@@ -39,6 +46,20 @@ class DownstreamConfig(FrozenConfig):
     def _ordered(cls, arms: tuple[ArmName, ...]) -> tuple[ArmName, ...]:
         """In their stated order, each once, with `real`."""
         return tuple(name for name in ARMS if name in {*arms, "real"})
+
+    @field_validator("doses")
+    @classmethod
+    def _fractions(cls, doses: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < dose <= 1 for dose in doses):
+            raise ValueError("expected fractions above 0, up to 1")
+        return tuple(sorted(set(doses)))
+
+    @field_validator("multiples")
+    @classmethod
+    def _whole(cls, multiples: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not 0 <= multiple <= MOST_MULTIPLE for multiple in multiples) or 0 not in multiples:
+            raise ValueError(f"expected whole numbers from 0 to {MOST_MULTIPLE}, and 0 among them")
+        return tuple(sorted(set(multiples)))
 
     def for_data(self, data: DataProtocol) -> DownstreamConfig:
         """Fill unset fields from the data set's protocol."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medlord_bench import stats
 from medlord_bench.overlap.cases import LEAST_PATIENTS, Table, by_patient
 
-from .quantities import MARGIN, SHORT
+from .quantities import MARGIN, short
 
 ALPHA = 0.05
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
@@ -49,7 +49,7 @@ class Difference:
         where = f" in {region}" if region else ""
         span = "" if self.low is None or self.high is None else f" [{self.low:+.3f}, {self.high:+.3f}]"
         told = f"{self.value:+.3f}{span} DSC, {self.patients} patients"
-        of, base = f"trained on {SHORT[self.arm]}", f"trained on {SHORT[self.base]}"
+        of, base = f"trained on {short(self.arm)}", f"trained on {short(self.base)}"
         if self.verdict == "better":
             return f"supported: a segmenter {of} is better{where} than one {base} ({told})"
         if self.verdict == "worse":

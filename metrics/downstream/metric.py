@@ -13,7 +13,7 @@ from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
 
-from .arms import LONGER, MEANING, define
+from .arms import LONGER, MEANING, Dose, define
 from .config import DownstreamConfig
 from .quantities import MARGIN, QUANTITIES
 
@@ -43,6 +43,7 @@ class Downstream:
     default: ClassVar[int | None] = None
     quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "doses": {"doses": [0.1, 0.25, 0.5, 1.0]},
         "controls": {"arms": ["real", "synthetic", "real+synthetic", "real-longer", "real-other-seed"]},
     }
 
@@ -63,7 +64,11 @@ class Downstream:
 
     def arms(self, cases: Sequence[tuple[str, str]]) -> Sequence[Arm]:
         """See `arms.define`."""
-        return define(self.config.arms, self.config.seeds, cases)
+        return define(self.config.arms, self.config.seeds, cases, self._doses)
+
+    @property
+    def _doses(self) -> list[Dose]:
+        return [Dose(real, multiple) for real in self.config.doses for multiple in self.config.multiples]
 
     def training(self) -> Mapping[str, Any]:
         """What decides the models: nnU-Net's version, trainer, planner and regions."""
@@ -118,7 +123,7 @@ class Downstream:
 
         text: dict[str, Any] = {
             "training": dict(self.training()),
-            "arms": {arm: MEANING[arm] for arm in self.config.arms},
+            "arms": {arm: MEANING[arm] for arm in self.config.arms} | {one.arm: one.meaning for one in self._doses},
             "seeds": self.config.seeds,
             "masks of synthetic cases": "training",
             "tolerance_mm": self.config.tolerance_mm,
@@ -153,4 +158,4 @@ class Downstream:
             if items:
                 reason = f"all {len(items)} predictions failed, the first: {items[0].failed}"
             return [Score(metric=one.name, status="not_run", reason=reason, **about) for one in self.quantities]
-        return reduced(inputs, items, self._training.regions)
+        return reduced(inputs, items, self._training.regions, self._doses)

@@ -7,7 +7,7 @@ from typing import Literal
 from medlord_bench.contracts.metrics import Better, Quantity
 
 from .arms import MEANING
-from .config import ARMS
+from .config import ARMS, MOST_MULTIPLE
 
 MARGIN = 0.05  # of DSC: the paper's own "at most 0.05"
 SHORT = {
@@ -18,8 +18,11 @@ SHORT = {
     "real-longer": "real longer",
     "real-other-seed": "real, other seed",
 }  # in titles, as in the paper's Table 2
+GENERATED = ("synthetic", "real+synthetic", "mixed")  # arms that differ between contestants
 SURFACES = "downstream_surfaces"
 DIFFERENCES = "downstream_differences"
+DOSES, DOSE_GAINS = "downstream_doses", "downstream_dose_gains"
+DOSE_AXIS = "real training patients (%)"
 Measure = Literal["dsc", "nsd", "hd95"]
 
 
@@ -33,13 +36,27 @@ def gain_of(arm: str) -> str:
     return f"dt_gain_{arm.replace('+', '_').replace('-', '_')}"
 
 
+def dose_name(multiple: int) -> str:
+    """The quantity of the doses with so many samples for each real case."""
+    return f"dt_dose_{multiple}x"
+
+
+def dose_gain_name(multiple: int) -> str:
+    return f"dt_dose_gain_{multiple}x"
+
+
+def short(arm: str) -> str:
+    """An arm in a title or a sentence."""
+    return SHORT.get(arm, arm)
+
+
 def compared_with(arm: str) -> str:
     """The arm that an arm is compared with: one of as many iterations, where the run has it."""
     return "real-longer" if arm == "real+synthetic" else "real"
 
 
 def _overlap(arm: str) -> Quantity:
-    generated = "synthetic" in arm or arm == "mixed"
+    generated = arm in GENERATED
     return Quantity(
         name=name_of("dsc", arm),
         title=f"DSC DT {SHORT[arm]}",
@@ -54,7 +71,7 @@ def _overlap(arm: str) -> Quantity:
 
 
 def _surface(measure: Literal["nsd", "hd95"], arm: str) -> Quantity:
-    generated = "synthetic" in arm or arm == "mixed"
+    generated = arm in GENERATED
     directions: dict[str, Better] = {"nsd": "higher", "hd95": "lower"}
     return Quantity(
         name=name_of(measure, arm),
@@ -82,6 +99,30 @@ def _gain(arm: str) -> Quantity:
     )
 
 
+def _dose(multiple: int) -> Quantity:
+    return Quantity(
+        name=dose_name(multiple),
+        title=f"DSC, real + {multiple}x synthetic",
+        meaning="DSC of real test cases, mean over regions, by a segmenter trained on a fraction of the real patients and "
+        f"{multiple} samples for the mask of each; all doses have the same iterations.",
+        table=DOSES,
+        decimals=3,
+        better="higher" if multiple else "",
+        margin=MARGIN if multiple else None,
+        curve=DOSE_AXIS,
+    )
+
+
+def _dose_gain(multiple: int) -> Quantity:
+    return Quantity(
+        name=dose_gain_name(multiple),
+        title=f"DSC, real + {multiple}x synthetic - real",
+        meaning="Paired difference in DSC of a test patient to the same real cases without samples.",
+        table=DOSE_GAINS,
+        decimals=3,
+    )
+
+
 ON_SAMPLES = Quantity(
     name="dt_dsc_on_samples",
     title="DSC DT real, on samples",
@@ -98,4 +139,6 @@ QUANTITIES = (
     *(_surface("nsd", arm) for arm in ARMS),
     *(_surface("hd95", arm) for arm in ARMS),
     *(_gain(arm) for arm in ARMS if arm != "real"),
+    *(_dose(multiple) for multiple in range(MOST_MULTIPLE + 1)),
+    *(_dose_gain(multiple) for multiple in range(1, MOST_MULTIPLE + 1)),
 )

@@ -14,12 +14,12 @@ from medlord_bench.contracts.arms import Prediction
 from medlord_bench.contracts.results import CaseRow, Note, Score, notes
 from medlord_bench.overlap.cases import NAMES, Name, Table, finite, masks_of, median_fields, pool, summarise, tabulate
 
-from .arms import MEANING
+from .arms import MEANING, Dose
 from .config import ARMS
-from .differences import Difference, differences
-from .quantities import ON_SAMPLES, compared_with, gain_of, name_of
-
-ONE_CHECKPOINT = "one trained checkpoint of the generator: n = 1 for the generator, intervals are over test patients"
+from .differences import differences
+from .doses import dose_scores
+from .gains import ONE_CHECKPOINT, gain
+from .quantities import GENERATED, ON_SAMPLES, compared_with, gain_of, name_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Arms:
                 groups[one.arm].append(item)
                 seeds[one.arm].add(one.seed)
         masks = masks_of(items)
-        tables: dict[str, Table] = {arm: tabulate(groups[arm], regions, masks) for arm in ARMS if arm in groups}
+        tables: dict[str, Table] = {arm: tabulate(groups[arm], regions, masks) for arm in groups}
         return cls(
             tables,
             tabulate(samples, regions, masks) if samples else None,
@@ -61,7 +61,9 @@ class Arms:
         return [place for place in range(len(self.regions)) if set(kinds[:, place]) & {"measured", "missed", "failed"}]
 
 
-def reduced(inputs: MetricInputs, items: Sequence[Item], regions: Sequence[str]) -> Iterator[Score | CaseRow]:
+def reduced(
+    inputs: MetricInputs, items: Sequence[Item], regions: Sequence[str], doses: Sequence[Dose]
+) -> Iterator[Score | CaseRow]:
     """All scores and case rows. items: predictions of all arms."""
     arms = Arms.of(items, regions)
     common = {
@@ -71,7 +73,8 @@ def reduced(inputs: MetricInputs, items: Sequence[Item], regions: Sequence[str])
         "reference": "test",
     }
     about = notes("context", labels_from(inputs.protocol.masks, inputs.protocol.synthetic))
-    for arm, table in arms.tables.items():
+    for arm in (name for name in ARMS if name in arms.tables):
+        table = arms.tables[arm]
         own = (*about, *_of_training(arm, arms.seeds[arm], inputs.trained))
         for measure in NAMES:
             yield from _scores(name_of(measure, arm), measure, table, arms, {**common, "notes": own})
@@ -80,7 +83,10 @@ def reduced(inputs: MetricInputs, items: Sequence[Item], regions: Sequence[str])
         own = (*about, *notes("caution", ONE_CHECKPOINT))
         yield from _scores(ON_SAMPLES.name, "dsc", arms.on_samples, arms, {**common, "notes": own})
     for found in differences(arms.tables, arms.held(), _base(arms.tables)):
-        yield _gain(found, arms, common)
+        region = "" if found.region is None else arms.regions[found.region]
+        told, generated = found.sentence(region), found.arm in GENERATED
+        yield gain(gain_of(found.arm), region, told, found, arms.seeds[found.arm], generated, common)
+    yield from dose_scores(arms.tables, arms.held(), doses, arms.seeds, {**common, "notes": about})
 
 
 def labels_from(masks: str, synthetic: bool) -> str:
@@ -93,7 +99,11 @@ def labels_from(masks: str, synthetic: bool) -> str:
 
 def _base(tables: Mapping[str, Table]) -> dict[str, str]:
     """Arm -> the arm that it is compared with: one of as many iterations, if there is one."""
-    return {arm: compared_with(arm) if compared_with(arm) in tables else "real" for arm in tables if arm != "real"}
+    return {
+        arm: compared_with(arm) if compared_with(arm) in tables else "real"
+        for arm in ARMS
+        if arm in tables and arm != "real"
+    }
 
 
 def _of_training(arm: str, seeds: int, trained: Mapping[str, Mapping[str, Any]]) -> Iterator[Note]:
@@ -110,7 +120,7 @@ def _of_training(arm: str, seeds: int, trained: Mapping[str, Mapping[str, Any]])
     absent = sorted({region for one in facts for region in one.get("absent_regions", ())})
     if absent:
         yield from notes("caution", f"no training case contains {', '.join(absent)}: it cannot be learned")
-    if "synthetic" in arm or arm == "mixed":
+    if arm in GENERATED:
         yield from notes("caution", ONE_CHECKPOINT)
 
 
@@ -170,28 +180,3 @@ def _rows(metric: str, measure: Name, table: Table, arms: Arms, generator: str) 
                     value=value,
                     patient=item.patient or one.case,
                 )
-
-
-def _gain(found: Difference, arms: Arms, common: Mapping[str, Any]) -> Score:
-    region = "" if found.region is None else arms.regions[found.region]
-    how = "" if found.low is None else "95 %, Hodges-Lehmann, order statistics of the Walsh averages"
-    seeds = arms.seeds[found.arm]
-    nested = "" if seeds == 1 else f"a patient's DSC is the median of {seeds} seeds"
-    told = (
-        *notes("context", found.sentence(region)),
-        *notes("definition", found.equivalence, f"against {MEANING[found.base]}", nested),
-        *(notes("caution", ONE_CHECKPOINT) if "synthetic" in found.arm or found.arm == "mixed" else ()),
-    )
-    return Score(
-        metric=gain_of(found.arm),
-        region=region,
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        interval=how,
-        p=found.p,
-        p_of=f"Wilcoxon signed-rank, Holm over {found.tests} tests",
-        n=found.patients,
-        notes=told,
-        **common,
-    )

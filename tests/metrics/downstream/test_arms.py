@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from pydantic import ValidationError
 
 from medlord_bench.contracts.arms import Arm, Prediction, Synthetic
 from medlord_bench.errors import UserError
-from medlord_bench.metrics.downstream.arms import chosen, define
+from medlord_bench.metrics.downstream.arms import Dose, chosen, define
 from medlord_bench.metrics.downstream.config import ARMS, DownstreamConfig
 
 CASES = [(f"case-{i}", f"patient-{i // 2}") for i in range(20)]  # two cases a patient
@@ -63,3 +66,35 @@ def test_item_ids_name_their_predictions() -> None:
     ):
         assert Prediction.parse(one.item) == one
     assert Synthetic(case="a", draw=1).item == "a" and Synthetic(case="a", draw=2).item == "a--2"
+
+
+def test_doses_have_equal_iterations_and_reuse_equal_arms() -> None:
+    doses = [Dose(real, multiple) for real in (0.25, 1.0) for multiple in (0, 1, 2)]
+    found = {arm.name: arm for arm in define(("real", "synthetic", "real+synthetic"), 1, CASES, doses)}
+    size = {name: (len(arm.real), len(arm.synthetic), arm.length) for name, arm in found.items()}
+    assert size == {
+        "real": (20, 0, 1),
+        "synthetic": (0, 20, 1),
+        "real+synthetic": (20, 20, 2),
+        "real-25pct+0x": (4, 0, 2),
+        "real-25pct+1x": (4, 4, 2),
+        "real-25pct+2x": (4, 8, 2),
+        "real-longer": (20, 0, 2),
+        "real-100pct+2x": (20, 40, 2),
+    }
+    twice = found["real-25pct+2x"]
+    assert {one.case for one in twice.synthetic} == set(twice.real), "samples for the masks of its own cases alone"
+    assert len({one.item for one in twice.synthetic}) == 8
+
+
+def test_a_dose_of_too_few_cases_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"dose 0.1 of 4 training cases is 1, expected at least 2: set downstream.doses"
+    ):
+        define(("real",), 1, [(f"c{i}", f"p{i}") for i in range(4)], [Dose(0.1, 0)])
+
+
+@pytest.mark.parametrize("settings", [{"doses": [0]}, {"doses": [1.5]}, {"multiples": [1]}, {"multiples": [0, 9]}])
+def test_doses_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="expected"):
+        DownstreamConfig(**settings)

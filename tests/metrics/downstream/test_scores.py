@@ -141,3 +141,38 @@ def test_without_conditional_samples_it_is_not_run(metric: Downstream, run: Run)
     assert {(one.status, one.reason) for one in scores if isinstance(one, Score)} == {
         ("not_run", "the generator has no conditional samples")
     }
+
+
+def test_a_dose_response_says_what_samples_add_to_the_same_real_cases(run: Run, tmp_path: Path) -> None:
+    metric = Downstream(DownstreamConfig(trainer="tiny", doses=(0.5, 1), multiples=(0, 1)).for_data(DATA))
+    everyone = range(PATIENTS)
+    worse = {"real": 1, "real-longer": 1, "real-50pct+0x": 3}
+    better = {"synthetic": 2, "real+synthetic": 1, "real-50pct+1x": 1}
+    real, own = (
+        [
+            item
+            for arm, lost in arms.items()
+            for item in predicted(tmp_path, run, metric, arm, {p: mask(p, lost) for p in everyone})
+        ]
+        for arms in (worse, better)
+    )
+    scores, rows = reduce(metric, run, own, real)
+    half, whole = "50 % of real patients", "100 % of real patients"
+    # Of the aorta, k of 4 layers are missing: DSC 2 (4 - k) / (8 - k); the lungs are whole.
+    dsc = {lost: (2 * (4 - lost) / (8 - lost) + 1) / 2 for lost in (1, 3)}
+    values = {name: scores[name].value for name in scores if name[0] in ("dt_dose_0x", "dt_dose_1x")}
+    assert values == pytest.approx(
+        {
+            ("dt_dose_0x", half): dsc[3],
+            ("dt_dose_0x", whole): dsc[1],
+            ("dt_dose_1x", half): dsc[1],
+            ("dt_dose_1x", whole): dsc[1],
+        }
+    )
+    gains = {region: scores["dt_dose_gain_1x", region] for region in (half, whole)}
+    assert (
+        gains[half].value == pytest.approx(dsc[1] - dsc[3]) and "is better than one trained on" in gains[half].note_text
+    )
+    assert "equivalent" in gains[whole].note_text and gains[half].p_of.endswith("Holm over 2 tests")
+    assert "trained on all real training cases, also where" in scores["dt_dose_1x", half].note_text
+    assert len([row for row in rows if row.metric == "dt_dose_1x" and row.region == half]) == PATIENTS
