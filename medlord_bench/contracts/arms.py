@@ -129,6 +129,21 @@ class TrainsArms(Protocol):
         """
         ...
 
+    def probe(
+        self, cases: Sequence[LabelledCase], validation: Sequence[LabelledCase], shared: Path, out: Path, run: Run
+    ) -> Mapping[str, float]:
+        """Measure the speed of training on this machine, in seconds, from a few iterations in the folder `out`."""
+        ...
+
+    def hours(self, arm: Arm, validation: int, speeds: Mapping[str, float]) -> float:
+        """Predicted hours of an arm's training. validation: number of its cases. speeds: of `probe`."""
+        ...
+
+    def within(self, fits: Callable[[Sequence[Arm]], bool], cases: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+        """Changes of the configuration so that all of its arms fit the budget: groups of arms in a stated order, up to
+        the first that does not fit. Raises `UserError` if none does. fits: whether arms fit."""
+        ...
+
     def segmenter(self, model: Path) -> tuple[str, Mapping[str, Any]]:
         """The segmenter that predicts with a published model: its name and settings."""
         ...

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,11 @@ def plan(settings: Mapping[str, Any]) -> None:
 def train(settings: Mapping[str, Any]) -> None:
     """Preprocess with the shared plans, train, and write the model folder. Each part goes on where it was ended."""
     os.environ[WORKERS] = "1"  # planning and preprocessing do not take 0
-    preprocessed = _shared(settings)
-    _preprocess(settings, preprocessed)
+    preprocessed, start = _shared(settings), time.monotonic()
+    done = _preprocess(settings, preprocessed)
+    if "times" in settings:
+        times = {"preprocessing": time.monotonic() - start, "cases": done}
+        Path(settings["times"]).write_text(json.dumps(times))
     if settings["tiny"]:
         os.environ[WORKERS] = "0"  # loaded in this process: the same order in every training
     else:
@@ -81,8 +85,9 @@ def _shared(settings: Mapping[str, Any]) -> Path:
     return folder
 
 
-def _preprocess(settings: Mapping[str, Any], folder: Path) -> None:
-    """Every case, in processes of their own if there are several; a case that is done is left alone."""
+def _preprocess(settings: Mapping[str, Any], folder: Path) -> int:
+    """Every case, in processes of their own if there are several; a case that is done is left alone. Returns how many
+    were done now."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
@@ -94,6 +99,7 @@ def _preprocess(settings: Mapping[str, Any], folder: Path) -> None:
     else:
         with ProcessPoolExecutor(settings["processes"], mp_context=get_context("spawn")) as pool:
             list(pool.map(_preprocess_case, [folder] * len(todo), todo))
+    return len(todo)
 
 
 def _mark(folder: Path, case: str) -> Path:

@@ -39,6 +39,13 @@ class DownstreamConfig(FrozenConfig):
         None, gt=0, description="memory in GB that nnU-Net plans patch and batch for; unset: nnU-Net's own 8"
     )
     on_samples: bool = Field(True, description="also let `real` predict the conditional samples of the test masks")
+    budget_hours: float | None = Field(
+        None,
+        gt=0,
+        description="train the first arms that fit into so many hours of training, by a probe on this machine: arms in "
+        "their stated order, then doses from the largest",
+    )
+    over_budget: tuple[str, ...] = Field((), description="arms and doses left out by `budget_hours`; the bench sets it")
     tolerance_mm: float = Field(3.0, gt=0, description="of NSD")
 
     @field_validator("arms")

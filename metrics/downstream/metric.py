@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,8 +14,8 @@ from medlord_bench.contracts.results import CaseRow, Score
 from medlord_bench.errors import UserError
 
 from .arms import LONGER, MEANING, Dose, define
-from .config import DownstreamConfig
-from .quantities import MARGIN, QUANTITIES
+from .config import ARMS, DownstreamConfig
+from .quantities import MARGIN, QUANTITIES, name_of
 
 if TYPE_CHECKING:
     from .nnunet import Training
@@ -97,6 +97,40 @@ class Downstream:
     ) -> tuple[Path, Mapping[str, Any]]:
         return self._training.train(arm, cases, validation, shared, out, run)
 
+    def probe(
+        self, cases: Sequence[LabelledCase], validation: Sequence[LabelledCase], shared: Path, out: Path, run: Run
+    ) -> Mapping[str, float]:
+        return self._training.probe(cases, validation, shared, out, run)
+
+    def hours(self, arm: Arm, validation: int, speeds: Mapping[str, float]) -> float:
+        return self._training.hours(arm, validation, speeds)
+
+    def within(self, fits: Callable[[Sequence[Arm]], bool], cases: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+        """`real` and `synthetic` first, then each further arm, then doses from the largest fraction."""
+        config = self.config
+        first = [name for name in config.arms if name in ("real", "synthetic")]
+        groups: list[tuple[str, dict[str, Any]]] = [(" and ".join(first), {"arms": first, "doses": []})]
+        for name in config.arms[len(first) :]:
+            groups.append((name, {**groups[-1][1], "arms": [*groups[-1][1]["arms"], name]}))
+        for dose in reversed(config.doses):
+            groups.append((f"dose {dose:g}", {**groups[-1][1], "doses": [dose, *groups[-1][1]["doses"]]}))
+        kept = 0
+        while kept < len(groups):
+            tried = Downstream(config.model_copy(update=self._validated(groups[kept][1])))
+            if not fits(tried.arms(cases)):
+                break
+            kept += 1
+        if not kept:
+            raise UserError(
+                f"metric downstream: {groups[0][0]} do not fit into budget_hours {config.budget_hours:g}: give more hours, "
+                "fewer seeds, or fewer iterations (medlord-bench plan --probe prints the hours)"
+            )
+        return {**groups[kept - 1][1], "over_budget": [name for name, _ in groups[kept:]], "budget_hours": None}
+
+    def _validated(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        checked = DownstreamConfig.model_validate({**self.config.model_dump(), **changes})
+        return {name: getattr(checked, name) for name in changes}
+
     def segmenter(self, model: Path) -> tuple[str, Mapping[str, Any]]:
         """nnU-Net's own predictor; mirrored images are averaged where they were trained on."""
         return "nnunet", {"folder": str(model), "mirroring": self._training.trainer.mirroring}
@@ -158,4 +192,12 @@ class Downstream:
             if items:
                 reason = f"all {len(items)} predictions failed, the first: {items[0].failed}"
             return [Score(metric=one.name, status="not_run", reason=reason, **about) for one in self.quantities]
-        return reduced(inputs, items, self._training.regions, self._doses)
+        return (*reduced(inputs, items, self._training.regions, self._doses), *self._left_out(inputs))
+
+    def _left_out(self, inputs: MetricInputs) -> Iterable[Score]:
+        """Arms that the budget left out."""
+        about = {"protocol": inputs.protocol_id, "generator": inputs.generator, "dataset": inputs.dataset}
+        reason = f"over budget_hours: {', '.join(self.config.over_budget)}"
+        for name in self.config.over_budget:
+            metrics = [name_of("dsc", name)] if name in ARMS else []
+            yield from (Score(metric=one, status="not_run", reason=reason, **about) for one in metrics)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +25,7 @@ from medlord_bench.util.files import publish, write_json
 from .child import DATASET, WORKERS
 from .process import FOLDERS, Work, carry_out, epochs_of
 
+PROBE_CASES, PROBE_EPOCHS, PROBE_ITERATIONS = 4, 2, 4  # the first epoch of a probe warms up
 LONG_EPOCHS = 20  # a shorter training saves every epoch, a longer one every tenth
 
 
@@ -34,11 +37,12 @@ class Trainer:
     epochs: int
     iterations: int
     mirroring: bool
+    val_iterations: int
 
 
 TRAINERS = {
-    "tiny": Trainer(True, 12, 25, False),
-    "nnunet": Trainer(False, 1000, 250, True),
+    "tiny": Trainer(True, 12, 25, False, 1),
+    "nnunet": Trainer(False, 1000, 250, True, 50),
 }
 
 
@@ -72,8 +76,9 @@ class Training:
         shared: Path,
         out: Path,
         run: Run,
+        more: Mapping[str, str] | None = None,
     ) -> tuple[Path, dict[str, Any]]:
-        """Train an arm; returns the model folder, and what is recorded of the training."""
+        """Train an arm; returns the model folder, and what is recorded of the training. more: settings of `child`."""
         held = self._write([*cases, *validation], out, run)
         split = {"train": [one.id for one in cases], "val": [one.id for one in validation or cases[:1]]}
         lengths = self._lengths(arm.length, seeds.derive(run.seed, "arm", arm.seed))
@@ -84,6 +89,7 @@ class Training:
             "split": split,
             "augmentation_workers": os.environ.get(WORKERS, ""),
             **self._shared(run),
+            **(more or {}),
         }
         carry_out(Work(f"train {arm.item}", out, settings, lengths, lengths["epochs"]), run)
         done = epochs_of(out / "progress.jsonl")
@@ -97,11 +103,44 @@ class Training:
             "nnunetv2": installed(),
         }
 
+    def probe(
+        self, cases: Sequence[LabelledCase], validation: Sequence[LabelledCase], shared: Path, out: Path, run: Run
+    ) -> dict[str, float]:
+        """Seconds on this machine: of an iteration, a validation iteration, saving, preprocessing a case, and starting.
+
+        A few iterations on a few cases, in the folder `out`.
+        """
+        few = min(PROBE_ITERATIONS, self.trainer.iterations)
+        short = replace(
+            self, trainer=replace(self.trainer, epochs=PROBE_EPOCHS, iterations=few, val_iterations=min(2, few))
+        )
+        start = time.monotonic()
+        short.train(
+            Arm(name="probe"), cases[:PROBE_CASES], validation[:1], shared, out, run, {"times": str(out / "times.json")}
+        )
+        whole, prepared = time.monotonic() - start, json.loads((out / "times.json").read_text())
+        epochs = epochs_of(out / "progress.jsonl")
+        spent = sum(one["seconds"] for one in epochs) + prepared["preprocessing"]
+        return {
+            **{name: float(epochs[-1][name]) for name in ("iteration", "validation", "saving")},
+            "case": prepared["preprocessing"] / max(prepared["cases"], 1),
+            "start": max(whole - spent, 0.0),
+        }
+
+    def hours(self, arm: Arm, validation: int, speeds: Mapping[str, float]) -> float:
+        """Predicted hours of an arm's training. validation: cases. speeds: of `probe`."""
+        lengths = self._lengths(arm.length, 0)
+        cases = len(arm.real) + len(arm.synthetic) + validation
+        epoch = self.trainer.iterations * speeds["iteration"] + speeds["saving"]
+        epoch += self.trainer.val_iterations * speeds["validation"]
+        return (speeds["start"] + cases * speeds["case"] + lengths["epochs"] * epoch) / 3600
+
     def _lengths(self, length: float, seed: int) -> dict[str, Any]:
         epochs = max(1, round(self.trainer.epochs * length))
         return {
             "epochs": epochs,
             "iterations": self.trainer.iterations,
+            "val_iterations": self.trainer.val_iterations,
             "seed": seed,
             "tiny": self.trainer.tiny,
             "save_every": 1 if epochs <= 2 * LONG_EPOCHS else 10,

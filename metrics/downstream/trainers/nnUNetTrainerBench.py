@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ TINY_RATE = 5e-3  # of AdamW; SGD with nnU-Net's 1e-2 does not learn small organ
 
 
 class nnUNetTrainerBench(nnUNetTrainer):  # type: ignore[misc]
-    """epochs, iterations, seed, tiny, save_every, progress (file of one JSON line for each epoch): see `SETTINGS`."""
+    """epochs, iterations, val_iterations, seed, tiny, save_every, progress (file of one JSON line for each epoch)."""
 
     def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cuda")):  # noqa: B008
         super().__init__(plans, configuration, fold, dataset_json, device)  # nnU-Net reads the parameters' names
@@ -30,8 +31,8 @@ class nnUNetTrainerBench(nnUNetTrainer):  # type: ignore[misc]
         self.num_iterations_per_epoch = self.bench["iterations"]
         self.save_every = self.bench["save_every"]
         self.logger.plot_progress_png = lambda *_: None
+        self.num_val_iterations_per_epoch = self.bench["val_iterations"]
         if self.bench["tiny"]:
-            self.num_val_iterations_per_epoch = 1
             self.enable_deep_supervision = False
             self.initial_lr = TINY_RATE
 
@@ -63,15 +64,28 @@ class nnUNetTrainerBench(nnUNetTrainer):  # type: ignore[misc]
     def on_train_epoch_start(self):
         self._seed("epoch", self.current_epoch)
         super().on_train_epoch_start()
+        self._times = [time.monotonic()]
+
+    def on_train_epoch_end(self, train_outputs):
+        self._times.append(time.monotonic())
+        super().on_train_epoch_end(train_outputs)
+
+    def on_validation_epoch_end(self, val_outputs):
+        self._times.append(time.monotonic())
+        super().on_validation_epoch_end(val_outputs)
 
     def on_epoch_end(self):
-        seconds = self.logger.get_value("epoch_start_timestamps", step=-1)
+        started, trained, validated = self._times
+        epoch = self.current_epoch
         super().on_epoch_end()
-        seconds = self.logger.get_value("epoch_end_timestamps", step=-1) - seconds
+        ended = time.monotonic()
         told = {
-            "epoch": self.current_epoch,
+            "epoch": epoch,
             "epochs": self.num_epochs,
-            "seconds": round(float(seconds), 3),
+            "seconds": round(ended - started, 3),
+            "iteration": round((trained - started) / self.num_iterations_per_epoch, 4),
+            "validation": round((validated - trained) / self.num_val_iterations_per_epoch, 4),
+            "saving": round(ended - validated, 3),
             "loss": round(float(self.logger.get_value("train_losses", step=-1)), 4),
             "dice": [round(float(one), 4) for one in self.logger.get_value("dice_per_class_or_region", step=-1)],
         }

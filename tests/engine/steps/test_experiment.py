@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from medlord_bench.api import run as bench_run
+from medlord_bench.cli.plan import plan
 from medlord_bench.contracts import LabelMap, Run
 from medlord_bench.contracts.arms import Arm, LabelledCase, TrainsArms
 from medlord_bench.contracts.results import Score
@@ -21,7 +23,7 @@ from medlord_bench.engine.plan import Plan, read_plan
 from medlord_bench.engine.resolve import RunSpec
 from medlord_bench.engine.steps import twins
 from medlord_bench.engine.store import Store, arm_training
-from medlord_bench.errors import StepError
+from medlord_bench.errors import StepError, UserError
 from medlord_bench.metrics.downstream.metric import Downstream
 from medlord_bench.plugins.datasets.phantom.dataset import PhantomDataset
 from medlord_bench.plugins.segmenters.phantom.segmenter import PhantomSegmenter
@@ -220,6 +222,54 @@ def test_the_key_of_an_arm_holds_what_decides_it(change: dict[str, Any], trains:
     for step in ("training-plan:downstream", "arms:real:downstream", "arms:oracle:downstream"):
         assert (before[step] != after[step]) == trains, step
     assert before["scores:oracle:downstream"] != after["scores:oracle:downstream"]
+
+
+SPEEDS = {"iteration": 36.0, "validation": 0.0, "saving": 0.0, "case": 0.0, "start": 0.0}  # 25 x 12 of them: 3 hours
+
+
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of training cases of each probe."""
+    probes: list[int] = []
+
+    def probe(self: Any, cases: Any, validation: Any, shared: Path, out: Path, run: Run) -> dict[str, float]:
+        assert (shared / "plan.json").exists() and out.is_relative_to(run.scratch.parent)
+        probes.append(len(cases))
+        return SPEEDS
+
+    monkeypatch.setattr(Downstream, "probe", probe)
+    return probes
+
+
+def test_plan_prints_arms_seeds_and_hours_after_a_probe(trained: list[Any], probed: list[int], tmp_path: Path) -> None:
+    sets = [word for name, value in (SETTINGS | REGIONS).items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    request = ["--generator", "oracle", "--dataset", "phantom", "--metric", "downstream", *sets]
+    request += ["--set", "downstream.seeds=2", "--store", str(tmp_path), "--device", "cpu"]
+
+    def planned(*more: str) -> str:
+        done = CliRunner().invoke(plan, [*request, *more], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    assert "hours" not in planned() and probed == []
+    told = planned("--probe")
+    assert "arms:real:downstream  1 arm x 2 seeds: about 6 hours of training (probe on " in told
+    assert "arms:oracle:downstream  2 arms x 2 seeds: about 18 hours of training" in told
+    assert planned("--probe") == told and probed == [3] and trained == [], "a probe is kept, and is no arm"
+    go(tmp_path, **{"downstream.arms": ["real", "synthetic"], "downstream.seeds": 1})
+    assert "arms:oracle:downstream  2 arms x 2 seeds, 1 trained already: about 15 hours" in planned()
+
+
+def test_a_budget_trains_the_arms_that_fit(trained: list[Any], probed: list[int], tmp_path: Path) -> None:
+    arms = {"downstream.arms": ["real", "synthetic", "real+synthetic", "real-longer"]}
+    found = scores(go(tmp_path / "a", **arms, **{"downstream.budget_hours": 12.5}))  # 3 + 3 + 6 hours
+    assert [item for item, *_ in trained] == ["real.seed0", "synthetic.seed0", "real+synthetic.seed0"]
+    assert found["oracle", "dt_dsc_real_longer", ""].reason == "over budget_hours: real-longer"
+    # Real arms are trained once, and the others for each contestant: 3 + 2 x 3 hours, and 2 x 6 more do not fit.
+    go(tmp_path / "b", "oracle", "drop-region:aorta", **arms, **{"downstream.budget_hours": 20})
+    assert [item for item, *_ in trained[3:]] == ["real.seed0", "synthetic.seed0", "synthetic.seed0"]
+    with pytest.raises(UserError, match="real and synthetic do not fit into budget_hours 5"):
+        go(tmp_path / "a", **arms, **{"downstream.budget_hours": 5})
 
 
 def test_the_metric_keeps_its_contract() -> None:

@@ -37,8 +37,11 @@ else:
     trainer = json.loads(os.environ["MEDLORD_BENCH_TRAINER"])
     for epoch in range(trainer["epochs"]):
         line = {"epoch": epoch, "epochs": trainer["epochs"], "seconds": 1.0, "loss": 1.0, "dice": [0.5]}
+        line |= {"iteration": 0.2 - 0.1 * epoch, "validation": 0.05, "saving": 0.5}
         with open(trainer["progress"], "a") as file:
             file.write(json.dumps(line) + "\n")
+    if "times" in settings:
+        Path(settings["times"]).write_text(json.dumps({"preprocessing": 3.0, "cases": 3}))
     facts = {
         "split": settings["split"],
         "seed": trainer["seed"],

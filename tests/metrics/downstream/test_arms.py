@@ -11,6 +11,7 @@ from medlord_bench.contracts.arms import Arm, Prediction, Synthetic
 from medlord_bench.errors import UserError
 from medlord_bench.metrics.downstream.arms import Dose, chosen, define
 from medlord_bench.metrics.downstream.config import ARMS, DownstreamConfig
+from medlord_bench.metrics.downstream.metric import Downstream
 
 CASES = [(f"case-{i}", f"patient-{i // 2}") for i in range(20)]  # two cases a patient
 
@@ -98,3 +99,17 @@ def test_a_dose_of_too_few_cases_is_refused() -> None:
 def test_doses_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="expected"):
         DownstreamConfig(**settings)
+
+
+def test_a_budget_keeps_the_first_arms_in_the_stated_order() -> None:
+    settings = {"arms": ARMS, "doses": (0.25, 0.5, 1.0), "multiples": (0, 1), "budget_hours": 1.0}
+    metric = Downstream(DownstreamConfig(**settings))
+    order = ["real+synthetic", "real-longer", "real-other-seed", "mixed", "dose 1", "dose 0.5", "dose 0.25"]
+    full = metric.within(lambda arms: True, CASES)
+    assert full == {"arms": list(ARMS), "doses": [0.25, 0.5, 1.0], "over_budget": [], "budget_hours": None}
+    for most in range(2, 6):  # the dose 1 adds no arm to all six
+        found = metric.within(lambda arms, most=most: len(arms) <= most, CASES)  # type: ignore[misc]
+        assert found["over_budget"] == order[most - 2 :] and found["arms"] == list(ARMS)[:most] and found["doses"] == []
+    assert metric.within(lambda arms: sum(arm.length for arm in arms) < 14, CASES)["doses"] == [0.5, 1.0]
+    with pytest.raises(UserError, match="real and synthetic do not fit into budget_hours 1: give more hours"):
+        metric.within(lambda arms: False, CASES)

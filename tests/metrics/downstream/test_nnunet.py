@@ -150,6 +150,15 @@ def test_the_process_ends_with_the_bench(tmp_path: Path) -> None:
     assert process.wait(10) == -signal.SIGKILL
 
 
+def test_a_probe_predicts_the_hours_of_an_arm(fake_nnunet: None, run: Run, tmp_path: Path) -> None:
+    shared = TRAINING.plan(CASES, tmp_path / "plan", run)
+    speeds = TRAINING.probe(CASES, [labelled("v")], shared, tmp_path / "probe", run)
+    assert speeds == {"iteration": 0.1, "validation": 0.05, "saving": 0.5, "case": 1.0, "start": speeds["start"]}
+    hours = TRAINING.hours(ARM, validation=1, speeds={**speeds, "start": 20.0})
+    # Starting, 3 cases, and 2 x 3 epochs of 25 iterations, one validation iteration and saving.
+    assert hours * 3600 == pytest.approx(20 + 3 * 1.0 + 6 * (25 * 0.1 + 0.05 + 0.5))
+
+
 def test_an_epoch_that_was_done_again_counts_once(tmp_path: Path) -> None:
     path = tmp_path / "progress.jsonl"
     path.write_text('{"epoch": 0, "seconds": 1}\n{"epoch": 1, "seconds": 2}\n{"epoch": 1, "seconds": 3}\n{"epo')
