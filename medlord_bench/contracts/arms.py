@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from medlord_bench.contracts.plugins import Run
 from medlord_bench.contracts.values import FrozenConfig, LabelMap, Volume
 
 APART = "--"  # between the parts of an item's id; not in the name of an arm
-TestSet = Literal["test", "samples"]
+TestSet = Literal["test", "samples", "external"]
 
 
 class Synthetic(FrozenConfig):
@@ -47,7 +47,8 @@ class Arm(FrozenConfig):
 
 @dataclass(frozen=True)
 class Prediction:
-    """A predicted case. arm, seed: of the model. of: the set of the case; "samples" for conditional samples."""
+    """A predicted case. arm, seed: of the model. of: its set: the run's test cases, their conditional samples, or the cases
+    of another data set."""
 
     arm: str
     seed: int
@@ -63,7 +64,7 @@ class Prediction:
         """The prediction that an item id names."""
         trained, of, case = item.split(APART, 2)
         arm, _, seed = trained.rpartition(".seed")
-        return cls(arm, int(seed), "samples" if of == "samples" else "test", case)
+        return cls(arm, int(seed), next(one for one in get_args(TestSet) if one == of), case)
 
     @property
     def model(self) -> str:
@@ -90,6 +91,11 @@ class TrainsArms(Protocol):
     @property
     def predicts_samples(self) -> str:
         """The arm of real cases whose models also predict the conditional samples of the test masks; empty for none."""
+        ...
+
+    @property
+    def external(self) -> tuple[str, Mapping[str, Any]] | None:
+        """Another data set that all models are also tested on: its name and settings; None for none."""
         ...
 
     def arms(self, cases: Sequence[tuple[str, str]]) -> Sequence[Arm]:

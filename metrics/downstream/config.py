@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -44,6 +44,12 @@ class DownstreamConfig(FrozenConfig):
         gt=0,
         description="train the first arms that fit into so many hours of training, by a probe on this machine: arms in "
         "their stated order, then doses from the largest",
+    )
+    external: str | None = Field(
+        None, description="another data set with manual labels that all models are also tested on, by its name"
+    )
+    external_settings: dict[str, Any] = Field(
+        default_factory=dict, description="settings of that data set, e.g. {data_root: DIR, label_names: {...}}"
     )
     over_budget: tuple[str, ...] = Field((), description="arms and doses left out by `budget_hours`; the bench sets it")
     tolerance_mm: float = Field(3.0, gt=0, description="of NSD")

@@ -62,6 +62,10 @@ class Downstream:
     def predicts_samples(self) -> str:
         return "real" if self.config.on_samples else ""
 
+    @property
+    def external(self) -> tuple[str, Mapping[str, Any]] | None:
+        return None if self.config.external is None else (self.config.external, self.config.external_settings)
+
     def arms(self, cases: Sequence[tuple[str, str]]) -> Sequence[Arm]:
         """See `arms.define`."""
         return define(self.config.arms, self.config.seeds, cases, self._doses)
@@ -161,6 +165,7 @@ class Downstream:
             "seeds": self.config.seeds,
             "masks of synthetic cases": "training",
             "tolerance_mm": self.config.tolerance_mm,
+            "external": self.config.external,
             "rules": RULES,
             "policy": POLICY,
         }

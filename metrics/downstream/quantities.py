@@ -21,6 +21,7 @@ SHORT = {
 GENERATED = ("synthetic", "real+synthetic", "mixed")  # arms that differ between contestants
 SURFACES = "downstream_surfaces"
 DIFFERENCES = "downstream_differences"
+EXTERNAL, EXTERNAL_GAINS = "downstream_external", "downstream_external_gains"
 DOSES, DOSE_GAINS = "downstream_doses", "downstream_dose_gains"
 DOSE_AXIS = "real training patients (%)"
 Measure = Literal["dsc", "nsd", "hd95"]
@@ -48,6 +49,15 @@ def dose_gain_name(multiple: int) -> str:
 def short(arm: str) -> str:
     """An arm in a title or a sentence."""
     return SHORT.get(arm, arm)
+
+
+def external_name(arm: str) -> str:
+    """The quantity of an arm's DSC on the external test set."""
+    return f"dt_external_{arm.replace('+', '_').replace('-', '_')}"
+
+
+def external_gain_name(arm: str) -> str:
+    return f"dt_external_gain_{arm.replace('+', '_').replace('-', '_')}"
 
 
 def compared_with(arm: str) -> str:
@@ -123,6 +133,30 @@ def _dose_gain(multiple: int) -> Quantity:
     )
 
 
+def _external(arm: str) -> Quantity:
+    generated = arm in GENERATED
+    return Quantity(
+        name=external_name(arm),
+        title=f"DSC DT {SHORT[arm]}, external",
+        meaning="Overlap with manual labels of the predictions of another data set's cases, by the same models.",
+        table=EXTERNAL,
+        spread="iqr",
+        decimals=2,
+        better="higher" if generated else "",
+        margin=MARGIN if generated else None,
+    )
+
+
+def _external_gain(arm: str) -> Quantity:
+    return Quantity(
+        name=external_gain_name(arm),
+        title=f"DSC, {SHORT[arm]} - real, external",
+        meaning="Paired difference in DSC of a patient of the other data set to the real arm.",
+        table=EXTERNAL_GAINS,
+        decimals=3,
+    )
+
+
 ON_SAMPLES = Quantity(
     name="dt_dsc_on_samples",
     title="DSC DT real, on samples",
@@ -139,6 +173,8 @@ QUANTITIES = (
     *(_surface("nsd", arm) for arm in ARMS),
     *(_surface("hd95", arm) for arm in ARMS),
     *(_gain(arm) for arm in ARMS if arm != "real"),
+    *(_external(arm) for arm in ARMS),
+    *(_external_gain(arm) for arm in ARMS if arm != "real"),
     *(_dose(multiple) for multiple in range(MOST_MULTIPLE + 1)),
     *(_dose_gain(multiple) for multiple in range(1, MOST_MULTIPLE + 1)),
 )

@@ -19,46 +19,55 @@ from .config import ARMS
 from .differences import differences
 from .doses import dose_scores
 from .gains import ONE_CHECKPOINT, gain
-from .quantities import GENERATED, ON_SAMPLES, compared_with, gain_of, name_of
+from .quantities import GENERATED, ON_SAMPLES, compared_with, external_gain_name, external_name, gain_of, name_of
 
 
 @dataclass(frozen=True)
 class Arms:
     """The tables of all arms; a table has a row for each test case and seed.
 
-    on_samples: of the predictions of conditional samples.
+    on_samples: of the predictions of conditional samples. external: as `tables`, of the other data set's cases.
     """
 
     tables: Mapping[str, Table]
     on_samples: Table | None
+    external: Mapping[str, Table]
     seeds: Mapping[str, int]
     regions: Sequence[str]
 
     @classmethod
     def of(cls, items: Sequence[Item], regions: Sequence[str]) -> Arms:
         groups: dict[str, list[Item]] = defaultdict(list)
+        outside: dict[str, list[Item]] = defaultdict(list)
         samples: list[Item] = []
         seeds: dict[str, set[int]] = defaultdict(set)
         for item in items:
             one = Prediction.parse(item.id)
             if one.of == "samples":
                 samples.append(item)
+            elif one.of == "external":
+                outside[one.arm].append(item)
             else:
                 groups[one.arm].append(item)
                 seeds[one.arm].add(one.seed)
         masks = masks_of(items)
-        tables: dict[str, Table] = {arm: tabulate(groups[arm], regions, masks) for arm in groups}
         return cls(
-            tables,
+            {arm: tabulate(own, regions, masks) for arm, own in groups.items()},
             tabulate(samples, regions, masks) if samples else None,
+            {arm: tabulate(own, regions, masks) for arm, own in outside.items()},
             {arm: len(own) for arm, own in seeds.items()},
             regions,
         )
 
     def held(self) -> list[int]:
         """Places of the regions that some test mask contains."""
-        kinds = self.tables["real"].kinds
-        return [place for place in range(len(self.regions)) if set(kinds[:, place]) & {"measured", "missed", "failed"}]
+        return held(self.tables["real"])
+
+
+def held(table: Table) -> list[int]:
+    """Places of the regions that some mask of a table contains."""
+    known = {"measured", "missed", "failed"}
+    return [place for place in range(table.kinds.shape[1]) if set(table.kinds[:, place]) & known]
 
 
 def reduced(
@@ -77,16 +86,39 @@ def reduced(
         table = arms.tables[arm]
         own = (*about, *_of_training(arm, arms.seeds[arm], inputs.trained))
         for measure in NAMES:
-            yield from _scores(name_of(measure, arm), measure, table, arms, {**common, "notes": own})
-            yield from _rows(name_of(measure, arm), measure, table, arms, inputs.generator)
+            yield from _scores(name_of(measure, arm), measure, table, arms.held(), regions, {**common, "notes": own})
+            yield from _rows(name_of(measure, arm), measure, table, arms.held(), regions, inputs.generator)
     if arms.on_samples is not None:
         own = (*about, *notes("caution", ONE_CHECKPOINT))
-        yield from _scores(ON_SAMPLES.name, "dsc", arms.on_samples, arms, {**common, "notes": own})
+        yield from _scores(ON_SAMPLES.name, "dsc", arms.on_samples, arms.held(), regions, {**common, "notes": own})
     for found in differences(arms.tables, arms.held(), _base(arms.tables)):
         region = "" if found.region is None else arms.regions[found.region]
         told, generated = found.sentence(region), found.arm in GENERATED
         yield gain(gain_of(found.arm), region, told, found, arms.seeds[found.arm], generated, common)
+    yield from _external(arms, common)
     yield from dose_scores(arms.tables, arms.held(), doses, arms.seeds, {**common, "notes": about})
+
+
+def _external(arms: Arms, common: Mapping[str, Any]) -> Iterator[Score | CaseRow]:
+    """DSC on the other data set's cases, and differences to the real arm there."""
+    if not arms.external:
+        reason = "no external set; downstream.external names one"
+        yield Score(metric=external_name("real"), status="not_run", reason=reason, **common)
+        return
+    places = held(arms.external["real"])
+    lacking = [region for place, region in enumerate(arms.regions) if place not in places]
+    about = notes("context", "labels as the other data set gives them")
+    if lacking:
+        about += notes("counts", f"its masks lack {', '.join(lacking)}")
+    for arm in (name for name in ARMS if name in arms.external):
+        table = arms.external[arm]
+        own = {**common, "notes": (*about, *notes("definition", f"trained on {MEANING[arm]}"))}
+        yield from _scores(external_name(arm), "dsc", table, places, arms.regions, own)
+        yield from _rows(external_name(arm), "dsc", table, places, arms.regions, common["generator"])
+    for found in differences(arms.external, places, _base(arms.external)):
+        region = "" if found.region is None else arms.regions[found.region]
+        told, generated = found.sentence(region), found.arm in GENERATED
+        yield gain(external_gain_name(found.arm), region, told, found, arms.seeds[found.arm], generated, common)
 
 
 def labels_from(masks: str, synthetic: bool) -> str:
@@ -124,9 +156,11 @@ def _of_training(arm: str, seeds: int, trained: Mapping[str, Mapping[str, Any]])
         yield from notes("caution", ONE_CHECKPOINT)
 
 
-def _scores(metric: str, measure: Name, table: Table, arms: Arms, common: Mapping[str, Any]) -> Iterator[Score]:
+def _scores(
+    metric: str, measure: Name, table: Table, places: Sequence[int], regions: Sequence[str], common: Mapping[str, Any]
+) -> Iterator[Score]:
     """Of all regions, then of each."""
-    places, cases = arms.held(), len({Prediction.parse(item.id).case for item in table.items})
+    cases = len({Prediction.parse(item.id).case for item in table.items})
     failed = len({Prediction.parse(item.id).case for item in table.items if item.path is None})
     shared = {**common, "metric": metric, "n": cases, "failed": failed}
     whole = pool(table, places, measure)
@@ -142,7 +176,7 @@ def _scores(metric: str, measure: Name, table: Table, arms: Arms, common: Mappin
     else:
         yield Score(status="not_run", reason="infinite: a region is missed in half of the cases or more", **shared)
     for place in places:
-        yield _region(metric, measure, table, place, arms.regions[place], shared)
+        yield _region(metric, measure, table, place, regions[place], shared)
 
 
 def _region(metric: str, measure: Name, table: Table, place: int, region: str, shared: Mapping[str, Any]) -> Score:
@@ -165,18 +199,20 @@ def _lost(counts: Counter[str]) -> Iterator[Note]:
             yield from notes("counts", f"{counts[kind]} {word}, counted as DSC 0")
 
 
-def _rows(metric: str, measure: Name, table: Table, arms: Arms, generator: str) -> Iterator[CaseRow]:
+def _rows(
+    metric: str, measure: Name, table: Table, places: Sequence[int], regions: Sequence[str], generator: str
+) -> Iterator[CaseRow]:
     """Every case of the first seed that has a score, and of other seeds under the case's own name with the seed."""
     for row, item in enumerate(table.items):
         one = Prediction.parse(item.id)
-        for place in arms.held():
+        for place in places:
             value = float(table.scores[measure][row, place])
             if not np.isnan(value):
                 yield CaseRow(
                     metric=metric,
                     generator=generator,
                     case=one.case if one.seed in (0, 1000) else f"{one.case}.seed{one.seed}",
-                    region=arms.regions[place],
+                    region=regions[place],
                     value=value,
                     patient=item.patient or one.case,
                 )

@@ -59,6 +59,7 @@ CHANGES: dict[tuple[str, str], dict[str, Any]] = {
     ("medlord", "pretrained"): {"pretrained": PUBLISHED},
     ("adherence", "segmenter"): {"segmenter": "lungs"},
     ("adherence", "segmenter_settings"): {"segmenter_settings": {"seed": 1}},
+    ("downstream", "external"): {"external": "phantom", "external_settings": {"seed": 1}},
     ("rvr", "segmenter_settings"): {"segmenter_settings": {"seed": 1}},
     ("rvr", "segmenter"): {"segmenter": "lungs"},
     ("anatomy", "segmenter_settings"): {"segmenter_settings": {"seed": 1}},

@@ -17,7 +17,11 @@ SYNTHETIC, REAL = "synthetic real_synthetic mixed", "real real_longer real_other
 HIGHER += "".join(f" dt_dsc_{arm} dt_nsd_{arm}" for arm in SYNTHETIC.split()) + " dt_dsc_on_samples"
 LOWER += "".join(f" dt_hd95_{arm}" for arm in SYNTHETIC.split())
 OF_REAL = " ".join(f"dt_{measure}_{arm}" for measure in ("dsc", "nsd", "hd95") for arm in REAL.split())
-GAINS = " ".join(f"dt_gain_{arm}" for arm in (*SYNTHETIC.split(), *REAL.split()[1:]))
+HIGHER += "".join(f" dt_external_{arm}" for arm in SYNTHETIC.split()) + " dt_dose_1x dt_dose_2x dt_dose_3x"
+OF_REAL += "".join(f" dt_external_{arm}" for arm in REAL.split()) + " dt_dose_0x"
+COMPARED = (*SYNTHETIC.split(), *REAL.split()[1:])
+GAINS = " ".join(f"dt_{set}gain_{arm}" for set in ("", "external_") for arm in COMPARED)
+GAINS += "".join(f" dt_dose_gain_{multiple}x" for multiple in (1, 2, 3))
 NEITHER = f"{OF_REAL} {GAINS} rvr rvr_ml rvr_variance_ratio nearest_correlation vendi pair_ms_ssim {' '.join((*OF_TISSUE, *OF_SHAPE))}"
 METRICS = (
     "rvr",

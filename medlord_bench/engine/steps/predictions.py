@@ -95,5 +95,7 @@ def _named(job: Job, items: Sequence[Prediction]) -> Iterator[tuple[str, Volume]
     for one in items:
         if one.of == "samples":
             yield one.item, sample_on_mask(cohort, job.input("conditional"), one.case, one.case)[0]
+        elif one.of == "external":
+            yield one.item, job.external_cohort(job.step.inputs["external"]).volume(one.case)
         else:
             yield one.item, cohort.volume(one.case)

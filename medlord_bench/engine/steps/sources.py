@@ -37,6 +37,11 @@ class Volumes:
     def cohort(self) -> StoredCohort:
         return self.job.cohort()
 
+    @cached_property
+    def external(self) -> StoredCohort:
+        """The other data set that predictions are also of."""
+        return self.job.external_cohort(self.step.inputs["external"])
+
     def path(self, item: str) -> Path:
         return self.cohort.hu_path(item) if self.are_real else self.object.file(item, VOLUME)
 
@@ -111,7 +116,10 @@ def items_of(source: Source, read: Volumes, derived: Derived | None, items: Iter
                 failed, names = derived.object.sidecar(item).failed, _names(derived.object, item)
         elif source.is_predicted and failed is None:
             names = _names(read.object, item)
-        case = Prediction.parse(item).case if source.is_predicted else item
+        case = item
+        if source.is_predicted:
+            one = Prediction.parse(item)
+            case, cohort = one.case, read.cohort if one.of != "external" else read.external
         compared = source.compared_with(labels=derived is not None and derived.are_labels)
         mask = cohort.mask_path(case) if compared == "mask" else None
         image = cohort.hu_path(case) if compared == "image" else None

@@ -224,6 +224,38 @@ def test_the_key_of_an_arm_holds_what_decides_it(change: dict[str, Any], trains:
     assert before["scores:oracle:downstream"] != after["scores:oracle:downstream"]
 
 
+OUTSIDE = {"shape": [32, 32, 16], "n_train": 0, "n_val": 1, "n_test": 2, "seed": 7}
+
+
+def test_an_external_set_is_another_data_set_with_labels_of_its_own(trained: list[Any], tmp_path: Path) -> None:
+    assert scores(go(tmp_path))["oracle", "dt_external_real", ""].reason.startswith("no external set")
+    found = scores(go(tmp_path, **{"downstream.external": "phantom", "downstream.external_settings": OUTSIDE}))
+    assert len(trained) == 3, "nothing is trained again"
+    plan = plan_of(tmp_path)
+    outside = plan.step("images:external").items
+    assert len(outside) == 3 and not set(outside) & {item for split in plan.splits.values() for item in split}
+    score = found["oracle", "dt_external_synthetic", "lungs"]
+    assert score.n == 3 and score.value is not None and score.value > 0.2
+    assert score.value != found["oracle", "dt_dsc_synthetic", "lungs"].value
+    assert found["oracle", "dt_external_gain_synthetic", ""].n == 3
+    assert "labels as the other data set gives them" in score.note_text
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({**OUTSIDE, "seed": 0}, "metric downstream: external: case phantom-0000-"),
+        ({**OUTSIDE, "size": 1}, "dataset phantom: unknown field 'size'"),
+    ],
+)
+def test_an_external_set_that_cannot_be_used_is_refused(
+    settings: dict[str, Any], told: str, trained: list[Any], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as error:
+        go(tmp_path, **{"downstream.external": "phantom", "downstream.external_settings": settings})
+    assert told in str(error.value) and trained == []
+
+
 SPEEDS = {"iteration": 36.0, "validation": 0.0, "saving": 0.0, "case": 0.0, "start": 0.0}  # 25 x 12 of them: 3 hours
 
 
