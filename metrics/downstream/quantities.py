@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from medlord_bench.contracts.metrics import Better, Quantity
+from medlord_bench.contracts.metrics import Better, Headline, Quantity
 
 from .arms import MEANING
 from .config import ARMS, MOST_MULTIPLE
@@ -76,6 +76,11 @@ def _overlap(arm: str) -> Quantity:
         better="higher" if generated else "",  # equal for all contestants otherwise
         margin=MARGIN if generated else None,
         open_by_region=True,
+        headline=(Headline(rank=66),) if arm == "synthetic" else (),
+        read_with="copy_rate" if arm == "synthetic" else "",
+        caution="A generator that copies training volumes trains a segmenter as well as they do."
+        if arm == "synthetic"
+        else "",
         watches="regions that the segmenter does not find" if generated else "",
     )
 
