@@ -43,10 +43,11 @@ def plan(memory_check: bool, probe: bool, as_json: bool, **options: Any) -> None
     from medlord_bench.engine.worker import missing, pick_device
     from medlord_bench.util.stopping import Stopper
 
-    planned = build(resolve.resolve(file))
+    stopper = Stopper(settings.max_time) if probe else None
+    planned = build(training_hours.fitted(resolve.resolve(file), settings, stopper))
     store = Store(settings.store)
-    if probe:
-        training_hours.probe(planned, settings, Stopper(settings.max_time))
+    if stopper is not None:
+        training_hours.probe(planned, settings, stopper)
     hours = {one.step: one for one in training_hours.hours(planned, store, pick_device(settings.device))}
     x, y, z = planned.protocol.grid.shape
     on_card = settings.memory_limit == "auto"  # a plan for a GPU may be made on a machine without one

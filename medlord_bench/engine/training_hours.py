@@ -75,12 +75,16 @@ def probe(plan: Plan, settings: Settings, stopper: Stopper) -> None:
         _measure(plan, step, store, settings, stopper)
 
 
-def fitted(spec: RunSpec, settings: Settings, stopper: Stopper) -> RunSpec:
-    """The run with the arms that fit the budget of each metric that has one; a probe measures how fast this machine is."""
+def fitted(spec: RunSpec, settings: Settings, stopper: Stopper | None) -> RunSpec:
+    """The run with the arms that fit the budget of each metric that has one; a probe measures how fast this machine is.
+
+    stopper: None makes no probe; the run is then unchanged unless one was made before.
+    """
     if not any(metric.config.get("budget_hours") for metric in spec.metrics):
         return spec
     plan = build(spec)
-    probe(plan, settings, stopper)
+    if stopper is not None:
+        probe(plan, settings, stopper)
     store, device = Store(settings.store), pick_device(settings.device)
     return spec.model_copy(update={"metrics": tuple(_fit(metric, plan, store, device) for metric in spec.metrics)})
 

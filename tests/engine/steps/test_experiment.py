@@ -288,6 +288,7 @@ def test_plan_prints_arms_seeds_and_hours_after_a_probe(trained: list[Any], prob
     assert "arms:real:downstream  1 arm x 2 seeds: about 6 hours of training (probe on " in told
     assert "arms:oracle:downstream  2 arms x 2 seeds: about 18 hours of training" in told
     assert planned("--probe") == told and probed == [3] and trained == [], "a probe is kept, and is no arm"
+    assert "arms:oracle:downstream  1 arm x 2 seeds: about 6 hours" in planned("--set", "downstream.budget_hours=13")
     go(tmp_path, **{"downstream.arms": ["real", "synthetic"], "downstream.seeds": 1})
     assert "arms:oracle:downstream  2 arms x 2 seeds, 1 trained already: about 15 hours" in planned()
 
