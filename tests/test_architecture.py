@@ -28,6 +28,7 @@ LAYERS = {
     "stats": "distances, intervals and tests",
     "volumes": "CT volumes and label maps: read, check, fit to a grid, write",
     "descriptors": "numbers of each volume compared with those of real volumes: what several metrics share",
+    "overlap": "label maps against masks, region by region: what adherence and downstream share",
     "memory": "the 24 GB guard of one process",
     "nn": "network parts and training loops that generators share",
     "results": "what a run leaves: its typed files, one reader, comparisons, several runs as one; no torch",

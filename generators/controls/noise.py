@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from medlord_bench.contracts import (
     Capability,
     Cohort,
@@ -25,7 +27,9 @@ from medlord_bench.volumes.arrays import load_state, save_state
 
 
 class NoiseConfig(FrozenConfig):
-    """White noise has no settings."""
+    """Whether noise is also drawn for masks."""
+
+    masks: bool = Field(False, description="also draw conditional samples, which ignore their masks")
 
 
 class Noise:
@@ -34,12 +38,14 @@ class Noise:
     Config: ClassVar[type[NoiseConfig]] = NoiseConfig
     version: ClassVar[int] = 1
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"masks": {"masks": True}}
     control: ClassVar[bool] = True
-    capabilities: ClassVar[frozenset[Capability]] = frozenset({"unconditional"})
+    capabilities: frozenset[Capability] = frozenset({"unconditional"})
 
     def __init__(self, config: NoiseConfig) -> None:
         self.config = config
+        if config.masks:
+            self.capabilities = frozenset({"unconditional", "conditional"})
 
     def check(self, data: DataProtocol) -> None:
         """Any grid is accepted."""

@@ -22,8 +22,9 @@ MARKS = {"ok": "ok", "failed": "FAILED", "not_checked": "not checked"}
 @spec_options("dataset", "data_root", "metrics", "seed", "sets")
 @settings_options
 @click.option("--table", type=click.Path(path_type=Path, dir_okay=False), help="Write what sees what as Markdown.")
+@click.option("--slow", is_flag=True, help="Also train segmenters on noise, on copies and on real cases (nnU-Net).")
 @json_option
-def calibrate(as_json: bool, table: Path | None, **options: Any) -> None:
+def calibrate(as_json: bool, table: Path | None, slow: bool, **options: Any) -> None:
     """Test the bench itself: controls with known faults through every metric, and intervals on simulations.
 
     Prints expected and observed results, and which quantity sees which fault. Exit code 1 if the numbers cannot be
@@ -35,20 +36,24 @@ def calibrate(as_json: bool, table: Path | None, **options: Any) -> None:
     """
     options["dataset"] = options["dataset"] or "phantom"
     chosen = bool(options["metrics"])
-    file, settings = run_file_of(options), settings_of(options)
+    request, settings = run_file_of(options), settings_of(options)
     from medlord_bench.checks.calibration.expectations import findings
     from medlord_bench.checks.calibration.experiment import experiment
     from medlord_bench.checks.calibration.sight import demanded, page, sights
+    from medlord_bench.checks.calibration.trained import trained_experiment, trained_findings
     from medlord_bench.contracts.results import read_results
     from medlord_bench.util.files import write_text
 
-    file, left_out = experiment(file)
+    file, left_out = experiment(request)
     folder = work(file, settings)
     seen, n = Seen(read_results(folder / "results")[0]), file.samples or 0
     found = [*findings(seen, left_out), *demanded(seen, n)]
     if file.dataset == "phantom" and not chosen:  # the phantom supports every control: an unchecked one is a fault
         found = [one.model_copy(update={"status": "failed"}) if one.status == "not_checked" else one for one in found]
     found += _simulated(file.seed)
+    if slow:
+        trained = work(trained_experiment(request), settings)
+        found += trained_findings(Seen(read_results(trained / "results")[0]))
     record = Record(
         trusted=all(one.status != "failed" for one in found),
         findings=tuple(found),

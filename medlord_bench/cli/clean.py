@@ -43,7 +43,7 @@ def clean(store: Path, yes: bool, as_json: bool) -> None:
 def unreferenced(store: object) -> list[Path]:
     """Objects that no run's plan names, neither as a step nor as the training behind one."""
     from medlord_bench.engine.plan import read_plan
-    from medlord_bench.engine.store import Store, training_names
+    from medlord_bench.engine.store import Store, arm_training, training_names
 
     assert isinstance(store, Store)
     used: set[tuple[str, str]] = set()
@@ -51,6 +51,8 @@ def unreferenced(store: object) -> list[Path]:
         for step in read_plan(folder).steps:
             used.add((step.kind, step.key))
             made = store.object(step.kind, step.key)
+            if step.kind in ("arms", "training-plan"):
+                used |= {("trainings", arm_training(step.key, item)) for item in step.items}
             if step.kind == "weights":
                 budget = step.detail["lineage"], step.detail["steps"], step.detail["seconds"]
                 used |= {("trainings", name) for name in training_names(*budget)}

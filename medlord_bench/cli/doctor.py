@@ -33,7 +33,7 @@ INDEXES = {
 BUDGET_GIB = 24.0  # the card size of the paper
 OPTIONAL = {
     "totalsegmentator": ("TotalSegmentator", "masks of real and sampled volumes: `pip install TotalSegmentator`"),
-    "nnunetv2": ("nnunetv2", "segmentation as the downstream task: `pip install nnunetv2`"),
+    "nnunetv2": ("nnunetv2", "the metric downstream, and your own trained nnU-Net: `pip install nnunetv2`"),
 }
 
 

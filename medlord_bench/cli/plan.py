@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,26 +19,36 @@ from medlord_bench.engine import resolve
 from medlord_bench.errors import MemoryBudgetError
 from medlord_bench.memory.budget import DEFAULT_GIB
 
+if TYPE_CHECKING:
+    from medlord_bench.engine.training_hours import Hours
+
 
 @click.command()
 @spec_options()
 @settings_options
 @memory_check_option
+@click.option("--probe", is_flag=True, help="Measure how fast this machine trains arms (downstream), and print hours.")
 @json_option
-def plan(memory_check: bool, as_json: bool, **options: Any) -> None:
+def plan(memory_check: bool, probe: bool, as_json: bool, **options: Any) -> None:
     """Show the steps of `run` with the same options, which are already done, and the memory and disk they need.
 
     Memory is compared with a card of 24 GiB, or with --memory-limit. Exit code 4 if a step cannot fit.
     """
     file = run_file_of(options)
     settings = settings_of(options)
+    from medlord_bench.engine import training_hours
     from medlord_bench.engine.planner import build
     from medlord_bench.engine.steps.kinds import KINDS
     from medlord_bench.engine.store import Store
     from medlord_bench.engine.worker import missing, pick_device
+    from medlord_bench.util.stopping import Stopper
 
-    planned = build(resolve.resolve(file))
+    stopper = Stopper(settings.max_time) if probe else None
+    planned = build(training_hours.fitted(resolve.resolve(file), settings, stopper))
     store = Store(settings.store)
+    if stopper is not None:
+        training_hours.probe(planned, settings, stopper)
+    hours = {one.step: one for one in training_hours.hours(planned, store, pick_device(settings.device))}
     x, y, z = planned.protocol.grid.shape
     on_card = settings.memory_limit == "auto"  # a plan for a GPU may be made on a machine without one
     budget = DEFAULT_GIB if settings.memory_limit == "auto" else settings.memory_limit
@@ -62,6 +72,9 @@ def plan(memory_check: bool, as_json: bool, **options: Any) -> None:
             row["memory"] = (
                 f"not predictable: {one.reason}" if one.need is None else "fits" if one.fits else refusal(one)
             )
+        if step.id in hours:
+            row["hours"] = round(hours[step.id].hours, 4)
+            row["training"] = _training(hours[step.id])
         if (count := kind.volumes_to_sample(step)) is not None:
             row["volumes_to_sample"] = count
         rows.append(row)
@@ -77,9 +90,16 @@ def plan(memory_check: bool, as_json: bool, **options: Any) -> None:
             raise MemoryBudgetError(f"step {id}: {refusal(one)}")
 
 
+def _training(one: Hours) -> str:
+    """The arms of a step as text."""
+    there = f", {one.trained} trained already" if one.trained else ""
+    each = f"{one.arms} arm{'s' * (one.arms != 1)} x {one.seeds} seed{'s' * (one.seeds != 1)}"
+    return f"{each}{there}: about {one.hours:.2g} hours of training (probe on {one.on})"
+
+
 def _needs(row: dict[str, Any]) -> str:
     """The requirements of a step as text."""
-    needs = []
+    needs = [row["training"]] if "training" in row else []
     if "volumes_to_sample" in row:
         needs.append(f"samples {row['volumes_to_sample']} volumes for selection")
     if row["disk_gib"] is not None:

@@ -79,9 +79,10 @@ def _work(file: RunFile, settings: Settings, stopper: Stopper, memory_check: boo
     from medlord_bench.engine.planner import build
     from medlord_bench.engine.runner import carry_out
     from medlord_bench.engine.store import Store
+    from medlord_bench.engine.training_hours import fitted
     from medlord_bench.engine.worker import missing, pick_device
 
-    planned = build(spec)
+    planned = build(fitted(spec, settings, stopper))
     device = pick_device(settings.device)
     store = Store(settings.store)
     folder = run_folder.open_run(store, planned, file, settings)

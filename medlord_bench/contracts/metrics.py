@@ -59,6 +59,11 @@ class Quantity(FrozenConfig):
     distribution: str = Field(
         "", description="axis title of the figures of its case rows, contestants beside real volumes; empty: none"
     )
+    curve: str = Field(
+        "",
+        description="axis of a figure of its values over its regions, each of which begins with a number on that axis, "
+        "e.g. a dose; quantities with one axis share a figure; empty: none",
+    )
     pairs: str = Field(
         "", description="metric of case rows that are drawn as pairs: the case beside `against`, in their order"
     )

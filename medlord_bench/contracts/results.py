@@ -47,7 +47,9 @@ class Score(FrozenConfig):
     protocol: str = Field(description="id of the protocol that the number was measured under")
     generator: str = Field(description="the contestant, name[:variant]@preset")
     dataset: str
-    region: str = Field("", description="anatomical region, or the plane of a planar metric; empty for the whole")
+    region: str = Field(
+        "", description="anatomical region, the plane of a planar metric, or a dose; empty for the whole"
+    )
     reference: str = Field("", description="the real split it is measured against: train, val or test")
     value: float | None = None
     unit: str = ""

@@ -256,7 +256,7 @@ class MemoryOption:
 
 
 class Source(StrEnum):
-    """Volumes that a metric reads: a contestant's, or the prepared real images of a split."""
+    """Volumes that a metric reads: a contestant's, the prepared real images of a split, or predicted label maps."""
 
     SAMPLES = "samples"
     CONDITIONAL = "conditional:test"
@@ -264,6 +264,8 @@ class Source(StrEnum):
     REAL_TRAIN = "real:train"
     REAL_VAL = "real:val"
     REAL_TEST = "real:test"
+    PREDICTIONS = "predictions"  # of models trained on arms with generated cases (`contracts.arms`)
+    REAL_PREDICTIONS = "predictions:real"
 
     @property
     def kind(self) -> str:
@@ -279,8 +281,13 @@ class Source(StrEnum):
     def data_split(self) -> Split:
         """The split of their cases, or of the cases they are made from. Not for unconditional samples, which have
         none."""
-        found = "test" if self is Source.RECONSTRUCTIONS else self.value.partition(":")[2]
+        found = "test" if self is Source.RECONSTRUCTIONS or self.is_predicted else self.value.partition(":")[2]
         return next(split for split in SPLITS if split == found)
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether they are label maps predicted by models that the run trains."""
+        return self.kind == "predictions"
 
     @property
     def has_cases(self) -> bool:
@@ -289,7 +296,7 @@ class Source(StrEnum):
 
     def compared_with(self, labels: bool) -> Literal["mask", "image"] | None:
         """The reference of an item, case by case. labels: whether a label map is read instead of the volume."""
-        if self.has_cases and (labels or self is Source.CONDITIONAL):
+        if self.has_cases and (labels or self.is_predicted or self is Source.CONDITIONAL):
             return "mask"
         return "image" if self is Source.RECONSTRUCTIONS else None
 
@@ -364,6 +371,7 @@ class MetricInputs:
     """All inputs of a metric's `reduce`. `items[need]` is in the order of the item ids.
 
     protocol: of the data. protocol_id: of the metric's numbers, for `Score.protocol` (`metrics.protocol_of`).
+    trained: item id of an arm -> what was recorded of its training (`contracts.arms`).
     """
 
     generator: str
@@ -371,3 +379,4 @@ class MetricInputs:
     protocol: DataProtocol
     items: Mapping[Need, Sequence[Item]]
     protocol_id: str = ""
+    trained: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

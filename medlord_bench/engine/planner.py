@@ -24,7 +24,7 @@ from medlord_bench.contracts import (
 from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.specs import Contestant
 from medlord_bench.engine import keys
-from medlord_bench.engine.plan import Native, Plan, item_id
+from medlord_bench.engine.plan import Native, Plan
 from medlord_bench.engine.planning import Entrant, Planning
 from medlord_bench.engine.resolve import RunSpec
 from medlord_bench.engine.steps import conditional, images, reconstructions, samples, scores, select, weights
@@ -70,7 +70,7 @@ class Planner:
             dataset=self.spec.dataset,
             protocol=planning.protocol,
             splits=planning.splits,
-            patients={item_id(case): case.patient for cases in planning.cases.values() for case in cases},
+            patients=planning.patients,
             contestants=self.spec.contestants,
             native=self.native,
             seen_in_pretraining=self.seen,

@@ -27,6 +27,7 @@ class Planning:
         self.reference = reference_of(self.dataset)
         self.cases: dict[Split, list[Case]] = {split: list(self.dataset.cases(split)) for split in SPLITS}
         self.splits = {split: tuple(item_id(case) for case in cases) for split, cases in self.cases.items()}
+        self.patients = {item_id(case): case.patient for cases in self.cases.values() for case in cases}
         self.steps: dict[str, Step] = {}
         self._fingerprints: dict[str, dict[str, str]] = {}
 

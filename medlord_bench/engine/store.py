@@ -113,6 +113,11 @@ def training_names(lineage: str, steps: int | None, seconds: float | None) -> tu
     return lineage, digest([lineage, steps, seconds])
 
 
+def arm_training(key: str, item: str) -> str:
+    """The folder below `trainings` in which an arm trains until it is published. key: of its step."""
+    return digest([key, item])
+
+
 @dataclass(frozen=True)
 class Store:
     """The folder that holds objects and runs."""

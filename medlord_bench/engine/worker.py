@@ -110,7 +110,7 @@ def execute(
     if not items:
         return
     output(store, step).declare(step.identity)
-    run = _context(run_folder, step, settings, stop, progress or make_progress())
+    run = context(run_folder, step, settings, stop, progress)
     record(run_folder, step=step.id, event="start", device=run.device, pid=os.getpid(), items=len(items))
     start = time.monotonic()
     peak = PeakMemory(run.device, run.memory_limit is not None, forecast_of(run_folder, step.id))
@@ -128,7 +128,10 @@ def execute(
     record(run_folder, step=step.id, event="done", **done, device=run.device, items=len(items))
 
 
-def _context(run_folder: Path, step: Step, settings: Settings, stop: Callable[[], bool], progress: Progress) -> Run:
+def context(
+    run_folder: Path, step: Step, settings: Settings, stop: Callable[[], bool], progress: Progress | None = None
+) -> Run:
+    """What a plugin is told of the place where a step runs."""
     if settings.threads is not None:
         import torch
 
@@ -139,7 +142,7 @@ def _context(run_folder: Path, step: Step, settings: Settings, stop: Callable[[]
     return Run(
         device=device,
         seed=step.seed,
-        progress=progress,
+        progress=progress or make_progress(),
         log=log,
         scratch=scratch,
         stop=stop,

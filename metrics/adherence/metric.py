@@ -66,7 +66,7 @@ class Adherence:
 
     def protocol(self, data: DataProtocol) -> MetricProtocol:
         """Everything that decides its numbers besides the data."""
-        from .cases import POLICY
+        from medlord_bench.overlap.cases import POLICY
 
         text: dict[str, Any] = {
             "segmenter": self.segmentation.described(data),
@@ -79,9 +79,8 @@ class Adherence:
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """Per region DSC, NSD, HD95 and voxels on both sides: see `overlap.compare`. A case may have no mask."""
+        from medlord_bench.overlap.compare import compare
         from medlord_bench.volumes.checks import item_labels, item_reference
-
-        from .overlap import compare
 
         for item in items:
             made = item_labels(item)

@@ -9,8 +9,19 @@ from typing import Any
 
 from medlord_bench.contracts import Item
 from medlord_bench.contracts.results import CaseRow, Note, Score, notes
-
-from .cases import NAMES, Name, Pooled, Summary, Table, masks_of, pool, summarise, tabulate
+from medlord_bench.overlap.cases import (
+    NAMES,
+    Name,
+    Pooled,
+    Summary,
+    Table,
+    finite,
+    masks_of,
+    median_fields,
+    pool,
+    summarise,
+    tabulate,
+)
 
 Common = Mapping[str, Any]
 CEILINGS = {"dsc_ceiling_real": "real test images", "dsc_ceiling_reconstruction": "autoencoder reconstructions"}
@@ -104,7 +115,7 @@ class Sources:
         if not math.isfinite(found.median.value):
             lost = counts["missed"] + counts["false positive"] + counts["failed"]
             return Score(status="not_run", reason=f"infinite: {lost} of {found.cases} cases lack a surface", **shared)
-        return Score(**_median(found), **shared)
+        return Score(**median_fields(found), **shared)
 
     def _notes(self, name: Name, place: int, found: Summary, counts: Mapping[str, int]) -> Iterator[Note]:
         if found.cases > found.patients:
@@ -150,7 +161,7 @@ class Sources:
         shared["ceiling"], shared["ceiling_note"] = _ceiling_of(ceilings)
         how = "" if found.low is None else f"95 % percentile bootstrap of {found.patients} patients"
         shared |= {"interval": how, "notes": (*own, *about)}
-        return Score(value=found.value, low=_finite(found.low), high=_finite(found.high), **shared)
+        return Score(value=found.value, low=finite(found.low), high=finite(found.high), **shared)
 
     def _ceiling(self, name: Name, place: int) -> tuple[float | None, str]:
         """The segmenter's score on real test images, and in the note also on reconstructions."""
@@ -165,7 +176,7 @@ class Sources:
                 shared |= {"n": found.cases, "failed": counts["failed"]}
                 missed = f"{counts['missed']} missed" if counts["missed"] else ""
                 about = notes("definition", f"of {CEILINGS[metric]}, by {self.segmenter}")
-                yield Score(notes=(*about, *notes("counts", missed)), **_median(found), **shared)
+                yield Score(notes=(*about, *notes("counts", missed)), **median_fields(found), **shared)
 
     def _left_out(self, common: Common) -> Iterator[Score]:
         """One `not_run` for each reason, naming its regions."""
@@ -191,24 +202,6 @@ class Sources:
                         yield CaseRow(metric=name, generator=generator, value=value, **where)
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _median(found: Summary) -> dict[str, Any]:
-    """The fields of a score that is a median. Infinite ends and quartiles are left out."""
-    median = found.median
-    quartiles = (median.lower_quartile, median.upper_quartile)
-    how = "" if median.low is None else f"95 % order statistics of the median of {found.patients} patients"
-    return {
-        "value": median.value,
-        "quartiles": quartiles if all(map(math.isfinite, quartiles)) else None,
-        "low": _finite(median.low),
-        "high": _finite(median.high),
-        "interval": how,
-    }
-
-
 def _ceiling_of(found: Mapping[str, Summary | Pooled | None]) -> tuple[float | None, str]:
     values = {
         CEILINGS[metric]: one.value if isinstance(one, Pooled) else one.median.value
@@ -216,4 +209,4 @@ def _ceiling_of(found: Mapping[str, Summary | Pooled | None]) -> tuple[float | N
         if one is not None
     }
     note = "; ".join(f"the segmenter on {what}: {value:.3g}" for what, value in values.items())
-    return _finite(values.get(CEILINGS["dsc_ceiling_real"])), note
+    return finite(values.get(CEILINGS["dsc_ceiling_real"])), note

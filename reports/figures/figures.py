@@ -46,6 +46,7 @@ def _figures() -> dict[str, Draw]:
     from .conditional import conditional
     from .curves import curves
     from .distributions import distributions
+    from .doses import doses
     from .fid_n import fid_n
     from .forest import forest
     from .memory import memory
@@ -61,6 +62,7 @@ def _figures() -> dict[str, Draw]:
         "samples": samples,
         "curves": curves,
         "fid_n": fid_n,
+        "doses": doses,
         "memory": memory,
         "calibration": calibration,
         "forest": forest,

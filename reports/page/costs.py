@@ -16,6 +16,10 @@ WORK = {
     "reconstructions": "reconstructing",
     "features": "features",
     "labels": "segmenting",
+    "training-samples": "sampling for segmenters",
+    "training-plan": "planning segmenters",
+    "arms": "training segmenters",
+    "predictions": "predicting test cases",
     "states": "measuring cases",
     "scores": "computing scores",
 }

@@ -13,7 +13,16 @@ OWN = {f"anatomy_{name}": "" for name in ("share", "extent", "place", "sphericit
 OWN |= {"anatomy_bone": "HU", "artefact_banding": "HU", "artefact_period": "HU", "artefact_nodules": "1/L"}
 OWN |= {f"artefact_{name}": "" for name in ("seam", "detail", "uneven")}
 OF_SHAPE = {f"{name}{end}": unit for name, unit in OWN.items() for end in ("", "_shift")}
-NEITHER = f"rvr rvr_ml rvr_variance_ratio nearest_correlation vendi pair_ms_ssim {' '.join((*OF_TISSUE, *OF_SHAPE))}"
+SYNTHETIC, REAL = "synthetic real_synthetic mixed", "real real_longer real_other_seed"
+HIGHER += "".join(f" dt_dsc_{arm} dt_nsd_{arm}" for arm in SYNTHETIC.split()) + " dt_dsc_on_samples"
+LOWER += "".join(f" dt_hd95_{arm}" for arm in SYNTHETIC.split())
+OF_REAL = " ".join(f"dt_{measure}_{arm}" for measure in ("dsc", "nsd", "hd95") for arm in REAL.split())
+HIGHER += "".join(f" dt_external_{arm}" for arm in SYNTHETIC.split()) + " dt_dose_1x dt_dose_2x dt_dose_3x"
+OF_REAL += "".join(f" dt_external_{arm}" for arm in REAL.split()) + " dt_dose_0x"
+COMPARED = (*SYNTHETIC.split(), *REAL.split()[1:])
+GAINS = " ".join(f"dt_{set}gain_{arm}" for set in ("", "external_") for arm in COMPARED)
+GAINS += "".join(f" dt_dose_gain_{multiple}x" for multiple in (1, 2, 3))
+NEITHER = f"{OF_REAL} {GAINS} rvr rvr_ml rvr_variance_ratio nearest_correlation vendi pair_ms_ssim {' '.join((*OF_TISSUE, *OF_SHAPE))}"
 METRICS = (
     "rvr",
     "adherence",
@@ -28,6 +37,7 @@ METRICS = (
     "frd",
     "anatomy",
     "artefacts",
+    "downstream",
 )
 
 
@@ -39,4 +49,5 @@ def test_units_and_directions_of_the_built_in_metrics() -> None:
     }
     units = {name: one.unit for name, one in found.items() if one.unit}
     tissue = {name: unit for name, unit in (OF_TISSUE | OF_SHAPE).items() if unit}
-    assert units == {"rvr_ml": "mL", "hd95": "mm", "psnr": "dB", **tissue}
+    distances = {f"dt_hd95_{arm}": "mm" for arm in f"{SYNTHETIC} {REAL}".split()}
+    assert units == {**distances, "rvr_ml": "mL", "hd95": "mm", "psnr": "dB", **tissue}

@@ -22,6 +22,7 @@ from medlord_bench.errors import UserError
 from medlord_bench.reports.figures.calibration import calibration
 from medlord_bench.reports.figures.curves import curves
 from medlord_bench.reports.figures.distributions import distributions
+from medlord_bench.reports.figures.doses import doses
 from medlord_bench.reports.figures.fid_n import fid_n
 from medlord_bench.reports.figures.figures import Figures
 from medlord_bench.reports.figures.forest import forest
@@ -338,6 +339,32 @@ def test_the_extrapolation_passes_through_its_value_at_infinity(run: RunResults)
     at_infinity = [line.get_ydata()[0] for line in axes.lines if line.get_markerfacecolor() == "white"]
     assert at_infinity == [8, 13, 18, 23, 28]
     assert [row["distance"] for row in records(drawn) if row["contestant"] == "alpha"] == [10, 11, 12, 8]
+
+
+def test_doses_are_lines_over_the_number_that_a_region_begins_with(run: RunResults) -> None:
+    dosed = [Quantity(name=f"dose_{k}x", meaning="", title=f"{k}x", curve="real (%)") for k in (0, 1)]
+    made = [
+        score(name, 0.5 + 0.001 * percent + 0.1 * k, metric=f"dose_{k}x", region=f"{percent:g} % of real", reference="")
+        for name in NAMES[:2]
+        for k in (0, 1)
+        for percent in (100, 12.5, 50)
+    ]
+    assert run.results is not None
+    changed = run.results.model_copy(update={"scores": tuple(made), "quantities": tuple(dosed)})
+    with style():
+        drawn = one(doses(replace(run, results=changed), OPTIONS))
+    panels = [axes for axes in drawn.figure.axes if axes.axison]
+    assert [axes.get_title("left") for axes in panels] == ["alpha", "beta"]
+    assert [text.get_text() for text in panels[0].get_xticklabels()] == ["12.5", "50", "100"]
+    lines = [line for line in panels[0].lines if len(line.get_xdata()) == 3]
+    assert [
+        line.get_ydata() == pytest.approx([0.5125 + 0.1 * k, 0.55 + 0.1 * k, 0.6 + 0.1 * k])
+        for k, line in enumerate(lines)
+    ] == [True, True]
+    assert len(panels[0].lines) == 2 + 6, "an interval for each point"
+    assert [row["dose"] for row in records(drawn)][:3] == [12.5, 50, 100]
+    with style():
+        assert not list(doses(run, OPTIONS))
 
 
 def test_memory_is_drawn_for_steps_with_both_numbers(run: RunResults) -> None:

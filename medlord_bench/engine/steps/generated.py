@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from medlord_bench.contracts import Failure, Purpose, Request, Volume
+from medlord_bench.contracts import Failure, FrozenConfig, Purpose, Request, Volume
 from medlord_bench.engine.plan import Step
 from medlord_bench.engine.planning import Entrant, Planning
 from medlord_bench.engine.steps.job import VOLUME, Job, by
@@ -25,6 +25,7 @@ def plan(
     purpose: Purpose,
     items: Sequence[str],
     identity: Mapping[str, Any] | None = None,
+    detail: FrozenConfig | None = None,
 ) -> Step:
     """Volumes that a contestant makes for a purpose. identity: content of the key besides that of every purpose."""
     needed = entrant.generator.dependencies(purpose)
@@ -34,7 +35,7 @@ def plan(
     whole |= {"grid": planning.protocol.grid.model_dump(mode="json")} | dict(identity or {})
     seed = seeds.derive(planning.spec.seed, purpose)
     id = f"{kind}:{entrant.name}"
-    return planning.add(id, kind, entrant.name, entrant.plugin, whole, items, inputs, seed=seed)
+    return planning.add(id, kind, entrant.name, entrant.plugin, whole, items, inputs, detail, seed)
 
 
 def sample(job: Job, purpose: Purpose, items: Sequence[str], requests: Sequence[Request]) -> None:

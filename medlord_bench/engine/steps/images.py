@@ -13,8 +13,9 @@ from medlord_bench.engine.planning import REAL, Planning
 from medlord_bench.engine.prepared import HU, LABELS
 from medlord_bench.engine.steps.job import Job, npy
 from medlord_bench.engine.steps.kind import Kind
-from medlord_bench.errors import StepError
+from medlord_bench.errors import StepError, UserError
 
+EXTERNAL = "images:external"  # the step of another data set's cases
 Loaded = tuple[str, Volume, LabelMap | None]
 
 
@@ -35,6 +36,31 @@ def plan(planning: Planning) -> Step:
     }
     items = list(dict.fromkeys(item for split in SPLITS for item in planning.splits[split]))
     return planning.add("images", "images", REAL, planning.spec.dataset, identity, items, detail=Detail(masks=masks))
+
+
+def plan_external(planning: Planning, spec: PluginSpec, where: str) -> Step:
+    """Every case of another data set, on this run's grid, to test on. where: for messages.
+
+    Raises `UserError` if it has no masks, or shares a case with this run's training cases.
+    """
+    dataset = specs.make("datasets", spec)
+    if dataset.protocol.masks != "dataset":
+        raise UserError(f"{where}: data set {spec.plugin} has no masks of its own; expected manual labels: give masks")
+    cases = {item_id(case): case for split in SPLITS for case in dataset.cases(split)}
+    shared = [item for split in ("train", "val") for item in planning.splits[split] if item in cases]
+    if shared:
+        raise UserError(
+            f"{where}: case {shared[0]} of {spec.plugin} is a training case of this run; expected other cases"
+        )
+    planning.patients |= {item: case.patient for item, case in cases.items()}
+    protocol = planning.protocol
+    identity = {
+        "version": dataset.version,
+        "grid": protocol.grid.model_dump(mode="json"),
+        "fit": protocol.fit,
+        "masks": dataset.protocol.masks,
+    }
+    return planning.add(EXTERNAL, "images", "external", spec, identity, list(cases), detail=Detail(masks=None))
 
 
 def _masks(planning: Planning) -> Any:

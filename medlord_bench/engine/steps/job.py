@@ -43,8 +43,12 @@ class Job:
         return self.object(self.plan.step(self.step.inputs[role]))
 
     def cohort(self) -> StoredCohort:
-        images = self.plan.step("images")
-        return StoredCohort(self.store.object("images", images.key), self.plan.protocol, self.plan.splits)
+        return StoredCohort(self.object(self.plan.step("images")), self.plan.protocol, self.plan.splits)
+
+    def external_cohort(self, step: str) -> StoredCohort:
+        """The cases of another data set, which a step of images has made."""
+        images = self.plan.step(step)
+        return StoredCohort(self.object(images), self.plan.protocol, {"test": images.items})
 
     def plugin(self, kind: str) -> Any:
         return specs.make(kind, self.step.plugin)

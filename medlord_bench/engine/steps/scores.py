@@ -14,7 +14,7 @@ from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.specs import PluginSpec
 from medlord_bench.engine.plan import Step
 from medlord_bench.engine.planning import Entrant, Planning
-from medlord_bench.engine.steps import against, features, labels, states
+from medlord_bench.engine.steps import against, experiment, features, labels, states
 from medlord_bench.engine.steps.job import SCORES, STATE, VOLUME, Job, by
 from medlord_bench.engine.steps.kind import Kind
 from medlord_bench.engine.steps.sources import Derived, Volumes, items_of
@@ -51,12 +51,14 @@ def plan(planning: Planning, entrant: Entrant, spec: PluginSpec) -> Step:
     inputs: dict[str, str] = {}
     needs: list[Needed] = []
     wanted = _needs(spec.name, metric)
-    measurable = _source(planning, entrant, wanted[0].source) is not None  # if not, the others are not needed
+    measurable = (
+        _source(planning, entrant, spec, metric, wanted[0].source) is not None
+    )  # if not, the others are not needed
     if planning.reference is not None:
         against.check_protocol(planning.reference, spec, metric)
         measurable &= not against.not_measurable(planning.reference, spec, metric)
     for need in wanted:
-        found = _source(planning, entrant, need.source) if measurable else None
+        found = _source(planning, entrant, spec, metric, need.source) if measurable else None
         if found is None:
             needs.append(Needed.of(need, None))
             continue
@@ -96,8 +98,13 @@ def _needs(name: str, metric: Any) -> list[Need]:
     return wanted
 
 
-def _source(planning: Planning, entrant: Entrant, source: Source) -> tuple[Step, tuple[str, ...]] | None:
+def _source(
+    planning: Planning, entrant: Entrant, spec: PluginSpec, metric: Any, source: Source
+) -> tuple[Step, tuple[str, ...]] | None:
     """The step that makes a source's volumes and its items, or None if the contestant has no such step."""
+    if source.is_predicted:
+        predicted = experiment.plan(planning, entrant, spec, metric, source)
+        return None if predicted is None else (predicted, predicted.items)
     if source.is_real and planning.reference is not None:
         return None
     if source.is_real:
@@ -183,7 +190,8 @@ def inputs_of(job: Job, protocol_id: str) -> MetricInputs:
     """Everything that a metric reads, of the step of its scores."""
     needs = Detail.model_validate(job.step.detail).needs
     found = {one.need: list(_needed(job, one.need, one.items)) for one in needs if one.items is not None}
-    return MetricInputs(job.step.contestant, job.plan.protocol.name, job.plan.protocol, found, protocol_id)
+    trained = experiment.trained(job)
+    return MetricInputs(job.step.contestant, job.plan.protocol.name, job.plan.protocol, found, protocol_id, trained)
 
 
 def _needed(job: Job, need: Need, items: Sequence[str]) -> Iterator[Item]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medlord_bench.contracts import Item, Source, Volume
+from medlord_bench.contracts.arms import Prediction
 from medlord_bench.engine.plan import Step, generated_name
 from medlord_bench.engine.prepared import StoredCohort
 from medlord_bench.engine.steps.job import STATE, VOLUME, Job, by
@@ -35,6 +36,11 @@ class Volumes:
     @cached_property
     def cohort(self) -> StoredCohort:
         return self.job.cohort()
+
+    @cached_property
+    def external(self) -> StoredCohort:
+        """The other data set that predictions are also of."""
+        return self.job.external_cohort(self.step.inputs["external"])
 
     def path(self, item: str) -> Path:
         return self.cohort.hu_path(item) if self.are_real else self.object.file(item, VOLUME)
@@ -107,21 +113,30 @@ def items_of(source: Source, read: Volumes, derived: Derived | None, items: Iter
         if derived is not None:
             path = derived.object.file(item, derived.suffix)
             if failed is None:
-                sidecar = derived.object.sidecar(item)
-                failed = sidecar.failed
-                names = {int(value): name for value, name in sidecar.facts.get("names", {}).items()}
+                failed, names = derived.object.sidecar(item).failed, _names(derived.object, item)
+        elif source.is_predicted and failed is None:
+            names = _names(read.object, item)
+        case = item
+        if source.is_predicted:
+            one = Prediction.parse(item)
+            case, cohort = one.case, read.cohort if one.of != "external" else read.external
         compared = source.compared_with(labels=derived is not None and derived.are_labels)
-        mask = cohort.mask_path(item) if compared == "mask" else None
-        image = cohort.hu_path(item) if compared == "image" else None
+        mask = cohort.mask_path(case) if compared == "mask" else None
+        image = cohort.hu_path(case) if compared == "image" else None
         yield Item(
             id=item,
             source=source,
             path=None if failed else path,
-            patient=plan.patients.get(item),
+            patient=plan.patients.get(case),
             reference=mask or image,
             failed=failed,
             volume=None if failed else volume,
-            spacing=cohort.spacing(item) if source.has_cases else plan.protocol.grid.spacing,
+            spacing=cohort.spacing(case) if source.has_cases else plan.protocol.grid.spacing,
             names=names,
             reference_names={} if mask is None else cohort.label_names,
         )
+
+
+def _names(made: StoredObject, item: str) -> dict[int, str]:
+    """Label value to region name of a published label map."""
+    return {int(value): name for value, name in made.sidecar(item).facts.get("names", {}).items()}

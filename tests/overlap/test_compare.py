@@ -12,7 +12,7 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from medlord_bench.contracts import LabelMap
-from medlord_bench.metrics.adherence import overlap
+from medlord_bench.overlap import compare as overlap
 
 SPACING = (0.7, 1.3, 2.5)
 

@@ -3,6 +3,7 @@ patients."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,10 @@ from numpy.typing import NDArray
 
 from medlord_bench import stats
 from medlord_bench.contracts import Item
+from medlord_bench.overlap.compare import UNKNOWN, voxels_of
 from medlord_bench.util.seeds import numpy_rng
 from medlord_bench.volumes.arrays import load_state
 from medlord_bench.volumes.checks import item_reference
-
-from .overlap import UNKNOWN, voxels_of
 
 Name = Literal["dsc", "nsd", "hd95"]
 NAMES: tuple[Name, ...] = ("dsc", "nsd", "hd95")
@@ -118,14 +118,15 @@ class Summary:
 
 def summarise(table: Table, region: int, name: Name) -> Summary | None:
     """The median of one region; None if no case has a score there."""
-    own = _by_patient(table, region, name)
+    own = by_patient(table, region, name)
     if not own:
         return None
     cases = int((~np.isnan(table.scores[name][:, region])).sum())
     return Summary(stats.median_interval(list(own.values())), cases, len(own))
 
 
-def _by_patient(table: Table, region: int, name: Name) -> dict[str, float]:
+def by_patient(table: Table, region: int, name: Name) -> dict[str, float]:
+    """Patient -> the median of the patient's cases that have a score in a region."""
     patients: dict[str, list[float]] = {}
     for item, value in zip(table.items, table.scores[name][:, region].tolist(), strict=True):
         if not np.isnan(value):
@@ -146,7 +147,7 @@ class Pooled:
 def pool(table: Table, regions: Sequence[int], name: Name) -> Pooled | None:
     """Per region first, then across regions (Metrics Reloaded). The mean, since a median over regions would not show
     that one of them is always missed. None if no region has a score."""
-    columns = [own for region in regions if (own := _by_patient(table, region, name))]
+    columns = [own for region in regions if (own := by_patient(table, region, name))]
     if not columns:
         return None
     patients = sorted({patient for own in columns for patient in own})
@@ -167,3 +168,22 @@ def _medians(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     ends = [np.take_along_axis(ordered, place, axis=1) for place in (np.maximum(count - 1, 0) // 2, count // 2)]
     medians: NDArray[np.float64] = (ends[0] + ends[1])[:, 0] / 2
     return medians
+
+
+def finite(value: float | None) -> float | None:
+    """None for an infinite number, which a score cannot have."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def median_fields(found: Summary) -> dict[str, Any]:
+    """The fields of a score that is a median. Infinite ends and quartiles are left out."""
+    median = found.median
+    quartiles = (median.lower_quartile, median.upper_quartile)
+    how = "" if median.low is None else f"95 % order statistics of the median of {found.patients} patients"
+    return {
+        "value": median.value,
+        "quartiles": quartiles if all(map(math.isfinite, quartiles)) else None,
+        "low": finite(median.low),
+        "high": finite(median.high),
+        "interval": how,
+    }

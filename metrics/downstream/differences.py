@@ -1,0 +1,91 @@
+"""Paired differences in DSC between arms, by test patient: tests, equivalence, and what they support in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medlord_bench import stats
+from medlord_bench.overlap.cases import LEAST_PATIENTS, Table, by_patient
+
+from .quantities import MARGIN, short
+
+ALPHA = 0.05
+Verdict = Literal["better", "worse", "equivalent", "undecided"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An arm minus its base in DSC. region: its place; None for the mean over regions. p, p_equivalence: corrected by
+    Holm over `tests` tests: those of the mean over regions, and those of all regions."""
+
+    arm: str
+    base: str
+    region: int | None
+    value: float
+    low: float | None
+    high: float | None
+    p: float
+    p_equivalence: float
+    patients: int
+    tests: int = 1
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.p <= ALPHA and self.value:
+            return "better" if self.value > 0 else "worse"
+        return "equivalent" if self.p_equivalence <= ALPHA else "undecided"
+
+    @property
+    def equivalence(self) -> str:
+        return f"equivalence within {MARGIN:g} (TOST, Holm): p {self.p_equivalence:.2g}"
+
+    def sentence(self, region: str) -> str:
+        """What the data support. region: its name; empty for the mean over regions."""
+        where = f" in {region}" if region else ""
+        span = "" if self.low is None or self.high is None else f" [{self.low:+.3f}, {self.high:+.3f}]"
+        told = f"{self.value:+.3f}{span} DSC, {self.patients} patients"
+        of, base = f"trained on {short(self.arm)}", f"trained on {short(self.base)}"
+        if self.verdict == "better":
+            return f"supported: a segmenter {of} is better{where} than one {base} ({told})"
+        if self.verdict == "worse":
+            return f"supported: a segmenter {of} is worse{where} than one {base} ({told})"
+        if self.verdict == "equivalent":
+            return f"supported: a segmenter {of} is equivalent{where} to one {base} within {MARGIN:g} DSC ({told})"
+        few = f"; at least {LEAST_PATIENTS} patients are needed" if self.patients < LEAST_PATIENTS else ""
+        return f"undecided: the data show neither a difference nor equivalence{where} of {of} and {base} ({told}{few})"
+
+
+def differences(tables: Mapping[str, Table], places: Sequence[int], bases: Mapping[str, str]) -> Iterator[Difference]:
+    """Of every arm to its base: the mean over regions, then each region. places: of the measured regions."""
+    whole, regional = [], []
+    for arm, base in bases.items():
+        by_region = {place: _paired(tables[arm], tables[base], place) for place in places}
+        patients = sorted({patient for own in by_region.values() for patient in own})
+        means = [float(np.mean([own[who] for own in by_region.values() if who in own])) for who in patients]
+        if means:
+            whole.append(_tested(arm, base, None, np.array(means)))
+        regional += [_tested(arm, base, place, np.array(list(own.values()))) for place, own in by_region.items() if own]
+    yield from (*_corrected(whole), *_corrected(regional))
+
+
+def _paired(arm: Table, base: Table, place: int) -> dict[str, float]:
+    """Patient -> difference in DSC; a patient's DSC is the median of its cases and of all seeds."""
+    ours, theirs = by_patient(arm, place, "dsc"), by_patient(base, place, "dsc")
+    return {patient: ours[patient] - theirs[patient] for patient in ours if patient in theirs}
+
+
+def _tested(arm: str, base: str, region: int | None, apart: NDArray[np.float64]) -> Difference:
+    found, same = stats.wilcoxon_paired(apart), stats.tost(apart, MARGIN)
+    return Difference(arm, base, region, found.estimate, found.low, found.high, found.p, same.p, len(apart))
+
+
+def _corrected(family: Sequence[Difference]) -> Iterator[Difference]:
+    ps = stats.holm([one.p for one in family]).tolist()
+    same = stats.holm([one.p_equivalence for one in family]).tolist()
+    for one, p, equal in zip(family, ps, same, strict=True):
+        yield replace(one, p=p, p_equivalence=equal, tests=len(family))

@@ -1,0 +1,73 @@
+"""Differences between arms: known answers, against SciPy and statsmodels, and the words for them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+from statsmodels.stats.multitest import multipletests
+
+from medlord_bench.contracts import Item, Source
+from medlord_bench.metrics.downstream.differences import Difference, differences
+from medlord_bench.overlap.cases import Table
+
+
+def table(scores: np.ndarray, seeds: int = 1) -> Table:
+    """scores: (patients, regions); every seed has the same plus or minus a little that cancels."""
+    items, rows = [], []
+    for seed in range(seeds):
+        for patient, own in enumerate(scores):
+            items.append(Item(f"x.seed{seed}--test--{patient}", Source.PREDICTIONS, None, patient=f"p{patient}"))
+            rows.append(own + 0.01 * (seed - (seeds - 1) / 2))
+    return Table(items, np.full((len(rows), scores.shape[1]), "measured", dtype="<U20"), {"dsc": np.array(rows)})
+
+
+def found(arm: np.ndarray, real: np.ndarray, seeds: int = 1) -> dict[int | None, Difference]:
+    tables = {"real": table(real), "synthetic": table(arm, seeds)}
+    return {one.region: one for one in differences(tables, range(real.shape[1]), {"synthetic": "real"})}
+
+
+RNG = np.random.default_rng(0)
+REAL = 0.8 + 0.03 * RNG.standard_normal((12, 3))
+
+
+@pytest.mark.parametrize(
+    ("shift", "spread", "verdict"),
+    [
+        (-0.1, 0.01, "worse"),
+        (0.1, 0.01, "better"),
+        (0.0, 0.01, "equivalent"),
+        (0.0, 0.2, "undecided"),
+    ],
+)
+def test_known_answers(shift: float, spread: float, verdict: str) -> None:
+    noise = spread * np.random.default_rng(1).standard_normal(REAL.shape)
+    one = found(REAL + shift + noise - noise.mean(), REAL)[None]
+    assert one.verdict == verdict
+    words = {"worse": "is worse than one", "better": "is better than", "equivalent": "is equivalent to one"}
+    assert words.get(verdict, "undecided: ") in one.sentence("")
+
+
+def test_regions_are_tested_by_patient_and_corrected_together() -> None:
+    arm = REAL + np.array([-0.1, 0.0, 0.01]) + 0.02 * RNG.standard_normal(REAL.shape)
+    made = found(arm, REAL)
+    plain = [wilcoxon(arm[:, place] - REAL[:, place], zero_method="pratt").pvalue for place in range(3)]
+    assert [made[place].p for place in range(3)] == pytest.approx(multipletests(plain, method="holm")[1].tolist())
+    assert all(made[place].tests == 3 and made[place].patients == 12 for place in range(3))
+    means = (arm - REAL).mean(axis=1)
+    assert made[None].p == pytest.approx(wilcoxon(means, zero_method="pratt").pvalue) and made[None].tests == 1
+    walsh = [(a + b) / 2 for i, a in enumerate(means) for b in means[i:]]
+    assert made[None].value == pytest.approx(np.median(walsh))
+
+
+def test_seeds_are_nested_under_patients() -> None:
+    """Three seeds of 12 patients are 12 units, not 36."""
+    arm = REAL - 0.02 + 0.02 * RNG.standard_normal(REAL.shape)
+    once, thrice = found(arm, REAL)[None], found(arm, REAL, seeds=3)[None]
+    assert (thrice.patients, thrice.value, thrice.p) == (12, pytest.approx(once.value), once.p)
+
+
+def test_with_few_patients_nothing_is_supported() -> None:
+    one = found(REAL[:5] - 0.3, REAL[:5])[None]
+    assert one.verdict == "undecided" and one.low is None
+    assert "5 patients; at least 6 patients are needed" in one.sentence("")
