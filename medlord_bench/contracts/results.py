@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from medlord_bench.contracts.metrics import Better, Quantity
 from medlord_bench.contracts.validation import read_json
-from medlord_bench.contracts.values import FrozenConfig
+from medlord_bench.contracts.values import FrozenConfig, FrozenResult
 from medlord_bench.errors import UserError
 from medlord_bench.util.files import write_text
 
@@ -40,7 +40,7 @@ def notes(kind: NoteKind, *texts: str) -> tuple[Note, ...]:
     return tuple(Note(kind=kind, text=text) for text in texts if text)
 
 
-class Score(FrozenConfig):
+class Score(FrozenResult):
     """One number with all required details (docs/architecture.md, "What a number carries")."""
 
     metric: str = Field(description="e.g. fid, psnr")
@@ -83,7 +83,7 @@ class Score(FrozenConfig):
         return "; ".join(note.text for note in self.notes)
 
 
-class CaseRow(FrozenConfig):
+class CaseRow(FrozenResult):
     """One value of one case.
 
     generator: the contestant of the case; empty for a real volume. split: a real volume's split. patient: the case's
@@ -101,7 +101,7 @@ class CaseRow(FrozenConfig):
     patient: str = ""
 
 
-class Replicates(FrozenConfig):
+class Replicates(FrozenResult):
     """A score with each unit left out in turn, for the interval of the difference of two generators.
 
     samples: sample -> the value without it. real: real patient -> the value without it; the same patients are used

@@ -38,9 +38,15 @@ State = Mapping[str, "NDArray[Any]"]  # the contribution of one case to a metric
 
 
 class FrozenConfig(BaseModel):
-    """Base of every configuration and result: immutable, finite, and closed to unknown fields."""
+    """Base of every configuration and result: immutable, with finite numbers, and closed to unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+class FrozenResult(FrozenConfig):
+    """Base of measured values, which may be infinite (the distance to a surface that is not there) or not a number."""
+
+    model_config = ConfigDict(allow_inf_nan=True)
 
 
 @dataclass(frozen=True)

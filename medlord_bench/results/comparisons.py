@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from medlord_bench import stats
-from medlord_bench.contracts import FrozenConfig
+from medlord_bench.contracts import FrozenConfig, FrozenResult
 from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.validation import read_json
@@ -34,7 +34,7 @@ Extended = Annotated[float, WithJsonSchema({"anyOf": [{"type": "number"}, {"enum
 Verdict = Literal["first", "second", "tie", "equivalent"]
 
 
-class Comparison(FrozenConfig):
+class Comparison(FrozenResult):
     """Two contestants in one metric, region and reference. difference: the first's value minus the second's; infinite
     if one of them misses a structure in most cases."""
 

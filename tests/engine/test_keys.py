@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from medlord_bench.contracts import FrozenConfig, NotInKey, registry
+from medlord_bench.contracts import NotInKey, registry
 from medlord_bench.contracts.specs import Contestant, PluginSpec, plugin_spec
 from medlord_bench.contracts.validation import merged
 from medlord_bench.engine import keys as key_parts
 from medlord_bench.engine import planner
 from medlord_bench.engine.resolve import RunSpec
 from medlord_bench.errors import UserError
-from medlord_bench.generators.controls.noise import Noise
+from medlord_bench.generators.controls.noise import Noise, NoiseConfig
 
 PHANTOM = {"shape": (32, 32, 16), "n_train": 2, "n_val": 1, "n_test": 2, "hu_window": (-1000, 2000)}
 ORACLE = Contestant(name="oracle", plugin="oracle", config=plugin_spec("generators", "oracle", {}).config)
@@ -189,7 +189,7 @@ def test_a_metrics_field_is_in_a_key(name: str, at: str, tmp_path: Path) -> None
 class Forgetful(Noise):
     """A generator whose author names no field."""
 
-    class Config(FrozenConfig):
+    class Config(NoiseConfig):
         level: float = 1.0
         tile: Annotated[int, NotInKey("the same result")] = 8
 
