@@ -11,8 +11,8 @@ from pathlib import Path
 
 from medlord_bench.contracts import Purpose, registry
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.plugins.datasets.on_disk.find import MASK_NAME
 from medlord_bench.volumes.formats import SUFFIXES, stem_of, suffix_of
+from medlord_bench.volumes.names import MASK_NAME
 
 from .mapping import ARRAYS
 

@@ -7,6 +7,7 @@ items; only `scores` include the list. A training's `lineage` excludes its budge
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from medlord_bench.contracts import (
     registry,
     specs,
 )
+from medlord_bench.contracts.inventory import HasInventory, Inventory
 from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.specs import Contestant
 from medlord_bench.engine import keys
@@ -30,6 +32,8 @@ from medlord_bench.engine.resolve import RunSpec
 from medlord_bench.engine.steps import conditional, images, reconstructions, samples, scores, select, weights
 from medlord_bench.errors import UserError
 from medlord_bench.util.hashing import digest
+
+log = logging.getLogger("medlord_bench")
 
 OUTPUTS = {"sample": samples, "sample-conditional": conditional, "reconstruct": reconstructions}
 
@@ -77,6 +81,7 @@ class Planner:
             reference="" if planning.reference is None else planning.reference.sha256,
             train_steps=self.spec.train_steps,
             train_hours=self.spec.train_hours,
+            inventory=_inventory(planning.dataset),
             steps=steps,
         )
 
@@ -161,5 +166,16 @@ def _with_needs(stages: Sequence[Stage], wanted: set[str]) -> list[Stage]:
 
 
 def build(spec: RunSpec) -> Plan:
-    """The plan of a run. Finds the data set's cases (raises `MissingError` if they are missing)."""
-    return Planner(spec).plan()
+    """The plan of a run. Finds the data set's cases (raises `MissingError` if they are missing), and logs what it takes of
+    its folder."""
+    plan = Planner(spec).plan()
+    if plan.inventory is not None:
+        for line in plan.inventory.lines():
+            log.info("%s", line)
+        for warning in plan.inventory.warnings:
+            log.warning("%s", warning)
+    return plan
+
+
+def _inventory(dataset: Any) -> Inventory | None:
+    return dataset.inventory() if isinstance(dataset, HasInventory) else None

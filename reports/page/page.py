@@ -49,12 +49,12 @@ def _context(run: RunResults) -> dict[str, Any]:
     from .scores import rows_of, tables
     from .verdicts import verdicts
     from .volumes import offer
-    from .warned import warnings
+    from .warned import doubts, warnings
 
     scores, quantities = run.scores, run.quantities
     controls = run.results.controls if run.results else ()
     first = glance(scores, run.comparisons.comparisons, quantities, controls)
-    warned = warnings(scores)
+    warned = [*doubts(run), *warnings(scores)]
     script = viewer.script() + _text("page.js")
     return {
         "run": run,

@@ -22,7 +22,7 @@ QUICK = ("--metric", "reconstruction", "--no-report")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`real/PATIENT/ct.nii.gz`, `ours/` (NIfTI) and `theirs/` (arrays of the same grid), `small/` on another."""
     root = tmp_path_factory.mktemp("evaluate")
-    data = PhantomDataset(PhantomConfig(shape=(16, 16, 12), n_train=PATIENTS, n_val=0, n_test=2 * SAMPLES))
+    data = PhantomDataset(PhantomConfig(shape=(18, 18, 14), n_train=PATIENTS, n_val=0, n_test=2 * SAMPLES))
     for case in data.cases("train"):
         path = root / "real" / case.patient / "ct.nii.gz"
         path.parent.mkdir(parents=True)
@@ -74,10 +74,10 @@ def test_two_folders_are_measured_against_all_real_images(bench: Any, folders: P
     scores = json.loads((Path(answer["results"]) / "scores.json").read_text())["scores"]
     assert {score["generator"] for score in scores} == {"files:ours", "files:b"}
     plan = plan_of(tmp_path)
-    assert plan["protocol"]["grid"]["shape"] == [16, 16, 12]
+    assert plan["protocol"]["grid"]["shape"] == [18, 18, 14]
     assert {split: len(ids) for split, ids in plan["splits"].items()} == {"train": 3, "val": 0, "test": 3}
     assert [len(items(plan, f"samples:files:{name}")) for name in ("ours", "b")] == [SAMPLES, SAMPLES]
-    assert f"grid 16x16x12, from {folders / 'ours' / 's0.nii.gz'}" in done.err
+    assert f"grid 18x18x14, from {folders / 'ours' / 's0.nii.gz'}" in done.err
     assert "divided into halves" in done.err
 
 
@@ -97,7 +97,7 @@ def test_it_is_run_by_another_name(bench: Any, folders: Path, tmp_path: Path) ->
     short = bench("evaluate", "--real", folders / "real", "--synthetic", folders / "ours", *QUICK, "--store", tmp_path)
     long = bench(
         *("run", "--generator", "files:ours", "--set", f"files:ours.folder={folders / 'ours'}", "--dataset", "folder"),
-        *("--data-root", folders / "real", "--set", "dataset.shape=16,16,12"),
+        *("--data-root", folders / "real", "--set", "dataset.shape=18,18,14"),
         *("--set", "dataset.split.fractions=0.5,0,0.5", "--samples", str(SAMPLES), *QUICK, "--store", tmp_path),
     )
     assert (short.code, long.code) == (0, 0), long.err
@@ -123,7 +123,7 @@ def test_what_is_set_goes_before_what_is_guessed(bench: Any, folders: Path, tmp_
 def test_patches_of_the_real_images_need_no_shape(bench: Any, folders: Path, tmp_path: Path) -> None:
     done = bench(
         *("evaluate", "--real", folders / "real", "--synthetic", folders / "small", *QUICK, "--store", tmp_path),
-        *("--set", "dataset.patches.shape=8,16,12", "--set", "dataset.patches.per_volume=2", "--max-time", "0.001"),
+        *("--set", "dataset.patches.shape=8,18,14", "--set", "dataset.patches.per_volume=2", "--max-time", "0.001"),
     )
     assert done.code == 75, done.err
     assert {split: len(ids) for split, ids in plan_of(tmp_path)["splits"].items()} == {"train": 6, "val": 0, "test": 6}
@@ -135,7 +135,7 @@ def test_another_grid_in_the_second_folder_is_refused_before_any_work(
 ) -> None:
     words = ("--real", folders / "real", "--synthetic", folders / "ours", "--synthetic", folders / "small")
     said = one_line(bench("evaluate", *words, *QUICK, "--store", tmp_path), 2)
-    assert "its grid is 8x16x12 (along R, A, S), that of folder 16x16x12" in said
+    assert "its grid is 8x18x14 (along R, A, S), that of folder 18x18x14" in said
     assert not (tmp_path / "objects").exists()
 
 

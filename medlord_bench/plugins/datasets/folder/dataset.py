@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from medlord_bench.contracts import Case, DataProtocol, FrozenConfig, Grid, LabelMap, Shape, Split, Volume
+from medlord_bench.contracts.inventory import Inventory
 from medlord_bench.contracts.specs import WITHOUT_SEGMENTER
 from medlord_bench.errors import UserError
 from medlord_bench.plugins.datasets.on_disk.cohort import Files
@@ -101,6 +102,9 @@ class FolderDataset:
         if patches is None:
             return ""
         return f"; {patches.per_volume} random patches a volume, {patches.min_body:.0%} or more in the body, seed {patches.seed}"
+
+    def inventory(self) -> Inventory:
+        return self.files.inventory
 
     def cases(self, split: Split) -> Sequence[Case]:
         config = self.config

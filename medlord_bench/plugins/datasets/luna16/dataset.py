@@ -11,10 +11,12 @@ from pydantic import Field
 
 from medlord_bench.contracts import SPLITS, Case, DataProtocol, Grid, LabelMap, Shape, Split, Volume
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.plugins.datasets.on_disk.find import FilesConfig, excluded, load, root_of
+from medlord_bench.plugins.datasets.on_disk.find import FilesConfig, root_of
+from medlord_bench.plugins.datasets.on_disk.masks import load
 from medlord_bench.plugins.datasets.on_disk.splits import SplitConfig, Splits, check_disjoint, divide, split_sha256
 from medlord_bench.util.seeds import derive
 from medlord_bench.volumes.fingerprints import Found, fingerprint
+from medlord_bench.volumes.listing import matches
 
 ADVICE = "subset0..subset9 and seg-lungs-LUNA16 of LUNA16 (docs/datasets.md)"
 MASKS = "seg-lungs-LUNA16"
@@ -66,7 +68,7 @@ class Luna16Dataset:
         return subsets
 
     def _scans(self, folder: Path) -> list[Found]:
-        kept = [p for p in sorted(folder.glob("*.mhd")) if not excluded(p.relative_to(self.root), self.config.exclude)]
+        kept = [p for p in sorted(folder.glob("*.mhd")) if not matches(p.relative_to(self.root), self.config.exclude)]
         return [Found(path.stem, path.stem, path, self._mask(path.stem)) for path in kept]
 
     def _mask(self, series: str) -> Path | None:
