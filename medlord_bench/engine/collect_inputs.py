@@ -28,7 +28,7 @@ def inputs_of(store: Store, plan: Plan) -> Inputs:
             text = values_doubt({item: facts[DOUBT] for item, facts in found if DOUBT in facts}, len(found))
         if text is not None:
             doubts.append(Doubt(about=REAL if step.kind == "images" else step.contestant, text=text))
-    return Inputs(inventory=plan.inventory, doubts=tuple(doubts))
+    return Inputs(inventory=plan.inventory, samples_of=plan.samples_of, doubts=tuple(doubts))
 
 
 def _facts(store: Store, step: Step) -> list[tuple[str, Mapping[str, Any]]]:

@@ -60,6 +60,7 @@ class Planner:
         self.spec, self.planning = spec, Planning(spec)
         self.native: dict[str, Native] = {}
         self.seen: dict[str, str] = {}
+        self.samples_of: dict[str, Inventory] = {}
 
     def plan(self) -> Plan:
         planning = self.planning
@@ -82,6 +83,7 @@ class Planner:
             train_steps=self.spec.train_steps,
             train_hours=self.spec.train_hours,
             inventory=_inventory(planning.dataset),
+            samples_of=self.samples_of,
             steps=steps,
         )
 
@@ -99,6 +101,8 @@ class Planner:
                 self.native[contestant.name] = Native(grid=grid, fit=fit)
         if seen := seen_in_pretraining(generator, self.planning.dataset, protocol.name):
             self.seen[contestant.name] = seen
+        if isinstance(generator, HasInventory):
+            self.samples_of[contestant.name] = generator.inventory()
         purposes = self._purposes(contestant, generator)
         dependencies = [generator.dependencies(purpose) for purpose in purposes]
         entrant = _entrant(contestant, generator, [*generator.stages(), *dependencies])
@@ -169,10 +173,10 @@ def build(spec: RunSpec) -> Plan:
     """The plan of a run. Finds the data set's cases (raises `MissingError` if they are missing), and logs what it takes of
     its folder."""
     plan = Planner(spec).plan()
-    if plan.inventory is not None:
-        for line in plan.inventory.lines():
+    for inventory in (*([plan.inventory] if plan.inventory else []), *plan.samples_of.values()):
+        for line in inventory.lines():
             log.info("%s", line)
-        for warning in plan.inventory.warnings:
+        for warning in inventory.warnings:
             log.warning("%s", warning)
     return plan
 

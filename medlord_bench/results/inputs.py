@@ -22,9 +22,11 @@ class Doubt(FrozenConfig):
 
 
 class Inputs(FrozenConfig):
-    """inventory: of a data set on disk. doubts: about real images and samples, from their files and values."""
+    """inventory: of a data set on disk. samples_of: contestant -> inventory of its folder of samples. doubts: about real
+    images and samples, from their files and values."""
 
     inventory: Inventory | None = None
+    samples_of: dict[str, Inventory] = {}
     doubts: tuple[Doubt, ...] = Field((), description="in the order of the steps")
 
 

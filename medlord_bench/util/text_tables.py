@@ -52,6 +52,6 @@ def read_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str
 
 def _rows(reader: Any, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     for cells in reader:
-        values = [cell.strip() for cell in cells]
-        if any(values):
+        if cells:
+            values = [cell.strip() for cell in cells]
             yield reader.line_num, dict(zip(columns, values + [""] * len(columns), strict=False))

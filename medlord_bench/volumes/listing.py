@@ -19,6 +19,7 @@ from medlord_bench.volumes.formats import SUFFIXES, stem_of, suffix_of
 from medlord_bench.volumes.headers import has_one_slice
 from medlord_bench.volumes.pointers import pointer_of
 
+SHOWN = 3  # series that cannot be read, in one message
 SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")
 DATA_OF_HEADERS = (".raw", ".zraw", ".raw.gz")  # named by an .mhd or .nhdr, which is the image
 # Files that may hold an image, in a format that is not read; a line names them, since somebody may expect them.
@@ -101,6 +102,13 @@ class Listing:
         self.left_out.setdefault(reason, []).append(place)
 
 
+def check_readable(listing: Listing) -> None:
+    """Raise `UserError` naming the series that cannot be read, the first three in full."""
+    if listing.problems:
+        more = len(listing.problems) - SHOWN
+        raise UserError("; ".join(listing.problems[:SHOWN]) + (f"; and {more} more series" if more > 0 else ""))
+
+
 def matches(relative: Path | str, globs: Iterable[str]) -> bool:
     """Whether a path below the root, or a folder above it, matches one of the globs."""
     text = relative if isinstance(relative, str) else shown(relative)
@@ -108,11 +116,16 @@ def matches(relative: Path | str, globs: Iterable[str]) -> bool:
 
 
 def listed(
-    root: Path, exclude: Sequence[str] = (), include: Sequence[str] = (), suffixes: Sequence[str] = SUFFIXES
+    root: Path,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+    suffixes: Sequence[str] = SUFFIXES,
+    flat: bool = False,
 ) -> Listing:
     """Every file below `root`; loops of links are visited once.
 
-    exclude: globs of paths to leave out. include: globs of paths, of which one must match; empty for all.
+    exclude: globs of paths to leave out. include: globs of paths, of which one must match; empty for all. suffixes: of image
+    files. flat: whether files of one slice are listed as images too.
     Raises `UserError` naming a file or folder that may not be opened, `MissingError` naming links and pointers whose
     content was not fetched.
     """
@@ -137,7 +150,7 @@ def listed(
                 rest.append(path)
         fetched += [shown(path, root) for path in (*images, *rest) if _is_pointer(path)]
         if not fetched:
-            _add_files(listing, images)
+            _add_files(listing, images, flat)
             _add_rest(listing, folder, rest, images, partial=len(images) + len(rest) + hidden < len(files))
     if fetched:
         more = f" and {len(fetched) - 1} more" if len(fetched) > 1 else ""
@@ -189,11 +202,11 @@ def _is_pointer(path: Path) -> bool:
         raise _denied(path, error) from None
 
 
-def _add_files(listing: Listing, images: Iterable[Path]) -> None:
+def _add_files(listing: Listing, images: Iterable[Path], flat: bool) -> None:
     for path in images:
         if not os.access(path, os.R_OK):
             raise _denied(path, PermissionError(13, "Permission denied"))
-        if has_one_slice(path):
+        if not flat and has_one_slice(path):
             listing.leave("one slice", shown(path, listing.root))
             continue
         parent = [shown(Path(part)) for part in path.relative_to(listing.root).parts[:-1]]

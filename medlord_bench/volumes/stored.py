@@ -60,6 +60,8 @@ def check_memory(path: Path, shape: Sequence[int], bytes_per_voxel: int) -> None
 def open_nifti(path: Path) -> Any:
     """A nibabel image; compressed or not by its content, whatever its name says. Raises as nibabel does."""
     import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.wrapstruct import WrapStructError
 
     with open(path, "rb") as file:
         packed = file.read(2) == GZIP
@@ -68,7 +70,10 @@ def open_nifti(path: Path) -> Any:
     stream: Any = gzip.open(path) if packed else open(path, "rb")  # noqa: SIM115 - the image reads from it later
     kind = nib.Nifti2Image if int.from_bytes(stream.read(4), "little") in (540, 0x1C020000) else nib.Nifti1Image
     stream.seek(0)
-    return kind.from_stream(stream)
+    try:
+        return kind.from_stream(stream)
+    except WrapStructError as error:
+        raise ImageFileError(f"not a NIfTI header: {error}") from None
 
 
 def read_nifti(path: Path) -> Raw:

@@ -17,6 +17,7 @@ from medlord_bench.checks.contract.common import (
     version_of,
 )
 from medlord_bench.contracts import SPLITS, Dataset, Run, registry
+from medlord_bench.contracts.inventory import HasInventory
 from medlord_bench.errors import MissingError
 from medlord_bench.volumes.checks import check_same_grid, not_ct
 
@@ -38,6 +39,11 @@ def check(name: str, run: Run) -> Iterator[Check]:
     except MissingError as error:
         yield Check("names what it needs if the data are missing", len(str(error).splitlines()) == 1, str(error))
         return
+    if isinstance(dataset, HasInventory):
+        found = dataset.inventory()
+        yield Check("says what it takes and leaves out", bool(found.lines()), " | ".join(found.lines()))
+        for warning in found.warnings:
+            yield Check("its files are as expected", False, warning)
     overlap = split_overlap(cases)
     yield Check("no patient is in two splits", not overlap, overlap)
     every = [case for split in SPLITS for case in cases[split]]

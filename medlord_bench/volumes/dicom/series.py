@@ -182,6 +182,13 @@ def _instead(every: Sequence[Series], taken: Sequence[Series]) -> str:
     )
 
 
+def header_of(path: Path, files: Sequence[Path] = ()) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """The shape (column, row, slice) of a series and its affine, from its headers alone. Raises as `one_series`."""
+    series = one_series(path, files)
+    rows, columns = series.headers[0].size
+    return (columns, rows, len(series.slices)), ordered(series.slices)[1]
+
+
 def read_series(path: Path, files: Sequence[Path] = ()) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
     """HU int16 (column, row, slice), and the affine to mm in R, A, S; a gantry tilt is a shear in it.
 

@@ -15,10 +15,8 @@ from medlord_bench.plugins.datasets.on_disk import layouts, manifest
 from medlord_bench.plugins.datasets.on_disk.splits import SplitConfig
 from medlord_bench.volumes.fingerprints import Found
 from medlord_bench.volumes.formats import stem_of, suffix_of
-from medlord_bench.volumes.listing import Listing, listed
+from medlord_bench.volumes.listing import Listing, check_readable, listed
 from medlord_bench.volumes.names import IMAGE_END, MASK_NAME
-
-SHOWN = 3  # series that cannot be read, in one message
 
 
 class FilesConfig(FrozenConfig):
@@ -78,9 +76,7 @@ def find(root: Path, config: FilesConfig, named: bool = False) -> Search:
     Raises `UserError` naming files that cannot be read, if there is no image, or if two images have the same id.
     """
     listing = listed(root, config.exclude, config.include)
-    if listing.problems:
-        more = len(listing.problems) - SHOWN
-        raise UserError("; ".join(listing.problems[:SHOWN]) + (f"; and {more} more series" if more > 0 else ""))
+    check_readable(listing)
     if config.manifest is not None:
         cases = _by_manifest(root, config.manifest, listing)
     elif listing.images:

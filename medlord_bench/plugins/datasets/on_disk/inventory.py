@@ -8,6 +8,7 @@ from pathlib import Path
 from medlord_bench.contracts import SPLITS
 from medlord_bench.contracts.inventory import Inventory, LeftOut
 from medlord_bench.plugins.datasets.on_disk.find import Search
+from medlord_bench.plugins.datasets.on_disk.layouts import Cases
 from medlord_bench.plugins.datasets.on_disk.splits import Splits
 from medlord_bench.volumes.dicom.headers import shown
 from medlord_bench.volumes.fingerprints import Found, contents
@@ -29,26 +30,30 @@ WITHOUT_GLOB = (WORDS["excluded"], WORDS["system"], WORDS["copy"])
 
 def inventory_of(search: Search, splits: Splits, masks: str) -> Inventory:
     """The block of a search. masks: the protocol's description of them."""
-    listing, found = search.listing, search.found
+    return block(search.listing, search.cases, _taken(search.found, search.listing, masks), _duplicates(splits))
+
+
+def block(listing: Listing, cases: Cases, words: str, warnings: Sequence[str] = ()) -> Inventory:
+    """The block of a listing. words: what is taken. warnings: besides those of the listing and the layout."""
+    found = cases.found
     places = {image.path: "/".join(image.parts) for image in listing.images}
     series = {image.path: image.series.files for image in listing.images if image.series is not None}
     taken = [shown(path, listing.root) for one in found for path in _files(one, series)]
     left = [_left(_words(reason), where, taken) for reason, where in listing.left_out.items()]
-    left += [_left(reason, where, taken) for reason, where in search.cases.unused.items()]
+    left += [_left(reason, where, taken) for reason, where in cases.unused.items()]
     empty = _without_images(listing, found, places)
     left += [_left("folders without an image that can be read", empty, taken)] if empty else []
     if listing.other:
         kinds = ", ".join(f"{kind} {count}" for kind, count in listing.other.most_common(5))
         left.append(LeftOut(reason="other files", count=listing.other.total(), places=(kinds,)))
-    warnings = [f"dataset.exclude {glob} matches nothing{_escaped(glob)}" for glob in listing.unmatched]
-    warnings += [*search.cases.warnings, *_duplicates(splits)]
+    own = [f"dataset.exclude {glob} matches nothing{_escaped(glob)}" for glob in listing.unmatched]
     return Inventory(
         root=shown(listing.root),
-        layout=search.cases.layout,
+        layout=cases.layout,
         files=listing.files,
-        taken=_taken(found, listing, masks),
+        taken=words,
         left_out=tuple(sorted(left, key=lambda one: -one.count)),
-        warnings=tuple(warnings),
+        warnings=(*own, *cases.warnings, *warnings),
     )
 
 

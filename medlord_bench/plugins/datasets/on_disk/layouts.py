@@ -54,6 +54,21 @@ def recognise(listing: Listing, masks: bool) -> Cases:
     return _patients_by_dicom(listing, _of_one(listing.root, images, masks))
 
 
+def of_samples(listing: Listing) -> Cases:
+    """The images of a folder of samples, which have no patients: those directly in it, else those of its layout.
+
+    A file named as a mask is not left out: the caller refuses it.
+    """
+    direct = [image for image in listing.images if len(image.parts) == 1 and image.path != listing.root]
+    if direct:
+        deeper = [_place(image) for image in listing.images if image not in direct]
+        unused = {"images in sub-folders": deeper} if deeper else {}
+        return Cases(
+            "files or series directly in it", [paired.found_of(one, one.stem, one.stem) for one in direct], unused
+        )
+    return _of_one(listing.root, listing.images, False)
+
+
 def _of_one(root: Path, images: Sequence[Image], masks: bool) -> Cases:
     """The cases of a folder that is not divided into splits."""
     tried: tuple[tuple[str, Callable[[], paired.Result | None]], ...] = (
