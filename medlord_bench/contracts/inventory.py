@@ -44,6 +44,13 @@ class Inventory(FrozenConfig):
             lines.append("  (in brackets: globs for dataset.exclude; dataset.include takes only what it matches)")
         return lines
 
+    def anonymous(self) -> Inventory:
+        """Counts and reasons alone: no names of files or folders, which may be those of patients."""
+        left = tuple(LeftOut(reason=one.reason, count=one.count) for one in self.left_out)
+        named = self.layout.startswith(("manifest ", "folders "))
+        layout = self.layout.split()[0] if named else self.layout.partition(" (")[0]
+        return Inventory(root="data", layout=layout, files=self.files, taken=self.taken, left_out=left)
+
 
 @runtime_checkable
 class HasInventory(Protocol):

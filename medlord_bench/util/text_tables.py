@@ -22,7 +22,7 @@ def read_text(path: Path) -> str:
     if content.startswith(UTF16) or b"\0" in content[:200]:
         raise UserError(f"{path}: its encoding is UTF-16; expected UTF-8: save it as UTF-8 (in Excel: 'CSV UTF-8')")
     try:
-        return content.decode("utf-8").strip(BOM)
+        return content.decode("utf-8").replace(BOM, "")  # some programs append a second one
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise UserError(

@@ -27,7 +27,7 @@ def data_file(path: Path) -> Path | None:
         return None
     keys = ("elementdatafile", "data file", "datafile")
     for line in path.read_text(errors="replace").splitlines():
-        key, _, value = line.replace(":", "=", 1).partition("=")
+        key, _, value = line.partition("=" if path.suffix.lower() == ".mhd" else ":")
         if key.strip().lower() in keys and value.strip().upper() not in ("LOCAL", "LIST", ""):
             return path.parent / value.strip()
     return None

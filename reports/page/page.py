@@ -12,6 +12,7 @@ from typing import Any
 from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import Score
 from medlord_bench.drawing import viewer
+from medlord_bench.drawing.style import boxes_for_missing_letters
 from medlord_bench.results.report import ReportOptions
 from medlord_bench.results.run_results import RunResults
 from medlord_bench.util.files import publish
@@ -29,7 +30,8 @@ class Page:
         numbers of different protocols would share a table.
         """
         page = out / "page.html"
-        content = _render(_context(run)).encode()
+        with boxes_for_missing_letters():
+            content = _render(_context(run)).encode()
         publish(page, lambda temporary: temporary.write_bytes(content))
         return [page]
 

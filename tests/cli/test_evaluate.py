@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from medlord_bench.cli.evaluate import named
+from medlord_bench.contracts import Volume
 from medlord_bench.errors import UserError
 from medlord_bench.plugins.datasets.phantom.dataset import PhantomConfig, PhantomDataset
-from medlord_bench.volumes.io import write_volume
+from medlord_bench.volumes.io import read_volume, write_volume
 
 PATIENTS, SAMPLES = 6, 5
 QUICK = ("--metric", "reconstruction", "--no-report")
@@ -183,3 +184,78 @@ def test_a_name_that_will_not_do_is_said(synthetic: list[str], message: str) -> 
 def test_without_folders_the_usage_is_shown(bench: Any) -> None:
     done = bench("evaluate")
     assert done.code == 2 and "--synthetic" in done.err
+
+
+def _offset(folders: Path, name: str, padding: int | None = None) -> Path:
+    """The real volumes as samples with an offset of 1024, perhaps with a border far below air."""
+    place = folders / name
+    place.mkdir()
+    for number, path in enumerate(sorted((folders / "real").rglob("ct.nii.gz"))):
+        hu = read_volume(path).hu.astype(np.int32) + 1024
+        if padding is not None:
+            hu[:2] = padding
+        np.save(place / f"s{number}.npy", hu.astype(np.int16))
+    return place
+
+
+def test_samples_with_an_offset_are_a_warning_in_the_log_and_on_the_page(
+    bench: Any, folders: Path, tmp_path: Path
+) -> None:
+    samples = _offset(folders, "offset")
+    done = bench(
+        "evaluate", "--real", folders / "real", "--synthetic", samples, "--metric", "axes", "--store", tmp_path
+    )
+    assert done.code == 0, done.err
+    assert "volumes are not plausible CT in HU" in done.err
+    assert "without their intercept" in done.err
+    page = Path(done.out.strip()).read_text()
+    assert "not plausible CT in HU" in page
+    assert "6 volumes; layout: files or series directly in it" in page
+
+
+def test_an_offset_that_padding_hides_fails(bench: Any, folders: Path, tmp_path: Path) -> None:
+    samples = _offset(folders, "hidden", padding=-2000)
+    done = bench(
+        "evaluate", "--real", folders / "real", "--synthetic", samples, "--metric", "axes", "--store", tmp_path
+    )
+    assert "6 of 6 failed" in done.err
+    assert "not a CT in HU" in done.err
+
+
+def test_samples_may_be_dicom_series(bench: Any, folders: Path, tmp_path: Path) -> None:
+    """The same volumes as NIfTI and as DICOM series are the same samples."""
+    place = folders / "dicom"
+    first = sorted((folders / "real").rglob("ct.nii.gz"))
+    for number, path in enumerate(first):
+        _as_dicom(place / f"s{number}", read_volume(path))
+    done = bench("evaluate", "--real", folders / "real", "--synthetic", place, "--metric", "axes", "--store", tmp_path)
+    assert done.code == 0, done.err
+    run = Path(done.out.strip()).parent.parent
+    made = sorted((run / "samples" / "files_dicom").glob("*.nii.gz"))
+    assert len(made) == len(first)
+    window = np.clip(read_volume(first[0]).hu, -1000, 1000)
+    assert np.array_equal(read_volume(made[0]).hu, window)
+
+
+def _as_dicom(folder: Path, volume: Volume) -> None:
+    """An axial series of a volume with axes towards R, A, S."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir(parents=True)
+    series = generate_uid()
+    for k in range(volume.shape[2]):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        one = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        one.SOPClassUID, one.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        one.Modality, one.SeriesInstanceUID, one.PatientID = "CT", series, ""
+        one.Columns, one.Rows = volume.shape[:2]
+        one.SamplesPerPixel, one.PhotometricInterpretation, one.BitsAllocated, one.BitsStored = 1, "MONOCHROME2", 16, 16
+        one.HighBit, one.PixelRepresentation = 15, 1
+        one.PixelSpacing = [round(volume.spacing[1], 5), round(volume.spacing[0], 5)]
+        one.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        one.ImagePositionPatient = [0, 0, round(k * volume.spacing[2], 5)]
+        one.PixelData = np.ascontiguousarray(volume.hu[::-1, ::-1, k].T).astype("<i2").tobytes()
+        one.save_as(folder / f"{k}.dcm", enforce_file_format=True)
