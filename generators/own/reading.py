@@ -19,7 +19,7 @@ from medlord_bench.volumes.formats import NIFTI, suffix_of
 from medlord_bench.volumes.grid import fit
 from medlord_bench.volumes.io import read_array
 from medlord_bench.volumes.plausible import implausible
-from medlord_bench.volumes.stored import open_nifti
+from medlord_bench.volumes.stored import open_nifti, plain_name
 
 from .mapping import ARRAYS, MappingConfig
 
@@ -191,8 +191,9 @@ def _image_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64] | No
                 shape = shape[:-1]
             return shape, np.asarray(image.affine, dtype=np.float64)
         reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
+        with plain_name(path) as name:
+            reader.SetFileName(name)
+            reader.ReadImageInformation()
     except (ImageFileError, *BROKEN, RuntimeError) as error:
         why = " ".join(str(error).split())[-160:]
         raise UserError(f"{path}: its header cannot be read ({why}); expected an image: write it again") from None

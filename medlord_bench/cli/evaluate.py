@@ -219,7 +219,8 @@ def _shape_of(files: Any) -> str:
     shape = files.grid_shape()
     if len(shape) != 3:
         raise UserError(
-            f"{files.rows[0].path}: has shape {shape}; expected a 3-D volume to define the grid, or --set dataset.shape"
+            f"{files.rows[0].path}: has shape {shape}; expected a 3-D volume to define the grid: save it without its "
+            "channel axis, or give --set dataset.shape"
         )
     text = ",".join(map(str, shape))
     log.info(

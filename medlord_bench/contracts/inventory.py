@@ -18,7 +18,7 @@ class LeftOut(FrozenConfig):
     glob: str = ""
 
     def words(self) -> str:
-        more = ", ..." if self.count > len(self.places) else ""
+        more = ", ..." if self.count > len(self.places) else ""  # no places: the reason says all
         named = f" ({', '.join(self.places)}{more})" if self.places else ""
         return f"{self.count} {self.reason}{named}" + (f" [{self.glob}]" if self.glob else "")
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import gzip
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -138,14 +140,36 @@ def _check_forms(path: Path, image: Any) -> None:
 # ------------------------------------------------------------------------------------------------ MetaImage and NRRD
 def read_itk(path: Path) -> Raw:
     """Values and affine of a MetaImage or NRRD file. Raises `UserError` naming the file and what is wrong."""
-    import SimpleITK as sitk
-
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty; expected an image: copy it again")
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    _check_data_file(path, None)
+    with plain_name(path) as name:
+        return _from_itk(path, _itk_image(path, name))
+
+
+@contextmanager
+def plain_name(path: Path) -> Iterator[str]:
+    """A name for ITK, which takes UTF-8 only: the path's own, else that of a link to the file, beside its data file."""
     try:
-        _check_data_file(path, None)
+        str(path).encode()
+        yield str(path)
+    except UnicodeEncodeError:
+        with TemporaryDirectory() as folder:
+            link = Path(folder) / f"image{path.suffix}"
+            link.symlink_to(path.absolute())
+            data = data_file(path)
+            if data is not None:
+                (Path(folder) / data.name).symlink_to(data.absolute())
+            yield str(link)
+
+
+def _itk_image(path: Path, name: str) -> Any:
+    """The image, after its header was checked. name: for ITK; path: for messages."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(name)
+    try:
         reader.ReadImageInformation()
         channels = reader.GetNumberOfComponents()
         shape = (*reader.GetSize(), *([channels] if channels > 1 else []))
@@ -155,10 +179,9 @@ def read_itk(path: Path) -> Raw:
         itemsize = np.dtype(_type_of(reader)).itemsize
         _check_data_file(path, int(np.prod([float(n) for n in shape])) * itemsize)
         check_memory(path, shape, itemsize)
-        image = reader.Execute()
+        return reader.Execute()
     except RuntimeError as error:
         raise UserError(f"{path}: incomplete image ({_first_line(error)}); copy it again, with its raw file") from None
-    return _from_itk(path, image)
 
 
 def _type_of(reader: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 import struct
 from pathlib import Path
 
@@ -160,3 +161,15 @@ def test_a_pointer_is_no_damaged_image(tmp_path: Path) -> None:
 )
 def test_one_slice_is_seen_in_the_header(tmp_path: Path, shape: tuple[int, ...], flat: bool) -> None:
     assert has_one_slice(nifti(tmp_path / "a.nii.gz", np.zeros(shape, np.int16))) is flat
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd"])
+def test_names_that_are_not_utf_8_are_read(tmp_path: Path, suffix: str) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller"))
+    folder.mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(some_hu().T), str(tmp_path / f"a{suffix}"))
+    for path in [path for path in tmp_path.iterdir() if path.is_file()]:
+        path.rename(folder / path.name)
+    (folder / f"a{suffix}").rename(Path(os.fsdecode(os.fsencode(folder) + b"/\xe4" + suffix.encode())))
+    found = next(path for path in folder.iterdir() if path.suffix == suffix)
+    assert np.array_equal(np.sort(read_volume(found).hu.ravel()), np.sort(some_hu().ravel()))

@@ -34,16 +34,12 @@ def check(name: str, run: Run) -> Iterator[Check]:
     if hasattr(dataset, "overlaps"):
         yield names("overlaps", dataset.overlaps)
     try:
+        yield from _inventory(dataset)
         yield Check("fulfils contracts.Dataset", isinstance(dataset, Dataset))
         cases = {split: list(dataset.cases(split)) for split in SPLITS}
     except MissingError as error:
         yield Check("names what it needs if the data are missing", len(str(error).splitlines()) == 1, str(error))
         return
-    if isinstance(dataset, HasInventory):
-        found = dataset.inventory()
-        yield Check("says what it takes and leaves out", bool(found.lines()), " | ".join(found.lines()))
-        for warning in found.warnings:
-            yield Check("its files are as expected", False, warning)
     overlap = split_overlap(cases)
     yield Check("no patient is in two splits", not overlap, overlap)
     every = [case for split in SPLITS for case in cases[split]]
@@ -63,3 +59,12 @@ def check(name: str, run: Run) -> Iterator[Check]:
             check_same_grid(volume, labels, cases[split][0].id, f"{cases[split][0].id} mask")
             known = set(np.unique(labels.labels).tolist()) <= {0, *labels.names}
             yield Check(f"{split}: every label has a name", known)
+
+
+def _inventory(dataset: object) -> Iterator[Check]:
+    """Of a data set on disk: what it takes and leaves out, and a failed check for each warning."""
+    if isinstance(dataset, HasInventory):
+        found = dataset.inventory()
+        yield Check("says what it takes of its folder and what it leaves out", True, " | ".join(found.lines()))
+        for warning in found.warnings:
+            yield Check("its files are as expected", False, warning)

@@ -71,7 +71,7 @@ def series_of(folder: Path, paths: Iterable[Path] | None = None) -> list[Series]
 def _split(folder: Path, headers: Sequence[Header]) -> list[Series]:
     """One series UID to series of one kind each: CT, localizers, other modalities."""
     found: list[Series] = []
-    other = [header for header in headers if not header.problem and not header.is_ct]
+    other = [h for h in headers if h.modality not in ("", "CT") or not (h.problem or h.is_ct)]
     for what in sorted({_what(header) for header in other}):
         found.append(Series(folder, "not CT", tuple(h for h in other if _what(h) == what), what))
     rest = [header for header in headers if header not in other]

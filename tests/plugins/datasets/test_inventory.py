@@ -46,7 +46,7 @@ def test_the_block_counts_what_is_taken_and_what_is_not(cohort: Path, write_ct: 
         "3 files of formats that are not read (p8/ct.npy, p9/a.hdr, p9/a.img)",
         "1 image files beside ct.* (p0/second)",
         "1 hidden or system files (.DS_Store)",
-        "1 other files (.txt 1",
+        "1 other files: .txt 1",
     ):
         assert said in block
 

@@ -111,3 +111,12 @@ def test_order_of_names_and_of_instances_decides_nothing(folder: Path, some_hu: 
     hu, affine = read_series(folder)
     assert np.array_equal(hu.T, some_hu)
     assert affine[2, 2] == 2.5
+
+
+def test_a_damaged_file_of_another_modality_stops_no_ct(
+    folder: Path, new_writer: Callable[[], Any], some_hu: np.ndarray
+) -> None:
+    path = new_writer().slice(folder / "xray.dcm", some_hu[0], (0, 0, 0), Modality="DX")
+    os.truncate(path, path.stat().st_size - 50)
+    assert read_series(folder)[0].shape == (13, 10, 7)
+    assert {one.kind: one.what for one in series_of(folder)} == {"not CT": "DX", "ct": "CT"}

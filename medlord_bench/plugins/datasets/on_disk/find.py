@@ -37,6 +37,13 @@ class FilesConfig(FrozenConfig):
     )
     split: SplitConfig = SplitConfig()
 
+    @field_validator("data_root")
+    @classmethod
+    def _writable_as_text(cls, value: Path | None) -> Path | None:
+        if value is not None and any("\ud800" <= char <= "\udfff" for char in str(value)):
+            raise ValueError("its name is not UTF-8, and could not be written into run.yaml: rename it or link to it")
+        return value
+
     @field_validator("exclude", "include", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:

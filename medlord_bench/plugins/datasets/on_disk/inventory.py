@@ -45,7 +45,7 @@ def block(listing: Listing, cases: Cases, words: str, warnings: Sequence[str] = 
     left += [_left("folders without an image that can be read", empty, taken)] if empty else []
     if listing.other:
         kinds = ", ".join(f"{kind} {count}" for kind, count in listing.other.most_common(5))
-        left.append(LeftOut(reason="other files", count=listing.other.total(), places=(kinds,)))
+        left.append(LeftOut(reason=f"other files: {kinds}", count=listing.other.total()))
     own = [f"dataset.exclude {glob} matches nothing{_escaped(glob)}" for glob in listing.unmatched]
     return Inventory(
         root=shown(listing.root),
@@ -122,8 +122,8 @@ def _duplicates(splits: Splits) -> list[str]:
             warnings.append(
                 f"same content in {' and '.join(across)}: {names}: exclude one, or scores of memorisation mean nothing"
             )
-        elif len({one.patient for one in group}) > 1:
-            warnings.append(
-                f"same content of several patients: {' and '.join(one.id for one in group[:EXAMPLES])}: exclude one"
-            )
+        elif len(group) > 1:
+            names = " and ".join(one.id for one in group[:EXAMPLES])
+            whose = "of several patients" if len({one.patient for one in group}) > 1 else "twice"
+            warnings.append(f"same content {whose}: {names}: exclude one, so that it counts once")
     return warnings

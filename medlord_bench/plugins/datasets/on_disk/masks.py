@@ -22,7 +22,7 @@ def declared_names(root: Path, config: FilesConfig) -> dict[int, str]:
         return dict(config.label_names)
     for name in ("labels.json", "dataset.json"):
         table = root / name
-        if not table.exists():
+        if not table.exists() or (name == "dataset.json" and not (root / "imagesTr").is_dir()):
             continue
         try:
             return _names(read_json(table), name)
@@ -33,7 +33,9 @@ def declared_names(root: Path, config: FilesConfig) -> dict[int, str]:
 
 def _names(found: dict[str, object], name: str) -> dict[int, str]:
     """labels.json: value -> name. dataset.json: its `labels`, value -> name (MSD) or name -> value (nnU-Net)."""
-    table = found if name == "labels.json" else found.get("labels") or {}
+    table = found if name == "labels.json" else found.get("labels")
+    if name == "dataset.json" and not isinstance(table, dict):
+        return {}
     if not isinstance(table, dict):
         raise TypeError(name)
     pairs = [(key, value) if str(key).lstrip("-").isdigit() else (value, key) for key, value in table.items()]

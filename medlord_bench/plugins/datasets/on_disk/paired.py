@@ -69,7 +69,8 @@ def nnunet(images: Sequence[Image], masks: bool) -> Result | None:
     lost = [f"{folder}/{name}" for folder, name in labels if (folder, name) not in used]
     if lost:
         unused["masks without an image"] = lost
-    others = [place(one) for one in images if one.parts[0] not in ("imagesTr", "imagesTs", "labelsTr", "labelsTs")]
+    in_place = {"imagesTr", "imagesTs", "labelsTr", "labelsTs"}
+    others = [place(one) for one in images if one.parts[0] not in in_place or len(one.parts) != 2]
     if others:
         unused["images outside imagesTr and imagesTs"] = others
     return Result(found, unused, "imagesTs is the test split" if any(one.split for one in found) else "")
