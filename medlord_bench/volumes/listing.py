@@ -53,6 +53,7 @@ NOT_READ += (
     ".raw",
     ".zraw",
 )
+DICOM = (".dcm", ".dicom", ".ima")
 NOT_DICOM = (".csv", ".tsv", ".txt", ".json", ".md", ".xml", ".xlsx", ".pdf", ".yaml", ".yml", ".html")
 
 
@@ -121,11 +122,13 @@ def listed(
     include: Sequence[str] = (),
     suffixes: Sequence[str] = SUFFIXES,
     flat: bool = False,
+    named: bool = False,
 ) -> Listing:
     """Every file below `root`; loops of links are visited once.
 
     exclude: globs of paths to leave out. include: globs of paths, of which one must match; empty for all. suffixes: of image
-    files. flat: whether files of one slice are listed as images too.
+    files. flat: whether files of one slice are listed as images too. named: whether the caller names the images that it reads,
+    so that files whose content was not fetched are no error.
     Raises `UserError` naming a file or folder that may not be opened, `MissingError` naming links and pointers whose
     content was not fetched.
     """
@@ -148,7 +151,11 @@ def listed(
                 images.append(path)
             else:
                 rest.append(path)
-        fetched += [shown(path, root) for path in (*images, *rest) if _is_pointer(path)]
+        absent = [path for path in (*images, *rest) if _is_pointer(path)]
+        for path in absent if named else ():
+            listing.leave("not fetched", shown(path, root))
+        fetched += [] if named else [shown(path, root) for path in absent]
+        images, rest = ([path for path in paths if path not in absent] for paths in (images, rest))
         if not fetched:
             _add_files(listing, images, flat)
             _add_rest(listing, folder, rest, images, partial=len(images) + len(rest) + hidden < len(files))
@@ -228,6 +235,11 @@ def _add_rest(listing: Listing, folder: Path, rest: Sequence[Path], images: Sequ
         if path.name.upper() == "DICOMDIR":
             listing.directory |= folder == listing.root
             listing.other["DICOMDIR"] += 1
+        elif path.suffix.lower() in DICOM and every:
+            listing.problems.append(
+                f"{shown(path)}: its name is that of DICOM, its content ({path.stat().st_size} bytes) is not; expected a slice of "
+                "the series beside it: copy it again, or exclude it"
+            )
         elif path.suffix.lower() in NOT_READ:
             listing.leave("not read", shown(path, listing.root))
         else:

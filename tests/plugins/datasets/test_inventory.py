@@ -153,3 +153,22 @@ def test_thousands_of_files_take_seconds(tmp_path: Path, write_ct: WriteCT) -> N
     assert len(search.found) == 500
     assert search.listing.files == 1000
     assert time.monotonic() - start < 10
+
+
+def test_a_manifest_reads_what_it_names_whatever_lies_beside(cohort: Path) -> None:
+    (cohort / "p9").mkdir()
+    (cohort / "p9" / "ct.nii.gz").symlink_to("nowhere")
+    (cohort / "m.csv").write_text("image;split\np0/ct.nii.gz;train\np1/ct.nii.gz;Test\np2/ct.nii.gz;\n")
+    dataset = folder(cohort, manifest="m.csv")
+    assert dataset.protocol.counts == {"train": 1, "val": 0, "test": 1}
+    block = text(dataset)
+    assert "1 links or pointers whose content was not fetched (p9/ct.nii.gz)" in block
+    assert "1 images that the manifest does not name (p3/ct)" in block
+    assert "1 cases of the manifest without a split (p2__ct)" in block
+
+
+def test_a_folder_of_many_images_that_counts_as_one_patient_is_a_warning(tmp_path: Path, write_ct: WriteCT) -> None:
+    for name, count in {"fold0": 11, "fold1": 2, "fold2": 2}.items():
+        for i in range(count):
+            write_ct(tmp_path / name / f"{name}{i}.nii.gz", i + 100 * int(name[-1]))
+    assert any("fold0 counts as one patient with 11 images" in one for one in folder(tmp_path).inventory().warnings)

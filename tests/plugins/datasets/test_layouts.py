@@ -186,6 +186,8 @@ def test_a_data_set_one_folder_deeper_is_said(tmp_path: Path, write_ct: WriteCT)
         ("ct_train/ct_train_100{i}_image", "ct_train/ct_train_100{i}_label"),
         ("{i}", "labels/{i}"),
         ("p{i}/image", "p{i}/label"),
+        ("p{i}/ct", "labels/p{i}"),
+        ("p{i}/scan", "masks/p{i}_mask"),
         ("p{i}/scan", "p{i}/seg/mask"),
         ("p{i}/ct/a", "p{i}/mask"),
         ("sub-0{i}/ct/sub-0{i}_ct", "derivatives/labels/sub-0{i}/ct/sub-0{i}_dseg"),

@@ -88,6 +88,28 @@ def test_run_length_encoded_slices_are_read(tmp_path: Path, writer: Any, some_hu
     assert np.array_equal(read_series(tmp_path)[0].T, some_hu)
 
 
+@pytest.mark.parametrize("syntax", ["JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000Lossless"])
+def test_lossless_compression_changes_no_value(tmp_path: Path, writer: Any, some_hu: np.ndarray, syntax: str) -> None:
+    """Compressed by GDCM's own writer."""
+    import gdcm
+
+    writer.volume(tmp_path / "plain", some_hu, STEP, RescaleIntercept=-3)
+    (tmp_path / "packed").mkdir()
+    for path in (tmp_path / "plain").iterdir():
+        reader, change, out = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        out.SetFileName(str(tmp_path / "packed" / path.name))
+        out.SetFile(reader.GetFile())
+        out.SetImage(change.GetOutput())
+        assert out.Write()
+        assert dcmread(tmp_path / "packed" / path.name).file_meta.TransferSyntaxUID.is_compressed
+    assert np.array_equal(read_series(tmp_path / "packed")[0].T, some_hu - 3)
+
+
 def test_colour_and_damaged_data_are_refused_by_file(tmp_path: Path, writer: Any, some_hu: np.ndarray) -> None:
     path = Path(str(get_testdata_file("SC_rgb_rle.dcm")))
     with pytest.raises(UserError, match=r"SC_rgb_rle\.dcm: it has several values per pixel"):

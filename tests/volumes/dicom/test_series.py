@@ -16,6 +16,7 @@ from pydicom.data import get_testdata_file
 from medlord_bench.errors import UserError
 from medlord_bench.volumes.dicom.headers import is_dicom, read_header
 from medlord_bench.volumes.dicom.series import read_series, series_of
+from medlord_bench.volumes.listing import listed
 
 CORONAL = [1, 0, 0, 0, 0, -1]
 
@@ -120,3 +121,11 @@ def test_a_damaged_file_of_another_modality_stops_no_ct(
     os.truncate(path, path.stat().st_size - 50)
     assert read_series(folder)[0].shape == (13, 10, 7)
     assert {one.kind: one.what for one in series_of(folder)} == {"not CT": "DX", "ct": "CT"}
+
+
+def test_a_file_named_as_dicom_that_is_empty_is_refused(folder: Path) -> None:
+    """The last slice: without it the others are even, and nothing would be missed."""
+    (folder / "i001.dcm").write_bytes(b"")
+    listing = listed(folder.parent)
+    assert len(listing.problems) == 1
+    assert "i001.dcm: its name is that of DICOM, its content (0 bytes) is not" in listing.problems[0]

@@ -82,8 +82,10 @@ def find(root: Path, config: FilesConfig, named: bool = False) -> Search:
     The id is the path below the root, joined by "__". named: whether mask values have names, so that masks are used.
     Raises `UserError` naming files that cannot be read, if there is no image, or if two images have the same id.
     """
-    listing = listed(root, config.exclude, config.include)
-    check_readable(listing)
+    by_name = config.manifest is not None
+    listing = listed(root, config.exclude, config.include, named=by_name)
+    if not by_name:
+        check_readable(listing)
     if config.manifest is not None:
         cases = _by_manifest(root, config.manifest, listing)
     elif listing.images:

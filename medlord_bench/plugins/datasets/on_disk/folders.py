@@ -117,7 +117,8 @@ class _General:
             if folder[:-1] and self._give_to_only(folder[:-1], mask):
                 files.clear()
                 continue
-            self.mask_folders[folder] = [one for one in files if not self._give_by_name(folder[:-1], one)]
+            files = [one for one in files if not self._give_by_name(folder[:-1], one)]
+            self.mask_folders[folder] = [one for one in files if not self._give_by_id(folder, one)]
         self.mask_files = {folder: files for folder, files in self.mask_files.items() if files}
         self.mask_folders = {folder: files for folder, files in self.mask_folders.items() if files}
 
@@ -135,6 +136,19 @@ class _General:
         if one.mask is not None:
             return False
         self.found[where][number] = replace(one, mask=mask)
+        return True
+
+    def _give_by_id(self, folder: Folder, mask: Image) -> bool:
+        """To the case of that id, or to the only image of that patient, for a folder of masks at the root."""
+        if len(folder) > 1:
+            return False
+        places = [(where, i, one) for where, group in self.found.items() for i, one in enumerate(group)]
+        stems = {mask.stem, key(mask.stem)}
+        named = [p for p in places if p[2].id in stems] or [p for p in places if p[2].patient in stems]
+        if len(named) != 1 or named[0][2].mask is not None:
+            return False
+        where, number, one = named[0]
+        self.found[where][number] = replace(one, mask=mask.path)
         return True
 
     def _give_by_name(self, folder: Folder, mask: Image) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from medlord_bench.volumes.listing import Listing, matches
 from medlord_bench.volumes.names import common_glob, literal
 
 EXAMPLES = 3
+CROWD = 10  # images of one patient that are worth a look
 WORDS = {
     "localizer": "localizers or scouts",
+    "not fetched": "links or pointers whose content was not fetched",
     "one slice": "series or images of one slice",
     "copy": "copied files, counted once",
     "excluded": "files by dataset.exclude or dataset.include",
@@ -30,7 +33,8 @@ WITHOUT_GLOB = (WORDS["excluded"], WORDS["system"], WORDS["copy"])
 
 def inventory_of(search: Search, splits: Splits, masks: str) -> Inventory:
     """The block of a search. masks: the protocol's description of them."""
-    return block(search.listing, search.cases, _taken(search.found, search.listing, masks), _duplicates(splits))
+    warnings = [*_crowded(search.found), *_duplicates(splits)]
+    return block(search.listing, search.cases, _taken(search.found, search.listing, masks), warnings)
 
 
 def block(listing: Listing, cases: Cases, words: str, warnings: Sequence[str] = ()) -> Inventory:
@@ -109,6 +113,19 @@ def _without_images(listing: Listing, found: Sequence[Found], places: Mapping[Pa
 def _escaped(glob: str) -> str:
     """Advice for a glob with brackets, which mean a set of characters."""
     return f"; to name a folder with brackets, write {literal(glob.removesuffix('/*'))}/*" if "[" in glob else ""
+
+
+def _crowded(found: Sequence[Found]) -> list[str]:
+    """A warning if a folder that counts as one patient has many images: it may be a batch, a fold or a site."""
+    counts = Counter(one.patient for one in found)
+    most = [(name, count) for name, count in counts.most_common() if count >= CROWD]
+    if not most:
+        return []
+    name, count = most[0]
+    return [
+        f"{name} counts as one patient with {count} images ({len(most)} such patients): if they are of several patients, give "
+        "dataset.manifest"
+    ]
 
 
 def _duplicates(splits: Splits) -> list[str]:
