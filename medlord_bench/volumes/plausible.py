@@ -43,7 +43,7 @@ def implausible(hu: NDArray[Any], window: tuple[int, int] | None = None) -> str 
         return (
             f"{100 * wrapped:.2g} % of the voxels are above {WRAPPED} HU: negative values that were stored as unsigned"
         )
-    if body < LEAST_SHARE:
+    if body < LEAST_SHARE and not (window is not None and low >= window[0] >= FAT):
         return (
             f"values are in {low}..{high} with {100 * body:.2g} % between {AIR} and {FAT}: no fat, lung or air"
             + _likeness(counts, low, high)

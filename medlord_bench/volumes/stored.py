@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ log = logging.getLogger("medlord_bench")
 MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 FORMS_APART = 0.1  # of a voxel: qform and sform that differ by more
 GZIP_RATIO = 1032  # deflate packs no more bytes into one (RFC 1951: 258 bytes in 2 bits)
+HEADER = 4096  # bytes of a MetaImage or NRRD header that are looked at
+PACKED = re.compile(rb"compresseddata\s*=\s*true|encoding\s*:\s*(?:gz|bz|hex|txt|text|ascii)|binarydata\s*=\s*false")
 GZIP = b"\x1f\x8b"
 Raw = tuple[NDArray[Any], NDArray[np.float64]]
 
@@ -194,23 +197,26 @@ def _type_of(reader: Any) -> str:
 
 
 def _check_data_file(path: Path, size: int | None) -> None:
-    """Raise `UserError` if the data file of a header is missing, or, with `size`, shorter than that many bytes."""
+    """Raise `UserError` if the data file of a header is missing, or, with `size`, if the file with the values is shorter
+    than that many bytes and not compressed."""
     data = data_file(path)
-    if data is None or "%" in data.name:  # values in the file itself, or in a numbered series of files
+    if data is not None and "%" in data.name:  # a numbered series of files
         return
-    if not data.is_file():
+    if data is not None and not data.is_file():
         expected = _expected_bytes(path)
-        named = data.name if data.name else str(data)
         raise UserError(
-            f"{path}: incomplete image: its data file {named} is missing{f' ({expected} bytes)' if expected else ''}; expected it beside the header: "
-            "copy it, or repair the name in the header"
+            f"{path}: incomplete image: its data file {data.name} is missing{f' ({expected} bytes)' if expected else ''}; "
+            "expected it beside the header: copy it, or repair the name in the header"
         )
-    packed = any(
-        word in path.read_text(errors="replace").lower() for word in ("compresseddata = true", "gzip", "bzip2")
-    )
-    if size is not None and not packed and data.stat().st_size < size:
+    with open(path, "rb") as file:
+        header = file.read(HEADER).lower()
+    holder = path if data is None else data
+    if size is None or PACKED.search(header) or (data is None and path.suffix.lower() in (".mhd", ".nhdr")):
+        return
+    if holder.stat().st_size < size:
+        named = "" if data is None else f"its data file {data.name} has "
         raise UserError(
-            f"{path}: incomplete image: its data file {data.name} has {data.stat().st_size} bytes, expected {size}: it is cut short; copy it again"
+            f"{path}: incomplete image: {named}{holder.stat().st_size} bytes, expected {size}: it is cut short; copy it again"
         )
 
 

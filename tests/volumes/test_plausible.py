@@ -64,3 +64,8 @@ def test_a_window_that_the_data_set_declares_is_no_evidence(thorax: np.ndarray) 
     clipped = np.clip(thorax, -160, 240)
     assert implausible(clipped, (-160, 240)) is None
     assert implausible(clipped, (-200, 240)) is not None
+
+
+def test_samples_of_a_window_above_fat_are_not_judged_by_air(thorax: np.ndarray) -> None:
+    assert implausible(np.clip(thorax, 0, 400), (0, 400)) is None
+    assert implausible(np.clip(thorax, 0, 400)) is not None

@@ -173,3 +173,14 @@ def test_names_that_are_not_utf_8_are_read(tmp_path: Path, suffix: str) -> None:
     (folder / f"a{suffix}").rename(Path(os.fsdecode(os.fsencode(folder) + b"/\xe4" + suffix.encode())))
     found = next(path for path in folder.iterdir() if path.suffix == suffix)
     assert np.array_equal(np.sort(read_volume(found).hu.ravel()), np.sort(some_hu().ravel()))
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_values_in_the_same_file_that_are_cut_short_are_refused(tmp_path: Path, suffix: str, packed: bool) -> None:
+    path = tmp_path / f"a{suffix}"
+    sitk.WriteImage(sitk.GetImageFromArray(some_hu().T), str(path), useCompression=packed)
+    assert read_volume(path).hu.shape == (9, 8, 7)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(UserError, match=rf"a\{suffix}: incomplete image"):
+        read_volume(path)

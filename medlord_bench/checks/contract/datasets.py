@@ -51,7 +51,7 @@ def check(name: str, run: Run) -> Iterator[Check]:
         if not cases[split]:
             continue
         volume, labels = dataset.load(cases[split][0])
-        good = volume.hu.dtype == np.int16 and not_ct(volume) is None
+        good = volume.hu.dtype == np.int16 and not_ct(volume, dataset.protocol.grid.hu_window) is None
         yield Check(f"{split}: the first case is int16 CT in HU", good, f"{volume.shape}, {volume.spacing} mm")
         same = np.array_equal(volume.hu, dataset.load(cases[split][0])[0].hu)
         yield Check(f"{split}: it loads the same twice", same)
