@@ -133,8 +133,8 @@ def listed(
     content was not fetched.
     """
     listing, used = Listing(root), set()
-    fetched: list[str] = []
-    for folder, files in _folders(root, listing):
+    unfetched: list[str] = []
+    for folder, files in _folders(root, listing, exclude):
         images, rest, hidden = [], [], 0
         for name in files:
             path = folder / name
@@ -154,15 +154,15 @@ def listed(
         absent = [path for path in (*images, *rest) if _is_pointer(path)]
         for path in absent if named else ():
             listing.leave("not fetched", shown(path, root))
-        fetched += [] if named else [shown(path, root) for path in absent]
+        unfetched += [] if named else [shown(path, root) for path in absent]
         images, rest = ([path for path in paths if path not in absent] for paths in (images, rest))
-        if not fetched:
+        if not unfetched:
             _add_files(listing, images, flat)
             _add_rest(listing, folder, rest, images, partial=len(images) + len(rest) + hidden < len(files))
-    if fetched:
-        more = f" and {len(fetched) - 1} more" if len(fetched) > 1 else ""
+    if unfetched:
+        more = f" and {len(unfetched) - 1} more" if len(unfetched) > 1 else ""
         raise MissingError(
-            f"{shown(root / fetched[0])}{more}: a link or pointer whose content was not fetched; expected the file itself: "
+            f"{shown(root / unfetched[0])}{more}: a link or pointer whose content was not fetched; expected the file itself: "
             "fetch it (datalad get, git annex get, git lfs pull), or exclude it with dataset.exclude"
         )
     _check_spread(listing)
@@ -170,15 +170,18 @@ def listed(
     return listing
 
 
-def _folders(root: Path, listing: Listing) -> Iterator[tuple[Path, list[str]]]:
+def _folders(root: Path, listing: Listing, exclude: Sequence[str]) -> Iterator[tuple[Path, list[str]]]:
     seen: set[Path] = set()
 
     def refuse(error: OSError) -> None:
-        raise _denied(Path(error.filename or root), error)
+        path = Path(error.filename or root)
+        if not matches(shown(path, root) + "/any", exclude):
+            raise _denied(path, error)
 
     for here, folders, files in os.walk(root, followlinks=True, onerror=refuse):
         folder = Path(here)
         if folder.resolve() in seen:
+            listing.leave("link", shown(folder, root))
             folders.clear()
             continue
         seen.add(folder.resolve())

@@ -111,6 +111,12 @@ def test_a_folder_that_may_not_be_opened_is_named(cohort: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(UserError, match=r"p2: permission denied"):
         folder(cohort).cases("train")
+    assert [one.id for one in folder(cohort, exclude="p2/*").files.found] == ["p0", "p1", "p3"]
+
+
+def test_a_folder_under_two_names_is_listed_once(cohort: Path) -> None:
+    (cohort / "z_again").symlink_to(cohort / "p1")
+    assert "1 links to folders that are listed under another name (z_again)" in text(folder(cohort))
 
 
 def test_names_that_are_not_utf_8_are_read_under_escaped_ids(tmp_path: Path, write_ct: WriteCT) -> None:

@@ -21,6 +21,7 @@ CROWD = 10  # images of one patient that are worth a look
 WORDS = {
     "localizer": "localizers or scouts",
     "not fetched": "links or pointers whose content was not fetched",
+    "link": "links to folders that are listed under another name",
     "one slice": "series or images of one slice",
     "copy": "copied files, counted once",
     "excluded": "files by dataset.exclude or dataset.include",
