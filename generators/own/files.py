@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from logging import Logger
 from pathlib import Path
@@ -24,10 +25,15 @@ from medlord_bench.contracts import (
     Stage,
     Volume,
 )
+from medlord_bench.contracts.inventory import Inventory
 from medlord_bench.errors import UserError
+from medlord_bench.plugins.datasets.on_disk.layouts import Cases
+from medlord_bench.volumes.fingerprints import Found
+from medlord_bench.volumes.formats import SUFFIXES
+from medlord_bench.volumes.listing import listed
 
-from .manifest import Row, rows_of
-from .mapping import MappingConfig, check_window
+from .manifest import DEFAULT, Row, rows_of, searched
+from .mapping import ARRAYS, MappingConfig, check_window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,15 +96,40 @@ class Files:
     def check(self, data: DataProtocol) -> None:
         """Checks every file's header. Raises `UserError` if one cannot be read or is on another grid."""
         check_window(self.config, data, self.folder)
-        for row in self.rows:
-            shape = self._shape(row)
+        shapes = [self._shape(row) for row in self.rows]
+        if shapes and all(len(shape) != 3 for shape in shapes):
+            raise UserError(
+                f"{self.rows[0].path}: has shape {shapes[0]}, and no file of {self.folder} has three axes; expected one 3-D volume "
+                "per file: save it without its channel axis"
+            )
+        for row, shape in zip(self.rows, shapes, strict=True):
             if self.config.fit == "exact" and len(shape) == 3 and shape != data.grid.shape:
                 raise UserError(_other_grid(row.path, shape, data))
 
     def _shape(self, row: Row) -> tuple[int, ...]:
         from .reading import shape_of
 
-        return shape_of(row.path, self.config)
+        return shape_of(row.path, self.config, row.files)
+
+    def inventory(self) -> Inventory:
+        """What is taken of the folder, and what is left out."""
+        from medlord_bench.plugins.datasets.on_disk.inventory import block
+
+        if len(self.rows) and self._by_manifest:
+            listing, cases = listed(self.folder, suffixes=(*SUFFIXES, *ARRAYS), flat=True), Cases("manifest", [])
+            named = {row.path for row in self.rows}
+            unused = ["/".join(one.parts) for one in listing.images if one.path not in named]
+            found = [Found(str(i), "", row.path) for i, row in enumerate(self.rows)]
+            cases = replace(
+                cases, found=found, unused={"volumes that the manifest does not name": unused} if unused else {}
+            )
+        else:
+            listing, cases = searched(self.folder)
+        return block(listing, cases, f"{len(self.rows)} volumes")
+
+    @property
+    def _by_manifest(self) -> bool:
+        return self.config.manifest is not None or (self.folder / DEFAULT).exists()
 
     def grid_shape(self) -> tuple[int, ...]:
         """The shape of the first volume along R, A, S, from its header."""
@@ -114,10 +145,10 @@ class Files:
 
     def dependencies(self, purpose: Purpose) -> Dependencies:
         """The files' content, which is hashed once and cached, and the declared mapping."""
-        from medlord_bench.volumes.fingerprints import Found, fingerprint
+        from medlord_bench.volumes.fingerprints import fingerprint
 
         rows = self._of(purpose)
-        cases = fingerprint((Found(str(i), "", row.path) for i, row in enumerate(rows)), {})
+        cases = fingerprint((Found(str(i), "", row.path, files=row.files) for i, row in enumerate(rows)), {})
         files = [[row.case, case.sha256] for row, case in zip(rows, cases, strict=True)]
         return Dependencies((), tuple(MappingConfig.model_fields), {"files": files})
 
@@ -172,7 +203,7 @@ class Files:
 
         if row is None:
             return Failure(f"the manifest has no file for case {case}")
-        hu = hu_on_grid(row.path, self.config, grid)
+        hu = hu_on_grid(row.path, self.config, grid, row.files)
         if isinstance(hu, Failure):
             return hu
         seen.add(hu)

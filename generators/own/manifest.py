@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -11,8 +10,11 @@ from pathlib import Path
 
 from medlord_bench.contracts import Purpose, registry
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.plugins.datasets.on_disk.find import MASK_NAME
+from medlord_bench.plugins.datasets.on_disk.layouts import Cases, of_samples
+from medlord_bench.util.text_tables import read_table
 from medlord_bench.volumes.formats import SUFFIXES, stem_of, suffix_of
+from medlord_bench.volumes.listing import Listing, check_readable, listed
+from medlord_bench.volumes.names import MASK_NAME
 
 from .mapping import ARRAYS
 
@@ -23,11 +25,13 @@ KINDS = ", ".join((*SUFFIXES, *ARRAYS))
 
 @dataclass(frozen=True)
 class Row:
-    """One file. case: the case of its mask, or of the image it reconstructs; empty for an unconditional sample."""
+    """One file, or DICOM series. case: the case of its mask, or of the image it reconstructs; empty for an unconditional
+    sample. files: of a series, if not all of its folder."""
 
     path: Path
     purpose: Purpose
     case: str = ""
+    files: tuple[Path, ...] = ()
 
 
 def is_volume(path: Path) -> bool:
@@ -36,7 +40,7 @@ def is_volume(path: Path) -> bool:
 
 def natural(path: Path) -> list[tuple[int, str]]:
     """Sorts sample_2 before sample_10."""
-    parts = re.split(r"(\d+)", path.name.lower())
+    parts = re.split(r"(\d+)", path.as_posix().lower())
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
@@ -59,37 +63,42 @@ def rows_of(folder: Path, manifest: Path | None) -> list[Row]:
     return rows
 
 
+def searched(folder: Path) -> tuple[Listing, Cases]:
+    """Every file below a folder of samples, and the volumes among them: files, or DICOM series.
+
+    Raises `MissingError` if the folder is missing, and `UserError` naming series that cannot be read.
+    """
+    if not folder.is_dir():
+        raise MissingError(f"{folder}: not a folder; expected generated volumes ({KINDS})")
+    listing = listed(folder, suffixes=(*SUFFIXES, *ARRAYS), flat=True)
+    check_readable(listing)
+    return listing, of_samples(listing)
+
+
 def _of_folder(folder: Path) -> list[Row]:
-    found = sorted((p for p in folder.iterdir() if is_volume(p) and not p.name.startswith(".")), key=natural)
+    found = sorted(searched(folder)[1].found, key=lambda one: natural(one.image.relative_to(folder)))
     if not found:
         raise UserError(
-            f"{folder}: no volumes; expected files ({KINDS}) directly in it, or a {DEFAULT} that names them"
+            f"{folder}: no volumes; expected files ({KINDS}) or DICOM series in it, or a {DEFAULT} that names them"
         )
-    for path in found:
-        if MASK_NAME.fullmatch(stem_of(path)):
+    for one in found:
+        if one.image.is_file() and MASK_NAME.fullmatch(stem_of(one.image)):
             raise UserError(
-                f"{path}: its name is that of a mask; expected samples only: "
+                f"{one.image}: its name is that of a mask; expected samples only: "
                 f"move it, or name the samples in a {DEFAULT}"
             )
-    return [Row(path, "sample") for path in found]
+    return [Row(one.image, "sample", files=one.files) for one in found]
 
 
 def _of_manifest(folder: Path, manifest: Path) -> Iterator[Row]:
-    with open(manifest, newline="", encoding="utf-8-sig") as file:
-        first = file.readline()
-        file.seek(0)
-        lines = csv.DictReader(file, delimiter="\t" if "\t" in first else ",")
-        fields = [name.strip() for name in lines.fieldnames or []]
-        unknown = [name for name in fields if name not in COLUMNS]
-        if unknown:
-            raise UserError(f"{manifest}: {registry.unknown('column', unknown[0], COLUMNS)}")
-        if "sample" not in fields:
-            raise UserError(
-                f"{manifest}: no column 'sample'; expected the columns {', '.join(COLUMNS)}, that one at least"
-            )
-        lines.fieldnames = fields
-        for number, line in enumerate(lines, start=2):
-            yield _row(folder, f"{manifest}: line {number}", {k: (v or "").strip() for k, v in line.items() if k})
+    fields, rows = read_table(manifest)
+    unknown = [name for name in fields if name not in COLUMNS]
+    if unknown:
+        raise UserError(f"{manifest}: {registry.unknown('column', unknown[0], COLUMNS)}")
+    if "sample" not in fields:
+        raise UserError(f"{manifest}: no column 'sample'; expected the columns {', '.join(COLUMNS)}, that one at least")
+    for number, line in rows:
+        yield _row(folder, f"{manifest}: line {number}", line)
 
 
 def _row(folder: Path, where: str, line: Mapping[str, str]) -> Row:
@@ -99,7 +108,7 @@ def _row(folder: Path, where: str, line: Mapping[str, str]) -> Row:
         raise UserError(f"{where}, column 'sample' is {text!r}; expected a path below {folder}")
     if not path.exists():
         raise MissingError(f"{where}: {path}: not found; expected a volume: add it, or fix the line")
-    if not is_volume(path):
+    if not is_volume(path) and not path.is_dir():
         raise UserError(f"{where}: {path}: not a volume suffix; expected {KINDS}")
     if condition and original:
         raise UserError(f"{where} has a condition and a reconstruction_of; expected one of them, or neither")

@@ -4,6 +4,7 @@ grid."""
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Failure, Grid, Volume
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.volumes.checks import problem_of
+from medlord_bench.volumes.checks import not_ct, problem_of
+from medlord_bench.volumes.dicom.series import header_of
 from medlord_bench.volumes.formats import NIFTI, suffix_of
 from medlord_bench.volumes.grid import fit
 from medlord_bench.volumes.io import read_array
+from medlord_bench.volumes.plausible import implausible
+from medlord_bench.volumes.stored import open_nifti, plain_name
 
 from .mapping import ARRAYS, MappingConfig
 
@@ -23,14 +27,15 @@ NAME = "volume"  # the array of an .npz with several
 BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError)
 
 
-def shape_of(path: Path, mapping: MappingConfig) -> tuple[int, ...]:
-    """The file's shape along R, A, S, from its header alone; as stored if it is not 3-D.
+def shape_of(path: Path, mapping: MappingConfig, files: Sequence[Path] = ()) -> tuple[int, ...]:
+    """The file's shape along R, A, S, from its header alone; as stored if it is not 3-D. files: of a DICOM series, if not
+    all of its folder.
 
     Raises `MissingError` if there is no file and `UserError` if its header cannot be read.
     """
     if not path.exists():
         raise MissingError(f"{path}: not found; expected a volume: add it, or fix its line in the manifest")
-    shape, affine = _header(path)
+    shape, affine = _header(path, files)
     if len(shape) != 3:
         return shape
     found = [0, 0, 0]
@@ -39,13 +44,15 @@ def shape_of(path: Path, mapping: MappingConfig) -> tuple[int, ...]:
     return tuple(found)
 
 
-def hu_on_grid(path: Path, mapping: MappingConfig, grid: Grid) -> NDArray[np.int16] | Failure:
+def hu_on_grid(
+    path: Path, mapping: MappingConfig, grid: Grid, files: Sequence[Path] = ()
+) -> NDArray[np.int16] | Failure:
     """The volume in integer HU within the grid's window, int16 `grid.shape`; a `Failure` if that is impossible.
 
     Values are rounded after the mapping: rounding [0, 1] before would keep only two values.
     """
     try:
-        values = _values(path, mapping)
+        values = _values(path, mapping, files)
     except MissingError:
         raise
     except UserError as error:
@@ -64,11 +71,19 @@ def hu_on_grid(path: Path, mapping: MappingConfig, grid: Grid) -> NDArray[np.int
     if problem is not None:
         undeclared = mapping.intensity is None and "scaled" in problem
         return Failure(problem + (": declare intensity.from and intensity.to" if undeclared else ""))
-    if mapping.fit != "exact":
-        return fit(volume, grid, mapping.fit).volume.hu
-    if volume.shape != grid.shape:
+    if mapping.fit == "exact" and volume.shape != grid.shape:
         return Failure(f"{path.name}: shape {volume.shape}, asked for {grid.shape}")
-    return np.clip(hu, *grid.hu_window).astype(np.int16)
+    placed: NDArray[np.int16] = (
+        np.clip(hu, *grid.hu_window).astype(np.int16)
+        if mapping.fit == "exact"
+        else fit(volume, grid, mapping.fit).volume.hu
+    )
+    hidden = not_ct(
+        volume, grid.hu_window
+    )  # by clipping or by padding: what shows in the result is a warning of its step
+    if hidden is not None and implausible(placed, grid.hu_window) is None:
+        return Failure(f"{path.name}: not a CT in HU: {hidden}")
+    return placed
 
 
 def _to_hu(values: NDArray[Any], mapping: MappingConfig) -> NDArray[np.int16] | Failure:
@@ -83,7 +98,7 @@ def _to_hu(values: NDArray[Any], mapping: MappingConfig) -> NDArray[np.int16] | 
     return np.clip(np.rint(values.astype(np.float32)), limits.min, limits.max).astype(np.int16)
 
 
-def _values(path: Path, mapping: MappingConfig) -> NDArray[Any]:
+def _values(path: Path, mapping: MappingConfig, files: Sequence[Path]) -> NDArray[Any]:
     """The stored values, with axes reoriented to R, A, S."""
     from nibabel.orientations import apply_orientation
 
@@ -91,7 +106,7 @@ def _values(path: Path, mapping: MappingConfig) -> NDArray[Any]:
     if path.suffix.lower() in ARRAYS:
         values = _array(path)
     else:
-        values, affine = read_array(path)
+        values, affine = read_array(path, files)
     if values.ndim != 3:
         return values
     oriented: NDArray[Any] = apply_orientation(values, _orientation(mapping, affine))
@@ -137,7 +152,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: cannot be read ({why}); expected an array of numbers without pickles: save it again")
 
 
-def _header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64] | None]:
+def _header(path: Path, files: Sequence[Path]) -> tuple[tuple[int, ...], NDArray[np.float64] | None]:
     """Shape as stored, without axes of length one beyond three, and affine (None for plain arrays)."""
     suffix = path.suffix.lower()
     try:
@@ -147,6 +162,8 @@ def _header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64] | None]:
             return _squeezed(_npz_shape(path)), None
     except BROKEN as error:
         raise _unreadable(path, error) from None
+    if path.is_dir() or not suffix_of(path):
+        return header_of(path, files)
     return _image_header(path)
 
 
@@ -161,17 +178,22 @@ def _npz_shape(path: Path) -> tuple[int, ...]:
 
 
 def _image_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64] | None]:
-    import nibabel as nib
     import SimpleITK as sitk
     from nibabel.filebasedimages import ImageFileError
 
     try:
         if suffix_of(path) in NIFTI:
-            image = nib.load(path)
-            return _squeezed(tuple(int(n) for n in image.shape)), np.asarray(image.affine, dtype=np.float64)
+            image = open_nifti(path)
+            shape = tuple(int(n) for n in image.shape)
+            while (
+                len(shape) > 3 and shape[-1] == 1
+            ):  # a first axis of one is a channel, and the affine is not of the others
+                shape = shape[:-1]
+            return shape, np.asarray(image.affine, dtype=np.float64)
         reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
+        with plain_name(path) as name:
+            reader.SetFileName(name)
+            reader.ReadImageInformation()
     except (ImageFileError, *BROKEN, RuntimeError) as error:
         why = " ".join(str(error).split())[-160:]
         raise UserError(f"{path}: its header cannot be read ({why}); expected an image: write it again") from None

@@ -92,18 +92,19 @@ def request(
         check_apart(real, folders.values())
     generators = tuple(f"files:{name}" for name in folders)
     made = [specs.make("generators", resolve.contestant(text, "folder", given)) for text in generators]
-    if not any(path.startswith("dataset.split") for path in given):
-        sets.append(f"dataset.split.fractions={HALVES}")  # a manifest's column takes precedence
-        if "dataset.manifest" not in given:
-            log.info(
-                "real patients are divided into halves, train and test, since the model's training set is not declared "
-                "(declare it with a manifest's column 'split', or --set dataset.split.file)"
-            )
+    declared = any(path.startswith("dataset.split") for path in given)
+    if not declared:
+        sets.append(f"dataset.split.fractions={HALVES}")  # a manifest's column, and folders of splits, take precedence
     if not any(path == "dataset.shape" or path.startswith("dataset.patches") for path in given):
         sets.append(_shape_of(made[0]))
+    data = validation.nested(run_file.parse_sets(sets), "dataset") | {"data_root": str(real)}
+    protocol = specs.dataset(specs.plugin_spec("datasets", "folder", data)).protocol
+    if not declared and protocol.split.startswith("by patient"):
+        log.info(
+            "real patients are divided into halves, train and test, since the model's training set is not declared "
+            "(declare it with a manifest's column 'split', or --set dataset.split.file)"
+        )
     if samples is None:
-        data = validation.nested(run_file.parse_sets(sets), "dataset") | {"data_root": str(real)}
-        protocol = specs.dataset(specs.plugin_spec("datasets", "folder", data)).protocol
         samples = max(one.available(protocol) for one in made)
     return {
         "generators": generators,
@@ -218,7 +219,8 @@ def _shape_of(files: Any) -> str:
     shape = files.grid_shape()
     if len(shape) != 3:
         raise UserError(
-            f"{files.rows[0].path}: has shape {shape}; expected a 3-D volume to define the grid, or --set dataset.shape"
+            f"{files.rows[0].path}: has shape {shape}; expected a 3-D volume to define the grid: save it without its "
+            "channel axis, or give --set dataset.shape"
         )
     text = ",".join(map(str, shape))
     log.info(

@@ -86,7 +86,7 @@ def _work(file: RunFile, settings: Settings, stopper: Stopper, memory_check: boo
     device = pick_device(settings.device)
     store = Store(settings.store)
     folder = run_folder.open_run(store, planned, file, settings)
-    run_folder.record_provenance(folder, device)
+    run_folder.record_provenance(folder, device, planned.inventory)
     log.info("run folder: %s", folder)
     limit = limit_on(device, settings.memory_limit)
     if memory_check and limit is not None:

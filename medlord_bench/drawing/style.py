@@ -79,6 +79,14 @@ OF_THE_MACHINE = ("backend", "interactive", "toolbar", "timezone", "webagg", "tk
 
 
 @contextmanager
+def boxes_for_missing_letters() -> Iterator[None]:
+    """matplotlib draws a box for a letter that its font lacks, of a name in another script, and does not warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+@contextmanager
 def style(font: str | None = None) -> Iterator[None]:
     """The style of all figures, whatever the user's own matplotlibrc says; nothing is changed afterwards.
 
@@ -89,10 +97,7 @@ def style(font: str | None = None) -> Iterator[None]:
     names = [FONT] if font is None else [installed(font), FONT]
     rules: dict[str, Any] = dict(matplotlib.rcParamsDefault.items())
     rules = {key: value for key, value in rules.items() if not key.startswith(OF_THE_MACHINE)}
-    with warnings.catch_warnings(), matplotlib.rc_context():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from"
-        )  # of a name in another script: a box is drawn
+    with boxes_for_missing_letters(), matplotlib.rc_context():
         matplotlib.rcParams.update({**rules, **RULES, "font.family": names})  # type: ignore[dict-item]
         yield
 

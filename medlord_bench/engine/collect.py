@@ -11,11 +11,12 @@ from typing import Any
 from medlord_bench.contracts import calibration, registry
 from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.results import CaseRow, Replicates, ResultsFile, Score, write_replicates, write_results
+from medlord_bench.engine.collect_inputs import inputs_of
 from medlord_bench.engine.collect_pictures import collect_pictures
 from medlord_bench.engine.plan import Plan
 from medlord_bench.engine.store import Store
 from medlord_bench.engine.worker import output
-from medlord_bench.results import comparisons, references
+from medlord_bench.results import comparisons, inputs, references
 from medlord_bench.results.run_results import curve_folder
 from medlord_bench.results.step_records import record_steps
 
@@ -54,6 +55,7 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
     write_results(results, found, rows)
     write_replicates(results, replicates)
     comparisons.write(results, comparisons.compare(scores, rows, replicates, quantities))
+    inputs.write(results, inputs_of(store, plan))
     calibrated = calibration.latest(store.root)
     if calibrated is not None:
         calibration.write(calibrated, results)

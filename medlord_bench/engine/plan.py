@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medlord_bench.contracts import Case, DataProtocol, FitMode, FrozenConfig, Grid, Split, validation
+from medlord_bench.contracts.inventory import Inventory
 from medlord_bench.contracts.specs import Contestant, PluginSpec
 from medlord_bench.errors import UserError
 
@@ -41,7 +42,8 @@ class Plan(FrozenConfig):
 
     native: contestant -> its own grid, if it has one. seen_in_pretraining: contestant -> a sentence, if its published
     weights were trained on cases of this data set. reference: sha256 of the reference file used instead of real volumes,
-    if one does. train_steps, train_hours: the budget of each contestant.
+    if one does. train_steps, train_hours: the budget of each contestant. inventory: what the data set takes of its folder.
+    samples_of: contestant -> what it takes of a folder of samples.
     """
 
     run_key: str
@@ -55,6 +57,8 @@ class Plan(FrozenConfig):
     reference: str = ""
     train_steps: int | None = None
     train_hours: float | None = None
+    inventory: Inventory | None = None
+    samples_of: dict[str, Inventory] = {}
     steps: tuple[Step, ...]
 
     def step(self, id: str) -> Step:

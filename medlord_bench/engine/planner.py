@@ -7,6 +7,7 @@ items; only `scores` include the list. A training's `lineage` excludes its budge
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from medlord_bench.contracts import (
     registry,
     specs,
 )
+from medlord_bench.contracts.inventory import HasInventory, Inventory
 from medlord_bench.contracts.metrics import quantities_of
 from medlord_bench.contracts.specs import Contestant
 from medlord_bench.engine import keys
@@ -30,6 +32,8 @@ from medlord_bench.engine.resolve import RunSpec
 from medlord_bench.engine.steps import conditional, images, reconstructions, samples, scores, select, weights
 from medlord_bench.errors import UserError
 from medlord_bench.util.hashing import digest
+
+log = logging.getLogger("medlord_bench")
 
 OUTPUTS = {"sample": samples, "sample-conditional": conditional, "reconstruct": reconstructions}
 
@@ -56,6 +60,7 @@ class Planner:
         self.spec, self.planning = spec, Planning(spec)
         self.native: dict[str, Native] = {}
         self.seen: dict[str, str] = {}
+        self.samples_of: dict[str, Inventory] = {}
 
     def plan(self) -> Plan:
         planning = self.planning
@@ -77,6 +82,8 @@ class Planner:
             reference="" if planning.reference is None else planning.reference.sha256,
             train_steps=self.spec.train_steps,
             train_hours=self.spec.train_hours,
+            inventory=_inventory(planning.dataset),
+            samples_of=self.samples_of,
             steps=steps,
         )
 
@@ -94,6 +101,8 @@ class Planner:
                 self.native[contestant.name] = Native(grid=grid, fit=fit)
         if seen := seen_in_pretraining(generator, self.planning.dataset, protocol.name):
             self.seen[contestant.name] = seen
+        if isinstance(generator, HasInventory):
+            self.samples_of[contestant.name] = generator.inventory()
         purposes = self._purposes(contestant, generator)
         dependencies = [generator.dependencies(purpose) for purpose in purposes]
         entrant = _entrant(contestant, generator, [*generator.stages(), *dependencies])
@@ -161,5 +170,16 @@ def _with_needs(stages: Sequence[Stage], wanted: set[str]) -> list[Stage]:
 
 
 def build(spec: RunSpec) -> Plan:
-    """The plan of a run. Finds the data set's cases (raises `MissingError` if they are missing)."""
-    return Planner(spec).plan()
+    """The plan of a run. Finds the data set's cases (raises `MissingError` if they are missing), and logs what it takes of
+    its folder."""
+    plan = Planner(spec).plan()
+    for inventory in (*([plan.inventory] if plan.inventory else []), *plan.samples_of.values()):
+        for line in inventory.lines():
+            log.info("%s", line)
+        for warning in inventory.warnings:
+            log.warning("%s", warning)
+    return plan
+
+
+def _inventory(dataset: Any) -> Inventory | None:
+    return dataset.inventory() if isinstance(dataset, HasInventory) else None

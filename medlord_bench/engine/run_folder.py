@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from medlord_bench.contracts import validation
+from medlord_bench.contracts.inventory import Inventory
 from medlord_bench.engine.plan import Plan, Step, read_plan
 from medlord_bench.engine.run_file import RunFile
 from medlord_bench.engine.steps.kinds import KINDS
@@ -47,12 +48,15 @@ def _run_file(file: RunFile, plan: Plan) -> str:
     return yaml.safe_dump(fields, sort_keys=False)
 
 
-def record_provenance(folder: Path, device: str) -> None:
-    """Write `provenance.json`; earlier sessions of the same run are kept below it."""
+def record_provenance(folder: Path, device: str, inventory: Inventory | None = None) -> None:
+    """Write `provenance.json`; earlier sessions of the same run are kept below it. inventory: of the data folder."""
     path = folder / "provenance.json"
     known: list[Any] = json.loads(path.read_text()).get("sittings", []) if path.exists() else []
     now = provenance.collect(device)
-    write_json(path, {**now, "sittings": [*known, {"started": now.get("started"), "host": now.get("hostname")}]})
+    data = {} if inventory is None else {"data": [*inventory.lines(), *inventory.warnings]}
+    write_json(
+        path, {**now, **data, "sittings": [*known, {"started": now.get("started"), "host": now.get("hostname")}]}
+    )
 
 
 def find(store: Store, run_key: str) -> Path | None:

@@ -24,12 +24,14 @@ from .protocol import REAL, SourceSpec
 
 @dataclass(frozen=True)
 class Source:
-    """volumes: item -> file. failed: samples that have none."""
+    """volumes: item -> file. failed: samples that have none. window: the HU window of a run, that its volumes are clipped
+    to."""
 
     name: str
     real: bool
     volumes: Mapping[str, Path]
     failed: int = 0
+    window: tuple[int, int] | None = None
 
     def read(self, item: str) -> Volume:
         """A volume with its voxel size. Raises `UserError` naming one that is constant or not in HU."""
@@ -37,7 +39,7 @@ class Source:
         volume = _prepared(path) if path.suffix == ".npy" else read_volume(path)
         if int(volume.hu.min()) == int(volume.hu.max()):
             raise UserError(f"{path}: constant ({int(volume.hu.min())} HU); expected a CT: leave it out of the source")
-        check_ct(volume, path)
+        check_ct(volume, path, self.window)
         return volume
 
 
@@ -88,7 +90,7 @@ def _of_run(spec: SourceSpec, store: Store) -> Source:
     items = plan.splits["test"] if real else step.items
     paths = {item: place / f"{item}{'.npy' if real else '.nii.gz'}" for item in items}
     volumes = {item: path for item, path in paths.items() if path.exists()}
-    return Source(spec.name, real, volumes, len(paths) - len(volumes))
+    return Source(spec.name, real, volumes, len(paths) - len(volumes), plan.protocol.grid.hu_window)
 
 
 def _prepared(path: Path) -> Volume:

@@ -15,9 +15,10 @@ from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import CaseRow, Replicates, ResultsFile, Score, read_replicates, read_results
 from medlord_bench.contracts.validation import read_json
 from medlord_bench.errors import UserError
-from medlord_bench.results import comparisons, references
+from medlord_bench.results import comparisons, inputs, references
 from medlord_bench.results.comparisons import ComparisonsFile
 from medlord_bench.results.efforts import Effort, budget, efforts
+from medlord_bench.results.inputs import Inputs
 from medlord_bench.results.pictures import Montage, picture_path, read_montage, volume_path
 from medlord_bench.results.step_records import Memory, StepRecord, name_of, read_lines, read_object, read_steps
 
@@ -39,6 +40,7 @@ class Origin:
     """The run folder that contestants come from.
 
     contestants: name in the report -> name in the folder. They differ where two runs have a contestant of one name.
+    inputs: what was read of the data folder, and doubts about it; None for a run without results.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Origin:
     contestants: Mapping[str, str]
     config: str | None
     provenance: Mapping[str, Any] | None
+    inputs: Inputs | None = None
 
     @property
     def key(self) -> str:
@@ -150,6 +153,7 @@ def read_run(folder: Path) -> RunResults:
         contestants={one: one for one in contestants},
         config=config.read_text(errors="replace") if config.exists() else None,
         provenance=provenance,
+        inputs=inputs.read(folder / "results"),
     )
     return RunResults(
         name=name,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from medlord_bench.contracts.results import CaseRow, Replicates
+from medlord_bench.results.inputs import Inputs
 from medlord_bench.results.pictures import short_id
 from medlord_bench.results.run_results import Origin, RunResults
 
@@ -19,7 +20,14 @@ LEAST_LETTERS = (
     4  # shorter ids are replaced in the columns of cases, and kept in texts, where they are most likely words
 )
 FREE = ("reason", "notes", "warning", "floor_note", "ceiling_note")  # fields of a score that are prose
-PLACES = ("hostname", "slurm_job_id", "sittings", "git", "command")  # of provenance: where, and with which files
+PLACES = (
+    "hostname",
+    "slurm_job_id",
+    "sittings",
+    "git",
+    "command",
+    "data",
+)  # of provenance: where, and with which files
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -60,7 +68,18 @@ def shareable(run: RunResults) -> RunResults:
 def _origin(origin: Origin, hidden: _Hidden) -> Origin:
     kept = {name: value for name, value in (origin.provenance or {}).items() if name not in PLACES}
     provenance: Mapping[str, Any] | None = hidden.value(kept) if origin.provenance is not None else None
-    return replace(origin, config="# left out: it names the folder of the data\n", provenance=provenance)
+    config = "# left out: it names the folder of the data\n"
+    return replace(
+        origin, config=config, provenance=provenance, inputs=origin.inputs and _inputs(origin.inputs, hidden)
+    )
+
+
+def _inputs(inputs: Inputs, hidden: _Hidden) -> Inputs:
+    return Inputs(
+        inventory=inputs.inventory and inputs.inventory.anonymous(),
+        samples_of={name: one.anonymous() for name, one in inputs.samples_of.items()},
+        doubts=tuple(one.model_copy(update={"text": hidden.text(one.text)}) for one in inputs.doubts),
+    )
 
 
 def _ids(run: RunResults) -> list[str]:

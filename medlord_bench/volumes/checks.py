@@ -10,34 +10,38 @@ import numpy as np
 from medlord_bench.contracts import Item, LabelMap, Volume
 from medlord_bench.errors import UserError
 from medlord_bench.volumes.io import read_labels
+from medlord_bench.volumes.plausible import implausible
 
-FAT_OR_AIR = -100  # HU at and below which every CT of a body has voxels: fat, lung, gas, the air around it
+LEAST_MM, LARGEST_MM = 0.05, 20.0  # voxel sizes: micro-CT is finer, no scan is coarser
 GRID_TOLERANCE = 0.1  # of a voxel: tolerates rounded headers; real shifts are larger
 
 
-def not_ct(volume: Volume) -> str | None:
-    """Why the values cannot be a CT in HU, or None. A necessary condition, not a proof.
-
-    A CT has fat, lung or air: at least 0.1 % of its voxels at or below -100 HU. An MR volume, an image scaled to
-    [0, 1] or [-1, 1], and raw detector values without the intercept do not.
-    """
-    low, high = int(volume.hu.min()), int(volume.hu.max())
-    if high - low <= 2:
-        return f"values are in {low}..{high}: constant, or scaled to [0, 1] or [-1, 1]"
-    share = float((volume.hu <= FAT_OR_AIR).mean())
-    if share < 0.001:
-        return f"values are in {low}..{high} with {100 * share:.2g} % at or below {FAT_OR_AIR}: no fat, lung or air"
-    return None
+def not_ct(volume: Volume, window: tuple[int, int] | None = None) -> str | None:
+    """Why the values cannot be a CT in HU, or None (`plausible`). window: the HU window that the image is used in."""
+    return implausible(volume.hu, window)
 
 
-def check_ct(volume: Volume, where: Path | str) -> None:
+def check_ct(volume: Volume, where: Path | str, window: tuple[int, int] | None = None) -> None:
     """Raise `UserError` if the values cannot be a CT in HU. where: the file or another name of the volume."""
-    problem = not_ct(volume)
+    problem = not_ct(volume, window)
     if problem:
         raise UserError(
             f"{where}: not a CT in HU: {problem}; expected HU (air -1000, water 0): "
             "convert it, or exclude it with dataset.exclude"
         )
+
+
+def check_voxel_size(volume: Volume, where: Path | str) -> None:
+    """Raise `UserError` for voxel sizes that no CT has. where: the file or another name of the volume."""
+    sizes = volume.spacing
+    if min(sizes) >= LEAST_MM and max(sizes) <= LARGEST_MM:
+        return
+    voxels = " x ".join(f"{size:.3g}" for size in sizes)
+    view = " x ".join(f"{size * n:.3g}" for size, n in zip(sizes, volume.shape, strict=True))
+    raise UserError(
+        f"{where}: voxels of {voxels} mm, a field of view of {view} mm; expected voxel sizes from {LEAST_MM} to "
+        f"{LARGEST_MM:g} mm: the header may be in metres or cm; repair its affine or its unit"
+    )
 
 
 def check_same_grid(volume: Volume, labels: LabelMap, image: Path | str, mask: Path | str) -> None:

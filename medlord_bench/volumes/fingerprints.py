@@ -19,6 +19,7 @@ from typing import Any
 from medlord_bench.contracts import Case, Split
 from medlord_bench.util.files import write_json
 from medlord_bench.util.hashing import digest, file_sha256
+from medlord_bench.volumes.formats import data_file
 
 log = logging.getLogger("medlord_bench")
 SAVE_SECONDS = 10.0  # interval at which a long first reading logs progress and is saved
@@ -32,13 +33,17 @@ def cache_path() -> Path:
 
 @dataclass(frozen=True)
 class Found:
-    """An image on disk. mask: a label map, or a folder with one binary file for each region."""
+    """An image on disk. mask: a label map, or a folder with one binary file for each region.
+
+    files: of a DICOM series, its files, if `image` (its folder, or its first file) does not say which they are.
+    """
 
     id: str
     patient: str
     image: Path
     mask: Path | None = None
     split: Split | None = None
+    files: tuple[Path, ...] = ()
 
 
 def fingerprint(found: Iterable[Found], facts: Mapping[str, Any]) -> list[Case]:
@@ -52,13 +57,30 @@ def fingerprint(found: Iterable[Found], facts: Mapping[str, Any]) -> list[Case]:
             log.info("hashing images, once: %d files so far, now %s", len(known), case.image)
             _write(known)
             saved = time.monotonic()
-        image = _content(case.image, known)
+        image = _image(case, known)
         mask = _content(case.mask, known) if case.mask is not None else None
         content = digest({"image": image, "mask": mask, "facts": dict(facts)})
         cases.append(Case(case.id, case.patient, content, case.image, case.mask))
     if known != cache:
         _write(known)
     return cases
+
+
+def _image(case: Found, known: dict[str, Any]) -> list[str]:
+    """The hashes of an image's files."""
+    return [_file(part, known) for part in case.files] if case.files else _content(case.image, known)
+
+
+def contents(found: Iterable[Found]) -> dict[str, list[Found]]:
+    """sha256 of an image alone, without its mask -> the images of that content."""
+    known = _read()
+    before = dict(known)
+    groups: dict[str, list[Found]] = {}
+    for case in found:
+        groups.setdefault(digest(_image(case, known)), []).append(case)
+    if known != before:
+        _write(known)
+    return groups
 
 
 def _content(path: Path, known: dict[str, Any]) -> list[str]:
@@ -69,15 +91,8 @@ def _parts(path: Path) -> list[Path]:
     """The files that make up an image: all of a folder, or a header with the data file it names."""
     if path.is_dir():
         return sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
-    if path.suffix.lower() not in (".mhd", ".nhdr"):
-        return [path]
-    keys = ("elementdatafile", "data file", "datafile")
-    for line in path.read_text(errors="replace").splitlines():
-        key, _, value = line.replace(":", "=", 1).partition("=")
-        data = path.parent / value.strip()
-        if key.strip().lower() in keys and data.is_file():
-            return [path, data]
-    return [path]
+    data = data_file(path)
+    return [path, data] if data is not None and data.is_file() else [path]
 
 
 def _file(path: Path, known: dict[str, Any]) -> str:

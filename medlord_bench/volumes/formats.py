@@ -18,3 +18,16 @@ def suffix_of(path: Path) -> str:
 def stem_of(path: Path) -> str:
     """The file name without its image suffix; a DICOM folder's whole name."""
     return path.name[: len(path.name) - len(suffix_of(path))]
+
+
+def data_file(path: Path) -> Path | None:
+    """The file that a MetaImage or NRRD header (.mhd, .nhdr) names for its values; None for other files and for a header
+    that names several, or itself."""
+    if path.suffix.lower() not in (".mhd", ".nhdr"):
+        return None
+    keys = ("elementdatafile", "data file", "datafile")
+    for line in path.read_text(errors="replace").splitlines():
+        key, _, value = line.partition("=" if path.suffix.lower() == ".mhd" else ":")
+        if key.strip().lower() in keys and value.strip().upper() not in ("LOCAL", "LIST", ""):
+            return path.parent / value.strip()
+    return None

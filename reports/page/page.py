@@ -12,6 +12,7 @@ from typing import Any
 from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import Score
 from medlord_bench.drawing import viewer
+from medlord_bench.drawing.style import boxes_for_missing_letters
 from medlord_bench.results.report import ReportOptions
 from medlord_bench.results.run_results import RunResults
 from medlord_bench.util.files import publish
@@ -29,7 +30,8 @@ class Page:
         numbers of different protocols would share a table.
         """
         page = out / "page.html"
-        content = _render(_context(run)).encode()
+        with boxes_for_missing_letters():
+            content = _render(_context(run)).encode()
         publish(page, lambda temporary: temporary.write_bytes(content))
         return [page]
 
@@ -49,12 +51,12 @@ def _context(run: RunResults) -> dict[str, Any]:
     from .scores import rows_of, tables
     from .verdicts import verdicts
     from .volumes import offer
-    from .warned import warnings
+    from .warned import doubts, warnings
 
     scores, quantities = run.scores, run.quantities
     controls = run.results.controls if run.results else ()
     first = glance(scores, run.comparisons.comparisons, quantities, controls)
-    warned = warnings(scores)
+    warned = [*doubts(run), *warnings(scores)]
     script = viewer.script() + _text("page.js")
     return {
         "run": run,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from medlord_bench.contracts.results import Score
+from medlord_bench.results.run_results import RunResults
 
 MAX_TEXTS = 6  # different texts of one contestant and quantity
 
@@ -16,6 +17,21 @@ class Warned:
     contestant: str
     metrics: Sequence[str]
     text: str
+
+
+def doubts(run: RunResults) -> list[Warned]:
+    """What to doubt about the data folder, the real images and the samples themselves."""
+    found: dict[tuple[str, str], None] = {}
+    for origin in run.origins:
+        if origin.inputs is None:
+            continue
+        names = {old: new for new, old in origin.contestants.items()}
+        if origin.inputs.inventory is not None:
+            found |= dict.fromkeys(("data set", text) for text in origin.inputs.inventory.warnings)
+        for one in origin.inputs.doubts:
+            if one.about == "real" or one.about in names:
+                found[("data set" if one.about == "real" else names[one.about]), one.text] = None
+    return [Warned(name, ["input"], text) for name, text in found]
 
 
 def warnings(scores: Sequence[Score]) -> list[Warned]:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from medlord_bench.cli.evaluate import named
+from medlord_bench.contracts import Volume
 from medlord_bench.errors import UserError
 from medlord_bench.plugins.datasets.phantom.dataset import PhantomConfig, PhantomDataset
-from medlord_bench.volumes.io import write_volume
+from medlord_bench.volumes.io import read_volume, write_volume
 
 PATIENTS, SAMPLES = 6, 5
 QUICK = ("--metric", "reconstruction", "--no-report")
@@ -22,7 +23,7 @@ QUICK = ("--metric", "reconstruction", "--no-report")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`real/PATIENT/ct.nii.gz`, `ours/` (NIfTI) and `theirs/` (arrays of the same grid), `small/` on another."""
     root = tmp_path_factory.mktemp("evaluate")
-    data = PhantomDataset(PhantomConfig(shape=(16, 16, 12), n_train=PATIENTS, n_val=0, n_test=2 * SAMPLES))
+    data = PhantomDataset(PhantomConfig(shape=(18, 18, 14), n_train=PATIENTS, n_val=0, n_test=2 * SAMPLES))
     for case in data.cases("train"):
         path = root / "real" / case.patient / "ct.nii.gz"
         path.parent.mkdir(parents=True)
@@ -74,10 +75,10 @@ def test_two_folders_are_measured_against_all_real_images(bench: Any, folders: P
     scores = json.loads((Path(answer["results"]) / "scores.json").read_text())["scores"]
     assert {score["generator"] for score in scores} == {"files:ours", "files:b"}
     plan = plan_of(tmp_path)
-    assert plan["protocol"]["grid"]["shape"] == [16, 16, 12]
+    assert plan["protocol"]["grid"]["shape"] == [18, 18, 14]
     assert {split: len(ids) for split, ids in plan["splits"].items()} == {"train": 3, "val": 0, "test": 3}
     assert [len(items(plan, f"samples:files:{name}")) for name in ("ours", "b")] == [SAMPLES, SAMPLES]
-    assert f"grid 16x16x12, from {folders / 'ours' / 's0.nii.gz'}" in done.err
+    assert f"grid 18x18x14, from {folders / 'ours' / 's0.nii.gz'}" in done.err
     assert "divided into halves" in done.err
 
 
@@ -97,7 +98,7 @@ def test_it_is_run_by_another_name(bench: Any, folders: Path, tmp_path: Path) ->
     short = bench("evaluate", "--real", folders / "real", "--synthetic", folders / "ours", *QUICK, "--store", tmp_path)
     long = bench(
         *("run", "--generator", "files:ours", "--set", f"files:ours.folder={folders / 'ours'}", "--dataset", "folder"),
-        *("--data-root", folders / "real", "--set", "dataset.shape=16,16,12"),
+        *("--data-root", folders / "real", "--set", "dataset.shape=18,18,14"),
         *("--set", "dataset.split.fractions=0.5,0,0.5", "--samples", str(SAMPLES), *QUICK, "--store", tmp_path),
     )
     assert (short.code, long.code) == (0, 0), long.err
@@ -123,7 +124,7 @@ def test_what_is_set_goes_before_what_is_guessed(bench: Any, folders: Path, tmp_
 def test_patches_of_the_real_images_need_no_shape(bench: Any, folders: Path, tmp_path: Path) -> None:
     done = bench(
         *("evaluate", "--real", folders / "real", "--synthetic", folders / "small", *QUICK, "--store", tmp_path),
-        *("--set", "dataset.patches.shape=8,16,12", "--set", "dataset.patches.per_volume=2", "--max-time", "0.001"),
+        *("--set", "dataset.patches.shape=8,18,14", "--set", "dataset.patches.per_volume=2", "--max-time", "0.001"),
     )
     assert done.code == 75, done.err
     assert {split: len(ids) for split, ids in plan_of(tmp_path)["splits"].items()} == {"train": 6, "val": 0, "test": 6}
@@ -135,7 +136,7 @@ def test_another_grid_in_the_second_folder_is_refused_before_any_work(
 ) -> None:
     words = ("--real", folders / "real", "--synthetic", folders / "ours", "--synthetic", folders / "small")
     said = one_line(bench("evaluate", *words, *QUICK, "--store", tmp_path), 2)
-    assert "its grid is 8x16x12 (along R, A, S), that of folder 16x16x12" in said
+    assert "its grid is 8x18x14 (along R, A, S), that of folder 18x18x14" in said
     assert not (tmp_path / "objects").exists()
 
 
@@ -183,3 +184,78 @@ def test_a_name_that_will_not_do_is_said(synthetic: list[str], message: str) -> 
 def test_without_folders_the_usage_is_shown(bench: Any) -> None:
     done = bench("evaluate")
     assert done.code == 2 and "--synthetic" in done.err
+
+
+def _offset(folders: Path, name: str, padding: int | None = None) -> Path:
+    """The real volumes as samples with an offset of 1024, perhaps with a border far below air."""
+    place = folders / name
+    place.mkdir()
+    for number, path in enumerate(sorted((folders / "real").rglob("ct.nii.gz"))):
+        hu = read_volume(path).hu.astype(np.int32) + 1024
+        if padding is not None:
+            hu[:2] = padding
+        np.save(place / f"s{number}.npy", hu.astype(np.int16))
+    return place
+
+
+def test_samples_with_an_offset_are_a_warning_in_the_log_and_on_the_page(
+    bench: Any, folders: Path, tmp_path: Path
+) -> None:
+    samples = _offset(folders, "offset")
+    done = bench(
+        "evaluate", "--real", folders / "real", "--synthetic", samples, "--metric", "axes", "--store", tmp_path
+    )
+    assert done.code == 0, done.err
+    assert "volumes are not plausible CT in HU" in done.err
+    assert "without their intercept" in done.err
+    page = Path(done.out.strip()).read_text()
+    assert "not plausible CT in HU" in page
+    assert "6 volumes; layout: files or series directly in it" in page
+
+
+def test_an_offset_that_padding_hides_fails(bench: Any, folders: Path, tmp_path: Path) -> None:
+    samples = _offset(folders, "hidden", padding=-2000)
+    done = bench(
+        "evaluate", "--real", folders / "real", "--synthetic", samples, "--metric", "axes", "--store", tmp_path
+    )
+    assert "6 of 6 failed" in done.err
+    assert "not a CT in HU" in done.err
+
+
+def test_samples_may_be_dicom_series(bench: Any, folders: Path, tmp_path: Path) -> None:
+    """The same volumes as NIfTI and as DICOM series are the same samples."""
+    place = folders / "dicom"
+    first = sorted((folders / "real").rglob("ct.nii.gz"))
+    for number, path in enumerate(first):
+        _as_dicom(place / f"s{number}", read_volume(path))
+    done = bench("evaluate", "--real", folders / "real", "--synthetic", place, "--metric", "axes", "--store", tmp_path)
+    assert done.code == 0, done.err
+    run = Path(done.out.strip()).parent.parent
+    made = sorted((run / "samples" / "files_dicom").glob("*.nii.gz"))
+    assert len(made) == len(first)
+    window = np.clip(read_volume(first[0]).hu, -1000, 1000)
+    assert np.array_equal(read_volume(made[0]).hu, window)
+
+
+def _as_dicom(folder: Path, volume: Volume) -> None:
+    """An axial series of a volume with axes towards R, A, S."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir(parents=True)
+    series = generate_uid()
+    for k in range(volume.shape[2]):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        one = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        one.SOPClassUID, one.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        one.Modality, one.SeriesInstanceUID, one.PatientID = "CT", series, ""
+        one.Columns, one.Rows = volume.shape[:2]
+        one.SamplesPerPixel, one.PhotometricInterpretation, one.BitsAllocated, one.BitsStored = 1, "MONOCHROME2", 16, 16
+        one.HighBit, one.PixelRepresentation = 15, 1
+        one.PixelSpacing = [round(volume.spacing[1], 5), round(volume.spacing[0], 5)]
+        one.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        one.ImagePositionPatient = [0, 0, round(k * volume.spacing[2], 5)]
+        one.PixelData = np.ascontiguousarray(volume.hu[::-1, ::-1, k].T).astype("<i2").tobytes()
+        one.save_as(folder / f"{k}.dcm", enforce_file_format=True)

@@ -17,6 +17,7 @@ from medlord_bench.checks.contract.common import (
     version_of,
 )
 from medlord_bench.contracts import SPLITS, Dataset, Run, registry
+from medlord_bench.contracts.inventory import HasInventory
 from medlord_bench.errors import MissingError
 from medlord_bench.volumes.checks import check_same_grid, not_ct
 
@@ -33,6 +34,7 @@ def check(name: str, run: Run) -> Iterator[Check]:
     if hasattr(dataset, "overlaps"):
         yield names("overlaps", dataset.overlaps)
     try:
+        yield from _inventory(dataset)
         yield Check("fulfils contracts.Dataset", isinstance(dataset, Dataset))
         cases = {split: list(dataset.cases(split)) for split in SPLITS}
     except MissingError as error:
@@ -49,7 +51,7 @@ def check(name: str, run: Run) -> Iterator[Check]:
         if not cases[split]:
             continue
         volume, labels = dataset.load(cases[split][0])
-        good = volume.hu.dtype == np.int16 and not_ct(volume) is None
+        good = volume.hu.dtype == np.int16 and not_ct(volume, dataset.protocol.grid.hu_window) is None
         yield Check(f"{split}: the first case is int16 CT in HU", good, f"{volume.shape}, {volume.spacing} mm")
         same = np.array_equal(volume.hu, dataset.load(cases[split][0])[0].hu)
         yield Check(f"{split}: it loads the same twice", same)
@@ -57,3 +59,12 @@ def check(name: str, run: Run) -> Iterator[Check]:
             check_same_grid(volume, labels, cases[split][0].id, f"{cases[split][0].id} mask")
             known = set(np.unique(labels.labels).tolist()) <= {0, *labels.names}
             yield Check(f"{split}: every label has a name", known)
+
+
+def _inventory(dataset: object) -> Iterator[Check]:
+    """Of a data set on disk: what it takes and leaves out, and a failed check for each warning."""
+    if isinstance(dataset, HasInventory):
+        found = dataset.inventory()
+        yield Check("says what it takes of its folder and what it leaves out", True, " | ".join(found.lines()))
+        for warning in found.warnings:
+            yield Check("its files are as expected", False, warning)

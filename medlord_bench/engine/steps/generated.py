@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from medlord_bench.contracts import Failure, FrozenConfig, Purpose, Request, Volume
+from medlord_bench.engine.doubts import DOUBT, values_doubt
 from medlord_bench.engine.plan import Step
 from medlord_bench.engine.planning import Entrant, Planning
 from medlord_bench.engine.steps.job import VOLUME, Job, by
 from medlord_bench.errors import StepError
 from medlord_bench.util import seeds
-from medlord_bench.volumes.checks import problem_of
+from medlord_bench.volumes.checks import not_ct, problem_of
 from medlord_bench.volumes.io import write_volume
 
 BYTES_PER_VOXEL = 1.5  # gzipped int16: measured 1.3 on the phantom, 1.4 to 1.5 on CT
@@ -62,6 +63,8 @@ def publish_volumes(
     title: str,
 ) -> None:
     failed: list[str] = []
+    doubts: dict[str, str] = {}
+    window = job.plan.protocol.grid.hu_window
     with job.run.progress.task(f"{title} {job.step.contestant}", len(items)) as task:
         for item, request in zip(items, requests, strict=True):
             start = time.monotonic()
@@ -76,6 +79,8 @@ def publish_volumes(
                 facts["seed"] = request.seed
             problem = volume.reason if isinstance(volume, Failure) else problem_of(volume, job.plan.protocol.grid.shape)
             if problem is None and isinstance(volume, Volume):
+                if doubt := not_ct(volume, window):
+                    doubts[item] = facts[DOUBT] = doubt
                 job.out.put(item, {VOLUME: by(write_volume, volume)}, facts)
             else:
                 failed.append(f"{item}: {problem}")
@@ -84,3 +89,5 @@ def publish_volumes(
             job.check_stop(item)
     if failed:
         job.run.log.warning("%s: %d of %d failed, first: %s", job.step.id, len(failed), len(items), failed[0])
+    if said := values_doubt(doubts, len(items)):
+        job.run.log.warning("%s: %s", job.step.id, said)

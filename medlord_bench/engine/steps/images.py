@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from medlord_bench.contracts import SPLITS, Case, Failure, FrozenConfig, LabelMap, Volume, specs
 from medlord_bench.contracts.specs import PluginSpec
+from medlord_bench.engine.doubts import padding_doubt
 from medlord_bench.engine.plan import Step, item_id
 from medlord_bench.engine.planning import REAL, Planning
 from medlord_bench.engine.prepared import HU, LABELS
@@ -88,8 +89,10 @@ class Images(Kind):
         loaded: Iterator[Loaded] = ((item, *dataset.load(cases[item])) for item in items)
         if masks is not None:
             loaded = _segmented(job, masks, cases, loaded)
+        shapes: dict[str, tuple[int, int, int]] = {}
         with job.run.progress.task(f"prepare {job.plan.dataset.plugin}", len(items)) as task:
             for item, volume, labels in loaded:
+                shapes[cases[item].id] = volume.shape
                 fitted = fit(volume, protocol.grid, protocol.fit).volume
                 facts: dict[str, Any] = {"case": cases[item].id, "patient": cases[item].patient, "names": {}}
                 facts |= {
@@ -108,6 +111,8 @@ class Images(Kind):
                 job.out.put(item, writers, facts)
                 task.advance()
                 job.check_stop(item)
+        if doubt := padding_doubt(shapes, protocol):
+            job.run.log.warning("%s", doubt)
 
 
 def _segmented(job: Job, masks: PluginSpec, cases: Mapping[str, Case], loaded: Iterator[Loaded]) -> Iterator[Loaded]:

@@ -76,7 +76,7 @@ def _is_ct(job: Job, source: Volumes, item: str) -> bool:
     as missing organs."""
     from medlord_bench.volumes.checks import not_ct
 
-    problem = not_ct(source.open(item))
+    problem = not_ct(source.open(item), job.plan.protocol.grid.hu_window)
     if problem is not None:
         job.out.put_failure(item, f"not segmented: not CT in HU: {problem}", {})
     return problem is None

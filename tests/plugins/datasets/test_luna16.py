@@ -168,3 +168,11 @@ def test_masks_are_part_of_the_protocol(tree: Path) -> None:
 def test_another_division_may_be_given(tree: Path) -> None:
     dataset = luna(tree, split={"counts": (10, 2, 4)})
     assert dataset.protocol.counts == {"train": 10, "val": 2, "test": 4}
+
+
+def test_its_inventory_counts_scans_and_what_is_beside_them(tree: Path) -> None:
+    (tree / "annotations.csv").write_text("seriesuid,coordX\n")
+    found = luna(tree, split={"fractions": (0.5, 0, 0.5)}).inventory()
+    assert "LUNA16" in found.layout
+    assert "image files of" in found.taken
+    assert any(".csv 1" in one.words() for one in found.left_out)

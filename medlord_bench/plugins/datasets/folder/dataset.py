@@ -20,6 +20,7 @@ from medlord_bench.contracts import (
     Split,
     Volume,
 )
+from medlord_bench.contracts.inventory import Inventory
 from medlord_bench.contracts.specs import WITHOUT_SEGMENTER
 from medlord_bench.errors import UserError
 from medlord_bench.plugins.datasets.on_disk.cohort import Files
@@ -112,6 +113,9 @@ class FolderDataset:
         if patches is None:
             return ""
         return f"; {patches.per_volume} random patches a volume, {patches.min_body:.0%} or more in the body, seed {patches.seed}"
+
+    def inventory(self) -> Inventory:
+        return self.files.inventory
 
     def cases(self, split: Split) -> Sequence[Case]:
         config = self.config

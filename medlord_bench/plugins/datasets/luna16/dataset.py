@@ -10,11 +10,15 @@ from typing import ClassVar
 from pydantic import Field
 
 from medlord_bench.contracts import SPLITS, Case, DataProtocol, Grid, HUWindow, LabelMap, Shape, Split, Volume
+from medlord_bench.contracts.inventory import Inventory
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.plugins.datasets.on_disk.find import FilesConfig, excluded, load, root_of
+from medlord_bench.plugins.datasets.on_disk.find import FilesConfig, Search, root_of
+from medlord_bench.plugins.datasets.on_disk.layouts import Cases
+from medlord_bench.plugins.datasets.on_disk.masks import load
 from medlord_bench.plugins.datasets.on_disk.splits import SplitConfig, Splits, check_disjoint, divide, split_sha256
 from medlord_bench.util.seeds import derive
 from medlord_bench.volumes.fingerprints import Found, fingerprint
+from medlord_bench.volumes.listing import listed, matches
 
 ADVICE = "subset0..subset9 and seg-lungs-LUNA16 of LUNA16 (docs/datasets.md)"
 MASKS = "seg-lungs-LUNA16"
@@ -66,7 +70,7 @@ class Luna16Dataset:
         return subsets
 
     def _scans(self, folder: Path) -> list[Found]:
-        kept = [p for p in sorted(folder.glob("*.mhd")) if not excluded(p.relative_to(self.root), self.config.exclude)]
+        kept = [p for p in sorted(folder.glob("*.mhd")) if not matches(p.relative_to(self.root), self.config.exclude)]
         return [Found(path.stem, path.stem, path, self._mask(path.stem)) for path in kept]
 
     def _mask(self, series: str) -> Path | None:
@@ -115,6 +119,17 @@ class Luna16Dataset:
             condition_regions=("lungs",),
             adherence_regions=("lungs",),
         )
+
+    def inventory(self) -> Inventory:
+        from medlord_bench.plugins.datasets.on_disk.inventory import inventory_of
+
+        found = [case for cases in self.subsets.values() for case in cases]
+        listing = listed(self.root, self.config.exclude)
+        used = {path for case in found for path in (case.image, case.mask)}
+        unused = ["/".join(image.parts) for image in listing.images if image.path not in used]
+        left = {"images that are not of subset0 to subset9": unused} if unused else {}
+        cases = Cases("LUNA16 (subset0 to subset9, seg-lungs-LUNA16)", found, left)
+        return inventory_of(Search(cases, listing), self._division[0], self.protocol.masks)
 
     def cases(self, split: Split) -> Sequence[Case]:
         if split not in self._cases:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from medlord_bench.contracts import SPLITS, Case, LabelMap, Split, Volume
-from medlord_bench.plugins.datasets.on_disk.find import FilesConfig, find, load, masks_of, region_names, root_of
+from medlord_bench.contracts.inventory import Inventory
+from medlord_bench.plugins.datasets.on_disk.find import FilesConfig, Search, find, root_of
+from medlord_bench.plugins.datasets.on_disk.masks import declared_names, load, masks_of, region_names
 from medlord_bench.plugins.datasets.on_disk.splits import SplitConfig, Splits, divide, split_sha256
 from medlord_bench.volumes.fingerprints import Found, fingerprint
 
@@ -28,8 +31,19 @@ class Files:
         return root_of(self.config, self.name, self.advice)
 
     @cached_property
+    def search(self) -> Search:
+        return find(self.root, self.config, bool(declared_names(self.root, self.config)))
+
+    @property
     def found(self) -> list[Found]:
-        return find(self.root, self.config)
+        return self.search.found
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """What is taken and left out, and the same content in two splits; hashes the images the first time."""
+        from medlord_bench.plugins.datasets.on_disk.inventory import inventory_of
+
+        return inventory_of(self.search, self.splits, self.masks)
 
     @cached_property
     def names(self) -> dict[int, str]:
@@ -41,7 +55,7 @@ class Files:
 
     @cached_property
     def _division(self) -> tuple[Splits, str]:
-        return divide(self.found, self.split_config, str(self.root))
+        return divide(self.found, self.split_config, str(self.root), self.search.cases.how)
 
     @property
     def split_config(self) -> SplitConfig:
@@ -72,11 +86,12 @@ class Files:
         """The cases of a split; their files are hashed the first time (hashes are cached between runs)."""
         if split not in self._cases:
             use_masks = self.masks == "dataset"
-            chosen = [c if use_masks else Found(c.id, c.patient, c.image) for c in self.splits[split]]
+            chosen = [c if use_masks else replace(c, mask=None) for c in self.splits[split]]
             self._cases[split] = fingerprint(chosen, self.facts())
         return self._cases[split]
 
     def read(self, case_id: str) -> tuple[Volume, LabelMap | None]:
         """A checked case of the cohort, as on disk."""
         case = next(found for found in self.found if found.id == case_id)
-        return load(case, self.names if self.masks == "dataset" else None)
+        window = getattr(self.config, "hu_window", None)
+        return load(case, self.names if self.masks == "dataset" else None, window)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -14,6 +12,7 @@ from medlord_bench.contracts import SPLITS, FrozenConfig, Split
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.util.hashing import digest
 from medlord_bench.util.seeds import derive
+from medlord_bench.util.text_tables import read_json, read_table
 
 if TYPE_CHECKING:
     from medlord_bench.volumes.fingerprints import Found
@@ -40,17 +39,21 @@ class SplitConfig(FrozenConfig):
         return self
 
 
-def divide(found: Sequence[Found], config: SplitConfig, where: str) -> tuple[Splits, str]:
+def divide(found: Sequence[Found], config: SplitConfig, where: str, how: str = "") -> tuple[Splits, str]:
     """The three lists, and their origin as text.
 
     Patients are ordered by the hash of (seed, patient): test takes the first, then val, then train, so a new patient
-    displaces few others. where: the data set's folder, for messages.
+    displaces few others. where: the data set's folder, for messages. how: the origin of the cases' own splits; cases
+    without one are divided into train and val if only `test` is given, by a layout.
     Raises `UserError` if a patient is in two splits or a split gets too few.
     """
     if config.file is not None:
         splits, how = _listed(found, config.file), f"lists of {config.file.name}"
     elif any(case.split for case in found):
-        splits, how = _by_name(found, {case.id: case.split for case in found if case.split}), "the manifest's column"
+        split_of: dict[str, Split | None] = {case.id: case.split for case in found if case.split}
+        if set(split_of.values()) == {"test"} and len(split_of) < len(found):
+            split_of |= _train_and_val([case for case in found if case.split is None], config)
+        splits, how = _by_name(found, split_of), how or "the manifest's column"
     else:
         splits, how = _drawn(found, config, where)
     check_disjoint(splits)
@@ -58,6 +61,15 @@ def divide(found: Sequence[Found], config: SplitConfig, where: str) -> tuple[Spl
         if not splits[split]:
             raise UserError(f"{where}: split {split!r} has no case; expected at least one: see dataset.split")
     return splits, how
+
+
+def _train_and_val(found: Sequence[Found], config: SplitConfig) -> dict[str, Split | None]:
+    """The cases beside a test split that their layout names: val gets its fraction of the two, at least one patient."""
+    train, val, _ = config.counts or config.fractions
+    patients = sorted({case.patient for case in found}, key=lambda p: (derive(config.seed, "split", p), p))
+    n_val = 0 if not val or len(patients) < 2 else max(1, round(len(patients) * val / (train + val)))
+    chosen = set(patients[:n_val])
+    return {case.id: "val" if case.patient in chosen else "train" for case in found}
 
 
 def split_sha256(splits: Splits) -> str:
@@ -83,8 +95,9 @@ def _drawn(found: Sequence[Found], config: SplitConfig, where: str) -> tuple[Spl
     n = len(patients)
     train, val, test = config.counts or _shares(n, config.fractions)
     if train + val + test > n or train < 1 or test < 1:
+        wanted = "at least one for each of its splits" if train < 0 else f"train {train}, val {val}, test {test}"
         raise UserError(
-            f"{where}: fewer cases than a split needs: {n} patients for train {train}, val {val}, test {test}; "
+            f"{where}: fewer cases than a split needs: {n} patients for {wanted}; "
             "give more patients, or set dataset.split.counts or dataset.split.fractions"
         )
     of: dict[str, Split] = dict.fromkeys(patients[:test], "test")
@@ -127,18 +140,17 @@ def _listed(found: Sequence[Found], path: Path) -> Splits:
 
 def _read_json(path: Path) -> dict[str, list[str]]:
     try:
-        lists = json.loads(path.read_text())
+        lists = read_json(path)
         return {str(split): [str(name) for name in names] for split, names in lists.items()}
     except (ValueError, AttributeError, TypeError):
         raise UserError(f'{path}: not split lists; expected JSON such as {{"train": ["a"], "test": ["b"]}}') from None
 
 
 def _read_csv(path: Path) -> dict[str, list[str]]:
+    columns, rows = read_table(path)
+    if not {"id", "split"} <= set(columns):
+        raise UserError(f"{path}: expected a CSV with columns id and split")
     lists: dict[str, list[str]] = {}
-    with open(path, newline="") as file:
-        rows = csv.DictReader(file)
-        if not {"id", "split"} <= set(rows.fieldnames or []):
-            raise UserError(f"{path}: expected a CSV with columns id and split")
-        for row in rows:
-            lists.setdefault((row["split"] or "").strip(), []).append((row["id"] or "").strip())
+    for _, row in rows:
+        lists.setdefault(row["split"].lower(), []).append(row["id"])
     return lists

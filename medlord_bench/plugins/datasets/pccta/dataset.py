@@ -8,6 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from medlord_bench.contracts import Case, DataProtocol, Grid, HUWindow, LabelMap, Shape, Split, Volume
+from medlord_bench.contracts.inventory import Inventory
 from medlord_bench.contracts.regions import CARDIAC
 from medlord_bench.errors import UserError
 from medlord_bench.plugins.datasets.on_disk.cohort import Files
@@ -74,6 +75,9 @@ class PcctaDataset:
             condition_regions=CONDITIONS,
             adherence_regions=CONDITIONS,
         )
+
+    def inventory(self) -> Inventory:
+        return self.files.inventory
 
     def cases(self, split: Split) -> Sequence[Case]:
         return self.files.cases(split)

@@ -1,0 +1,176 @@
+"""The general layout: folders of patients, or files of patients at the root; masks beside their images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from medlord_bench.plugins.datasets.on_disk.paired import Result, found_of, place
+from medlord_bench.volumes.fingerprints import Found
+from medlord_bench.volumes.listing import Image
+from medlord_bench.volumes.names import IMAGE_END, MASK_NAME, is_mask, key
+
+Folder = tuple[str, ...]
+
+
+class _General:
+    """Images and masks while they are paired, folder by folder."""
+
+    def __init__(self, root: Path, images: Sequence[Image]) -> None:
+        self.root = root
+        self.found: dict[Folder, list[Found]] = {}  # by the folder that holds the image
+        self.unused: dict[str, list[str]] = {}
+        self.mask_files: dict[Folder, list[Image]] = {}
+        self.mask_folders: dict[Folder, list[Image]] = {}
+        self.images: dict[Folder, list[Image]] = {}
+        for image in images:
+            self._sort(image)
+
+    def _sort(self, image: Image) -> None:
+        outer = next((i for i, name in enumerate(image.folder) if MASK_NAME.fullmatch(name)), None)
+        if outer is not None:
+            self.mask_folders.setdefault(image.folder[: outer + 1], []).append(image)
+        elif image.series is None and is_mask(image.stem):
+            self.mask_files.setdefault(image.folder, []).append(image)
+        else:
+            self.images.setdefault(image.folder, []).append(image)
+
+    def cases(self) -> Result:
+        for folder, images in self.images.items():
+            self._folder(folder, images)
+        self._pair_the_rest()
+        for reason, groups in (
+            ("masks that are not paired with one image", self.mask_files),
+            ("folders of masks that are not paired with one image", self.mask_folders),
+        ):
+            left = [
+                place(one) if groups is self.mask_files else "/".join(folder)
+                for folder, files in groups.items()
+                for one in files
+            ]
+            if left:
+                self.unused[reason] = list(dict.fromkeys(left))
+        return Result([one for group in self.found.values() for one in group], self.unused)
+
+    def _folder(self, folder: Folder, images: Sequence[Image]) -> None:
+        files = [one for one in images if one.series is None]
+        series = [one for one in images if one.series is not None]
+        if files and series:
+            self._leave("DICOM series beside image files of one folder", series)
+        if not files:
+            self.found[folder] = [found_of(one, "__".join(one.parts), one.parts[0]) for one in series]
+            return
+        subject = [one for one in files if one.stem.lower() == "ct"]
+        if not subject:
+            self.found[folder] = [self._file(folder, one) for one in files]
+            return
+        self._leave("image files beside ct.*", [one for one in files if one is not subject[0]])
+        parts = folder or (self.root.name,)
+        mask = self._mask_of_subject(folder)
+        self.found[folder] = [Found("__".join(parts), parts[0], subject[0].path, mask)]
+
+    def _mask_of_subject(self, folder: Folder) -> Path | None:
+        """The first mask file beside ct.*, else the first folder of masks."""
+        files = self.mask_files.get(folder)
+        if files:
+            mask = files.pop(0).path
+            self.mask_files = {k: v for k, v in self.mask_files.items() if v}
+            return mask
+        below = sorted(name for name in self.mask_folders if name[:-1] == folder)
+        if not below:
+            return None
+        return self._path(below[0], self.mask_folders.pop(below[0]))
+
+    def _path(self, folder: Folder, files: Sequence[Image]) -> Path:
+        """The path of a mask folder, from a file in it."""
+        path = files[0].path
+        for _ in range(len(files[0].parts) - len(folder)):
+            path = path.parent
+        return path
+
+    def _file(self, folder: Folder, image: Image) -> Found:
+        base = IMAGE_END.sub("", image.stem)
+        parts = (*folder, base)
+        masks = self.mask_files.get(folder, [])
+        named = [one for one in masks if (match := MASK_NAME.fullmatch(one.stem)) and match["base"] == base]
+        named = named or [one for one in masks if key(one.stem) == key(image.stem)]
+        if named:
+            masks.remove(named[-1])
+        return Found("__".join(parts), parts[0], image.path, named[-1].path if named else None)
+
+    def _leave(self, reason: str, images: Sequence[Image]) -> None:
+        if images:
+            self.unused.setdefault(reason, []).extend(place(one) for one in images)
+
+    # ------------------------------------------------------------------------------- masks that no name has paired yet
+    def _pair_the_rest(self) -> None:
+        """A mask in a folder belongs to the only image below it; masks of a folder to the images of their names."""
+        for folder in sorted(self.mask_files):
+            files = self.mask_files[folder]
+            if len(files) == 1 and folder and self._give_to_only(folder, files[0].path):
+                files.clear()
+        for folder in sorted(self.mask_folders):
+            files = self.mask_folders[folder]
+            alone = len(files) == 1 and is_mask(files[0].stem)
+            mask = files[0].path if alone else self._path(folder, files)
+            if folder[:-1] and self._give_to_only(folder[:-1], mask):
+                files.clear()
+                continue
+            files = [one for one in files if not self._give_by_name(folder[:-1], one)]
+            self.mask_folders[folder] = [one for one in files if not self._give_by_id(folder, one)]
+        self.mask_files = {folder: files for folder, files in self.mask_files.items() if files}
+        self.mask_folders = {folder: files for folder, files in self.mask_folders.items() if files}
+
+    def _give_to_only(self, folder: Folder, mask: Path) -> bool:
+        below = [
+            (place, i)
+            for place, group in self.found.items()
+            for i, _ in enumerate(group)
+            if place[: len(folder)] == folder
+        ]
+        if len(below) != 1:
+            return False
+        where, number = below[0]
+        one = self.found[where][number]
+        if one.mask is not None:
+            return False
+        self.found[where][number] = replace(one, mask=mask)
+        return True
+
+    def _give_by_id(self, folder: Folder, mask: Image) -> bool:
+        """To the case of that id, or to the only image of that patient, for a folder of masks at the root."""
+        if len(folder) > 1:
+            return False
+        places = [(where, i, one) for where, group in self.found.items() for i, one in enumerate(group)]
+        stems = {mask.stem, key(mask.stem)}
+        named = [p for p in places if p[2].id in stems] or [p for p in places if p[2].patient in stems]
+        if len(named) != 1 or named[0][2].mask is not None:
+            return False
+        where, number, one = named[0]
+        self.found[where][number] = replace(one, mask=mask.path)
+        return True
+
+    def _give_by_name(self, folder: Folder, mask: Image) -> bool:
+        """To the image of that name directly in `folder`, the folder above the masks'."""
+        group = self.found.get(folder, [])
+        for number, one in enumerate(group):
+            stem = one.id.rpartition("__")[2] or one.id
+            if (
+                one.mask is None
+                and stem in (mask.stem, IMAGE_END.sub("", mask.stem))
+                or (one.mask is None and key(stem) == key(mask.stem))
+            ):
+                group[number] = replace(one, mask=mask.path)
+                return True
+        return False
+
+
+def cases(root: Path, images: Sequence[Image]) -> Result:
+    """Cases of folders and files that no other layout describes. The patient is the first folder, or the file itself.
+
+    A folder with a `ct.*` has that one image, and its id; in any other folder each image file is a case. A folder of one
+    DICOM series is one image. Masks belong to the image of their name in the folder, to the only image of their folder,
+    or, in a folder of masks, to the images of their names above it.
+    """
+    return _General(root, images).cases()

@@ -1,0 +1,252 @@
+"""NIfTI, MetaImage and NRRD files as they are stored: values and affine, with the checks that need the header.
+
+Everything that the header says is checked before any voxel is read, so that a damaged header allocates nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medlord_bench.errors import UserError
+from medlord_bench.volumes.formats import data_file
+
+log = logging.getLogger("medlord_bench")
+
+MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+FORMS_APART = 0.1  # of a voxel: qform and sform that differ by more
+GZIP_RATIO = 1032  # deflate packs no more bytes into one (RFC 1951: 258 bytes in 2 bits)
+HEADER = 4096  # bytes of a MetaImage or NRRD header that are looked at
+PACKED = re.compile(rb"compresseddata\s*=\s*true|encoding\s*:\s*(?:gz|bz|hex|txt|text|ascii)|binarydata\s*=\s*false")
+GZIP = b"\x1f\x8b"
+Raw = tuple[NDArray[Any], NDArray[np.float64]]
+
+
+def check_shape(path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    """Raise `UserError` unless it is one 3-D volume of numbers."""
+    if len(shape) != 3 or min(shape) < 1:
+        raise UserError(f"{path}: has shape {shape}; expected one 3-D volume: split it, or give one phase or channel")
+    if np.dtype(dtype).kind not in "iufb":
+        raise UserError(f"{path}: has voxels of type {dtype}; expected one number per voxel, in HU: convert it")
+
+
+def check_affine(path: Path, affine: NDArray[np.float64]) -> None:
+    """Raise `UserError` for an affine that cannot be inverted."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    usable = np.isfinite(affine).all() and (lengths > 0).all()
+    if not usable or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
+        raise UserError(f"{path}: its affine is singular; expected an invertible voxel-to-mm matrix: repair the header")
+
+
+def check_memory(path: Path, shape: Sequence[int], bytes_per_voxel: int) -> None:
+    """Raise `UserError` for a volume that is larger than the machine's memory."""
+    import psutil
+
+    needed, there = float(np.prod([float(n) for n in shape])) * bytes_per_voxel, psutil.virtual_memory().total
+    if needed > there:
+        size = " x ".join(map(str, shape))
+        raise UserError(
+            f"{path}: its header declares {size} voxels, {needed / 2**30:.3g} GiB; expected less than the memory of this machine, "
+            f"{there / 2**30:.3g} GiB: the header is damaged, or crop the image"
+        )
+
+
+# -------------------------------------------------------------------------------------------------------------- NIfTI
+def open_nifti(path: Path) -> Any:
+    """A nibabel image; compressed or not by its content, whatever its name says. Raises as nibabel does."""
+    import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.wrapstruct import WrapStructError
+
+    with open(path, "rb") as file:
+        packed = file.read(2) == GZIP
+    if packed == path.name.lower().endswith(".gz"):
+        return nib.load(path)
+    stream: Any = gzip.open(path) if packed else open(path, "rb")  # noqa: SIM115 - the image reads from it later
+    kind = nib.Nifti2Image if int.from_bytes(stream.read(4), "little") in (540, 0x1C020000) else nib.Nifti1Image
+    stream.seek(0)
+    try:
+        return kind.from_stream(stream)
+    except WrapStructError as error:
+        raise ImageFileError(f"not a NIfTI header: {error}") from None
+
+
+def read_nifti(path: Path) -> Raw:
+    """Values and affine of a NIfTI file. Raises `UserError` naming the file and what is wrong."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty; expected a NIfTI image: copy it again")
+    try:
+        image = open_nifti(path)
+        affine = np.array(image.affine, dtype=np.float64)
+        kind, shape = image.header.get_data_dtype(), image.shape
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        check_shape(path, shape, "V" if kind.fields else str(kind))
+        _check_declared(path, image, shape)
+        affine[:3] *= MM.get(image.header.get_xyzt_units()[0], 1.0)
+        _check_forms(path, image)
+        check_affine(path, affine)
+        values = np.asanyarray(image.dataobj).reshape(shape)
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(f"{path}: incomplete NIfTI image ({_first_line(error)}); copy it again") from None
+    except (np.linalg.LinAlgError, HeaderDataError) as error:
+        raise UserError(f"{path}: its header is not usable ({_first_line(error)}); repair it") from None
+    return values, affine
+
+
+def _check_declared(path: Path, image: Any, shape: tuple[int, ...]) -> None:
+    """Raise `UserError` if the file is too short for the voxels that its header declares."""
+    there, itemsize = path.stat().st_size, image.header.get_data_dtype().itemsize
+    needed = float(np.prod([float(n) for n in shape])) * itemsize
+    with open(path, "rb") as file:
+        most = there * GZIP_RATIO if file.read(2) == GZIP else there
+    if needed > most:
+        size = " x ".join(map(str, shape))
+        raise UserError(
+            f"{path}: incomplete NIfTI image: its header declares {size} voxels, {needed:.0f} bytes, and the file has {there}; "
+            "expected a whole file: the header is damaged, or copy it again"
+        )
+    check_memory(path, shape, max(itemsize, 2))
+
+
+def _check_forms(path: Path, image: Any) -> None:
+    """Raise `UserError` without any orientation; warn if the two disagree."""
+    codes = int(image.header["qform_code"]), int(image.header["sform_code"])
+    if codes == (0, 0):
+        raise UserError(
+            f"{path}: neither qform_code nor sform_code is set, so left and right are unknown; "
+            "expected one of them: save the file again with its affine"
+        )
+    if not all(codes):
+        return
+    sform, qform = image.header.get_sform(), image.header.get_qform()
+    corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=np.float64)
+    corners[:, :3] *= np.array(image.shape[:3]) - 1
+    apart = np.linalg.norm(corners @ (sform - qform)[:3].T, axis=1).max()
+    if apart > FORMS_APART * np.linalg.norm(sform[:3, :3], axis=0).min():
+        log.warning("%s: its sform and qform differ by up to %.3g mm; the sform is used", path, apart)
+
+
+# ------------------------------------------------------------------------------------------------ MetaImage and NRRD
+def read_itk(path: Path) -> Raw:
+    """Values and affine of a MetaImage or NRRD file. Raises `UserError` naming the file and what is wrong."""
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty; expected an image: copy it again")
+    _check_data_file(path, None)
+    with plain_name(path) as name:
+        return _from_itk(path, _itk_image(path, name))
+
+
+@contextmanager
+def plain_name(path: Path) -> Iterator[str]:
+    """A name for ITK, which takes UTF-8 only: the path's own, else that of a link to the file, beside its data file."""
+    try:
+        str(path).encode()
+        yield str(path)
+    except UnicodeEncodeError:
+        with TemporaryDirectory() as folder:
+            link = Path(folder) / f"image{path.suffix}"
+            link.symlink_to(path.absolute())
+            data = data_file(path)
+            if data is not None:
+                (Path(folder) / data.name).symlink_to(data.absolute())
+            yield str(link)
+
+
+def _itk_image(path: Path, name: str) -> Any:
+    """The image, after its header was checked. name: for ITK; path: for messages."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(name)
+    try:
+        reader.ReadImageInformation()
+        channels = reader.GetNumberOfComponents()
+        shape = (*reader.GetSize(), *([channels] if channels > 1 else []))
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        check_shape(path, shape, "int16")
+        itemsize = np.dtype(_type_of(reader)).itemsize
+        _check_data_file(path, int(np.prod([float(n) for n in shape])) * itemsize)
+        check_memory(path, shape, itemsize)
+        return reader.Execute()
+    except RuntimeError as error:
+        raise UserError(f"{path}: incomplete image ({_first_line(error)}); copy it again, with its raw file") from None
+
+
+def _type_of(reader: Any) -> str:
+    """The name of the voxels' type in NumPy's words, from SimpleITK's, e.g. "16-bit signed integer"."""
+    import SimpleITK as sitk
+
+    words = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    bits = "".join(char for char in words.split("-")[0] if char.isdigit()) or "8"
+    return f"{'u' if 'unsigned' in words else ''}{'float' if 'float' in words else 'int'}{bits}"
+
+
+def _check_data_file(path: Path, size: int | None) -> None:
+    """Raise `UserError` if the data file of a header is missing, or, with `size`, if the file with the values is shorter
+    than that many bytes and not compressed."""
+    data = data_file(path)
+    if data is not None and "%" in data.name:  # a numbered series of files
+        return
+    if data is not None and not data.is_file():
+        expected = _expected_bytes(path)
+        raise UserError(
+            f"{path}: incomplete image: its data file {data.name} is missing{f' ({expected} bytes)' if expected else ''}; "
+            "expected it beside the header: copy it, or repair the name in the header"
+        )
+    with open(path, "rb") as file:
+        header = file.read(HEADER).lower()
+    holder = path if data is None else data
+    if size is None or PACKED.search(header) or (data is None and path.suffix.lower() in (".mhd", ".nhdr")):
+        return
+    if holder.stat().st_size < size:
+        named = "" if data is None else f"its data file {data.name} has "
+        raise UserError(
+            f"{path}: incomplete image: {named}{holder.stat().st_size} bytes, expected {size}: it is cut short; copy it again"
+        )
+
+
+def _expected_bytes(path: Path) -> int:
+    """The bytes that a header without its data file declares; 0 if it does not say."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return 0
+    voxels = float(np.prod([float(n) for n in reader.GetSize()])) * reader.GetNumberOfComponents()
+    return int(voxels) * np.dtype(_type_of(reader)).itemsize
+
+
+def _from_itk(path: Path, image: Any) -> Raw:
+    import SimpleITK as sitk
+
+    size = image.GetSize()
+    values = sitk.GetArrayFromImage(image).T.reshape(size[:3], order="F")
+    dimension = image.GetDimension()
+    affine = np.eye(4)
+    directions = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
+    affine[:3, :3] = directions * np.array(image.GetSpacing()[:3])
+    affine[:3, 3] = image.GetOrigin()[:3]
+    return values, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # ITK's world is LPS+
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:160]
