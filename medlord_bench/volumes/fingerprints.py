@@ -1,4 +1,4 @@
-"""sha256 of a case's files, cached between runs by path, size and modification time.
+"""sha256 of a case's files, cached between runs by path, size, modification and change time, and inode.
 
 The cache is a JSON file: MEDLORD_BENCH_CACHE, else `~/.cache/medlord-bench/fingerprints.json`. Losing it costs
 only time: a damaged or unwritable cache is ignored.
@@ -97,12 +97,13 @@ def _parts(path: Path) -> list[Path]:
 
 def _file(path: Path, known: dict[str, Any]) -> str:
     facts = path.stat()
-    key, state = str(path.resolve()), [facts.st_size, facts.st_mtime_ns]
+    # Size and modification time are not enough: container images and data versioning give many files one time.
+    key, state = str(path.resolve()), [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
     entry = known.get(key)
-    if isinstance(entry, list) and len(entry) == 3 and entry[:2] == state and isinstance(entry[2], str):
-        return entry[2]
+    if isinstance(entry, list) and entry[:-1] == state and isinstance(entry[-1], str):
+        return entry[-1]
     known[key] = [*state, file_sha256(path)]
-    return str(known[key][2])
+    return str(known[key][-1])
 
 
 def _read() -> dict[str, Any]:
