@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from medlord_bench.errors import UserError
 from medlord_bench.volumes.formats import data_file
+from medlord_bench.volumes.streams import check_packed, read_gzip
 
 log = logging.getLogger("medlord_bench")
 
@@ -99,12 +100,22 @@ def read_nifti(path: Path) -> Raw:
         affine[:3] *= MM.get(image.header.get_xyzt_units()[0], 1.0)
         _check_forms(path, image)
         check_affine(path, affine)
-        values = np.asanyarray(image.dataobj).reshape(shape)
+        values = np.asanyarray(_whole(path, image).dataobj).reshape(shape)
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path}: incomplete NIfTI image ({_first_line(error)}); copy it again") from None
     except (np.linalg.LinAlgError, HeaderDataError) as error:
         raise UserError(f"{path}: its header is not usable ({_first_line(error)}); repair it") from None
     return values, affine
+
+
+def _whole(path: Path, image: Any) -> Any:
+    """The image; a compressed one from bytes whose checksum was tested."""
+    with open(path, "rb") as file:
+        if file.read(2) != GZIP:
+            return image
+    values = image.dataobj
+    size = values.offset + int(np.prod(values.shape, dtype=np.int64)) * image.header.get_data_dtype().itemsize
+    return type(image).from_bytes(read_gzip(path, size))
 
 
 def _check_declared(path: Path, image: Any, shape: tuple[int, ...]) -> None:
@@ -182,6 +193,7 @@ def _itk_image(path: Path, name: str) -> Any:
         itemsize = np.dtype(_type_of(reader)).itemsize
         _check_data_file(path, int(np.prod([float(n) for n in shape])) * itemsize)
         check_memory(path, shape, itemsize)
+        check_packed(path)
         return reader.Execute()
     except RuntimeError as error:
         raise UserError(f"{path}: incomplete image ({_first_line(error)}); copy it again, with its raw file") from None

@@ -1,0 +1,61 @@
+"""Compressed streams in image files: read to their end, where the checksum is. Libraries stop before it, or ignore it."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+from medlord_bench.errors import UserError
+from medlord_bench.volumes.formats import data_file
+
+CHUNK = 2**20
+EITHER = 47  # zlib's code for a stream with the header of zlib or gzip
+HEADER = 65_536  # bytes in which a text header must end
+PACKED = (b"compresseddata = true", b"encoding: gzip", b"encoding: gz")
+
+
+def read_gzip(path: Path, size: int) -> bytes:
+    """The first `size` bytes of a gzip file; all of it is read, so that its checksum is tested.
+
+    Raises `OSError`, `EOFError` or `zlib.error` for a damaged file, as `gzip` does.
+    """
+    with gzip.open(path) as stream:
+        content = stream.read(size)
+        while stream.read(CHUNK):
+            pass
+    return content
+
+
+def check_packed(path: Path) -> None:
+    """Raise `UserError` if a MetaImage or NRRD file has compressed values and their checksum is wrong."""
+    with open(path, "rb") as file:
+        start = file.read(HEADER)
+    header, end = _header(start)
+    if not any(word in b" ".join(header.lower().split()) for word in PACKED):
+        return
+    data = data_file(path)
+    place = path if data is None else data
+    stream = zlib.decompressobj(wbits=EITHER)
+    with open(place, "rb") as file:
+        file.seek(end if data is None else 0)
+        try:
+            while not stream.eof and (chunk := file.read(CHUNK)):
+                while chunk and not stream.eof:
+                    stream.decompress(chunk, CHUNK)
+                    chunk = stream.unconsumed_tail
+        except zlib.error as error:
+            raise UserError(f"{place}: its compressed values are damaged ({error}); copy the file again") from None
+    if not stream.eof:
+        raise UserError(f"{place}: incomplete image: its compressed values end too early; copy the file again")
+
+
+def _header(start: bytes) -> tuple[bytes, int]:
+    """The text header, and where it ends."""
+    if start.startswith(b"NRRD"):
+        ends = [start.find(blank) + len(blank) for blank in (b"\n\n", b"\r\n\r\n") if blank in start]
+        end = min(ends, default=len(start))
+        return start[:end], end
+    at = start.find(b"ElementDataFile")
+    end = start.find(b"\n", at) + 1 if at >= 0 else len(start)
+    return start[:end], end or len(start)
