@@ -62,13 +62,15 @@ def test_a_volume_larger_than_the_machine_is_refused(tmp_path: Path, monkeypatch
         read_volume(nifti(tmp_path / "a.nii"))
 
 
-def test_two_forms_that_disagree_are_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_two_forms_that_disagree_are_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = nib.Nifti1Image(some_hu(), np.diag([2, 2, 3, 1.0]))
     image.set_sform(np.diag([2, 2, 3, 1.0]), 1)
     image.set_qform(np.diag([2, 2, 5, 1.0]), 1)
     image.header["pixdim"][1:4] = 2, 2, 5
     nib.save(image, tmp_path / "a.nii")
-    logging.getLogger("medlord_bench").propagate = True
+    monkeypatch.setattr(logging.getLogger("medlord_bench"), "propagate", True)
     with caplog.at_level(logging.WARNING, "medlord_bench"):
         assert read_volume(tmp_path / "a.nii").spacing == (2, 2, 3)
     assert "a.nii: its sform and qform differ by up to 12 mm; the sform is used" in caplog.text

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
@@ -40,8 +42,11 @@ def left_out(dataset: FolderDataset) -> dict[str, int]:
     return {one.reason: one.count for one in dataset.inventory().left_out}
 
 
-def series(path: Path, patient: str = "", modality: str = "CT", slices: int = 4, seed: int = 0) -> Path:
-    """A small series of DICOM files without suffixes."""
+def series(
+    path: Path, patient: str = "", modality: str = "CT", slices: int = 4, seed: int = 0, tilt: float = 0.0
+) -> Path:
+    """A small series of DICOM files without suffixes. tilt: of the gantry, in degrees."""
+    lean = [float(np.cos(np.radians(tilt))), float(np.sin(np.radians(tilt)))]
     uid, rng = generate_uid(), np.random.default_rng(seed)
     for k in range(slices):
         meta = FileMetaDataset()
@@ -52,7 +57,7 @@ def series(path: Path, patient: str = "", modality: str = "CT", slices: int = 4,
         one.Modality, one.SeriesInstanceUID, one.PatientID, one.Rows, one.Columns = modality, uid, patient, 12, 14
         one.SamplesPerPixel, one.PhotometricInterpretation, one.BitsAllocated, one.BitsStored = 1, "MONOCHROME2", 16, 16
         one.HighBit, one.PixelRepresentation, one.PixelSpacing = 15, 1, [2, 2]
-        one.ImageOrientationPatient, one.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 3 * k]
+        one.ImageOrientationPatient, one.ImagePositionPatient = [1, 0, 0, 0, *lean], [0, 0, 3 * k]
         hu = np.full((12, 14), -1000, np.int16)
         hu[3:9, 3:9] = rng.integers(-80, 100, (6, 6))
         one.PixelData = hu.astype("<i2").tobytes()
@@ -311,3 +316,30 @@ def test_excluded_slices_are_not_read(tmp_path: Path) -> None:
     assert dataset.load(cases(dataset)["p0"])[0].shape[2] == 3
     assert cases(dataset)["p0"].sha256 != before["p0"].sha256
     assert cases(dataset)["p1"].sha256 == before["p1"].sha256
+
+
+@pytest.mark.parametrize("tilt", [7.0, -25.0])
+def test_a_tilted_series_is_loaded_upright(tmp_path: Path, tilt: float) -> None:
+    for i in range(3):
+        series(tmp_path / f"p{i}", seed=i, slices=8, tilt=tilt)
+    dataset = folder(tmp_path)
+    volume, _ = dataset.load(cases(dataset)["p0"])
+    columns = volume.affine[:3, :3]
+    assert np.allclose(columns.T @ columns, np.diag(np.diag(columns.T @ columns)), atol=1e-5)
+    assert volume.spacing == pytest.approx((2, 2, 3 * np.cos(np.radians(tilt))), rel=1e-5)
+    assert volume.shape[1] == 12 + int(np.ceil(7 * 3 * abs(np.sin(np.radians(tilt))) / 2 - 1e-6))
+
+
+def test_some_wrapped_voxels_are_a_warning(
+    tmp_path: Path, write_ct: WriteCT, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(3):
+        write_ct(tmp_path / f"p{i}.nii.gz", i)
+    image = nib.load(tmp_path / "p0.nii.gz")
+    values = np.asarray(image.dataobj).copy()
+    values[0, :10, 0] = 32000
+    nib.save(nib.Nifti1Image(values, image.affine), tmp_path / "p0.nii.gz")
+    monkeypatch.setattr(logging.getLogger("medlord_bench"), "propagate", True)
+    dataset = folder(tmp_path)
+    dataset.load(cases(dataset)["p0"])
+    assert "p0.nii.gz: 0.37 % of the voxels are above 30000 HU" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from medlord_bench.plugins.datasets.on_disk.find import FilesConfig
 from medlord_bench.util.text_tables import read_json
 from medlord_bench.volumes.fingerprints import Found
 from medlord_bench.volumes.formats import SUFFIXES, stem_of, suffix_of
+
+log = logging.getLogger("medlord_bench")
+FEW = 1e-4  # of the voxels that are brighter than any CT: worth a warning
 
 
 def declared_names(root: Path, config: FilesConfig) -> dict[int, str]:
@@ -93,11 +97,18 @@ def load(
     """
     from medlord_bench.volumes.checks import check_ct, check_same_grid, check_voxel_size
     from medlord_bench.volumes.io import read_labels, read_volume
+    from medlord_bench.volumes.plausible import WRAPPED
     from medlord_bench.volumes.shear import straightened
 
     volume = read_volume(case.image, case.files)
     check_voxel_size(volume, case.image)
     check_ct(volume, case.image, window)
+    wrapped = float((volume.hu >= WRAPPED).mean())
+    if wrapped > FEW:
+        log.warning(
+            "%s: %.2g %% of the voxels are above %d HU, perhaps negative values that were stored as unsigned",
+            *(case.image, 100 * wrapped, WRAPPED),
+        )
     labels = None
     if names is not None and case.mask is not None:
         labels = _join_masks(case.mask, names) if case.mask.is_dir() else read_labels(case.mask, names)
