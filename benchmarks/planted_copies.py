@@ -3,8 +3,9 @@
     MEDLORD_BENCH_TEST_DATA=FOLDER python benchmarks/planted_copies.py [--json] [--quick] [--copies N] [--only KIND ...] [--sets SET]
 
 Two sets: phantoms, and disjoint patches of real CT at 1.5 mm if the variable names a folder of CT. A copy of every
-training volume is planted in each kind. "before" is the global stage alone, "after" is the audit. A patch counts as a
-patient of its own. The exit code is 1 if a target is missed.
+training volume is planted in each kind. "before" is the global stage alone, "after" is the audit. Patches of one CT are of
+one patient: where a patch is left out for the threshold, or is unseen, those of its CT are left out of the training set. The
+exit code is 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medlord_bench.contracts import Grid, Item, Source
-from medlord_bench.metrics.memorisation.audit import Match, Threshold
+from medlord_bench.metrics.memorisation.audit import Match, Scale, Threshold, nearest, nearest_part
 from medlord_bench.metrics.memorisation.compare import Stages
 from medlord_bench.metrics.memorisation.config import MemorisationConfig
 from medlord_bench.volumes.arrays import save_state
@@ -118,18 +120,26 @@ def planted(kind: str, training: Sequence[HU], others: Sequence[HU]) -> Iterator
 
 
 # ------------------------------------------------------------------------------------------------------------- volumes
-def phantoms(n: tuple[int, int, int], shape: tuple[int, int, int] = (64, 64, 48)) -> list[list[HU]]:
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A volume, and the patient that it is of."""
+
+    hu: HU
+    patient: str
+
+
+def phantoms(n: tuple[int, int, int], shape: tuple[int, int, int] = (64, 64, 48)) -> list[list[Cut]]:
     """Training, donor and test phantoms: other cases, no two alike."""
     from medlord_bench.plugins.datasets.phantom.dataset import PhantomConfig, PhantomDataset
 
     data = PhantomDataset(PhantomConfig(shape=shape, n_train=n[0], n_val=n[1], n_test=n[2]))
     return [
-        [data.load(case)[0].hu.clip(*WINDOW).astype(np.float32) for case in data.cases(split)]
+        [Cut(data.load(case)[0].hu.clip(*WINDOW).astype(np.float32), case.id) for case in data.cases(split)]
         for split in ("train", "val", "test")
     ]
 
 
-def patches(folder: Path) -> list[HU]:
+def patches(folder: Path) -> list[Cut]:
     """Disjoint cubes of the body of every CT in `folder`, at `SPACING_MM`, at least `MIN_BODY` of them body.
 
     What is not the patient is air: a table would be the same in all cubes of a scan.
@@ -144,7 +154,7 @@ def patches(folder: Path) -> list[HU]:
         for corner in product(*(range((n % PATCH) // 2, n - PATCH + 1, PATCH) for n in hu.shape)):
             cube = hu[tuple(slice(c, c + PATCH) for c in corner)]
             if (cube > -400).mean() >= MIN_BODY:
-                found.append(cube)
+                found.append(Cut(cube, name))
     return found
 
 
@@ -156,9 +166,9 @@ def body(hu: HU) -> HU:
     return np.where(filled, hu, np.float32(WINDOW[0]))
 
 
-def split(volumes: Sequence[HU]) -> list[list[HU]]:
+def split(volumes: Sequence[Cut], seed: int) -> list[list[Cut]]:
     """In random order: 60 % for training, 15 % donors, the others unseen."""
-    mixed = [volumes[i] for i in np.random.default_rng(0).permutation(len(volumes))]
+    mixed = [volumes[i] for i in np.random.default_rng(seed).permutation(len(volumes))]
     first, second = round(0.6 * len(mixed)), round(0.75 * len(mixed))
     return [mixed[:first], mixed[first:second], mixed[second:]]
 
@@ -167,10 +177,25 @@ def split(volumes: Sequence[HU]) -> list[list[HU]]:
 class Audit:
     """The metric's two stages on training volumes in memory."""
 
-    def __init__(self, training: Sequence[HU], scratch: Path) -> None:
+    def __init__(self, training: Sequence[Cut], scratch: Path) -> None:
         self.config, self.scratch = MemorisationConfig(), scratch
-        self.stages = Stages(self.items("train", training), Grid(shape=training[0].shape), self.config)
-        self.left_out = [self.stages.left_out(i) for i in range(len(training))]
+        self.sources = np.array([one.patient for one in training])
+        items = self.items("train", [one.hu for one in training])
+        self.stages = Stages(items, Grid(shape=training[0].hu.shape), self.config)
+        found = [self.unlike(item, one.patient) for item, one in zip(items, training, strict=True)]
+        self.scale = Scale.of(found, self.config.largest)
+        self.left_out = [self.scale.brought(one) for one in found]
+
+    def unlike(self, item: Item, patient: str) -> Match:
+        """What both stages find of a volume among the training volumes of other patients; each counts as a patient."""
+        stages, own = self.stages, "own"
+        names = np.where(self.sources == patient, own, stages.patients)
+        kept = stages.whole.patients, stages.local.patients
+        stages.whole.patients = stages.local.patients = names
+        whole = nearest(stages.whole.find(stages.pictures.whole(item), own), names, stages.neighbours, own)
+        part = nearest_part(stages.local.find(stages.pictures.local(item), own), names, stages.neighbours, own)
+        stages.whole.patients, stages.local.patients = kept
+        return Match(whole, part)
 
     def items(self, name: str, volumes: Iterable[HU]) -> list[Item]:
         made = []
@@ -184,10 +209,18 @@ class Audit:
             made.append(Item(path.stem, Source.SAMPLES, path))
         return made
 
-    def found(self, volumes: Iterable[HU]) -> tuple[float, float]:
+    def copies(self, volumes: Iterable[HU]) -> tuple[float, float]:
         """The share of volumes that are called copies: by the whole stage with a threshold of its own, and by the
         audit."""
-        matches = [self.stages.match(item) for item in self.items("sample", volumes)]
+        return self._shares([self.stages.match(item) for item in self.items("sample", volumes)])
+
+    def alarms(self, volumes: Sequence[Cut]) -> tuple[float, float]:
+        """The same of unseen volumes, against other patients."""
+        items = self.items("unseen", [one.hu for one in volumes])
+        return self._shares([self.unlike(item, one.patient) for item, one in zip(items, volumes, strict=True)])
+
+    def _shares(self, found: Sequence[Match]) -> tuple[float, float]:
+        matches = [self.scale.brought(one) for one in found]
         return self._share(matches, lambda one: one.whole.relative), self._share(matches, lambda one: one.relative)
 
     def _share(self, matches: Sequence[Match], relative: Callable[[Match], float]) -> float:
@@ -198,7 +231,7 @@ class Audit:
         return Threshold.of([relative(one) for one in self.left_out], self.config.rate, self.config.largest)
 
 
-def table(name: str, sets: Sequence[Sequence[HU]], kinds: Sequence[str], most: int) -> list[dict[str, Any]]:
+def table(name: str, sets: Sequence[Sequence[Cut]], kinds: Sequence[str], most: int) -> list[dict[str, Any]]:
     """The rows of one set: each kind before and after, then the false alarms among unseen volumes."""
     training, donors, unseen = sets
     rows = []
@@ -206,11 +239,13 @@ def table(name: str, sets: Sequence[Sequence[HU]], kinds: Sequence[str], most: i
         start = time.perf_counter()
         audit = Audit(training, Path(scratch))
         for kind in kinds:
-            before, after = audit.found(planted(kind, training[:most], donors))
+            before, after = audit.copies(
+                planted(kind, *([one.hu for one in some] for some in (training[:most], donors)))
+            )
             ok = after >= LEAST or kind in WEAK
             rows.append(row(name, kind, before, after, f">= {LEAST:g}" if kind not in WEAK else "none", ok))
         volumes = [*donors, *unseen]
-        before, after = audit.found(volumes)
+        before, after = audit.alarms(volumes)
         threshold = audit.threshold(lambda one: one.relative)
         p, nominal = threshold.p_value(round(after * len(volumes)), len(volumes)), threshold.nominal
         rows.append(row(name, "unseen", before, after, f"nominal {nominal:.3f}, n {len(volumes)}", p > ALARM_P))
@@ -230,12 +265,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="two copies of each kind")
     parser.add_argument("--copies", type=int, default=24, help="copies of each kind at most")
     parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND")
+    parser.add_argument("--seed", type=int, default=0, help="of the division of real patches")
     parser.add_argument("--sets", nargs="+", choices=("phantom", "real"), default=["phantom", "real"])
     arguments = parser.parse_args()
     folder, most = os.environ.get("MEDLORD_BENCH_TEST_DATA"), 2 if arguments.quick else arguments.copies
     rows = []
     if "real" in arguments.sets and folder:
-        rows += table("real", split(patches(Path(folder))), arguments.only, most)
+        rows += table("real", split(patches(Path(folder)), arguments.seed), arguments.only, most)
     elif "real" in arguments.sets:
         print("no real CT: MEDLORD_BENCH_TEST_DATA is not set", file=sys.stderr)
     if "phantom" in arguments.sets:

@@ -15,7 +15,7 @@ from medlord_bench.util.hashing import digest
 from medlord_bench.volumes.arrays import load_state
 from medlord_bench.volumes.thumbnails import thumbnail_shape
 
-from .audit import SAME_PATIENT_DISTANCE, Match, Nearest, Part, Threshold, merged, nearest, nearest_part
+from .audit import SAME_PATIENT_DISTANCE, Match, Nearest, Part, Scale, Threshold, merged, nearest, nearest_part
 from .local import LocalMatcher
 from .matching import Matcher
 from .scores import Audit, Side
@@ -34,7 +34,7 @@ def compare(
     if real is None:
         return None
     return Audit(
-        side(real.stages, sides["samples"], advance),
+        side(real.stages, real.scale, sides["samples"], advance),
         real.held_out,
         real.ids,
         real.stages.patients,
@@ -47,10 +47,11 @@ def compare(
 
 @dataclass(frozen=True, eq=False)
 class Real:
-    """What the real volumes of a run decide. held_out: matches of those that the generator has not seen. single: whether
-    each patient has one volume."""
+    """What the real volumes of a run decide. scale: of the local stage's distances. held_out: matches of those that the
+    generator has not seen. single: whether each patient has one volume."""
 
     stages: Stages
+    scale: Scale
     ids: Sequence[str]
     held_out: Side
     threshold: Threshold
@@ -80,23 +81,25 @@ def real_side(
         left_out = []
         for i in calibration(len(training), config.calibration):
             advance()
-            left_out.append(stages.left_out(i).relative)
+            left_out.append(stages.left_out(i))
+        scale = Scale.of(left_out, config.largest)
         _kept[key] = Real(
             stages,
+            scale,
             [item.id for item in training],
-            side(stages, held_out, advance),
-            Threshold.of(left_out, config.rate, config.largest),
+            side(stages, scale, held_out, advance),
+            Threshold.of([scale.brought(one).relative for one in left_out], config.rate, config.largest),
             all(len({patient(item) for item in items}) == len(items) for items in (training, held_out)),
         )
     return _kept[key]
 
 
-def side(stages: Stages, items: Sequence[Item], advance: Callable[[], None]) -> Side:
-    """The matches of volumes that are not training volumes."""
+def side(stages: Stages, scale: Scale, items: Sequence[Item], advance: Callable[[], None]) -> Side:
+    """The matches of volumes that are not training volumes, both stages on one scale."""
     matches = []
     for item in items:
         advance()
-        matches.append(stages.match(item))
+        matches.append(scale.brought(stages.match(item)))
     return Side([item.id for item in items], matches)
 
 

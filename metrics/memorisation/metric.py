@@ -35,7 +35,8 @@ RULES = {
     "local": "points of detail matched by rotation-invariant moments, in 48 orientations and three sizes; clusters of "
     "shifts; patches registered locally that correlate above 0.7",
     "relative distance": "1 - correlation with the nearest patient, over its mean for the next nearest; or agreeing "
-    "patches of the next patients (and 5) over those of the nearest (and 5); the smaller of the two",
+    "patches of the next patients (and 5) over those of the nearest (and 5), brought to the scale of the former by median and "
+    "lower quartile of the left-out volumes' logarithms; the smaller of the two",
     "threshold": "conformal: of training volumes, each left out with its patient; never above the largest allowed; dar: "
     "the 95th percentile of the correlations of training volumes with their nearest validation volume",
     "failed": "counted in n of the rate; a failed sample is no copy",
@@ -50,7 +51,7 @@ class Memorisation:
     """
 
     Config: ClassVar[type[MemorisationConfig]] = MemorisationConfig
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     default: ClassVar[int | None] = 4
     quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS

@@ -15,7 +15,7 @@ PAIRS_FOR_REVIEW = 6  # pairs for review
 WILSON = "95 % Wilson interval"
 RELATIVE_DISTANCE = (
     "relative distance: 1 - correlation with the nearest training patient over its mean for the next nearest, or the "
-    "agreeing patches of the next patients over those of the nearest, whichever is smaller"
+    "agreeing patches of the next patients over those of the nearest on the same scale, whichever is smaller"
 )
 PART = "part"  # region of the pairs that the local stage found
 

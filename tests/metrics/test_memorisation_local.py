@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from medlord_bench.contracts import Run
 from medlord_bench.metrics.memorisation import local, points
-from medlord_bench.metrics.memorisation.audit import Found, Match, Nearest, Part, nearest_part
+from medlord_bench.metrics.memorisation.audit import Found, Match, Nearest, Part, Scale, Threshold, nearest_part
 from medlord_bench.metrics.memorisation.compare import calibration
 from medlord_bench.metrics.memorisation.local import LocalMatcher
 
@@ -157,6 +157,43 @@ def test_the_smaller_relative_distance_decides_and_says_which_stage() -> None:
     assert (Match(whole, None).relative, Match(whole, None).kind) == (0.8, "whole")
     both = Match(whole, Part(2, 40, 0.2))
     assert (both.relative, both.kind, both.nearest.training) == (0.2, "part", 2)
+
+
+def matches(whole: Sequence[float], part: Sequence[float]) -> list[Match]:
+    return [Match(Nearest(0, 0.5, a), Part(0, 10, b)) for a, b in zip(whole, part, strict=True)]
+
+
+def test_the_local_stage_is_brought_to_the_scale_of_the_whole_stage() -> None:
+    whole, part = [0.5, 0.6, 0.7, 0.8, 0.9], [0.9, 0.92, 0.94, 0.96, 0.98]
+    scale = Scale.of(matches(whole, part), largest=0.5)
+    brought = [scale.brought(one).part.relative for one in matches([1.0] * 5, part)]
+    assert brought[2] == pytest.approx(0.7) and brought[1] == pytest.approx(0.6) and brought == sorted(brought)
+    # Between patients the local stage is never below .9 here: .45 is farther from that than .5 is from .7.
+    (copy,) = [scale.brought(one) for one in matches([0.8], [0.45])]
+    assert copy.kind == "part" and copy.relative < 0.05 and copy.whole.relative == 0.8
+    (not_twice,) = [scale.brought(one) for one in matches([0.8], [0.55])]
+    assert not_twice.relative == 0.5  # the largest threshold: less is not twice as close to one patient
+    alone = Match(Nearest(0, 0.5, 0.3), None)
+    assert scale.brought(alone) == alone
+    nothing = Scale.of([Match(Nearest(0, 0.5, value), None) for value in whole], largest=0.5)
+    assert nothing.part[0] == 0 and nothing.brought(matches([0.8], [0.4])[0]).relative < 0.5
+
+
+def test_the_rate_of_both_stages_together_is_nominal() -> None:
+    rng = np.random.default_rng(0)
+
+    def drawn(n: int) -> list[Match]:
+        normal = rng.normal(size=(n, 2)) @ np.array([[1, 0.5], [0, 0.9]])
+        heavy = np.sign(normal) * np.abs(normal) ** 1.5
+        return matches(*np.exp(np.clip([[-0.4], [-0.1]] + heavy.T * [[0.2], [0.1]], -6, 0)))
+
+    alarms = []
+    for _ in range(200):
+        left_out = drawn(100)
+        scale = Scale.of(left_out, largest=1.0)
+        threshold = Threshold.of([scale.brought(one).relative for one in left_out], 0.05, 1.0)
+        alarms += [scale.brought(one).relative < threshold.value for one in drawn(20)]
+    assert np.mean(alarms) == pytest.approx(5 / 101, abs=0.012)
 
 
 def test_at_most_so_many_training_volumes_are_left_out() -> None:
