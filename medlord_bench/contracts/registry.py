@@ -82,8 +82,8 @@ def loadable(kind: str) -> dict[str, Any]:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """The message for an unknown name: the nearest name, or all known names."""
+    """The message for an unknown name: the nearest name, first one of the same letters, or all known names."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = sorted(difflib.get_close_matches(name, names), key=lambda known: sorted(known) != sorted(name))
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
     return f"unknown {what} {name!r}; {hint}"

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -115,7 +116,10 @@ def test_the_page_is_served_with_whole_volumes(finished: Path, tmp_path: Path) -
         "page",
         "--serve",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background starts deaf to Ctrl-C
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         address = process.stdout.readline().strip()
@@ -127,7 +131,7 @@ def test_the_page_is_served_with_whole_volumes(finished: Path, tmp_path: Path) -
             assert len(answer.read()) == 2 * np.prod(json.loads(answer.headers["X-Volume"])["shape"])
         finally:
             process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+            assert process.wait(20) == 0
 
 
 def test_a_shared_report_is_not_served(bench: Any, finished: Path) -> None:
