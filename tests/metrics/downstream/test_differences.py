@@ -67,6 +67,25 @@ def test_seeds_are_nested_under_patients() -> None:
     assert (thrice.patients, thrice.value, thrice.p) == (12, pytest.approx(once.value), once.p)
 
 
+def test_a_difference_within_the_margin_is_equivalent_also_if_it_is_not_zero() -> None:
+    one = found(REAL - 0.02 + 0.001 * RNG.standard_normal(REAL.shape), REAL)[None]
+    assert one.p < 0.01 and one.verdict == "equivalent"
+
+
+def test_a_difference_that_another_seed_makes_too_is_undecided() -> None:
+    """A region that one of two equal trainings did not learn is no difference between training sets."""
+    unlearned, half = np.array([0.8, 0.0, 0.0]), np.array([0.4, 0.0, 0.4])
+    tables = {"real": table(REAL), "real-other-seed": table(REAL - unlearned), "synthetic": table(REAL - half)}
+    made = {
+        (one.arm, one.region): one
+        for one in differences(tables, range(3), {"synthetic": "real", "real-other-seed": "real"})
+    }
+    assert {made["real-other-seed", place].verdict for place in (None, 0)} == {"undecided"}
+    assert made["synthetic", 0].verdict == "undecided" and made["synthetic", 2].verdict == "worse"
+    assert made["synthetic", 0].p < 0.01
+    assert "is no larger than what another seed of the same training makes, 0.800" in made["synthetic", 0].sentence("")
+
+
 def test_with_few_patients_nothing_is_supported() -> None:
     one = found(REAL[:5] - 0.3, REAL[:5])[None]
     assert one.verdict == "undecided" and one.low is None
