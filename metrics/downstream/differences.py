@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, log2
 from typing import Literal
 
 import numpy as np
@@ -74,7 +75,13 @@ class Difference:
                 f"undecided: the difference{where} of {of} and {base} is no larger than what another seed of the same "
                 f"training makes, {self.chance:.3f} ({told})"
             )
-        few = f"; at least {LEAST_PATIENTS} patients are needed" if self.patients < LEAST_PATIENTS else ""
+        # A signed-rank test of n pairs has no p below 2 / 2^n, which Holm multiplies by the number of tests.
+        least = max(LEAST_PATIENTS, ceil(1 + log2(self.tests / ALPHA)))
+        few = (
+            f"; {self.tests} test{'s need' if self.tests > 1 else ' needs'} at least {least} patients to support anything"
+            if self.patients < least
+            else ""
+        )
         return f"undecided: the data show neither a difference nor equivalence{where} of {of} and {base} ({told}{few})"
 
 

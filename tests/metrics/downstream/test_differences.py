@@ -89,4 +89,16 @@ def test_a_difference_that_another_seed_makes_too_is_undecided() -> None:
 def test_with_few_patients_nothing_is_supported() -> None:
     one = found(REAL[:5] - 0.3, REAL[:5])[None]
     assert one.verdict == "undecided" and one.low is None
-    assert "5 patients; at least 6 patients are needed" in one.sentence("")
+    assert "5 patients; 1 test needs at least 6 patients to support anything" in one.sentence("")
+
+
+def test_patients_that_are_too_few_for_the_correction_are_told() -> None:
+    """With 8 patients no p is below 2 / 2^8, and 14 tests need 0.05 / 14."""
+    patients, regions = 8, 14
+    real = np.full((patients, regions), 0.8)
+    made = found(real - 0.5 - 0.01 * np.arange(patients)[:, None], real)
+    assert made[0].verdict == "undecided" and "14 tests need at least 10 patients to support anything" in made[
+        0
+    ].sentence("x")
+    more = np.full((10, regions), 0.8)
+    assert found(more - 0.5 - 0.01 * np.arange(10)[:, None], more)[0].verdict == "worse"
