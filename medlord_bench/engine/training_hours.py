@@ -122,13 +122,14 @@ def _probe(store: Store, step: Step, device: str) -> Mapping[str, Any] | None:
 
 
 def _measure(plan: Plan, step: Step, store: Store, settings: Settings, stopper: Stopper) -> None:
+    import torch
+
     folder = store.object("trainings", arm_training(step.key, "probe")).path
     with lease.held(folder):
         run = replace(context(folder, step, settings, stopper.stop), seed=step.seed)
         job = Job(plan, step, store, run)
         cases, validation = (real_cases(job, plan.splits[split]) for split in ("train", "val"))
         speeds = job.plugin("metrics").probe(cases, validation, job.out.items / PLAN, folder / "work", run)
-        threads = f"{settings.threads} threads" if settings.threads else "all threads"
-        on = f"{socket.gethostname()}, {run.device}, {threads}"
+        on = f"{socket.gethostname()}, {run.device}, {torch.get_num_threads()} threads"
         write_json(_place(store, step, run.device), {"speeds": dict(speeds), "on": on})
     shutil.rmtree(folder, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, log2
 from typing import Literal
 
 import numpy as np
@@ -21,7 +22,8 @@ Verdict = Literal["better", "worse", "equivalent", "undecided"]
 @dataclass(frozen=True)
 class Difference:
     """An arm minus its base in DSC. region: its place; None for the mean over regions. p, p_equivalence: corrected by
-    Holm over `tests` tests: those of the mean over regions, and those of all regions."""
+    Holm over `tests` tests: those of the mean over regions, and those of all regions. chance: the absolute difference that
+    another seed makes there; None if no arm shows it."""
 
     arm: str
     base: str
@@ -33,12 +35,24 @@ class Difference:
     p_equivalence: float
     patients: int
     tests: int = 1
+    chance: float | None = None
 
     @property
     def verdict(self) -> Verdict:
-        if self.p <= ALPHA and self.value:
-            return "better" if self.value > 0 else "worse"
-        return "equivalent" if self.p_equivalence <= ALPHA else "undecided"
+        """Equivalence first: a difference that is shown to be within the margin is irrelevant, also if it is not zero.
+
+        The tests are over patients and know nothing of the trainings' chance: a difference that is no larger than what
+        another seed makes is undecided.
+        """
+        if self.p_equivalence <= ALPHA:
+            return "equivalent"
+        if self.p > ALPHA or not self.value or self._is_chance:
+            return "undecided"
+        return "better" if self.value > 0 else "worse"
+
+    @property
+    def _is_chance(self) -> bool:
+        return self.chance is not None and abs(self.value) <= self.chance
 
     @property
     def equivalence(self) -> str:
@@ -56,7 +70,18 @@ class Difference:
             return f"supported: a segmenter {of} is worse{where} than one {base} ({told})"
         if self.verdict == "equivalent":
             return f"supported: a segmenter {of} is equivalent{where} to one {base} within {MARGIN:g} DSC ({told})"
-        few = f"; at least {LEAST_PATIENTS} patients are needed" if self.patients < LEAST_PATIENTS else ""
+        if self._is_chance and self.p <= ALPHA:
+            return (
+                f"undecided: the difference{where} of {of} and {base} is no larger than what another seed of the same "
+                f"training makes, {self.chance:.3f} ({told})"
+            )
+        # A signed-rank test of n pairs has no p below 2 / 2^n, which Holm multiplies by the number of tests.
+        least = max(LEAST_PATIENTS, ceil(1 + log2(self.tests / ALPHA)))
+        few = (
+            f"; {self.tests} test{'s need' if self.tests > 1 else ' needs'} at least {least} patients to support anything"
+            if self.patients < least
+            else ""
+        )
         return f"undecided: the data show neither a difference nor equivalence{where} of {of} and {base} ({told}{few})"
 
 
@@ -70,7 +95,13 @@ def differences(tables: Mapping[str, Table], places: Sequence[int], bases: Mappi
         if means:
             whole.append(_tested(arm, base, None, np.array(means)))
         regional += [_tested(arm, base, place, np.array(list(own.values()))) for place, own in by_region.items() if own]
-    yield from (*_corrected(whole), *_corrected(regional))
+    yield from _beside_chance([*_corrected(whole), *_corrected(regional)])
+
+
+def _beside_chance(found: Sequence[Difference]) -> Iterator[Difference]:
+    """Each with the difference that the control of another seed has in the same place."""
+    chance = {one.region: abs(one.value) for one in found if one.arm == "real-other-seed"}
+    yield from (replace(one, chance=chance.get(one.region)) for one in found)
 
 
 def _paired(arm: Table, base: Table, place: int) -> dict[str, float]:

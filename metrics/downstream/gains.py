@@ -12,6 +12,8 @@ from .differences import Difference
 
 ONE_CHECKPOINT = "one trained checkpoint of the generator: n = 1 for the generator, intervals are over test patients"
 
+ONE_TRAINING = "one training of each arm: the tests are over patients; several seeds or real-other-seed show its chance"
+
 
 def gain(
     metric: str, region: str, sentence: str, found: Difference, seeds: int, generated: bool, common: Mapping[str, Any]
@@ -22,6 +24,7 @@ def gain(
     told = (
         *notes("context", sentence),
         *notes("definition", found.equivalence, against, nested),
+        *notes("caution", "" if seeds > 1 or found.chance is not None else ONE_TRAINING),
         *(notes("caution", ONE_CHECKPOINT) if generated else ()),
     )
     return Score(

@@ -45,6 +45,8 @@ def _figure(name: str, axis: str, series: Mapping[Series, Sequence[Score]], run:
     figure = sheet(85 if columns == 1 else 180, 16 + 3.2 * -(-len(metrics) // 2) + 58 * lines)
     axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     handles = {}
+    scales = {run.quantities[metric].label.partition(",")[0] for metric in metrics}  # e.g. DSC of "DSC, 1x synthetic"
+    scale = scales.pop() if len(scales) == 1 else "value"
     width = 0.012 * max(dose_of(score) for own in series.values() for score in own)
     for one, who in zip(axes, contestants, strict=False):
         for place, metric in enumerate(metrics):
@@ -63,7 +65,7 @@ def _figure(name: str, axis: str, series: Mapping[Series, Sequence[Score]], run:
                     one.plot([at, at], [low, high], color=colour, lw=0.8)
         ticks = sorted({dose_of(score) for (name, _), own in series.items() if name == who for score in own})
         one.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        one.set(title=shorten(who, 40), xlabel=axis, ylabel="value")
+        one.set(title=shorten(who, 40), xlabel=axis, ylabel=scale)
     for one in axes[len(contestants) :]:
         one.set_axis_off()
     labels = [f" {shorten(run.quantities[metric].label, 40)}" for metric in handles]

@@ -32,12 +32,17 @@ def trained_findings(seen: Seen) -> Iterator[Finding]:
     near = [Ask("dt_gain_synthetic", COPIES, "", "test")]
     yield seen.expect("copycat (trained on)", "dt_gain_synthetic", f"at least -{MARGIN:g}", near, _is_near)
     again = [Ask("dt_gain_real_other_seed", COPIES, "", "test")]
-    expected = f"not worse: above 0, or p above {ALPHA}"
-    yield seen.expect("none (another seed)", "dt_gain_real_other_seed", expected, again, lambda one: not _is_worse(one))
+    expected = f"within {MARGIN:g}, or p above {ALPHA}"
+    yield seen.expect("none (another seed)", "dt_gain_real_other_seed", expected, again, _is_chance)
 
 
 def _is_worse(score: Score) -> bool:
     return score.value is not None and score.value < 0 and score.p is not None and score.p <= ALPHA
+
+
+def _is_chance(score: Score) -> bool:
+    """Equivalent, or undecided."""
+    return score.value is not None and (abs(score.value) <= MARGIN or (score.p is not None and score.p > ALPHA))
 
 
 def _is_near(score: Score) -> bool:

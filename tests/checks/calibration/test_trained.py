@@ -36,7 +36,9 @@ SOUND = {"noise": (-0.7, 0.001), "copies": (-0.01, 0.2), "again": (-0.01, 0.6)}
         ({"noise": (0.2, 0.001)}, ["failed", "ok", "ok"]),
         ({"copies": (-0.2, 0.001)}, ["ok", "failed", "ok"]),
         ({"again": (-0.1, 0.01)}, ["ok", "ok", "failed"]),
-        ({"again": (0.1, 0.01)}, ["ok", "ok", "ok"]),
+        ({"again": (0.1, 0.01)}, ["ok", "ok", "failed"]),
+        ({"again": (-0.03, 0.01)}, ["ok", "ok", "ok"]),
+        ({"again": (-0.1, 0.3)}, ["ok", "ok", "ok"]),
     ],
 )
 def test_known_answers(change: dict[str, tuple[float, float]], expected: list[str]) -> None:

@@ -67,7 +67,38 @@ def test_seeds_are_nested_under_patients() -> None:
     assert (thrice.patients, thrice.value, thrice.p) == (12, pytest.approx(once.value), once.p)
 
 
+def test_a_difference_within_the_margin_is_equivalent_also_if_it_is_not_zero() -> None:
+    one = found(REAL - 0.02 + 0.001 * RNG.standard_normal(REAL.shape), REAL)[None]
+    assert one.p < 0.01 and one.verdict == "equivalent"
+
+
+def test_a_difference_that_another_seed_makes_too_is_undecided() -> None:
+    """A region that one of two equal trainings did not learn is no difference between training sets."""
+    unlearned, half = np.array([0.8, 0.0, 0.0]), np.array([0.4, 0.0, 0.4])
+    tables = {"real": table(REAL), "real-other-seed": table(REAL - unlearned), "synthetic": table(REAL - half)}
+    made = {
+        (one.arm, one.region): one
+        for one in differences(tables, range(3), {"synthetic": "real", "real-other-seed": "real"})
+    }
+    assert {made["real-other-seed", place].verdict for place in (None, 0)} == {"undecided"}
+    assert made["synthetic", 0].verdict == "undecided" and made["synthetic", 2].verdict == "worse"
+    assert made["synthetic", 0].p < 0.01
+    assert "is no larger than what another seed of the same training makes, 0.800" in made["synthetic", 0].sentence("")
+
+
 def test_with_few_patients_nothing_is_supported() -> None:
     one = found(REAL[:5] - 0.3, REAL[:5])[None]
     assert one.verdict == "undecided" and one.low is None
-    assert "5 patients; at least 6 patients are needed" in one.sentence("")
+    assert "5 patients; 1 test needs at least 6 patients to support anything" in one.sentence("")
+
+
+def test_patients_that_are_too_few_for_the_correction_are_told() -> None:
+    """With 8 patients no p is below 2 / 2^8, and 14 tests need 0.05 / 14."""
+    patients, regions = 8, 14
+    real = np.full((patients, regions), 0.8)
+    made = found(real - 0.5 - 0.01 * np.arange(patients)[:, None], real)
+    assert made[0].verdict == "undecided" and "14 tests need at least 10 patients to support anything" in made[
+        0
+    ].sentence("x")
+    more = np.full((10, regions), 0.8)
+    assert found(more - 0.5 - 0.01 * np.arange(10)[:, None], more)[0].verdict == "worse"
