@@ -29,7 +29,8 @@ def recognised(joined: Unblinded) -> list[Finding]:
             right = [choice.source in real for choice in own]
             sides = [_ids(choice) if choice.source in real else _ids(choice)[::-1] for choice in own]
             test = stats.accuracy(right, _numbers(sides))
-            how = f"share of choices; Wilson at n / {test.inflation:.2f} (choices that share a volume); 0.5: by chance"
+            how = f"share of choices; Clopper-Pearson and exact binomial test against 0.5 (chance), at {test.size:.3g} independent "
+            how += "choices (choices that share a volume are dependent)"
             fields = {"value": test.value, "low": test.low, "high": test.high, "how": how}
             found.append(one.model_copy(update={**fields, "p": test.p if reader == ALL else None}))
     return corrected(found)
