@@ -83,5 +83,5 @@ def _estimable(y: Vector, x: Vector, used: Vector) -> None:
                 slack.append(row)
     rows = np.array(slack)
     found = linprog(-rows.sum(0), A_ub=-rows, b_ub=np.zeros(len(rows)), bounds=(-1, 1))
-    if not found.success or -found.fun > 1e-7:
+    if not found.success or float(rows.sum(0) @ found.x) > 1e-7:
         raise UserError(APART)

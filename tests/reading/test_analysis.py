@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from medlord_bench.reading import agreement_findings, analysis, pair_findings, rating_findings
+from medlord_bench.reading.checklist import checklist
 from medlord_bench.reading.findings import Finding
 from medlord_bench.reading.lock import lock
 from medlord_bench.reading.study import Study
@@ -187,6 +189,22 @@ def test_one_reader_has_no_agreement_with_others(ratings: tuple[Study, Unblinded
     assert [one.reader for one in rating_findings.called_real(alone)] == ["R1"] * 3
 
 
+def test_d_prime_is_of_the_verdict_and_auc_of_verdict_and_confidence(ratings: tuple[Study, Unblinded]) -> None:
+    """Other confidences change the AUC, and not d'."""
+    joined = ratings[1]
+    sure = [one.model_copy(update={"level": 1}) if one.question == "confidence" else one for one in joined.rows]
+    numbers, other = (
+        {(one.quantity, one.question, one.source, one.reader): one.value for one in rating_findings.detection(study)}
+        for study in (joined, joined.model_copy(update={"rows": tuple(sure)}))
+    )
+    assert {(quantity, question) for quantity, question, *_ in numbers} == {
+        ("auc", "verdict x confidence"),
+        ("d_prime", "verdict"),
+    }
+    d = {key: value for key, value in numbers.items() if key[0] == "d_prime"}
+    assert d == {key: other[key] for key in d} and numbers != other
+
+
 def test_a_separated_sample_ends_in_a_sentence(ratings: tuple[Study, Unblinded]) -> None:
     joined = ratings[1]
     level = {"real": 5, "good": 4, "bad": 1}
@@ -194,6 +212,7 @@ def test_a_separated_sample_ends_in_a_sentence(ratings: tuple[Study, Unblinded])
     found = rating_findings.ordinal(joined.model_copy(update={"rows": tuple(made)}))
     realism = one(found, question="realism", source="bad")
     assert realism.value is None and "no estimate: the answers are separated" in realism.note
+    assert realism.p is None and realism.p_holm is None
     delta = one(
         rating_findings.against_real(joined.model_copy(update={"rows": tuple(made)})), question="realism", source="bad"
     )
@@ -213,7 +232,43 @@ def test_pairs_are_counted_and_strengths_follow_the_quality(pairs: tuple[Study, 
     assert value is None or value < -1
     summary = analysis.analyse(study)
     assert not (study.analysis / "ratings.csv").exists() and "choices.csv" in {p.name for p in study.analysis.iterdir()}
-    assert {one.quantity for one in summary.findings} == {"recognised", "strength", "left_chosen"}
+    assert {one.quantity for one in summary.findings} == {"recognised", "calibration", "strength", "left_chosen"}
+
+
+def test_the_confidence_of_choices_is_kept_and_set_against_being_right(pairs: tuple[Study, Unblinded]) -> None:
+    study, joined = pairs
+    with open(study.analysis / "choices.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    returned = [json.loads(line) for line in (study.returns / "R1.jsonl").read_text().splitlines()[1:-1]]
+    given = {int(row["item"]): int(row["confidence"]) for row in rows if row["reader"] == "R1"}
+    assert given == {line["item"]: line["answers"]["confidence"] for line in returned}
+    found = [one for one in pair_findings.calibration(joined) if one.value is not None]
+    against = [one for one in joined.choices if "real" in (one.source, one.other_source)]
+    assert sum(one.n for one in found) == len(against)
+    for level in found:
+        own = [one.source == "real" for one in against if str(one.confidence) == level.question.split()[1].rstrip(":")]
+        assert level.value == np.mean(own) and level.n == len(own) and level.p is None
+    assert found[-1].value is not None and found[0].value is not None and found[-1].value > found[0].value
+    unsure = joined.model_copy(
+        update={"choices": tuple(one.model_copy(update={"confidence": None}) for one in joined.choices)}
+    )
+    last = list(pair_findings.calibration(unsure))[-1]
+    assert last.n == len(against) and "without an answer" in last.note
+
+
+def test_the_checklist_of_pairs_names_what_there_is(pairs: tuple[Study, Unblinded]) -> None:
+    study, joined = pairs
+    text = checklist(joined, analysis.findings(joined))
+    assert "no hidden repeats" in text and "hidden repeats:" not in text
+    assert "choices.csv" in text and "answers.csv" not in text
+    waived = joined.model_copy(update={"waived": ("minimum", "border")})
+    assert "the leak check left out minimum, border" in checklist(waived, [])
+    assert "The leak check left out: minimum, border" in analysis.page(waived, [])
+
+
+def test_the_checklist_of_ratings_names_what_there_is(ratings: tuple[Study, Unblinded]) -> None:
+    text = checklist(ratings[1], [])
+    assert "12 hidden repeats of a volume; 1 session(s)" in text and "choices.csv" not in text
 
 
 def test_a_model_that_lost_every_choice_has_no_strength_and_the_others_have(pairs: tuple[Study, Unblinded]) -> None:
