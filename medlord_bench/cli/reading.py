@@ -299,6 +299,11 @@ def plan(
     study = read_protocol(protocol) if protocol is not None else None
     if study is not None and (readers or models):
         raise UserError(f"--protocol {protocol} has readers and sources; remove --readers and --models")
+    if study is not None and not study.has_real:
+        raise UserError(
+            f"--protocol {protocol}: no source is named real, and `plan` is of models against real volumes; for two models give "
+            "--models 1 instead: the AUC is then how often a volume of one looks more real than one of the other"
+        )
     count = (models or 1) if study is None else len(study.sources) - 1
     numbers = (len(study.readers),) if study is not None else readers or (1, 2, 3)
     given = [Assumptions(readers=number, models=count, **assumed) for number in numbers]  # type: ignore[arg-type]

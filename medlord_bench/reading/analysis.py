@@ -216,7 +216,9 @@ def _cells(one: Finding, letters: Mapping[str, str]) -> dict[str, str]:
         "source": one.source,
         "reader": one.reader,
         "value": _number(one.value),
-        "interval": "" if one.low is None or one.high is None else f"{one.low:.3g} to {one.high:.3g}",
+        "quartiles" if one.quantity == "median" else "interval": ""
+        if one.low is None or one.high is None
+        else f"{one.low:.3g} to {one.high:.3g}",
         "n": str(one.n),
         "n real": "" if one.n_real is None else str(one.n_real),
         "p": _number(one.p),

@@ -81,9 +81,9 @@ def _score(rubric: Rubric) -> str:
 
 
 def medians(joined: Unblinded) -> Iterator[Finding]:
-    """Median and quartiles of each question, for each source."""
+    """Median and quartiles (low, high) of each question with more than two levels, for each source."""
     rows = first(joined)
-    for question in joined.rubric.questions:
+    for question in [one for one in joined.rubric.questions if len(one.levels) > 2]:
         for source in joined.sources:
             for reader in [one.reader for one in joined.readers]:
                 given = table_of(rows, source.name, question.name, [reader])[:, 0]
@@ -95,7 +95,7 @@ def medians(joined: Unblinded) -> Iterator[Finding]:
                     source=source.name,
                     reader=reader,
                     n=len(known),
-                    how=f"low and high are the quartiles of {len(question.levels)} levels; 'cannot assess': {lacking}",
+                    how=f"median and quartiles of {len(question.levels)} levels; 'cannot assess': {lacking}",
                 )
                 if not len(known):
                     yield one.model_copy(update={"note": "no answer"})

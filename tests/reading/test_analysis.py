@@ -125,9 +125,21 @@ def test_the_folder_has_tables_figure_checklist_and_script(ratings: tuple[Study,
 
 def test_the_page_leaves_out_empty_columns_and_says_how_below(numbers: list[Finding]) -> None:
     table = analysis._rows([item for item in numbers if item.quantity == "median"])
-    assert table[0].startswith("| question | source | reader | value | interval | n | how |")
+    assert table[0].startswith("| question | source | reader | value | quartiles | n | how |")
     assert all(len(line) < 110 for line in table if line.startswith("|"))
     assert table[-1].startswith("- ") and "quartiles" in table[-1]
+    assert not [one for one in numbers if one.quantity == "median" and one.question == "verdict"]
+
+
+def test_a_kappa_says_which_sources_the_repeats_are_of(
+    numbers: list[Finding], ratings: tuple[Study, Unblinded]
+) -> None:
+    own = [one for one in ratings[1].rows if one.reader == "R1" and one.question == "realism" and one.repeat]
+    of = ", ".join(f"{name} {sum(row.source == name for row in own)}" for name in ("real", "good", "bad"))
+    found = one(numbers, quantity="kappa_with_oneself", question="realism", reader="R1")
+    assert f"n repeats: {of};" in found.how and "within one level" in found.how
+    verdict = one(numbers, quantity="kappa_with_oneself", question="verdict", reader="R1")
+    assert "within one level" not in verdict.how
 
 
 def test_a_run_gets_nothing_of_a_study_of_pairs(pairs: tuple[Study, Unblinded], tmp_path: Path) -> None:

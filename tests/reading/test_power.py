@@ -81,3 +81,9 @@ def test_the_command_says_what_it_assumes(tmp_path: Path) -> None:
     assert "This protocol: ratings, 10 volumes of each source, 52 reader-minutes. Power at AUC 0.8:" in done.output
     done = CliRunner().invoke(reading, [*arguments, "--protocol", str(tmp_path / "p.yaml"), "--models", "2"])
     assert done.exit_code and "remove --readers and --models" in str(done.exception)
+
+
+def test_a_protocol_without_real_volumes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("sources: [{name: a, folder: a}, {name: b, folder: b}]\ndesign: pairs\n")
+    done = CliRunner().invoke(reading, ["plan", "--protocol", str(tmp_path / "p.yaml")])
+    assert done.exit_code and "no source is named real" in str(done.exception) and "\n" not in str(done.exception)

@@ -105,7 +105,7 @@ def test_a_return_after_the_lock_is_refused(study: Study) -> None:
 def test_an_incomplete_return_is_locked_as_partial_only(study: Study) -> None:
     path = study.returns / "R1.jsonl"
     path.write_text("\n".join(path.read_text().splitlines()[:5]) + "\n")
-    with pytest.raises(UserError, match=r"R1.jsonl: item 4 .*or lock with --partial"):
+    with pytest.raises(UserError, match=r"R1.jsonl: case 5 .*or lock with --partial"):
         lock(study)
     assert lock(study, partial=True).returns["R1"].answered == 4
     assert unblind(study, study.key).readers[0].answered == 4
