@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
-from medlord_bench.reading import agreement_findings, analysis, pair_findings, rating_findings
+from medlord_bench.drawing.style import style
+from medlord_bench.reading import agreement_findings, analysis, marks, pair_findings, rating_findings
 from medlord_bench.reading.checklist import checklist
 from medlord_bench.reading.findings import Finding
 from medlord_bench.reading.lock import lock
@@ -289,3 +291,19 @@ def test_a_model_that_lost_every_choice_has_no_strength_and_the_others_have(pair
     found = {one.source: one for one in pair_findings.strengths(joined.model_copy(update={"choices": tuple(kept)}))}
     assert found["bad"].value is None and "every choice against real and good went one way" in found["bad"].note
     assert found["good"].value is not None and found["good"].low is not None
+
+
+def test_the_map_of_marks_names_sides_and_a_single_mark(ratings: tuple[Study, Unblinded]) -> None:
+    study, joined = ratings
+    words = []
+    for kept in (joined.marks, [one for one in joined.marks if not one.repeat][:1]):
+        with style():
+            drawn = marks.heat_map(joined.model_copy(update={"marks": tuple(kept)}), study)
+            assert drawn is not None
+            texts = drawn.figure.findobj(Text)
+            sides = [[text for text in texts if text.get_text() == letter] for letter in "RLAP"]
+        assert all(sides)
+        assert all(text.get_position()[0] < 0.1 for text in sides[0] + sides[2])
+        assert all(text.get_position()[0] > 0.9 for text in sides[1] + sides[3])
+        words.append(" ".join(" ".join(text.get_text() for text in texts).split()))
+    assert "from 1 (yellow) to" in words[0] and "from 1" not in words[1] and "a cell with one mark" in words[1]
