@@ -194,16 +194,33 @@ def score(returns: tuple[Path, ...], packs: tuple[Path, ...], as_json: bool) -> 
 @reading.command()
 @study_argument
 @click.option("--partial", is_flag=True, help="Lock although items or readers are missing; this is recorded.")
+@click.option("--withdraw", "reader", help="Take this reader's return out of the lock, before or after unblinding.")
+@click.option("--delete", is_flag=True, help="With --withdraw: delete the file of the return too.")
 @json_option
-def lock(study: Path, partial: bool, as_json: bool) -> None:
-    """Write the hashes of all returns to STUDY/returns/lock.json, before the key is opened."""
-    from medlord_bench.reading.lock import FILE
+def lock(study: Path, partial: bool, reader: str | None, delete: bool, as_json: bool) -> None:
+    """Write the hashes of all returns to STUDY/returns/lock.json, before the key is opened.
+
+    Publish the hash that it prints before you open the key: it shows later that no answer was changed after that.
+    """
+    from medlord_bench.reading.lock import FILE, lock_hash
     from medlord_bench.reading.lock import lock as write
     from medlord_bench.reading.study import Study
+    from medlord_bench.reading.withdrawal import withdraw
 
-    made = write(Study(study), partial)
-    text = f"{study / 'returns' / FILE}: {len(made.returns)} returns{', partial' if made.partial else ''}"
+    if reader is None and delete:
+        raise UserError("--delete: needs --withdraw READER")
+    if reader is not None and partial:
+        raise UserError("--withdraw: changes a lock that is there; remove --partial")
+    made = write(Study(study), partial) if reader is None else withdraw(Study(study), reader, delete)
+    path = study / "returns" / FILE
+    text = f"{path}: {len(made.returns)} returns{', partial' if made.partial else ''}\nsha256 of {FILE}: {lock_hash(Study(study))}"
     click.echo(json.dumps(made.model_dump(mode="json")) if as_json else text)
+    if reader is not None:
+        file = made.withdrawn[-1].entry.file
+        kept = "was deleted" if delete else f"is still in {study / 'returns'}"
+        click.echo(
+            f"reader {reader} withdrew; {file} {kept}; the analysis was removed: unblind and analyse again", err=True
+        )
 
 
 @reading.command()
@@ -227,7 +244,10 @@ def unblind(study: Path, key: Path, identity: Path | None) -> None:
 @click.option("--run", help="Run that gets results/ratings.csv, so that `medlord-bench report` draws the answers.")
 @store_option
 def analyse(study: Path, run: str | None, store: Path) -> None:
-    """Write numbers, tables, figures and a checklist of an unblinded study to STUDY/analysis."""
+    """Write numbers, tables, figures and a checklist of an unblinded study to STUDY/analysis.
+
+    Refuses unblinded answers that are not those of the lock.
+    """
     from medlord_bench.engine.run_folder import locate
     from medlord_bench.engine.store import Store
     from medlord_bench.reading.analysis import analyse as write
@@ -279,6 +299,11 @@ def plan(
     study = read_protocol(protocol) if protocol is not None else None
     if study is not None and (readers or models):
         raise UserError(f"--protocol {protocol} has readers and sources; remove --readers and --models")
+    if study is not None and not study.has_real:
+        raise UserError(
+            f"--protocol {protocol}: no source is named real, and `plan` is of models against real volumes; for two models give "
+            "--models 1 instead: the AUC is then how often a volume of one looks more real than one of the other"
+        )
     count = (models or 1) if study is None else len(study.sources) - 1
     numbers = (len(study.readers),) if study is not None else readers or (1, 2, 3)
     given = [Assumptions(readers=number, models=count, **assumed) for number in numbers]  # type: ignore[arg-type]

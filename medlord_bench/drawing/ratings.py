@@ -19,6 +19,7 @@ PANELS = 4  # of a reader in a row
 NOTE_MM = 8.0  # below the panels
 SHORT, LABEL_WIDTH, TITLE_WIDTH = 10, 38, 30  # letters of a level in a legend of several columns, and of lines
 LEGEND_LINES = 5  # that there is always room for
+CANNOT = "cannot assess"
 COLUMNS = (*Rating.model_fields, "called_real", "low", "high")
 
 
@@ -58,7 +59,8 @@ def _page(name: str, found: Sequence[Rating], readers: Sequence[str], sources: S
             if members and members[0].role == "verdict":
                 _verdict(one, members, sources)
             else:
-                _stack(one, members, sources, {r.level: r.label for r in found if r.category == category})
+                known = {r.level: r.label for r in found if r.category == category}
+                _stack(one, members, sources, known, _shown(own))
             one.set_title(textwrap.fill(plain(category), TITLE_WIDTH))
             _names(one, sources, place % columns == 0)
         for one in axes[len(categories) :]:
@@ -78,7 +80,7 @@ def _note(figure: Figure, last: object) -> None:
 
     assert isinstance(last, SubFigure)
     text = (
-        "Numbers in bars: volumes. Dark: lowest level. Points: share called real, with its 95 % Wilson interval; read a "
+        "Numbers in bars: volumes. Dark: lowest level; words of levels as the reader saw them. Points: share called real, with its 95 % Wilson interval; read a "
         "source beside the real volumes."
     )
     last.supxlabel(wrapped(text, figure.get_figwidth() / MM), x=0.01, ha="left", fontsize=SMALL, color=GREY)
@@ -96,11 +98,23 @@ def _called_real(one: Rating) -> tuple[float, float, float]:
     return one.count / one.n, low, high
 
 
-def _stack(axes: Axes, members: Sequence[Rating], sources: Sequence[str], known: Mapping[int, str]) -> None:
+def _shown(own: Sequence[Rating]) -> dict[str, int]:
+    """Volumes of each source that a reader judged: a case is answered in all questions, in some by "cannot assess"."""
+    return {source: max(one.n for one in own if one.source == source) for source in {one.source for one in own}}
+
+
+def _stack(
+    axes: Axes,
+    members: Sequence[Rating],
+    sources: Sequence[str],
+    known: Mapping[int, str],
+    shown: Mapping[str, int],
+) -> None:
+    """Bars of levels. shown: volumes of a source; those without a level here are a hatched rest."""
     from matplotlib import colormaps
 
     labels = {level: known[level] or str(level) for level in sorted(known)}
-    most = max((one.n for one in members), default=1)
+    most = max(shown.values(), default=1)
     for rank, level in enumerate(labels):
         shade = 0.08 + 0.9 * rank / max(len(labels) - 1, 1)
         colour = colormaps["cividis"](shade)
@@ -112,6 +126,13 @@ def _stack(axes: Axes, members: Sequence[Rating], sources: Sequence[str], known:
                 ink = "white" if shade < 0.5 else "black"
                 axes.text(start + count / 2, place, str(count), ha="center", va="center", fontsize=SMALL, color=ink)
         axes.plot([], [], "s", ms=3.5, color=colour, label=_label(labels[level]))
+    rest = {source: shown.get(source, 0) - _given(members, source) for source in sources}
+    for place, source in enumerate(sources):
+        if rest[source]:
+            start = _given(members, source)
+            axes.barh(place, rest[source], left=start, height=0.72, color="white", edgecolor=GREY, hatch="////", lw=0.4)
+    if any(rest.values()):
+        axes.fill_between([], [], facecolor="white", edgecolor=GREY, hatch="////", lw=0.4, label=f" {CANNOT}")
     axes.set_xlim(0, most)
     axes.set_xticks([])
     axes.spines[:].set_visible(False)
@@ -120,6 +141,11 @@ def _stack(axes: Axes, members: Sequence[Rating], sources: Sequence[str], known:
         loc="upper left", bbox_to_anchor=(0, 0), ncols=_columns(labels.values()),
         borderaxespad=0.2, handlelength=0.8, handletextpad=0.2, columnspacing=0.6, labelspacing=0.15, fontsize=SMALL - 0.5,
     )  # fmt: skip
+
+
+def _given(members: Sequence[Rating], source: str) -> int:
+    """Volumes of a source with a level."""
+    return sum(one.count for one in members if one.source == source)
 
 
 def _columns(labels: Collection[str]) -> int:
@@ -138,7 +164,8 @@ def _legend_lines(found: Sequence[Rating]) -> int:
     for category in {one.category for one in found if one.role != "verdict"}:
         labels = {one.level: one.label for one in found if one.category == category}.values()
         rows = sum(max(1, len(_label(label).splitlines())) for label in labels)
-        lines.append(rows if _columns(labels) == 1 else -(-len(labels) // _columns(labels)))
+        more = 1  # of those without a level
+        lines.append(rows + more if _columns(labels) == 1 else -(-(len(labels) + more) // _columns(labels)))
     return max(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,7 +22,10 @@ def with_oneself(joined: Unblinded) -> Iterator[Finding]:
         for reader in joined.readers:
             keys = [key for key in rows if key[0] == reader.reader and key[3] == question.name and key[4] == 1]
             both = [(rows.get((*key[:4], 0)), rows[key]) for key in keys]
-            pairs = np.array([pair for pair in both if None not in pair], dtype=float).reshape(-1, 2)
+            known = [place for place, pair in enumerate(both) if None not in pair]
+            pairs = np.array([both[place] for place in known], dtype=float).reshape(-1, 2)
+            number = Counter(keys[place][1] for place in known)
+            of = ", ".join(f"{source.name} {number[source.name]}" for source in joined.sources)
             one = Finding(quantity="kappa_with_oneself", question=question.name, reader=reader.reader, n=len(pairs))
             if not len(pairs):
                 yield one.model_copy(update={"note": "no hidden repeat was answered"})
@@ -35,8 +39,9 @@ def with_oneself(joined: Unblinded) -> Iterator[Finding]:
 
             value = kappa(np.arange(len(pairs)))
             apart = np.abs(pairs[:, 0] - pairs[:, 1])
-            how = f"Cohen's kappa, quadratic weights; n repeats; equal {int((apart == 0).sum())}, "
-            how += f"within one level {int((apart <= 1).sum())}; {CASES_BOOTSTRAP}"
+            how = f"Cohen's kappa, quadratic weights; n repeats: {of}; equal {int((apart == 0).sum())}"
+            how += f", within one level {int((apart <= 1).sum())}" if levels > 2 else ""
+            how += f"; {CASES_BOOTSTRAP}"
             if value is None:
                 yield one.model_copy(
                     update={"how": how, "note": "all these answers are one level: kappa is not defined"}

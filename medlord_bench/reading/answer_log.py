@@ -16,7 +16,7 @@ from medlord_bench.contracts import FrozenConfig
 from medlord_bench.errors import UserError
 from medlord_bench.util.version import __version__
 
-from .answers import Answer, check_answer
+from .answers import MAX_MS, Answer, check_answer
 from .pack import Pack
 from .rubric import Question
 
@@ -125,7 +125,7 @@ class AnswerLog:
             if place != self.open_item():
                 raise Refused("order", f"item {given.item} is not the next one")
             self._complete(given)
-            self._append({**given.model_dump(mode="json"), "ms": round(given.ms or 0), "answered": _now()})
+            self._append({**given.model_dump(mode="json"), "ms": min(round(given.ms or 0), MAX_MS), "answered": _now()})
             self._finish()
 
     def _complete(self, given: Answer) -> None:

@@ -14,6 +14,7 @@ from medlord_bench.errors import UserError
 from .pack import Pack
 
 MAX_WORDS, MAX_MARKS = 10_000, 500
+MAX_MS = 86_400_000  # a day; a page that was left open so long says nothing of the reading
 CANNOT: Literal["cannot"] = "cannot"
 UNCHANGED = "return the file as the reader page wrote it"
 
@@ -72,7 +73,7 @@ def check_answer(answer: Answer, pack: Pack, where: str) -> None:
         wrong(where, f"field 'item': {answer.item}, expected 0 to {len(items) - 1}")
     expected = items[answer.item]
     if answer.codes != expected:
-        wrong(where, f"field 'codes': {list(answer.codes)!r:.80}, expected {list(expected)} of item {answer.item}")
+        wrong(where, f"field 'codes': {list(answer.codes)!r:.80}, expected {list(expected)} of case {answer.item + 1}")
     for name, level in answer.answers.items():
         question = pack.rubric.question(name)
         if question is None:

@@ -42,6 +42,7 @@ def _grras(joined: Unblinded, found: Sequence[Finding]) -> list[tuple[str, str, 
     told = (
         "the share of real volumes was disclosed" if joined.disclosed else "the share of real volumes was not disclosed"
     )
+    repeats = f"{_repeats(joined)} hidden repeats of a volume" if _repeats(joined) else "no hidden repeats"
     size = " x ".join(map(str, joined.grid.shape))
     spacing = " x ".join(f"{one:g}" for one in joined.grid.spacing)
     items = [
@@ -62,19 +63,24 @@ def _grras(joined: Unblinded, found: Sequence[Finding]) -> list[tuple[str, str, 
         (
             "8 the process of rating",
             f"blinded: own codes and order of each reader; one grid ({size} voxels of {spacing} mm, HU "
-            f"{joined.grid.window[0]} to {joined.grid.window[1]}); hidden repeats in {joined.sessions} session(s); {told}; "
+            f"{joined.grid.window[0]} to {joined.grid.window[1]}); {repeats}; {joined.sessions} session(s); {told}; "
             "no clinical information",
         ),
         (
             "9 independence",
-            "each reader had a pack of their own and could not see other answers; whether they talked: " + NOT_GIVEN,
+            "each reader had a pack of their own and could not see other answers; whether they talked: "
+            + NOT_GIVEN
+            + f"; the leak check {'left out ' + ', '.join(joined.waived) if joined.waived else 'left out nothing'}",
         ),
         ("10 statistics", "named beside each number in summary.md; " + _corrections(found)),
         ("11 numbers that were read", _read(joined)),
         ("12 experience of the readers", NOT_GIVEN),
         ("13 agreement with its uncertainty", _agreement(found)),
         ("14 what the result means in practice", NOT_GIVEN),
-        ("15 detailed results", "answers.csv, choices.csv and marks.csv; key with the commitment above"),
+        (
+            "15 detailed results",
+            f"{'choices' if joined.design == 'pairs' else 'answers'}.csv and marks.csv; key with the commitment above",
+        ),
     ]
     return [("GRRAS", *item) for item in items]
 
@@ -101,14 +107,20 @@ def _display(passed: bool | None) -> str:
 def _numbers(joined: Unblinded) -> str:
     drawn = sorted({len(one.drawn) for one in joined.sources})
     each = " to ".join(map(str, [drawn[0], drawn[-1]] if len(drawn) > 1 else drawn))
-    return f"{len(joined.sources)} sources, {each} volumes each, {len(joined.readers) + len(joined.absent)} reader(s)"
+    return f"{len(joined.sources)} sources, {each} volumes each, {len(joined.readers) + len(joined.absent) + len(joined.withdrawn)} reader(s)"
 
 
 def _read(joined: Unblinded) -> str:
     parts = [f"{one.reader}: {one.answered} of {one.items} items" for one in joined.readers]
     parts += [f"{name}: no return" for name in joined.absent]
-    repeats = len({(one.reader, one.source, one.volume) for one in joined.rows if one.repeat})
-    return "; ".join(parts) + f"; hidden repeats: {repeats}" + ("; locked as partial" if joined.partial else "")
+    parts += [f"{one.reader}: withdrew" for one in joined.withdrawn]
+    parts += [f"hidden repeats: {_repeats(joined)}"] if joined.design == "ratings" else []
+    return "; ".join(parts) + ("; locked as partial" if joined.partial else "")
+
+
+def _repeats(joined: Unblinded) -> int:
+    """Of all readers, answered. Pairs have none."""
+    return len({(one.reader, one.source, one.volume) for one in joined.rows if one.repeat})
 
 
 def _agreement(found: Sequence[Finding]) -> str:

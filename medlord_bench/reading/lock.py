@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 from medlord_bench.contracts import FrozenConfig
 from medlord_bench.contracts.validation import read_json
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.util.files import write_json
+from medlord_bench.util.hashing import file_sha256
 
 from .pack import Pack, read_pack
 from .returns import Return, read_returns
 from .study import Study
 
-FILE = "lock.json"
+FILE, OPENED = "lock.json", "opened.json"
 UNBLINDED = "unblinded.json"  # written when the key is opened
 SUFFIXES = (".jsonl", ".csv")
 
@@ -30,6 +32,17 @@ class Locked(FrozenConfig):
     items: int
 
 
+class Withdrawn(FrozenConfig):
+    """A reader whose return left the study. unblinded: whether the key had been opened before. lock_sha256: of the lock
+    before; with `entry` put back among its returns, the lock has that hash again."""
+
+    reader: str
+    date: datetime
+    unblinded: bool
+    lock_sha256: str
+    entry: Locked
+
+
 class Lock(FrozenConfig):
     """`returns/lock.json`. returns: by reader. partial: locked although items or readers are missing; absent: readers of a
     pack without a return."""
@@ -40,6 +53,15 @@ class Lock(FrozenConfig):
     partial: bool
     returns: Mapping[str, Locked]
     absent: tuple[str, ...] = ()
+    withdrawn: tuple[Withdrawn, ...] = ()
+
+
+class Opened(FrozenConfig):
+    """`returns/opened.json`, written when the key is opened. joined: sha256 of `analysis/unblinded.json`."""
+
+    schema_version: Literal[1] = 1
+    opened: datetime
+    joined: str
 
 
 def packs_of(study: Study) -> list[Pack]:
@@ -83,9 +105,10 @@ def lock(study: Study, partial: bool = False) -> Lock:
     path = study.returns / FILE
     if path.exists():
         return unchanged(study, found)
-    if (study.analysis / UNBLINDED).exists():
+    trace = opened(study)
+    if trace is not None:
         raise UserError(
-            f"{study.analysis / UNBLINDED}: the key was opened already, so a new lock proves nothing; put {path} of that time back"
+            f"{trace}: the key was opened already, so a new lock proves nothing; put {path} of that time back"
         )
     here = {one.reader for one in found}
     absent = tuple(one.reader for one in packs if one.reader not in here)
@@ -115,13 +138,34 @@ def lock(study: Study, partial: bool = False) -> Lock:
     return made
 
 
-def unchanged(study: Study, found: Sequence[Return]) -> Lock:
-    """The lock, if the returns are those that were locked. Raises `UserError` naming the first that is not."""
+def opened(study: Study) -> Path | None:
+    """The file that shows that the key was opened; None if there is none."""
+    traces = (study.returns / OPENED, study.analysis / UNBLINDED)
+    return next((path for path in traces if path.exists()), None)
+
+
+def locked_returns(found: Sequence[Return], made: Lock) -> list[Return]:
+    """Without those of readers who withdrew."""
+    return [one for one in found if one.reader in made.returns]
+
+
+def read_lock(study: Study) -> Lock:
+    """Raises `UserError` if there is none."""
     path = study.returns / FILE
     try:
-        made = read_json(Lock, path)
+        return read_json(Lock, path)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; lock the returns first: medlord-bench reading lock {study.root}") from None
+
+
+def lock_hash(study: Study) -> str:
+    """sha256 of the lock file."""
+    return file_sha256(study.returns / FILE)
+
+
+def unchanged(study: Study, found: Sequence[Return]) -> Lock:
+    """The lock, if the returns are those that were locked. Raises `UserError` naming the first that is not."""
+    made = read_lock(study)
     files = {one.reader: one for one in found}
     for reader, locked in made.returns.items():
         now = files.get(reader)
@@ -131,7 +175,8 @@ def unchanged(study: Study, found: Sequence[Return]) -> Lock:
             raise UserError(f"{now.path}: changed since it was locked; put the locked file back")
         if now.pack.digest() != locked.pack:
             raise UserError(f"{study.pack(reader)}: changed since the lock; put the pack of the export back")
-    added = next((one for one in found if one.reader not in made.returns), None)
+    known = {*made.returns, *(one.reader for one in made.withdrawn)}
+    added = next((one for one in found if one.reader not in known), None)
     if added is not None:
         raise UserError(f"{added.path}: came after the lock; remove it: a later return is not blinded for sure")
     return made

@@ -55,10 +55,11 @@ def heat_map(joined: Unblinded, study: Study) -> Drawn | None:
             axes.set_title(plane[0] if source == sources[0] else "")
         volumes = len({one.volume for one in own})
         line[0].set_ylabel(f"{shorten(source, 24)}\n{len(own)} marks in {volumes} volumes", fontsize=SMALL)
+    colour = f"marks in a cell, from 1 (yellow) to {int(most)} (red)" if most > 1 else "a cell with one mark"
     footnote(
         figure,
         "Marks of all readers and slices, over the mean middle planes of the real volumes that were read. Radiological "
-        f"orientation. Colour: marks in a cell, from 1 (yellow) to {int(most)} (red). A reader marks what was seen; an unmarked place is not judged.",
+        f"orientation. Colour: {colour}. A reader marks what was seen; an unmarked place is not judged.",
     )
     rows = [[one.source, one.reader, one.volume, one.mark.plane, *one.mark.point, one.mark.cue] for one in joined.marks]
     return Drawn("marks_map", figure, COLUMNS, rows)
@@ -83,6 +84,8 @@ def _panel(
     plane: tuple[str, int, int],
     most: float,
 ) -> None:
+    from matplotlib.patheffects import withStroke
+
     heat, right, top, places = found
     name, across, up = plane
     if behind is not None:
@@ -95,8 +98,12 @@ def _panel(
     axes.plot(places[:, across], places[:, up], ".", color="black", ms=2)
     # The patient's right, and the front of a sagittal plane, are at the left.
     axes.set(xlim=(right[-1], 0), ylim=(0, top[-1]), xticks=[], yticks=[], aspect="equal")
-    letters = "AP" if name == "sagittal" else "RL"
-    axes.set_xlabel(f"{letters[0]}   {letters[1]}", fontsize=SMALL)
+    for letter, at in zip("AP" if name == "sagittal" else "RL", (0.03, 0.97), strict=True):
+        outline = [withStroke(linewidth=1.5, foreground="white")]
+        axes.text(
+            at, 0.5, letter, transform=axes.transAxes, ha="left" if at < 0.5 else "right", va="center", fontsize=SMALL,
+            path_effects=outline,
+        )  # fmt: skip
 
 
 def _background(joined: Unblinded, study: Study) -> NDArray[np.float64] | None:

@@ -29,10 +29,35 @@ def recognised(joined: Unblinded) -> list[Finding]:
             right = [choice.source in real for choice in own]
             sides = [_ids(choice) if choice.source in real else _ids(choice)[::-1] for choice in own]
             test = stats.accuracy(right, _numbers(sides))
-            how = f"share of choices; Wilson at n / {test.inflation:.2f} (choices that share a volume); 0.5: by chance"
+            how = f"share of choices; Clopper-Pearson and exact binomial test against 0.5 (chance), at {test.size:.3g} independent "
+            how += "choices (choices that share a volume are dependent)"
             fields = {"value": test.value, "low": test.low, "high": test.high, "how": how}
             found.append(one.model_copy(update={**fields, "p": test.p if reader == ALL else None}))
     return corrected(found)
+
+
+def calibration(joined: Unblinded) -> Iterator[Finding]:
+    """How often the real volume was chosen at each level of confidence, of all models together."""
+    question = next((one for one in joined.rubric.questions if one.kind == "confidence"), None)
+    real = set(joined.real)
+    met = [one for one in joined.choices if len({one.source, one.other_source} & real) == 1]
+    if question is None or not met:
+        return
+    for level, words in enumerate(question.levels, 1):
+        own = [one for one in met if one.confidence == level]
+        label = f"{question.name} {level}: {words[joined.language]}"
+        one = Finding(quantity="calibration", question=label, n=len(own))
+        if not own:
+            yield one.model_copy(update={"note": "no choice at this level"})
+            continue
+        sides = [_ids(choice) if choice.source in real else _ids(choice)[::-1] for choice in own]
+        found = stats.accuracy([choice.source in real for choice in own], _numbers(sides))
+        how = f"share of choices that are right; Clopper-Pearson at {found.size:.3g} independent choices; no test"
+        yield one.model_copy(update={"value": found.value, "low": found.low, "high": found.high, "how": how})
+    unknown = sum(one.confidence is None for one in met)
+    if unknown:
+        note = "choices without an answer to it: they are in no row above"
+        yield Finding(quantity="calibration", question=question.name, n=unknown, note=note)
 
 
 def strengths(joined: Unblinded) -> Iterator[Finding]:

@@ -96,11 +96,15 @@ class StudyProtocol(FrozenConfig):
         return self.n * len(self.sources)
 
     @property
+    def has_real(self) -> bool:
+        """Whether a source has real volumes."""
+        return any(REAL in (source.name, source.contestant) for source in self.sources)
+
+    @property
     def choices(self) -> int:
         """Choices of each reader in the design `pairs`. With more than the default, volumes come again in other pairs."""
         others = len(self.sources) - 1
-        real = any(REAL in (source.name, source.contestant) for source in self.sources)
-        return self.pairs or self.n * (others if real else others * len(self.sources) // 2)
+        return self.pairs or self.n * (others if self.has_real else others * len(self.sources) // 2)
 
     @property
     def hidden_repeats(self) -> int:

@@ -16,7 +16,6 @@ from .rubric import Question, Rubric
 from .unblind import Row, Unblinded
 
 SEED = 0
-VERDICT = "verdict x confidence"
 CASES_BOOTSTRAP = "95 % percentile bootstrap over volumes"
 
 
@@ -76,10 +75,15 @@ def scores_of(rows: Sequence[Row], rubric: Rubric, source: str, readers: Sequenc
     return called if sure is None else called * table_of(rows, source, sure.name, readers)
 
 
+def _score(rubric: Rubric) -> str:
+    """What `scores_of` gives, in words."""
+    return " x ".join(one.name for kind in ("verdict", "confidence") for one in rubric.questions if one.kind == kind)
+
+
 def medians(joined: Unblinded) -> Iterator[Finding]:
-    """Median and quartiles of each question, for each source."""
+    """Median and quartiles (low, high) of each question with more than two levels, for each source."""
     rows = first(joined)
-    for question in joined.rubric.questions:
+    for question in [one for one in joined.rubric.questions if len(one.levels) > 2]:
         for source in joined.sources:
             for reader in [one.reader for one in joined.readers]:
                 given = table_of(rows, source.name, question.name, [reader])[:, 0]
@@ -91,7 +95,7 @@ def medians(joined: Unblinded) -> Iterator[Finding]:
                     source=source.name,
                     reader=reader,
                     n=len(known),
-                    how=f"low and high are the quartiles of {len(question.levels)} levels; 'cannot assess': {lacking}",
+                    how=f"median and quartiles of {len(question.levels)} levels; 'cannot assess': {lacking}",
                 )
                 if not len(known):
                     yield one.model_copy(update={"note": "no answer"})
@@ -130,9 +134,8 @@ def _called_real_by_all(rows: Sequence[Row], source: str, verdict: Question, rea
     one = Finding(quantity="called_real", question=verdict.name, source=source, n=len(own))
     if not own:
         return one.model_copy(update={"note": "no answer"})
-    alone = len(names) + np.arange(len(own))  # nothing but the volume is shared
-    found = stats.accuracy([one.level == 2 for one in own], np.stack([own_numbers, alone], 1))
-    how = f"Wilson at n / {found.inflation:.2f}; n answers on {len(names)} volumes by {len(readers)} readers"
+    found = stats.rate([one.level == 2 for one in own], own_numbers)
+    how = f"Wilson at {found.size:.3g} independent answers; n answers on {len(names)} volumes by {len(readers)} readers"
     return one.model_copy(update={"value": found.value, "low": found.low, "high": found.high, "how": how})
 
 
@@ -150,18 +153,21 @@ def detection(joined: Unblinded) -> Iterator[Finding]:
                 yield Finding(quantity="auc", source=model, reader=reader, note="the rubric has no verdict")
                 continue
             real, own = (part[~np.isnan(part).any(1)] for part in both if part is not None)
-            common = {"question": VERDICT, "source": model, "reader": reader, "n": len(own), "n_real": len(real)}
+            verdict = next(one.name for one in joined.rubric.questions if one.kind == "verdict")
+            common = {"source": model, "reader": reader, "n": len(own), "n_real": len(real)}
+            score = {"question": _score(joined.rubric), **common}
             if not len(real) or not len(own):
                 note = "no volume that all readers answered"
-                yield Finding(quantity="auc", note=note, **common)
+                yield Finding(quantity="auc", note=note, **score)
                 continue
             mean = f"mean of {len(readers)} readers; " if len(readers) > 1 else ""
             found = stats.area(real, own, SEED)
             how = f"{mean}{CASES_BOOTSTRAP}; 0.5 is chance"
-            yield Finding(quantity="auc", how=how, **bounded(found.value, found.low, found.high), **common)
+            yield Finding(quantity="auc", how=how, **bounded(found.value, found.low, found.high), **score)
             seen = stats.sensitivity(own < 0, real < 0, SEED)
-            how = f"{mean}log-linear correction; {CASES_BOOTSTRAP}; 0 is chance"
-            yield Finding(quantity="d_prime", how=how, **bounded(seen.value, seen.low, seen.high), **common)
+            how = f"{mean}of the verdicts alone; log-linear correction; {CASES_BOOTSTRAP}; 0 is chance"
+            fields = {"question": verdict, "how": how, **common}
+            yield Finding(quantity="d_prime", **bounded(seen.value, seen.low, seen.high), **fields)
 
 
 def against_real(joined: Unblinded) -> list[Finding]:
@@ -169,11 +175,12 @@ def against_real(joined: Unblinded) -> list[Finding]:
     rows, readers = first(joined), [one.reader for one in joined.readers]
     questions = [one.name for one in joined.rubric.questions if one.kind == "rating"]
     found = []
-    for question in [*questions, VERDICT]:
+    combined = _score(joined.rubric)
+    for question in [*questions, combined]:
         for model in joined.models if joined.real else ():
             tables = [
                 scores_of(rows, joined.rubric, name, readers)
-                if question == VERDICT
+                if question == combined
                 else table_of(rows, name, question, readers)
                 for name in (model, joined.real[0])
             ]

@@ -19,7 +19,7 @@ from medlord_bench.contracts import FrozenConfig
 from medlord_bench.contracts.validation import validate
 from medlord_bench.errors import MissingError, UserError
 
-from .answers import CANNOT, UNCHANGED, Answer, Finished, Header, check_answer, wrong
+from .answers import CANNOT, MAX_MS, UNCHANGED, Answer, Finished, Header, check_answer, wrong
 from .form_return import read_form
 from .pack import Pack
 
@@ -99,7 +99,7 @@ class Return:
         first = self.missing[0]
         codes = " and ".join(self.pack.items[first])
         return (
-            f"{self.path}: item {first} ({codes}): no answer; {len(self.missing)} of {len(self.pack.items)} items are "
+            f"{self.path}: case {first + 1} ({codes}): no answer; {len(self.missing)} of {len(self.pack.items)} cases are "
             "missing: let the reader go on with the same pack"
         )
 
@@ -163,6 +163,7 @@ def _read_lines(path: Path, content: bytes, sha256: str, packs: Sequence[Pack]) 
         if before != number:
             wrong(where, f"field 'item': {answer.item} is answered already in line {before}; expected one answer")
         if not answer.practice:
+            _in_order(answer, answers, where)
             answers.append(answer)
     found = Return(path, sha256, pack, header, tuple(answers), bool(finished))
     if finished and found.missing:
@@ -192,6 +193,17 @@ def _in_time(answer: Answer, latest: datetime, where: str) -> datetime:
     if answer.answered < latest - CLOCK:
         wrong(where, f"field 'answered': {answer.answered.isoformat()} is before the line above; lines were moved")
     return max(answer.answered, latest)
+
+
+def _in_order(answer: Answer, before: Sequence[Answer], where: str) -> None:
+    """Raise `UserError` unless a case comes after those above it, as the page shows them, and took less than a day."""
+    if before and answer.item < before[-1].item:
+        wrong(
+            where,
+            f"case {answer.item + 1} is below case {before[-1].item + 1}, expected the order of the pack; lines were moved",
+        )
+    if answer.ms is not None and answer.ms > MAX_MS:
+        wrong(where, f"field 'ms': {answer.ms:g}, expected at most {MAX_MS} (24 h)")
 
 
 def _text(path: Path, content: bytes) -> str:

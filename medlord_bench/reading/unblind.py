@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +12,23 @@ from medlord_bench.contracts.validation import read_json
 from medlord_bench.drawing.files import table
 from medlord_bench.errors import UserError
 from medlord_bench.util.files import write_json, write_text
+from medlord_bench.util.hashing import digest, file_sha256
 
 from .answers import CANNOT, Answer, Mark
 from .key import Entry, Key, SourceRecord, read_key
-from .lock import UNBLINDED, Lock, packs_of, returns_of, unchanged
+from .lock import (
+    OPENED,
+    UNBLINDED,
+    Lock,
+    Opened,
+    Withdrawn,
+    lock_hash,
+    locked_returns,
+    packs_of,
+    read_lock,
+    returns_of,
+    unchanged,
+)
 from .pack import Pack
 from .protocol import read_protocol
 from .rebuild import StudyGrid
@@ -58,7 +71,8 @@ class Row(FrozenConfig):
 
 
 class Choice(FrozenConfig):
-    """One choice of a pair: the volume that was said to be real, and the other."""
+    """One choice of a pair: the volume that was said to be real, and the other. confidence: level of how sure the reader
+    was; None if it was not asked or not given."""
 
     reader: str
     item: int
@@ -69,6 +83,7 @@ class Choice(FrozenConfig):
     other_code: str
     other_source: str
     other_volume: str
+    confidence: int | None = None
     ms: float | None
     answered: datetime | None
 
@@ -92,15 +107,19 @@ class Comment(FrozenConfig):
 
 
 class Unblinded(FrozenConfig):
-    """All that an analysis needs; the key is not opened again. real: names of the sources of real volumes."""
+    """All that an analysis needs; the key is not opened again. real: names of the sources of real volumes. lock_sha256: of
+    the lock file. waived: quantities that the leak check left out."""
 
     schema_version: Literal[1] = 1
     title: str
     commitment: str
     protocol: str
     locked: datetime
+    lock_sha256: str
     partial: bool
     absent: tuple[str, ...]
+    withdrawn: tuple[Withdrawn, ...] = ()
+    waived: tuple[str, ...] = ()
     design: Literal["ratings", "pairs"]
     language: str
     disclosed: bool
@@ -131,10 +150,45 @@ def unblind(study: Study, key_file: Path, identity: Path | None = None) -> Unbli
     made = unchanged(study, found)
     key = read_key(key_file, identity)
     _same_study(study, key_file, key, packs, made)
-    joined = _joined(study, key, packs[0], found, made)
+    kept = locked_returns(found, made)
+    if not kept:
+        raise UserError(f"{study.returns}: every reader withdrew; there is nothing to analyse")
+    joined = _joined(study, key, packs[0], kept, made)
+    _opened(study, joined)
     write_json(study.analysis / FILE, joined.model_dump(mode="json"))
     for name, text in _tables(joined).items():
         write_text(study.analysis / f"{name}.csv", text)
+    return joined
+
+
+def _opened(study: Study, joined: Unblinded) -> None:
+    """Record that the key was opened, when first, and the hash of what came of it."""
+    path = study.returns / OPENED
+    first = read_json(Opened, path).opened if path.exists() else datetime.now(UTC).replace(microsecond=0)
+    record = Opened(opened=first, joined=digest(joined.model_dump(mode="json")))
+    write_json(path, record.model_dump(mode="json"))
+
+
+def confirmed(study: Study) -> Unblinded:
+    """The unblinded answers, if they are what `unblind` wrote for the locked returns. Raises `UserError` if not.
+
+    A return that is still in its folder must be the locked one.
+    """
+    joined, made = read_unblinded(study), read_lock(study)
+    path, again = study.analysis / FILE, f"make it again: medlord-bench reading unblind {study.root} --key FILE"
+    hashes = {one.reader: one.sha256 for one in joined.readers}
+    same = joined.lock_sha256 == lock_hash(study) and joined.commitment == made.commitment
+    if not same or hashes != {reader: one.sha256 for reader, one in made.returns.items()}:
+        raise UserError(f"{path}: of another lock than that of {study.returns}; {again}")
+    record = study.returns / OPENED
+    if not record.exists():
+        raise UserError(f"{record}: not found; expected the hash of {path.name}; {again}")
+    if read_json(Opened, record).joined != digest(joined.model_dump(mode="json")):
+        raise UserError(f"{path}: changed since the key was opened; {again}")
+    for one in made.returns.values():
+        file = study.returns / one.file
+        if file.exists() and file_sha256(file) != one.sha256:
+            raise UserError(f"{file}: changed since it was locked; put the locked file back")
     return joined
 
 
@@ -178,7 +232,7 @@ def _joined(study: Study, key: Key, pack: Pack, found: Sequence[Return], made: L
         for answer in one.answers:
             own = [entries[code] for code in answer.codes]
             rows += _rows(answer, own[0]) if len(own) == 1 else ()
-            choices += _choices(answer, own)
+            choices += _choices(answer, own, pack.rubric)
             for mark in answer.marks:
                 entry = entries[mark.code]
                 place = {"source": entry.source, "volume": entry.item, "repeat": entry.repeat}
@@ -195,7 +249,10 @@ def _joined(study: Study, key: Key, pack: Pack, found: Sequence[Return], made: L
         protocol=key.protocol,
         locked=made.locked,
         partial=made.partial,
+        lock_sha256=lock_hash(study),
         absent=made.absent,
+        withdrawn=made.withdrawn,
+        waived=protocol.waived,
         design=protocol.design,
         language=protocol.language,
         disclosed=protocol.disclosed,
@@ -243,9 +300,11 @@ def _rows(answer: Answer, entry: Entry) -> Iterable[Row]:
         )
 
 
-def _choices(answer: Answer, entries: Sequence[Entry]) -> Iterable[Choice]:
+def _choices(answer: Answer, entries: Sequence[Entry], rubric: Rubric) -> Iterable[Choice]:
     if answer.choice is None:
         return
+    asked = next((one.name for one in rubric.questions if one.kind == "confidence"), "")
+    sure = answer.answers.get(asked)
     chosen, other = entries if answer.choice == "left" else reversed(entries)
     yield Choice(
         reader=chosen.reader,
@@ -257,6 +316,7 @@ def _choices(answer: Answer, entries: Sequence[Entry]) -> Iterable[Choice]:
         other_code=other.code,
         other_source=other.source,
         other_volume=other.item,
+        confidence=sure if isinstance(sure, int) else None,
         ms=answer.ms,
         answered=answer.answered,
     )

@@ -3,7 +3,7 @@
 from medlord_bench.stats.agreement import Difference, krippendorff_alpha, over_cases, weighted_kappa
 from medlord_bench.stats.arrays import LEVEL, Matrix, Vector
 from medlord_bench.stats.bradley_terry import Strengths, bradley_terry
-from medlord_bench.stats.choices import Accuracy, accuracy, strengths
+from medlord_bench.stats.choices import Accuracy, Rate, accuracy, rate, strengths
 from medlord_bench.stats.detection import Area, Sensitivity, area, d_prime, sensitivity
 from medlord_bench.stats.distance_jackknife import FrechetJackknife, frechet_jackknife, frechet_jackknife_to
 from medlord_bench.stats.distributions import (
@@ -44,7 +44,6 @@ from medlord_bench.stats.tails import Tails, tails
 from medlord_bench.stats.two_sample_statistics import TwoSample, two_sample
 
 __all__ = [
-    "LEVEL",
     "Accuracy",
     "Area",
     "Difference",
@@ -56,16 +55,18 @@ __all__ = [
     "Jackknife",
     "Joint",
     "KolmogorovSmirnov",
+    "LEVEL",
     "Matrix",
     "MedianInterval",
     "PairedDifference",
     "Prdc",
+    "Rate",
     "Sensitivity",
     "Separation",
+    "Shift",
     "Strengths",
     "Tails",
     "Tost",
-    "Shift",
     "TwoSample",
     "Vector",
     "Wilcoxon",
@@ -83,35 +84,36 @@ __all__ = [
     "frechet_jackknife",
     "frechet_jackknife_to",
     "frechet_to",
-    "in_reference_units",
-    "largest_shifts",
-    "scaled_frechet",
-    "scaled_frechet_jackknife",
-    "scaled_frechet_p",
     "gaussian_kernel",
     "holm",
+    "in_reference_units",
     "jackknife",
     "joint",
     "kernel_distance",
     "krippendorff_alpha",
     "ks",
+    "largest_shifts",
     "mean_kernel",
     "median_interval",
+    "more_often",
     "n_needed",
     "over_cases",
     "paired_jackknife",
     "prdc",
-    "tails",
-    "tost",
+    "rate",
+    "scaled_frechet",
+    "scaled_frechet_jackknife",
+    "scaled_frechet_p",
     "sensitivity",
     "separation",
     "shift",
     "strengths",
+    "tails",
+    "tost",
     "two_sample",
     "variance_ratio",
     "wasserstein1",
     "weighted_kappa",
     "wilcoxon_paired",
-    "more_often",
     "wilson",
 ]

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from medlord_bench.errors import UserError
 from medlord_bench.stats.arrays import LEVEL, Vector
 
-LARGEST = 15.0  # log odds: an estimate beyond has no maximum in reach
+LARGEST = 10.0  # log odds, of an estimate or its standard error: beyond it the sample does not determine the effect
+APART = "the answers are separated: those of one source or reader lie, but for ties, beyond those of others"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ def cumulative_logit(levels: ArrayLike, design: ArrayLike, clusters: ArrayLike |
     used = np.unique(y)
     if len(used) < 2:
         raise UserError("all answers are equal: there is nothing to model")
-    _not_separated(y, x, used)
+    _estimable(y, x, used)
     codes = np.searchsorted(used, y)
     groups = None if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
     how = {} if groups is None else {"cov_type": "cluster", "cov_kwds": {"groups": groups}}
@@ -51,20 +52,36 @@ def cumulative_logit(levels: ArrayLike, design: ArrayLike, clusters: ArrayLike |
         raise UserError("the model has no unique estimate: a source or reader has too few different answers") from None
     value, error = found.params[: x.shape[1]], found.bse[: x.shape[1]]
     reliable = np.isfinite(value).all() and np.isfinite(error).all() and (error > 0).all()
-    if not reliable or np.abs(value).max() > LARGEST or np.abs(found.model.score(found.params)).max() > 1e-2:
+    if (
+        not reliable
+        or max(np.abs(value).max(), error.max()) > LARGEST
+        or np.abs(found.model.score(found.params)).max() > 1e-2
+    ):
         raise UserError("the model did not converge: the answers are nearly separated")
     reach = float(norm.ppf(0.5 + LEVEL / 2)) * error
     return Effects(value, error, value - reach, value + reach, 2 * norm.sf(np.abs(value / error)))
 
 
-def _not_separated(y: Vector, x: Vector, used: Vector) -> None:
-    """Raise `UserError` if the effect of a 0/1 column is infinite: its answers are all at one end, or apart from the rest."""
+def _estimable(y: Vector, x: Vector, used: Vector) -> None:
+    """Raise `UserError` if the likelihood has no maximum: the answers are separated, wholly or but for ties.
+
+    So it is if some b and limits c, not all 0, have c_{y-1} <= x b <= c_y for every answer, with at least one inequality
+    (Albert & Anderson 1984, for binary answers); a linear program looks for them (Konis 2007).
+    """
+    from scipy.optimize import linprog
+
     for column in x.T:
-        if not set(np.unique(column)) <= {0.0, 1.0}:
-            continue
-        own, others = y[column == 1], y[column == 0]
-        if not len(own) or not len(others):
+        if column.min() == column.max():
             raise UserError("a source or reader has no answers, or all of them: it has no effect to estimate")
-        ends = own.min() == own.max() and own[0] in (used[0], used[-1])
-        if ends or own.min() > others.max() or own.max() < others.min():
-            raise UserError("the answers are separated: those of one source or reader are all at one end of the scale")
+    cells = np.unique(np.column_stack([np.searchsorted(used, y), x]), axis=0)
+    slack = []  # rows (b, c) of the inequalities
+    for level, *values in cells:
+        for limit, sign in ((int(level) - 1, 1.0), (int(level), -1.0)):
+            if 0 <= limit < len(used) - 1:
+                row = np.zeros(x.shape[1] + len(used) - 1)
+                row[: x.shape[1]], row[x.shape[1] + limit] = sign * np.array(values), -sign
+                slack.append(row)
+    rows = np.array(slack)
+    found = linprog(-rows.sum(0), A_ub=-rows, b_ub=np.zeros(len(rows)), bounds=(-1, 1))
+    if not found.success or float(rows.sum(0) @ found.x) > 1e-7:
+        raise UserError(APART)

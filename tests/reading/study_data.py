@@ -92,7 +92,8 @@ def chosen(pack: Pack, entries: Mapping[str, Entry], quality: Mapping[str, float
     lines = []
     for item, codes in enumerate(pack.items):
         seen = [quality[entries[code].source] + rng.normal(0, 1) for code in codes]
-        lines.append(answered(pack, item, None, choice="left" if seen[0] > seen[1] else "right"))
+        sure = {"confidence": 1 + min(4, int(2 * abs(seen[0] - seen[1])))}
+        lines.append(answered(pack, item, sure, choice="left" if seen[0] > seen[1] else "right"))
     return lines
 
 

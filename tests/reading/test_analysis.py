@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
-from medlord_bench.reading import agreement_findings, analysis, pair_findings, rating_findings
+from medlord_bench.drawing.style import style
+from medlord_bench.reading import agreement_findings, analysis, marks, pair_findings, rating_findings
+from medlord_bench.reading.checklist import checklist
 from medlord_bench.reading.findings import Finding
 from medlord_bench.reading.lock import lock
 from medlord_bench.reading.study import Study
@@ -123,9 +127,21 @@ def test_the_folder_has_tables_figure_checklist_and_script(ratings: tuple[Study,
 
 def test_the_page_leaves_out_empty_columns_and_says_how_below(numbers: list[Finding]) -> None:
     table = analysis._rows([item for item in numbers if item.quantity == "median"])
-    assert table[0].startswith("| question | source | reader | value | interval | n | how |")
+    assert table[0].startswith("| question | source | reader | value | quartiles | n | how |")
     assert all(len(line) < 110 for line in table if line.startswith("|"))
     assert table[-1].startswith("- ") and "quartiles" in table[-1]
+    assert not [one for one in numbers if one.quantity == "median" and one.question == "verdict"]
+
+
+def test_a_kappa_says_which_sources_the_repeats_are_of(
+    numbers: list[Finding], ratings: tuple[Study, Unblinded]
+) -> None:
+    own = [one for one in ratings[1].rows if one.reader == "R1" and one.question == "realism" and one.repeat]
+    of = ", ".join(f"{name} {sum(row.source == name for row in own)}" for name in ("real", "good", "bad"))
+    found = one(numbers, quantity="kappa_with_oneself", question="realism", reader="R1")
+    assert f"n repeats: {of};" in found.how and "within one level" in found.how
+    verdict = one(numbers, quantity="kappa_with_oneself", question="verdict", reader="R1")
+    assert "within one level" not in verdict.how
 
 
 def test_a_run_gets_nothing_of_a_study_of_pairs(pairs: tuple[Study, Unblinded], tmp_path: Path) -> None:
@@ -187,6 +203,22 @@ def test_one_reader_has_no_agreement_with_others(ratings: tuple[Study, Unblinded
     assert [one.reader for one in rating_findings.called_real(alone)] == ["R1"] * 3
 
 
+def test_d_prime_is_of_the_verdict_and_auc_of_verdict_and_confidence(ratings: tuple[Study, Unblinded]) -> None:
+    """Other confidences change the AUC, and not d'."""
+    joined = ratings[1]
+    sure = [one.model_copy(update={"level": 1}) if one.question == "confidence" else one for one in joined.rows]
+    numbers, other = (
+        {(one.quantity, one.question, one.source, one.reader): one.value for one in rating_findings.detection(study)}
+        for study in (joined, joined.model_copy(update={"rows": tuple(sure)}))
+    )
+    assert {(quantity, question) for quantity, question, *_ in numbers} == {
+        ("auc", "verdict x confidence"),
+        ("d_prime", "verdict"),
+    }
+    d = {key: value for key, value in numbers.items() if key[0] == "d_prime"}
+    assert d == {key: other[key] for key in d} and numbers != other
+
+
 def test_a_separated_sample_ends_in_a_sentence(ratings: tuple[Study, Unblinded]) -> None:
     joined = ratings[1]
     level = {"real": 5, "good": 4, "bad": 1}
@@ -194,6 +226,7 @@ def test_a_separated_sample_ends_in_a_sentence(ratings: tuple[Study, Unblinded])
     found = rating_findings.ordinal(joined.model_copy(update={"rows": tuple(made)}))
     realism = one(found, question="realism", source="bad")
     assert realism.value is None and "no estimate: the answers are separated" in realism.note
+    assert realism.p is None and realism.p_holm is None
     delta = one(
         rating_findings.against_real(joined.model_copy(update={"rows": tuple(made)})), question="realism", source="bad"
     )
@@ -213,7 +246,43 @@ def test_pairs_are_counted_and_strengths_follow_the_quality(pairs: tuple[Study, 
     assert value is None or value < -1
     summary = analysis.analyse(study)
     assert not (study.analysis / "ratings.csv").exists() and "choices.csv" in {p.name for p in study.analysis.iterdir()}
-    assert {one.quantity for one in summary.findings} == {"recognised", "strength", "left_chosen"}
+    assert {one.quantity for one in summary.findings} == {"recognised", "calibration", "strength", "left_chosen"}
+
+
+def test_the_confidence_of_choices_is_kept_and_set_against_being_right(pairs: tuple[Study, Unblinded]) -> None:
+    study, joined = pairs
+    with open(study.analysis / "choices.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    returned = [json.loads(line) for line in (study.returns / "R1.jsonl").read_text().splitlines()[1:-1]]
+    given = {int(row["item"]): int(row["confidence"]) for row in rows if row["reader"] == "R1"}
+    assert given == {line["item"]: line["answers"]["confidence"] for line in returned}
+    found = [one for one in pair_findings.calibration(joined) if one.value is not None]
+    against = [one for one in joined.choices if "real" in (one.source, one.other_source)]
+    assert sum(one.n for one in found) == len(against)
+    for level in found:
+        own = [one.source == "real" for one in against if str(one.confidence) == level.question.split()[1].rstrip(":")]
+        assert level.value == np.mean(own) and level.n == len(own) and level.p is None
+    assert found[-1].value is not None and found[0].value is not None and found[-1].value > found[0].value
+    unsure = joined.model_copy(
+        update={"choices": tuple(one.model_copy(update={"confidence": None}) for one in joined.choices)}
+    )
+    last = list(pair_findings.calibration(unsure))[-1]
+    assert last.n == len(against) and "without an answer" in last.note
+
+
+def test_the_checklist_of_pairs_names_what_there_is(pairs: tuple[Study, Unblinded]) -> None:
+    study, joined = pairs
+    text = checklist(joined, analysis.findings(joined))
+    assert "no hidden repeats" in text and "hidden repeats:" not in text
+    assert "choices.csv" in text and "answers.csv" not in text
+    waived = joined.model_copy(update={"waived": ("minimum", "border")})
+    assert "the leak check left out minimum, border" in checklist(waived, [])
+    assert "The leak check left out: minimum, border" in analysis.page(waived, [])
+
+
+def test_the_checklist_of_ratings_names_what_there_is(ratings: tuple[Study, Unblinded]) -> None:
+    text = checklist(ratings[1], [])
+    assert "12 hidden repeats of a volume; 1 session(s)" in text and "choices.csv" not in text
 
 
 def test_a_model_that_lost_every_choice_has_no_strength_and_the_others_have(pairs: tuple[Study, Unblinded]) -> None:
@@ -222,3 +291,19 @@ def test_a_model_that_lost_every_choice_has_no_strength_and_the_others_have(pair
     found = {one.source: one for one in pair_findings.strengths(joined.model_copy(update={"choices": tuple(kept)}))}
     assert found["bad"].value is None and "every choice against real and good went one way" in found["bad"].note
     assert found["good"].value is not None and found["good"].low is not None
+
+
+def test_the_map_of_marks_names_sides_and_a_single_mark(ratings: tuple[Study, Unblinded]) -> None:
+    study, joined = ratings
+    words = []
+    for kept in (joined.marks, [one for one in joined.marks if not one.repeat][:1]):
+        with style():
+            drawn = marks.heat_map(joined.model_copy(update={"marks": tuple(kept)}), study)
+            assert drawn is not None
+            texts = drawn.figure.findobj(Text)
+            sides = [[text for text in texts if text.get_text() == letter] for letter in "RLAP"]
+        assert all(sides)
+        assert all(text.get_position()[0] < 0.1 for text in sides[0] + sides[2])
+        assert all(text.get_position()[0] > 0.9 for text in sides[1] + sides[3])
+        words.append(" ".join(" ".join(text.get_text() for text in texts).split()))
+    assert "from 1 (yellow) to" in words[0] and "from 1" not in words[1] and "a cell with one mark" in words[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from scipy.stats import norm
+from scipy.stats import binom, binomtest, norm
 
 from medlord_bench.cli.reading import reading
 from medlord_bench.reading.power import SIZES, Assumptions, Design, needed, power, table
@@ -30,12 +30,11 @@ def test_power_grows_with_volumes_readers_and_effect(design: Design) -> None:
     assert base > power(design, 0.7, 15, Assumptions(models=5, simulations=300))
 
 
-def test_power_of_independent_choices_is_that_of_a_proportion() -> None:
-    auc, n = 0.7, 60
-    z = norm.ppf(0.975)
-    error = np.sqrt(auc * (1 - auc))
-    expected = norm.sf((z * 0.5 - (auc - 0.5) * np.sqrt(n)) / error)
-    assert power("pairs", auc, n, Assumptions(simulations=1000)) == pytest.approx(expected, abs=0.05)
+@pytest.mark.parametrize("n", [20, 60])
+def test_power_of_independent_choices_is_that_of_the_binomial_test(n: int) -> None:
+    found = [count for count in range(n + 1) if binomtest(count, n).pvalue <= 0.05]
+    expected = binom.pmf(found, n, 0.7).sum()
+    assert power("pairs", 0.7, n, Assumptions(simulations=1000)) == pytest.approx(expected, abs=0.04)
 
 
 def test_power_of_ratings_is_that_of_mann_whitney() -> None:
@@ -81,3 +80,9 @@ def test_the_command_says_what_it_assumes(tmp_path: Path) -> None:
     assert "This protocol: ratings, 10 volumes of each source, 52 reader-minutes. Power at AUC 0.8:" in done.output
     done = CliRunner().invoke(reading, [*arguments, "--protocol", str(tmp_path / "p.yaml"), "--models", "2"])
     assert done.exit_code and "remove --readers and --models" in str(done.exception)
+
+
+def test_a_protocol_without_real_volumes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("sources: [{name: a, folder: a}, {name: b, folder: b}]\ndesign: pairs\n")
+    done = CliRunner().invoke(reading, ["plan", "--protocol", str(tmp_path / "p.yaml")])
+    assert done.exit_code and "no source is named real" in str(done.exception) and "\n" not in str(done.exception)

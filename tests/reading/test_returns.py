@@ -59,7 +59,7 @@ def test_answers_that_came_too_fast_are_counted(pack: Pack, lines: Lines, tmp_pa
 def test_an_incomplete_return_is_valid_and_says_what_is_missing(pack: Pack, lines: Lines, tmp_path: Path) -> None:
     found = read_return(write_return(tmp_path / "R1.jsonl", lines[:3]), [pack])
     assert found.missing == [2, 3, 4, 5] and not found.finished
-    assert f"item 2 ({pack.items[2][0]}): no answer; 4 of 6 items are missing" in found.incomplete()
+    assert f"case 3 ({pack.items[2][0]}): no answer; 4 of 6 cases are missing" in found.incomplete()
 
 
 def change(line: int, **fields: Any) -> Callable[[Lines], Lines]:
@@ -87,6 +87,11 @@ def mark(**fields: Any) -> Callable[[Lines], Lines]:
         (change(3, item=0), "line 3: field 'codes'"),
         (lambda lines: [*lines[:2], lines[1], *lines[2:]], "line 3: field 'item': 0 is answered already in line 2"),
         (lambda lines: [lines[0], lines[6], lines[1]], "line 3: field 'answered'"),
+        (
+            lambda lines: [lines[0], lines[2], lines[1], *lines[3:]],
+            "line 3: case 1 is below case 2, expected the order of the pack",
+        ),
+        (change(2, ms=90_000_000), "line 2: field 'ms': 9e+07, expected at most 86400000"),
         (lambda lines: [*lines[:-2], lines[-1]], "says finished, but 1 items have no answer"),
         (lambda lines: [*lines, lines[1]], "line 9: is after the last line of the return, 8"),
         (lambda lines: lines[1:], "line 1: field 'schema_version'"),

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from medlord_bench.cli.reading import reading
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.reading.analysis import analyse
 from medlord_bench.reading.key import Key, read_key, write_key
-from medlord_bench.reading.lock import lock
+from medlord_bench.reading.lock import lock, read_lock
 from medlord_bench.reading.pack import read_pack
 from medlord_bench.reading.serve import returns_of as returns_place
 from medlord_bench.reading.study import Study
 from medlord_bench.reading.unblind import read_unblinded, unblind
+from medlord_bench.reading.withdrawal import withdraw
 from tests.reading.study_data import exported, read_by_all
 
 QUALITY = {"real": 1.0, "model": -1.0}
@@ -100,7 +105,7 @@ def test_a_return_after_the_lock_is_refused(study: Study) -> None:
 def test_an_incomplete_return_is_locked_as_partial_only(study: Study) -> None:
     path = study.returns / "R1.jsonl"
     path.write_text("\n".join(path.read_text().splitlines()[:5]) + "\n")
-    with pytest.raises(UserError, match=r"R1.jsonl: item 4 .*or lock with --partial"):
+    with pytest.raises(UserError, match=r"R1.jsonl: case 5 .*or lock with --partial"):
         lock(study)
     assert lock(study, partial=True).returns["R1"].answered == 4
     assert unblind(study, study.key).readers[0].answered == 4
@@ -164,5 +169,87 @@ def test_after_unblinding_there_is_no_new_lock_and_no_more_reading(study: Study)
     with pytest.raises(UserError, match="the returns are locked"):
         returns_place(study.pack("R1"), read_pack(study.pack("R1")), None)
     (study.returns / "lock.json").unlink()
-    with pytest.raises(UserError, match="the key was opened already"):
+    (study.analysis / "unblinded.json").unlink()
+    with pytest.raises(UserError, match=r"opened.json: the key was opened already"):
         lock(study)
+
+
+def test_unblinded_answers_that_were_edited_are_refused(study: Study) -> None:
+    lock(study)
+    unblind(study, study.key)
+    path = study.analysis / "unblinded.json"
+    content = path.read_text()
+    row = json.loads(content)
+    row["rows"][0]["level"] = 1 + row["rows"][0]["level"] % 2
+    path.write_text(json.dumps(row))
+    with pytest.raises(UserError, match=r"unblinded.json: changed since the key was opened; make it again: .* unblind"):
+        analyse(study)
+    path.write_text(content)
+    edited(study.returns / "R1.jsonl", '"realism": ', '"realism":  ')
+    with pytest.raises(UserError, match=r"R1.jsonl: changed since it was locked"):
+        analyse(study)
+    edited(study.returns / "R1.jsonl", '"realism":  ', '"realism": ')
+    edited(study.returns / "lock.json", '"partial": false', '"partial": true')
+    with pytest.raises(UserError, match=r"unblinded.json: of another lock"):
+        analyse(study)
+    edited(study.returns / "lock.json", '"partial": true', '"partial": false')
+    (study.returns / "opened.json").unlink()
+    with pytest.raises(UserError, match=r"opened.json: not found"):
+        analyse(study)
+
+
+def test_the_hash_of_the_lock_is_printed_and_on_the_page(study: Study) -> None:
+    done = CliRunner().invoke(reading, ["lock", str(study.root)])
+    sha = hashlib.sha256((study.returns / "lock.json").read_bytes()).hexdigest()
+    assert done.exit_code == 0 and f"sha256 of lock.json: {sha}" in done.output
+    unblind(study, study.key)
+    analyse(study)
+    assert sha in (study.analysis / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("delete", [False, True])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_reader_withdraws_before_or_after_unblinding(study: Study, late: bool, delete: bool) -> None:
+    lock(study)
+    first = (study.returns / "lock.json").read_bytes()
+    if late:
+        unblind(study, study.key)
+        analyse(study)
+    options = ["--withdraw", "R2", *(["--delete"] if delete else [])]
+    done = CliRunner().invoke(reading, ["lock", str(study.root), *options])
+    assert done.exit_code == 0 and "reader R2 withdrew" in done.output
+    assert (study.returns / "R2.jsonl").exists() != delete
+    assert not study.analysis.exists() or list(study.analysis.iterdir()) == []
+    made = read_lock(study)
+    (record,) = made.withdrawn
+    assert (record.reader, record.unblinded) == ("R2", late) and set(made.returns) == {"R1"}
+    whole = made.model_copy(update={"returns": {**made.returns, "R2": record.entry}, "withdrawn": ()})
+    text = json.dumps(whole.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+    assert text.encode() == first and record.lock_sha256 == hashlib.sha256(first).hexdigest()
+    with pytest.raises(UserError, match=r"not found; first: .* unblind"):
+        analyse(study)
+    joined = unblind(study, study.key)
+    assert {one.reader for one in joined.readers} == {one.reader for one in joined.rows} == {"R1"}
+    analyse(study)
+    page = (study.analysis / "summary.md").read_text()
+    assert f"Reader R2 withdrew on {record.date:%Y-%m-%d}, {'after' if late else 'before'} the key was opened" in page
+    assert "R2: withdrew" in (study.analysis / "checklist.md").read_text()
+    for path in study.analysis.glob("*.csv"):
+        assert "R2" not in path.read_text()
+
+
+def test_a_withdrawal_that_cannot_be_is_named(study: Study) -> None:
+    with pytest.raises(UserError, match="lock the returns first"):
+        withdraw(study, "R1")
+    lock(study)
+    with pytest.raises(UserError, match="reader 'R9' has no return in the lock; it has R1, R2"):
+        withdraw(study, "R9")
+    withdraw(study, "R1")
+    with pytest.raises(UserError, match="reader 'R1' withdrew already"):
+        withdraw(study, "R1")
+    withdraw(study, "R2")
+    with pytest.raises(UserError, match="every reader withdrew"):
+        unblind(study, study.key)
+    for options, words in ((["--delete"], "needs --withdraw"), (["--withdraw", "R1", "--partial"], "remove --partial")):
+        done = CliRunner().invoke(reading, ["lock", str(study.root), *options])
+        assert done.exit_code and words in str(done.exception)
