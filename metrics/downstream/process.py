@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from medlord_bench.contracts import Run
 from medlord_bench.errors import StepError, Stopped
 from medlord_bench.memory.children import Watch
 from medlord_bench.util.files import write_json
+from medlord_bench.util.interpreter import module_command, safe_environment
 
 POLL_SECONDS = 0.2
 LINE_LENGTH = 300
@@ -30,7 +30,7 @@ WORKER_DEATHS = re.compile(
     r"background workers are no longer alive|background worker is 6 feet under|BrokenProcessPool"
 )
 DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
-COMMAND = (sys.executable, "-P", "-m", "medlord_bench.metrics.downstream.child")
+COMMAND = tuple(module_command("medlord_bench.metrics.downstream.child"))
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def epochs_of(progress: Path) -> list[dict[str, Any]]:
     return [found[epoch] for epoch in sorted(found)]
 
 
-def environment(work: Work, run: Run, temporary: Path) -> dict[str, str]:
+def environment(work: Work, run: Run, temporary: Path) -> Mapping[str, str]:
     """The process's environment: its own folders; nnUNet_* of the user are replaced there, and only there."""
     own = {name: str(work.folder / folder) for name, folder in FOLDERS.items()}
     for folder in own.values():
@@ -133,7 +133,7 @@ def environment(work: Work, run: Run, temporary: Path) -> dict[str, str]:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         index = int(run.device.partition(":")[2])
         own["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index] if visible else str(index)
-    return {**os.environ, **own}
+    return safe_environment(**own)
 
 
 def why(code: int, said: str) -> str:
