@@ -70,9 +70,15 @@ def export(
         study = read_protocol(protocol)
     else:
         study = _of_runs(runs, contestant, Store(store), given)
-    packs = write(study, Study(out), Store(store), finish, check_study, recipient)
+    notes: list[str] = []
+    packs = write(
+        study, Study(out), Store(store), finish, lambda made, key: notes.extend(check_study(made, key)), recipient
+    )
     names = [str(pack) for pack in packs]
-    click.echo(json.dumps({"study": str(out), "packs": names}) if as_json else "\n".join(names))
+    text = {"study": str(out), "packs": names, "notes": notes}
+    click.echo(json.dumps(text) if as_json else "\n".join(names))
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
     for source in study.sources:
         click.echo(f"source {source.name}: {source.run or source.folder}", err=True)
     items = f"{study.cases} cases and {study.hidden_repeats} hidden repeats"

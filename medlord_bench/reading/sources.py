@@ -62,13 +62,13 @@ def _of_folder(spec: SourceSpec) -> Source:
     volumes = {path.name.removesuffix("".join(path.suffixes)) or path.name: path for path in files}
     if len(volumes) < len(files):
         raise UserError(f"source {spec.name}: folder {spec.folder}: two files differ in their suffix only; rename one")
-    return Source(spec.name, spec.name == REAL, volumes)
+    return Source(spec.name, spec.real, volumes)
 
 
 def _of_run(spec: SourceSpec, store: Store) -> Source:
     folder = locate(store, str(spec.run))
     plan = read_plan(folder)
-    real = spec.contestant == REAL
+    real = spec.real
     step = (
         plan.step("images")
         if real

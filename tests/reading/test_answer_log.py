@@ -172,7 +172,7 @@ def test_a_full_disk_loses_nothing_that_was_answered(
 def test_a_file_of_another_pack_or_a_changed_one_or_one_in_use_is_refused(
     tmp_path: Path, log: AnswerLog, pack: Pack
 ) -> None:
-    with pytest.raises(UserError, match="another `reading serve` writes it"):
+    with pytest.raises(UserError, match="another `reading serve` is writing to it"):
         AnswerLog(log.path, pack)
     log.close()
     with pytest.raises(UserError, match="answers to another pack"):
