@@ -101,11 +101,14 @@ def _of_runs(
     if unknown is not None:
         raise UserError(f"--contestant {unknown}: not in {folders[0].name}; it has {', '.join(named)}")
     sources: list[dict[str, object]] = [{"name": REAL, "run": folders[0], "contestant": REAL}]
+    chosen = []
     for folder in folders:
         run = read_run(folder)
-        for name in contestants or run.ranked or run.contestants:
-            if name in run.contestants:
-                sources.append({"name": name, "run": folder, "contestant": name})
+        chosen += [(name, folder) for name in contestants or run.ranked or run.contestants if name in run.contestants]
+    names = [name for name, _ in chosen]
+    for name, folder in chosen:
+        own = name if names.count(name) == 1 else f"{name} of {folder.name}"
+        sources.append({"name": own, "run": folder, "contestant": name})
     return validate(StudyProtocol, {"sources": sources, **fields}, "reading export")
 
 

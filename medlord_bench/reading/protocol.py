@@ -176,5 +176,15 @@ class StudyProtocol(FrozenConfig):
 
 
 def read_protocol(path: Path) -> StudyProtocol:
-    """Read a YAML protocol. Raises `UserError` naming the file and the field."""
-    return validate(StudyProtocol, read_yaml(path, "a YAML protocol"), str(path))
+    """Read a YAML protocol. A relative folder is taken relative to the file, and so is a run folder beside it.
+
+    Raises `UserError` naming the file and the field.
+    """
+    protocol = validate(StudyProtocol, read_yaml(path, "a YAML protocol"), str(path))
+    beside = path.resolve().parent
+    sources = []
+    for source in protocol.sources:
+        folder = source.folder and beside / source.folder
+        run = beside / source.run if source.run and (beside / source.run).is_dir() else source.run
+        sources.append(source.model_copy(update={"folder": folder, "run": run}))
+    return protocol.model_copy(update={"sources": tuple(sources)})

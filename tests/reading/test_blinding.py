@@ -161,3 +161,39 @@ def test_a_key_under_another_name_is_recognised(tmp_path: Path, monkeypatch: Any
     (pack / "notes.txt").write_bytes(b"age-encryption.org/v1\n")
     with pytest.raises(UserError, match="the pack contains a key"):
         no_key_below(pack)
+
+
+def test_what_the_sources_cannot_give_names_the_field_or_the_volume(tmp_path: Path, monkeypatch: Any) -> None:
+    names = ("real", "wizard")
+    write_noise(tmp_path, {"real": 4, "wizard": 4})
+    with pytest.raises(UserError, match="field 'practice': 5, but the sources have 2 usable volumes"):
+        exported(protocol_of(tmp_path, names, n=3, practice=5), tmp_path / "a", monkeypatch)
+    exported(protocol_of(tmp_path, names, n=4), tmp_path / "b", monkeypatch)  # the default adapts
+    for i in range(4):
+        hu = np.zeros(SHAPE, np.int16)
+        write_volume(tmp_path / "wizard" / f"scan{i:02d}.nii", Volume(hu, np.diag([*SPACING, 1.0])))
+    with pytest.raises(UserError, match=r"wizard/scan0\d.nii: constant"):
+        exported(protocol_of(tmp_path, names, n=3), tmp_path / "c", monkeypatch)
+    for i in range(4):
+        hu = np.full(SHAPE, 50, np.int16)
+        hu[0] = i + 60
+        write_volume(tmp_path / "wizard" / f"scan{i:02d}.nii", Volume(hu, np.diag([*SPACING, 1.0])))
+    with pytest.raises(UserError, match="not a CT in HU.*or leave it out of the source wizard"):
+        exported(protocol_of(tmp_path, names, n=3), tmp_path / "d", monkeypatch)
+    for i in range(4):
+        hu = np.full(SHAPE, -1000, np.int16)
+        hu[0, 0, 0] = i
+        write_volume(tmp_path / "wizard" / f"scan{i:02d}.nii", Volume(hu, np.diag([*SPACING, 1.0])))
+    with pytest.raises(UserError, match=r"wizard/scan0\d.nii: constant \(-1000 HU\) on the study's grid"):
+        exported(protocol_of(tmp_path, names, n=3, shape=[4, 4, 4]), tmp_path / "e", monkeypatch)
+
+
+@pytest.mark.parametrize("repeats", [0, 3])
+def test_the_disclosed_share_is_what_the_reader_sees(tmp_path: Path, monkeypatch: Any, repeats: int) -> None:
+    write_noise(tmp_path, dict.fromkeys(NAMES, 5))
+    given = protocol_of(tmp_path, n=4, repeats=repeats, disclosed=True)
+    study = exported(given, tmp_path / "out", monkeypatch)
+    pack = read_pack(study / "packs" / "R1")
+    entries = read_key(study / "sealed" / "key.json").of_reader("R1")
+    shown = [entries[code].source == "real" for code in pack.codes]
+    assert len(shown) == 12 + repeats and pack.real_share == sum(shown) / len(shown) == 1 / 3
