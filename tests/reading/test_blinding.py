@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from medlord_bench.cli.reading import reading
+from medlord_bench.cli.reading import _of_runs, reading
 from medlord_bench.contracts import Volume
 from medlord_bench.errors import UserError
 from medlord_bench.reading.check import check_pack, check_study
@@ -197,3 +198,16 @@ def test_the_disclosed_share_is_what_the_reader_sees(tmp_path: Path, monkeypatch
     entries = read_key(study / "sealed" / "key.json").of_reader("R1")
     shown = [entries[code].source == "real" for code in pack.codes]
     assert len(shown) == 12 + repeats and pack.real_share == sum(shown) / len(shown) == 1 / 3
+
+
+def test_equal_contestants_of_two_runs_are_named_by_their_run(tmp_path: Path, monkeypatch: Any) -> None:
+    from medlord_bench.engine.store import Store
+
+    run = SimpleNamespace(contestants={"a": None, "b": None}, ranked=["a", "b"])
+    other = SimpleNamespace(contestants={"a": None, "c": None}, ranked=["a", "c"])
+    runs = {"one": run, "two": other}
+    monkeypatch.setattr("medlord_bench.engine.run_folder.locate", lambda store, name: tmp_path / name)
+    monkeypatch.setattr("medlord_bench.results.run_results.read_run", lambda folder: runs[folder.name])
+    found = _of_runs(("one", "two"), (), Store(tmp_path), {})
+    assert [source.name for source in found.sources] == ["real", "a of one", "b", "a of two", "c"]
+    assert [source.contestant for source in found.sources] == ["real", "a", "b", "a", "c"]
