@@ -70,9 +70,15 @@ def export(
         study = read_protocol(protocol)
     else:
         study = _of_runs(runs, contestant, Store(store), given)
-    packs = write(study, Study(out), Store(store), finish, check_study, recipient)
+    notes: list[str] = []
+    packs = write(
+        study, Study(out), Store(store), finish, lambda made, key: notes.extend(check_study(made, key)), recipient
+    )
     names = [str(pack) for pack in packs]
-    click.echo(json.dumps({"study": str(out), "packs": names}) if as_json else "\n".join(names))
+    text = {"study": str(out), "packs": names, "notes": notes}
+    click.echo(json.dumps(text) if as_json else "\n".join(names))
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
     for source in study.sources:
         click.echo(f"source {source.name}: {source.run or source.folder}", err=True)
     items = f"{study.cases} cases and {study.hidden_repeats} hidden repeats"
@@ -95,11 +101,14 @@ def _of_runs(
     if unknown is not None:
         raise UserError(f"--contestant {unknown}: not in {folders[0].name}; it has {', '.join(named)}")
     sources: list[dict[str, object]] = [{"name": REAL, "run": folders[0], "contestant": REAL}]
+    chosen = []
     for folder in folders:
         run = read_run(folder)
-        for name in contestants or run.ranked or run.contestants:
-            if name in run.contestants:
-                sources.append({"name": name, "run": folder, "contestant": name})
+        chosen += [(name, folder) for name in contestants or run.ranked or run.contestants if name in run.contestants]
+    names = [name for name, _ in chosen]
+    for name, folder in chosen:
+        own = name if names.count(name) == 1 else f"{name} of {folder.name}"
+        sources.append({"name": own, "run": folder, "contestant": name})
     return validate(StudyProtocol, {"sources": sources, **fields}, "reading export")
 
 

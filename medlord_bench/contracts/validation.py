@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -69,12 +69,20 @@ def _holder(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseMod
     """The model class at a dotted path inside `model`, if it can be determined."""
     current: Any = model
     for part in path:
+        if isinstance(part, int):  # a place in a list, of which `current` is what it holds
+            continue
         field = getattr(current, "model_fields", {}).get(part)
         if field is None:
             return None
-        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        current = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        current = _model_in(field.annotation)
     return current if isinstance(current, type) else None
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The first model class in a type such as `tuple[Model, ...] | None`, if there is one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for one in get_args(annotation) if (found := _model_in(one)) is not None), None)
 
 
 def _fields(model: type[BaseModel] | None, path: tuple[int | str, ...]) -> list[str]:

@@ -121,9 +121,9 @@ class AnswerLog:
                 raise Refused("order", "an answer before the reading has begun")
             place = given.practice, given.item
             if any((line.get("practice"), line.get("item")) == place for line in self.lines):
-                raise Refused("locked", f"item {given.item} is answered already; an answer is final")
+                raise Refused("locked", f"case {given.item + 1} is answered already; an answer is final")
             if place != self.open_item():
-                raise Refused("order", f"item {given.item} is not the next one")
+                raise Refused("order", f"case {given.item + 1} is not the next one")
             self._complete(given)
             self._append({**given.model_dump(mode="json"), "ms": min(round(given.ms or 0), MAX_MS), "answered": _now()})
             self._finish()
@@ -132,13 +132,13 @@ class AnswerLog:
         """The page asks more than a return needs: all of a practice item too, and how sure the choice of a pair is."""
         pack = self.pack
         try:
-            check_answer(given, pack, f"item {given.item}")
+            check_answer(given, pack, f"case {given.item + 1}")
         except UserError as error:
             raise Refused("invalid", str(error)) from None
         lacking = [one.name for one in asked(pack) if one.name not in given.answers]
         lacking += ["choice"] * (given.choice is None and pack.design == "pairs") + ["ms"] * (given.ms is None)
         if lacking:
-            raise Refused("invalid", f"item {given.item}: {lacking[0]} is missing")
+            raise Refused("invalid", f"case {given.item + 1}: {lacking[0]} is missing")
 
     def _finish(self) -> None:
         if self.open_item() is None and "finished" not in self.lines[-1]:

@@ -9,23 +9,34 @@ from __future__ import annotations
 import csv
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medlord_bench.errors import ExitCode, MissingError, UserError
+from medlord_bench.util.files import write_text
 from medlord_bench.util.progress import make_progress
 
 from .forms import form, readme
-from .key import FILE, SEALED_FILE, Key, read_key
-from .leak_audit import Quantities, audit, leaks_of, quantities_of, read_values, too_few
+from .key import Entry, Key, is_key, read_key
+from .leak_audit import (
+    Quantities,
+    audit,
+    leaks_of,
+    padding_notes,
+    quantities_of,
+    read_values,
+    repeat_leaks,
+    too_few,
+)
 from .leak_files import Leak, compressed_sizes, equal_files, files_of
 from .leak_headers import cases_of, differing, zip_leaks
 from .leak_words import Words, study_words
 from .pack import MANIFEST, MTIME, Pack, damaged, read_pack
-from .protocol import StudyProtocol, read_protocol
+from .protocol import StudyProtocol, check_waived, read_protocol
 from .reader_files import page_files
-from .study import PACKS, PROTOCOL, Study
+from .study import NOTES, PACKS, PROTOCOL, Study
 
 LARGEST_MANIFEST = 2**28  # bytes
 SHOWN = 20
@@ -45,20 +56,28 @@ class Checked:
     cases: int
 
 
-def check_study(study: Study, key: Key) -> None:
-    """Raise `UserError` naming each leak of a study whose packs are not published yet; they are removed."""
+def check_study(study: Study, key: Key) -> tuple[str, ...]:
+    """Notes on the packs of a study, which are not published yet; `sealed/leak_check.txt` keeps them.
+
+    Raises `UserError` naming each leak; the packs are removed then.
+    """
     partial = study.root / ".partial"
     protocol = read_protocol(study.protocol)
-    leaks = []
+    leaks, notes = [], dict[str, str]()
     for folder in sorted(path for path in partial.iterdir() if path.is_dir()):
         found = check_pack(folder, key, protocol=protocol, waived=protocol.waived)
         leaks += [f"{folder.name}/{leak}" for leak in found.leaks]
+        for note in found.notes:
+            notes[note] = f"{notes[note]}, {folder.name}" if note in notes else folder.name
     if leaks:
         shutil.rmtree(partial)
         raise UserError(
             "\n".join([*shortened(leaks), "no pack is written: remove the leaks, or name a quantity in `waived`"]),
             ExitCode.FAILED,
         )
+    texts = tuple(f"{folders}: {note}" for note, folders in notes.items())
+    write_text(study.sealed / NOTES, "".join(f"{text}\n" for text in texts))
+    return texts
 
 
 def check_pack(
@@ -74,16 +93,18 @@ def check_pack(
     """
     if not folder.is_dir():
         raise MissingError(f"{folder}: not a folder; expected a pack")
+    check_waived(waived)
     files, leaks = files_of(folder)
     pack = _manifest(folder)
     if pack is not None and isinstance(key, Key) and key.commitment() != pack.commitment:
         raise UserError(f"{folder}: the key is of another study; give the key of the study that the pack is of")
     if pack is None and (folder / PACKS).is_dir() and (folder / PROTOCOL).exists():
         raise UserError(f"{folder}: is a study; give a pack of it, {folder / PACKS}/READER")
-    labels, others = _labels(key, pack)
+    labels, others, repeats = _labels(key, pack)
+    leaks += _shown_twice(pack)
     for path in files:
         name = path.relative_to(folder).as_posix()
-        leaks += [Leak(name, "a key")] if path.name in (FILE, SEALED_FILE) else []
+        leaks += [Leak(name, "a key")] if is_key(path) else []
         leaks += [Leak(name, "a hidden file")] if any(part.startswith(".") for part in name.split("/")) else []
     sources = () if isinstance(key, Key) or key is None else key.values()
     words = Words(study_words(key if isinstance(key, Key) else None, protocol, sources), _own_text(pack))
@@ -102,11 +123,14 @@ def check_pack(
         leaks += differing(folder, {code: paths for code, paths in cases.items() if code in chosen}, dates=not copied)
     leaks += equal_files(folder, cases, pack.files if pack else {})
     leaks += [Leak(*line.split(": ", 1)) for line in damaged(folder, pack)] if pack else []
-    quantities, notes = _quantities(folder, cases, pack, labels)
+    quantities, notes = _quantities(folder, cases, pack, {*labels, *repeats})
+    leaks += repeat_leaks(quantities, dict.fromkeys(labels, False) | dict.fromkeys(repeats, True), waived)
+    quantities = {code: own for code, own in quantities.items() if code in labels}
     notes += [COPIED] * copied + compressed_sizes(cases)
     findings = audit(quantities, labels, waived)
     leaks += leaks_of(findings)
     notes += _notes(key, labels, quantities, cases, waived)
+    notes += padding_notes(quantities, labels, findings) + _showings(key, pack)
     if not any("too few" in note for note in notes):
         notes += [f"by chance or not, {one}" for one in findings if one.suspect]
     return Checked(tuple(sorted(set(leaks))), tuple(notes), len(files), len(cases))
@@ -123,7 +147,9 @@ def read_labels(path: Path, identity: Path | None = None) -> Key | dict[str, str
     if path.suffix.lower() != ".csv":
         return read_key(path, identity)
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        separator = ";" if lines and ";" in lines[0] and "," not in lines[0] else ","
+        rows = list(csv.DictReader(lines, delimiter=separator))
     except FileNotFoundError:
         raise MissingError(f"{path}: not found; expected a CSV file with the columns code and source") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -149,13 +175,48 @@ def _manifest(folder: Path) -> Pack | None:
     return read_pack(folder)
 
 
-def _labels(key: Key | Mapping[str, str] | None, pack: Pack | None) -> tuple[dict[str, str], list[str]]:
-    """Code -> source of the cases of the study, and the codes of hidden repeats and practice, which are not audited."""
+def _labels(key: Key | Mapping[str, str] | None, pack: Pack | None) -> tuple[dict[str, str], list[str], list[str]]:
+    """Code -> source of the cases of the study; the other codes; those of them that are hidden repeats.
+
+    Sources are compared by one case of each volume, since tests count cases as independent.
+    """
     if not isinstance(key, Key):
-        return dict(key or {}), []
+        return dict(key or {}), [], []
     entries = [one for one in key.entries if pack is None or one.reader == pack.reader]
-    labels = {one.code: one.source for one in entries if not one.repeat and not one.practice}
-    return labels, [one.code for one in entries if one.code not in labels]
+    first: dict[tuple[str, str], Entry] = {}
+    for one in entries:
+        if not one.repeat and not one.practice:
+            first.setdefault((one.reader, one.sha256), one)
+    labels = {one.code: one.source for one in first.values()}
+    return labels, [one.code for one in entries if one.code not in labels], [one.code for one in entries if one.repeat]
+
+
+def _shown_twice(pack: Pack | None) -> list[Leak]:
+    """Codes that come again: where each real volume meets several models, the code that comes again is the real one."""
+    counts = Counter(pack.codes if pack else ())
+    return [
+        Leak(MANIFEST, f"case {code} is shown {times} times; expected a code of its own for each showing: export again")
+        for code, times in counts.items()
+        if times > 1
+    ]
+
+
+def _showings(key: Key | Mapping[str, str] | None, pack: Pack | None) -> list[str]:
+    """A note if volumes of one source are shown more often than those of another, hidden repeats apart."""
+    if not isinstance(key, Key):
+        return []
+    entries = [one for one in key.entries if not one.practice and not one.repeat]
+    counts = Counter((one.source, one.sha256) for one in entries if pack is None or one.reader == pack.reader)
+    times: dict[str, list[int]] = {}
+    for (source, _), number in counts.items():
+        times.setdefault(source, []).append(number)
+    if len({sum(found) / len(found) for found in times.values()}) < 2:
+        return []
+    text = ", ".join(f"{source} {sum(found) / len(found):.2g} times" for source, found in sorted(times.items()))
+    return [
+        f"a volume is shown on average: {text}; a reader who recognises an anatomy can tell the source that comes again: give "
+        "that source more volumes, or lower pairs"
+    ]
 
 
 def _own_text(pack: Pack | None) -> str:
@@ -168,18 +229,18 @@ def _own_text(pack: Pack | None) -> str:
 
 
 def _quantities(
-    folder: Path, cases: Mapping[str, Sequence[Path]], pack: Pack | None, labels: Mapping[str, str]
+    folder: Path, cases: Mapping[str, Sequence[Path]], pack: Pack | None, wanted: Collection[str]
 ) -> tuple[dict[str, Quantities], list[str]]:
-    """Quantities of each labelled case, and a note if cases cannot be read."""
+    """Quantities of each wanted case, and a note if cases cannot be read."""
     found: dict[str, Quantities] = {}
     failed: list[str] = []
     order = pack.codes if pack else []
-    audited = [(place, code) for place, code in enumerate(sorted(cases)) if code in labels]
+    audited = [(place, code) for place, code in enumerate(sorted(cases)) if code in wanted]
     with make_progress().task("leak check, voxels of cases", len(audited)) as task:
         for place, code in audited:
             own = {"size": float(sum(path.stat().st_size for path in cases[code])), "listing": float(place)}
             if code in order:
-                own["order"] = float(order.index(code))
+                own |= {"order": float(order.index(code)), "times_shown": float(order.count(code))}
             own |= _uid(cases[code])
             try:
                 own |= quantities_of(*read_values(cases[code], *_grid(pack)))

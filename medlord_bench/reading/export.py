@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medlord_bench.engine.store import Store
 from medlord_bench.errors import UserError
 from medlord_bench.util.files import write_text
 from medlord_bench.util.hashing import file_sha256
 from medlord_bench.util.progress import make_progress
 
-from .draw import Drawn, Place, Secret, choose, order_for, pairs_for
+from .draw import Drawn, Place, Secret, choose, margin_for, offset_of, order_for, pairs_for, real_in_pairs
 from .formats import SIZES, require, scripts_share
 from .key import Entry, Key, SourceRecord, check_recipient, new_nonce, read_key, write_key
 from .pack import Pack, case_file, hashes_of, practice_items, session_starts, set_times, write_case, write_manifest
@@ -39,13 +42,13 @@ class Cases:
 
     @property
     def places(self) -> list[Place]:
-        """Each case once; a volume of several pairs is one case."""
-        return list({place.code: place for item in self.items for place in item}.values())
+        """Every showing of a volume, each a case of its own."""
+        return [place for item in self.items for place in item]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A study before its volumes are written."""
+    """A study before its volumes are written. margin: voxels that a case is smaller than its field along each axis."""
 
     protocol: StudyProtocol
     rubric: Rubric
@@ -53,6 +56,7 @@ class Planned:
     sources: Sequence[Source]
     cases: Sequence[Cases]
     secret: Secret
+    margin: int
 
     @property
     def volumes(self) -> int:
@@ -72,22 +76,39 @@ def plan(protocol: StudyProtocol, store: Store, secret: Secret) -> Planned:
     rubric = read_rubric(protocol.rubric, protocol.language)
     sources = [open_source(spec, store, protocol.n) for spec in protocol.sources]
     each = -(-protocol.practice // len(sources))
+    real = next((place for place, source in enumerate(sources) if source.real), None)
     drawn: list[Drawn] = []
     practice: list[Drawn] = []
     for place, source in enumerate(sources):
-        chosen, others = choose(secret, list(source.volumes), protocol.n, each)
+        chosen, others = choose(secret, list(source.volumes), _number(protocol, source, each), each)
         drawn += [Drawn(place, item, file_sha256(source.volumes[item])) for item in chosen]
         practice += [Drawn(place, item, file_sha256(source.volumes[item])) for item in others]
-    _all_different(drawn, sources)
+    _all_different([*drawn, *practice], sources)
+    _enough_practice(protocol, len(practice))
     if protocol.design == "ratings" and not any(source.real for source in sources):
         raise UserError(
             f"sources {', '.join(source.name for source in sources)}: none is of real volumes, so nothing can be compared; "
             f"name that source {REAL!r}"
         )
     first = sources[0].read(next(one.item for one in drawn if one.source == 0))
-    real = next((place for place, source in enumerate(sources) if source.real), None)
     cases = [_cases(reader, drawn, practice, real, protocol, secret) for reader in protocol.readers]
-    return Planned(protocol, rubric, grid_of(protocol, first), sources, cases, secret)
+    margin = margin_for(1 + max(place.showing for one in cases for place in one.places))
+    return Planned(protocol, rubric, grid_of(protocol, first, margin), sources, cases, secret, margin)
+
+
+def _number(protocol: StudyProtocol, source: Source, practice: int) -> int:
+    """Volumes to draw of a source: `n`, but more real ones for pairs, if the source has them."""
+    if protocol.design == "ratings" or not source.real:
+        return protocol.n
+    return real_in_pairs(protocol.n, len(protocol.sources) - 1, protocol.choices, len(source.volumes) - practice)
+
+
+def _enough_practice(protocol: StudyProtocol, spare: int) -> None:
+    if "practice" in protocol.model_fields_set and spare < protocol.practice:
+        raise UserError(
+            f"field 'practice': {protocol.practice}, but the sources have {spare} usable volumes that are not drawn; lower "
+            "practice or n, or give the sources more volumes"
+        )
 
 
 def _all_different(drawn: Sequence[Drawn], sources: Sequence[Source]) -> None:
@@ -95,6 +116,7 @@ def _all_different(drawn: Sequence[Drawn], sources: Sequence[Source]) -> None:
     for one in drawn:
         other = seen.setdefault(one.sha256, one)
         if other is not one:
+            sources[one.source].read(one.item)  # a constant volume is named as such
             names = f"{sources[other.source].name}/{other.item} and {sources[one.source].name}/{one.item}"
             raise UserError(f"{names} are the same file; expected different volumes: check the sources")
 
@@ -120,7 +142,11 @@ def key_of(planned: Planned, nonce: str) -> Key:
     entries = []
     for cases in planned.cases:
         for places, practice in ((cases.places, False), (cases.practice, True)):
-            entries += [_entry(cases.reader, place, planned.sources, practice) for place in places]
+            repeats = planned.protocol.design == "ratings"  # of pairs, a later showing is a choice like any other
+            entries += [
+                _entry(cases.reader, place, planned.sources, practice, repeats and place.showing > 0)
+                for place in places
+            ]
     drawn = {(place.volume.source, place.volume.item) for cases in planned.cases for place in cases.places}
     records = [
         SourceRecord(
@@ -142,7 +168,7 @@ def key_of(planned: Planned, nonce: str) -> Key:
     )
 
 
-def _entry(reader: str, place: Place, sources: Sequence[Source], practice: bool) -> Entry:
+def _entry(reader: str, place: Place, sources: Sequence[Source], practice: bool, repeat: bool) -> Entry:
     volume = place.volume
     return Entry(
         reader=reader,
@@ -150,7 +176,7 @@ def _entry(reader: str, place: Place, sources: Sequence[Source], practice: bool)
         source=sources[volume.source].name,
         item=volume.item,
         sha256=volume.sha256,
-        repeat=1 if place.repeat else 0,
+        repeat=1 if repeat else 0,
         practice=practice,
     )
 
@@ -160,7 +186,7 @@ def export(
     study: Study,
     store: Store,
     finish: Finish,
-    check: Callable[[Study, Key], None],
+    check: Callable[[Study, Key], object],
     recipient: str = "",
 ) -> list[Path]:
     """Write the study: its key first, then the packs, which become visible only after the leak check.
@@ -229,11 +255,10 @@ def _write(
         for place in sorted(places, key=lambda one: one.code):
             path = case_file(folder, place.code, practice)
             if not path.exists() or path.stat().st_size != planned.grid.bytes:
-                source = planned.sources[place.volume.source]
-                write_case(path, rebuilt(source.read(place.volume.item), planned.grid, place.repeat))
+                write_case(path, _case(planned, cases.reader, place))
             advance()
     protocol = planned.protocol
-    real = sum(source.real for source in planned.sources) / len(planned.sources)
+    real = sum(planned.sources[place.volume.source].real for place in cases.places) / len(cases.places)
     pack = Pack(
         id=planned.secret.code("pack", cases.reader),
         title=protocol.title,
@@ -252,6 +277,17 @@ def _write(
     finish(folder, pack, protocol.formats, planned.secret, advance)
     write_manifest(folder, pack.model_copy(update={"files": hashes_of(folder)}))
     set_times(folder)
+
+
+def _case(planned: Planned, reader: str, place: Place) -> NDArray[np.int16]:
+    """The voxels of a case. Raises `UserError` naming the volume that is constant there."""
+    source = planned.sources[place.volume.source]
+    at = offset_of(place, reader, planned.margin, planned.secret)
+    volume = source.read(place.volume.item)
+    try:
+        return rebuilt(volume, planned.grid, planned.margin, at)
+    except UserError as error:
+        raise UserError(f"{source.volumes[place.volume.item]}: {error}") from None
 
 
 def _yaml(protocol: StudyProtocol) -> str:

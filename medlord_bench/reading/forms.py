@@ -29,14 +29,15 @@ def words(language: str) -> dict[str, str]:
 
 
 def write_forms(folder: Path, pack: Pack) -> None:
-    """`form.html`, `form.csv` and `README.txt`."""
-    write_text(folder / PRINT, form(pack))
-    write_text(folder / TABLE, table(pack))
+    """`README.txt`; of ratings also `form.html` and `form.csv`. Pairs are read on the page alone."""
+    if pack.design == "ratings":
+        write_text(folder / PRINT, form(pack))
+        write_text(folder / TABLE, table(pack))
     write_text(folder / README, readme(pack))
 
 
 def form(pack: Pack) -> str:
-    """A page to print: the worded answers once, then a table with the questions for each case."""
+    """A page to print, of ratings: the worded answers once, then a table with the questions for each case."""
     from jinja2 import Environment
 
     template = files(__package__).joinpath("form.html.j2").read_text(encoding="utf-8")
@@ -45,17 +46,13 @@ def form(pack: Pack) -> str:
 
 
 def table(pack: Pack) -> str:
-    """CSV: a row for each item, numbered as in the form, a column for each answer. Levels are numbers from 1; `cannot` where that is offered."""
-    if pack.design == "pairs":
-        header, blank = ["item", "left", "right", "choice"], [""]
-    else:
-        names = [one.name for one in pack.rubric.questions]
-        header, blank = ["item", "code", *names], [""] * len(names)
+    """CSV, of ratings: a row for each item, numbered as in the form, a column for each answer. Levels are numbers from 1; `cannot` where that is offered."""
+    names = [one.name for one in pack.rubric.questions]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*header, "comment"])
+    writer.writerow(["item", "code", *names, "comment"])
     for number, item in enumerate(pack.items):
-        writer.writerow([number + 1, *item, *blank, ""])
+        writer.writerow([number + 1, *item, *[""] * len(names), ""])
     return text.getvalue()
 
 

@@ -6,6 +6,7 @@ reading; the nonce prevents that somebody finds the key by trying all labellings
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -21,6 +22,8 @@ from medlord_bench.errors import MissingError, UserError
 from medlord_bench.util.files import publish
 from medlord_bench.util.hashing import canonical
 
+AGE = b"age-encryption.org/"  # how a file that age encrypted begins
+LARGEST = 2**28  # bytes of a file that is looked at
 DOMAIN = b"medlord-bench/key/v1"
 FILE, SEALED_FILE = "key.json", "key.json.age"
 EXTRA = "pip install 'medlord-bench[reading]'"
@@ -97,7 +100,7 @@ def read_key(path: Path, identity: Path | None = None) -> Key:
     if not path.exists():
         raise MissingError(f"{path}: not found; expected the key of the study: give it with --key")
     content = path.read_bytes()
-    if content.startswith(b"age-encryption.org/"):
+    if content.startswith(AGE):
         if identity is None:
             raise UserError(f"{path}: is encrypted; expected the custodian's identity: give it with --identity FILE")
         content = _opened(path, content, identity)
@@ -108,6 +111,25 @@ def read_key(path: Path, identity: Path | None = None) -> Key:
             f"{path}: not JSON; the key is damaged: use the copy that was set aside at the export"
         ) from None
     return validate(Key, data, str(path))
+
+
+def is_key(path: Path) -> bool:
+    """Whether a file is a key, plain or encrypted, under any name: by its name, or by the fields of its content."""
+    if path.name in (FILE, SEALED_FILE):
+        return True
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST:
+        return False
+    with open(path, "rb") as file:
+        head = file.read(64)
+        if head.startswith(AGE):
+            return True
+        if not head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+            return False
+        try:
+            data = json.loads(head + file.read())
+        except ValueError:
+            return False
+    return {"nonce", "secret", "entries"} <= set(data)
 
 
 def _opened(path: Path, content: bytes, identity: Path) -> bytes:

@@ -19,6 +19,13 @@ from .leak_files import Leak
 
 P = 0.001  # a leak: p below it, after Holm; at 0.01 one clean pack in a hundred would be refused
 AREA, P_SUSPECT = 0.9, 0.01  # worth a note: an AUC or a p that chance reaches now and then in few cases
+PADDING = 0.05  # worth a note: the share of a source's voxels that is padding
+PADDED = (
+    "padding",
+    "border_share",
+    "equal_planes",
+)  # quantities of padding: perfect separation is worth a note in few cases
+REPEATS = ("first reading", "hidden repeat")
 LARGEST = 2**31  # bytes of a volume that is read
 CHUNK = 2**22  # values at a time, since an index takes 8 bytes of each
 Values = NDArray[Any]
@@ -81,6 +88,44 @@ def leaks_of(findings: Sequence[Finding]) -> list[Leak]:
     return [Leak("cases", str(one)) for one in found.values()]
 
 
+def repeat_leaks(
+    quantities: Mapping[str, Quantities], repeated: Mapping[str, bool], waived: Sequence[str] = ()
+) -> list[Leak]:
+    """Quantities that tell hidden repeats from first readings. repeated: of each code. The order is left out: repeats come
+    later by design."""
+    labels = {code: REPEATS[repeat] for code, repeat in repeated.items()}
+    found = audit(quantities, labels, (*waived, "order"))
+    return [
+        Leak("cases", f"{one.quantity} tells hidden repeats from first readings (AUC {one.auc:.2f}, p {one.p:.2g})")
+        for one in found
+        if one.leak
+    ]
+
+
+def padding_notes(
+    quantities: Mapping[str, Quantities], labels: Mapping[str, str], findings: Sequence[Finding]
+) -> list[str]:
+    """Padding that says something even in few cases: much of it in a source, or a share that separates sources perfectly."""
+    shares: dict[str, list[float]] = {}
+    for code, own in quantities.items():
+        if code in labels and "padding" in own:
+            shares.setdefault(labels[code], []).append(own["padding"])
+    medians = {source: float(np.median(found)) for source, found in sorted(shares.items())}
+    notes = [
+        f"source {source!r}: {median:.0%} of the voxels of a case are padding (median)"
+        for source, median in medians.items()
+        if median > PADDING
+    ]
+    perfect = [one for one in findings if one.quantity in PADDED and one.auc in (0, 1) and not one.leak]
+    return [
+        *notes,
+        *(
+            f"{one.quantity} separates source {one.source!r} from the others perfectly: padding is visible"
+            for one in perfect
+        ),
+    ]
+
+
 def too_few(labels: Mapping[str, str], quantities: int) -> str:
     """A note if even perfect separation of the largest source could not be found."""
     counts = [list(labels.values()).count(source) for source in set(labels.values())]
@@ -111,7 +156,28 @@ def quantities_of(values: Values, spacing: Sequence[float] = ()) -> dict[str, fl
     if values.ndim == 3:
         shell, counts = np.unique(np.concatenate([one.ravel() for one in _faces(numbers)]), return_counts=True)
         found |= {"border": float(shell[counts.argmax()]), "border_share": float(counts.max() / counts.sum())}
+        found |= {"padding": _padding(numbers), "equal_planes": float(_equal_planes(numbers))}
     return found
+
+
+def _padding(values: Values) -> float:
+    """Share of voxels outside the smallest box that has all voxels above the minimum."""
+    above = values > values[np.isfinite(values)].min()
+    box = 1
+    for axis in range(3):
+        at = np.flatnonzero(above.any(axis=tuple(other for other in range(3) if other != axis)))
+        box *= int(at[-1] - at[0] + 1) if at.size else 0
+    return 1 - box / values.size
+
+
+def _equal_planes(values: Values) -> int:
+    """How many of the six outermost planes are equal to their neighbours, as copied or padded ones are."""
+    return sum(
+        bool(np.array_equal(values.take(end, axis), values.take(inner, axis)))
+        for axis in range(3)
+        if values.shape[axis] > 1
+        for end, inner in ((0, 1), (-1, -2))
+    )
 
 
 def _different(values: Values) -> int:

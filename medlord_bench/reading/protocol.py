@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from medlord_bench.contracts import FrozenConfig, HUWindow, Spacing
 from medlord_bench.contracts.validation import validate
+from medlord_bench.errors import UserError
 from medlord_bench.util.documents import read_yaml
 from medlord_bench.util.hashing import digest
 
@@ -19,8 +21,15 @@ REAL = "real"  # the name of the source of real volumes
 LEAST_REPEATS = 6  # of hidden repeats: with fewer, agreement with oneself has no meaning
 GAP = 20  # cases between a case and its hidden repeat, where the study is long enough
 
+QUANTITIES = (  # that the leak check compares with the source
+    *("size", "listing", "order", "times_shown", "uid", "minimum", "maximum", "unique", "non_integer", "not_finite"),
+    *("border", "border_share", "padding", "equal_planes"),
+    *("shape_x", "shape_y", "shape_z", "spacing_x", "spacing_y", "spacing_z"),
+)
+
 Format = Literal["browser", "nifti", "dicom", "png", "mha"]
-Size = Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], Field(description="voxels along R, A, S")]
+Side = Annotated[int, Field(ge=2)]  # voxels: a case is one smaller
+Size = Annotated[tuple[Side, Side, Side], Field(description="voxels along R, A, S")]
 
 
 class SourceSpec(FrozenConfig):
@@ -42,6 +51,18 @@ class SourceSpec(FrozenConfig):
             raise ValueError(f"source {self.name}: contestant is not given; expected one of the run, or 'real'")
         return self
 
+    @property
+    def real(self) -> bool:
+        """Whether its volumes are of patients: those of a run by contestant, those of a folder by name."""
+        return (self.name if self.run is None else self.contestant) == REAL
+
+
+def check_waived(names: Sequence[str]) -> None:
+    """Raise `UserError` for a name that is no quantity of the leak check."""
+    for name in names:
+        if name not in QUANTITIES:
+            raise UserError(f"waived quantity {name!r} is unknown; expected one of: {', '.join(QUANTITIES)}")
+
 
 class StudyProtocol(FrozenConfig):
     """A reader study. Every field is part of its hash; paths of sources are not."""
@@ -49,13 +70,17 @@ class StudyProtocol(FrozenConfig):
     title: str = ""
     sources: tuple[SourceSpec, ...] = Field(min_length=2)
     n: PositiveInt = Field(10, description="volumes of each source, drawn from all it has")
-    shape: Size | None = Field(None, description="the common grid; unset: that of the first source's first volume")
+    shape: Size | None = Field(
+        None,
+        description="the field that every volume is cropped or padded to, of which a case shows one voxel less along each axis; "
+        "unset: that of the first source's first volume",
+    )
     spacing: Spacing | None = Field(
         None, description="voxel size of the common grid in mm; unset: that of the first source's first volume"
     )
     window: HUWindow = Field((-1000, 2000), description="HU that every volume is clipped to")
     rubric: str = Field("ct-synthesis-v1", description="name of a rubric, or a YAML file")
-    readers: tuple[str, ...] = Field(("R1",), min_length=1, description="aliases of the readers; no names of persons")
+    readers: tuple[str, ...] = Field(("R1",), description="aliases of the readers; no names of persons")
     design: Literal["ratings", "pairs"] = Field(
         "ratings", description="ratings: each volume alone; pairs: which of two volumes is real, or looks more real"
     )
@@ -68,12 +93,14 @@ class StudyProtocol(FrozenConfig):
     sessions: PositiveInt = Field(1, description="sittings that the cases are divided into")
     disclosed: bool = Field(False, description="whether the reader's page says which share of the cases is real")
     language: Literal["en", "de"] = "en"
-    formats: tuple[Format, ...] = ("browser",)
+    formats: tuple[Format, ...] = Field(("browser",), min_length=1)
     waived: tuple[str, ...] = Field((), description="nuisance quantities that the leak check does not judge, by name")
 
     @field_validator("readers")
     @classmethod
     def _aliases(cls, readers: tuple[str, ...]) -> tuple[str, ...]:
+        if not readers:
+            raise ValueError("expected at least one alias, such as R1")
         for alias in readers:
             if not ALIAS.fullmatch(alias):
                 raise ValueError(f"reader {alias!r}: expected an alias of letters, digits and '-', such as R1")
@@ -81,11 +108,37 @@ class StudyProtocol(FrozenConfig):
             raise ValueError(f"readers {', '.join(readers)}: two have one alias; give each reader its own")
         return readers
 
+    @field_validator("waived")
+    @classmethod
+    def _known(cls, waived: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            check_waived(waived)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return waived
+
     @model_validator(mode="after")
     def _usable(self) -> StudyProtocol:
         names = [source.name for source in self.sources]
         if len(set(names)) < len(names):
             raise ValueError(f"sources {', '.join(names)}: two have one name; give each source its own")
+        if self.design == "ratings" and self.pairs is not None:
+            raise ValueError(
+                f"pairs: {self.pairs} has no effect in the design 'ratings'; remove it, or set design: pairs"
+            )
+        if self.design == "pairs" and self.repeats is not None:
+            raise ValueError(f"repeats: {self.repeats} has no effect in the design 'pairs'; remove it")
+        if self.repeats is not None and self.repeats > self.cases:
+            raise ValueError(
+                f"repeats: {self.repeats}, expected at most one for each of the {self.cases} cases; lower it"
+            )
+        if self.pairs is not None and self.pairs > self.n**2 * self._kinds:
+            raise ValueError(
+                f"pairs: {self.pairs}, but there are {self.n**2 * self._kinds} different pairs of volumes; lower it, or raise n"
+            )
+        items = self.choices if self.design == "pairs" else self.cases + self.hidden_repeats
+        if self.sessions > items:
+            raise ValueError(f"sessions: {self.sessions}, but a reader has {items} items; lower it")
         if "browser" not in self.formats and self.design == "pairs":
             raise ValueError("formats: the design 'pairs' is read in the browser; add 'browser'")
         return self
@@ -103,8 +156,13 @@ class StudyProtocol(FrozenConfig):
     @property
     def choices(self) -> int:
         """Choices of each reader in the design `pairs`. With more than the default, volumes come again in other pairs."""
+        return self.pairs or self.n * self._kinds
+
+    @property
+    def _kinds(self) -> int:
+        """In how many ways two sources can be in a pair, one of them real if there is a real source."""
         others = len(self.sources) - 1
-        return self.pairs or self.n * (others if self.has_real else others * len(self.sources) // 2)
+        return others if self.has_real else others * len(self.sources) // 2
 
     @property
     def hidden_repeats(self) -> int:
@@ -123,5 +181,15 @@ class StudyProtocol(FrozenConfig):
 
 
 def read_protocol(path: Path) -> StudyProtocol:
-    """Read a YAML protocol. Raises `UserError` naming the file and the field."""
-    return validate(StudyProtocol, read_yaml(path, "a YAML protocol"), str(path))
+    """Read a YAML protocol. A relative folder is taken relative to the file, and so is a run folder beside it.
+
+    Raises `UserError` naming the file and the field.
+    """
+    protocol = validate(StudyProtocol, read_yaml(path, "a YAML protocol"), str(path))
+    beside = path.resolve().parent
+    sources = []
+    for source in protocol.sources:
+        folder = source.folder and beside / source.folder
+        run = beside / source.run if source.run and (beside / source.run).is_dir() else source.run
+        sources.append(source.model_copy(update={"folder": folder, "run": run}))
+    return protocol.model_copy(update={"sources": tuple(sources)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,9 @@ from medlord_bench.volumes.grid import fit, resample
 
 from .protocol import StudyProtocol
 
-REPEAT_SHIFT = 1  # voxels along every axis by which a hidden repeat is moved, so that its bytes differ
-
 
 class StudyGrid(FrozenConfig):
-    """The grid of every volume of a study: voxels along R, A, S, their size in mm, and the HU that are kept."""
+    """The grid of every case of a study: voxels along R, A, S, their size in mm, and the HU that are kept."""
 
     shape: Shape
     spacing: tuple[float, float, float]
@@ -30,30 +28,39 @@ class StudyGrid(FrozenConfig):
         return 2 * x * y * z
 
 
-def grid_of(protocol: StudyProtocol, first: Volume) -> StudyGrid:
-    """The protocol's grid; what it leaves open is that of the first volume of the first source."""
-    return StudyGrid(
-        shape=protocol.shape or first.shape, spacing=protocol.spacing or first.spacing, window=protocol.window
-    )
+def grid_of(protocol: StudyProtocol, first: Volume, margin: int) -> StudyGrid:
+    """The grid of the cases: the protocol's, which is the field of every volume, less `margin` voxels along each axis.
+
+    What the protocol leaves open is that of the first volume of the first source.
+    """
+    x, y, z = (size - margin for size in protocol.shape or first.shape)
+    if min(x, y, z) < 1:
+        raise UserError(
+            f"field 'shape': {protocol.shape or first.shape}: a case is {margin} voxels smaller along each axis, so nothing "
+            "is left; expected more voxels"
+        )
+    return StudyGrid(shape=(x, y, z), spacing=protocol.spacing or first.spacing, window=protocol.window)
 
 
-def rebuilt(volume: Volume, grid: StudyGrid, repeat: int = 0) -> NDArray[np.int16]:
-    """int16 HU (X, Y, Z) of `grid.shape`: clipped, resampled to the spacing, cropped or padded about the centre.
+def rebuilt(volume: Volume, grid: StudyGrid, margin: int = 0, at: Sequence[int] = (0, 0, 0)) -> NDArray[np.int16]:
+    """int16 HU (X, Y, Z) of `grid.shape`: clipped, resampled to the spacing, cropped or padded about the centre to the field.
 
-    repeat: 1 for a hidden repeat, which is moved by a voxel along each axis. Raises `UserError` if nothing but padding
-    would be left.
+    The field is `margin` voxels larger than the grid along each axis; the case is cut from it at the voxel `at`. First
+    readings and repeats are made alike, so that no plane of a case says which it is. Raises `UserError` if nothing but
+    padding would be left.
     """
     if not np.allclose(volume.spacing, grid.spacing, rtol=1e-3):
         volume = resample(volume, grid.spacing, grid.window)
-    fitted = fit(volume, Grid(shape=grid.shape, spacing=grid.spacing, hu_window=grid.window), "crop-pad").volume.hu
-    if int(fitted.min()) == int(fitted.max()):
-        raise UserError(f"on the study's grid {grid.shape} the volume is constant ({int(fitted.min())} HU)")
-    return _moved(fitted) if repeat else fitted
-
-
-def _moved(hu: NDArray[Any]) -> NDArray[np.int16]:
-    padded = np.pad(hu, [(0, REPEAT_SHIFT)] * 3, mode="edge")
-    return np.ascontiguousarray(padded[REPEAT_SHIFT:, REPEAT_SHIFT:, REPEAT_SHIFT:])
+    x, y, z = grid.shape
+    field = Grid(shape=(x + margin, y + margin, z + margin), spacing=grid.spacing, hu_window=grid.window)
+    fitted = fit(volume, field, "crop-pad").volume.hu
+    case = fitted[tuple(slice(start, start + size) for start, size in zip(at, grid.shape, strict=True))]
+    if int(case.min()) == int(case.max()):
+        raise UserError(
+            f"constant ({int(case.min())} HU) on the study's grid {grid.shape} of {grid.spacing} mm; expected a picture: give a "
+            "larger shape, or leave the volume out of its source"
+        )
+    return np.ascontiguousarray(case)
 
 
 def affine_of(grid: StudyGrid) -> NDArray[np.float64]:

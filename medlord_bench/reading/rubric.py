@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from medlord_bench.contracts import FrozenConfig, registry
 from medlord_bench.contracts.validation import validate
@@ -15,7 +15,16 @@ from medlord_bench.errors import UserError
 from medlord_bench.util.documents import parse_yaml, read_yaml
 from medlord_bench.util.hashing import digest
 
-Text = Mapping[str, str]  # language -> words
+
+def _words(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(
+            'expected text; YAML reads yes, no, on and off as true or false: put the word in quotes, as in "yes"'
+        )
+    return value
+
+
+Text = Mapping[str, Annotated[str, BeforeValidator(_words)]]  # language -> words
 
 
 class Question(FrozenConfig):

@@ -42,6 +42,11 @@ def sound_pack(folder: Path) -> Pack:
     links = next((path for path in folder.rglob("*") if path.is_symlink()), None)
     if links is not None:
         raise UserError(f"{links}: is a link; a pack has files only: copy the pack again")
+    if not any(name.endswith(RAW) for name in pack.files):
+        raise UserError(
+            f"{folder}: was made without the format browser, so the page has no cases; open it with the program of its format, "
+            "or add browser to the protocol's formats and export again"
+        )
     for place, items in ((CASES, pack.items), (PRACTICE, pack.practice)):
         for code in (code for item in items for code in item):
             if f"{place}/{code}{RAW}" not in pack.files:

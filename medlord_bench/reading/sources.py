@@ -15,7 +15,7 @@ from medlord_bench.engine.store import Store
 from medlord_bench.errors import UserError
 from medlord_bench.results.step_records import read_object
 from medlord_bench.volumes.arrays import read_hu
-from medlord_bench.volumes.checks import check_ct
+from medlord_bench.volumes.checks import not_ct
 from medlord_bench.volumes.formats import suffix_of
 from medlord_bench.volumes.io import read_volume
 
@@ -39,7 +39,12 @@ class Source:
         volume = _prepared(path) if path.suffix == ".npy" else read_volume(path)
         if int(volume.hu.min()) == int(volume.hu.max()):
             raise UserError(f"{path}: constant ({int(volume.hu.min())} HU); expected a CT: leave it out of the source")
-        check_ct(volume, path, self.window)
+        problem = not_ct(volume, self.window)
+        if problem:
+            raise UserError(
+                f"{path}: not a CT in HU: {problem}; expected HU (air -1000, water 0): convert it, or leave it out of the "
+                f"source {self.name}"
+            )
         return volume
 
 
@@ -64,13 +69,13 @@ def _of_folder(spec: SourceSpec) -> Source:
     volumes = {path.name.removesuffix("".join(path.suffixes)) or path.name: path for path in files}
     if len(volumes) < len(files):
         raise UserError(f"source {spec.name}: folder {spec.folder}: two files differ in their suffix only; rename one")
-    return Source(spec.name, spec.name == REAL, volumes)
+    return Source(spec.name, spec.real, volumes)
 
 
 def _of_run(spec: SourceSpec, store: Store) -> Source:
     folder = locate(store, str(spec.run))
     plan = read_plan(folder)
-    real = spec.contestant == REAL
+    real = spec.real
     step = (
         plan.step("images")
         if real

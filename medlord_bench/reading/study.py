@@ -7,10 +7,10 @@ from pathlib import Path
 
 from medlord_bench.errors import UserError
 
-from .key import FILE, SEALED_FILE
+from .key import FILE, SEALED_FILE, is_key
 from .pack import MANIFEST
 
-PROTOCOL, PACKS = "protocol.yaml", "packs"
+PROTOCOL, PACKS, NOTES = "protocol.yaml", "packs", "leak_check.txt"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,6 @@ def no_pack_above(folder: Path) -> None:
 
 def no_key_below(folder: Path) -> None:
     """Raise `UserError` if a folder that a reader gets contains a key."""
-    for name in (FILE, SEALED_FILE):
-        found = next(folder.rglob(name), None)
-        if found is not None:
-            raise UserError(f"{found}: the pack contains a key; remove it: a reader with the key is not blinded")
+    found = next((path for path in sorted(folder.rglob("*")) if is_key(path)), None)
+    if found is not None:
+        raise UserError(f"{found}: the pack contains a key; remove it: a reader with the key is not blinded")

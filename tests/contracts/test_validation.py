@@ -15,6 +15,10 @@ class Inner(FrozenConfig):
     rate: float = 0.5
 
 
+class Outer(FrozenConfig):
+    places: tuple[Inner, ...] | None = None
+
+
 class Config(FrozenConfig):
     shape: Shape = (64, 64, 48)
     spacing: Spacing | None = None
@@ -70,3 +74,8 @@ def test_a_value_out_of_bounds_is_one_short_line(given: dict[str, Any], words: s
     with pytest.raises(UserError, match=words) as error:
         validate(Config, given, "f")
     assert "\n" not in str(error.value) and len(str(error.value)) < LONGEST + 200
+
+
+def test_a_wrong_field_in_a_list_of_models_has_the_nearest_name() -> None:
+    with pytest.raises(UserError, match=r"unknown field 'places.1.rat'; did you mean 'places.1.rate'\?"):
+        validate(Outer, {"places": [{}, {"rat": 1}]}, "f")

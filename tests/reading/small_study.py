@@ -22,6 +22,7 @@ from medlord_bench.volumes.io import write_volume
 
 SHAPE = (12, 10, 8)
 SPACING = (1.5, 2.0, 3.0)
+REPEATS = {"ratings": {"repeats": 2}}
 SECRET, NONCE = bytes(range(32)), "ab" * 32
 Check = Callable[[Study, Key], None]
 
@@ -47,7 +48,11 @@ def write_sources(root: Path, names: tuple[str, ...] = ("real", "wizard", "oracl
 def protocol_of(root: Path, names: tuple[str, ...] = ("real", "wizard", "oracle9"), **fields: Any) -> StudyProtocol:
     """names: of the folders, in order."""
     sources = [{"name": name, "folder": str(root / name)} for name in names]
-    return validate(StudyProtocol, {"sources": sources, "n": 10, "repeats": 2, **fields}, "test")
+    return validate(
+        StudyProtocol,
+        {"sources": sources, "n": 10, **REPEATS.get(fields.get("design", "ratings"), {}), **fields},
+        "test",
+    )
 
 
 def nothing(study: Study, key: Key) -> None:

@@ -26,7 +26,7 @@ from medlord_bench.reading.key import Key
 from medlord_bench.reading.pack import MTIME, hashes_of, read_pack, write_manifest
 from medlord_bench.reading.protocol import StudyProtocol
 from medlord_bench.reading.study import Study
-from tests.reading.small_study import SHAPE, exported, protocol_of, write_sources
+from tests.reading.small_study import exported, protocol_of, write_sources
 
 ALL = ("browser", "nifti", "dicom", "png", "mha")
 ITEM = "scan-105-zebra"
@@ -106,7 +106,7 @@ def raw(change: Callable[[Any], Any]) -> Plant:
     def plant(pack: Path, wizard: list[str], others: list[str]) -> None:
         for code in wizard:
             path = pack / "cases" / f"{code}.i16"
-            hu = np.fromfile(path, "<i2").reshape(SHAPE)
+            hu = np.fromfile(path, "<i2").reshape(read_pack(pack).grid.shape)
             path.write_bytes(np.ascontiguousarray(change(hu), "<i2").tobytes())
 
     return plant

@@ -216,3 +216,9 @@ def test_different_values_are_counted_as_numpy_does(kind: Any) -> None:
     )
     flipped = values.transpose(2, 0, 1)[::-1]  # not contiguous
     assert quantities_of(flipped)["unique"] == len(np.unique(values))
+
+
+def test_a_key_with_semicolons_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "codes.csv"
+    path.write_text("code;source\na;real\nb;model, new\n")
+    assert read_labels(path) == {"a": "real", "b": "model, new"}

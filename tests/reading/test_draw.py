@@ -11,7 +11,18 @@ from scipy.stats import chisquare
 
 from medlord_bench.contracts.validation import validate
 from medlord_bench.errors import UserError
-from medlord_bench.reading.draw import ALPHABET, Drawn, Secret, choose, order_for, pairs_for
+from medlord_bench.reading.draw import (
+    ALPHABET,
+    Drawn,
+    Place,
+    Secret,
+    choose,
+    margin_for,
+    offset_of,
+    order_for,
+    pairs_for,
+    real_in_pairs,
+)
 from medlord_bench.reading.protocol import StudyProtocol
 
 
@@ -63,7 +74,7 @@ def test_runs_are_short_and_repeats_far_from_their_first() -> None:
         first: dict[str, int] = {}
         for at, place in enumerate(order):
             start = first.setdefault(place.volume.sha256, at)
-            assert place.repeat == (start != at)
+            assert (place.showing == 1) == (start != at)
             assert start == at or at - start >= 20
 
 
@@ -97,8 +108,9 @@ def test_every_pair_has_a_real_volume_and_the_sources_are_equally_often_against_
     assert others == {0: 20, 2: 20, 3: 20}
     left = sum(a.volume.source == 1 for a, _ in pairs)
     assert 15 <= left <= 45
-    shown = Counter(place.volume.sha256 for pair in pairs for place in pair if place.volume.source == 0)
-    assert set(shown.values()) == {4}
+    shown = Counter(place.volume.sha256 for pair in pairs for place in pair)
+    assert {shown[one.sha256] for one in volumes(4, 5) if one.source != 1} == {4}
+    assert all(11 <= shown[one.sha256] <= 13 for one in volumes(4, 5) if one.source == 1)  # five for three models
 
 
 def test_without_real_volumes_all_sources_meet() -> None:
@@ -106,3 +118,56 @@ def test_without_real_volumes_all_sources_meet() -> None:
     assert Counter(frozenset((a.volume.source, b.volume.source)) for a, b in pairs) == {
         frozenset(two): 10 for two in ((0, 1), (0, 2), (1, 2))
     }
+
+
+def test_no_code_comes_twice_in_pairs_and_no_pair() -> None:
+    for number in range(20):
+        pairs = pairs_for("R1", volumes(3, 4), 0, protocol(3, n=4, design="pairs", pairs=8 + number), secret(number))
+        codes = [place.code for pair in pairs for place in pair]
+        assert len(set(codes)) == len(codes) == 2 * (8 + number)
+        assert len({frozenset(place.volume.sha256 for place in pair) for pair in pairs}) == 8 + number
+        for source in range(3):
+            shown = Counter(p.volume.sha256 for pair in pairs for p in pair if p.volume.source == source)
+            assert max(shown.values()) - min(shown[one.sha256] for one in volumes(3, 4) if one.source == source) <= 2
+
+
+def test_with_enough_real_volumes_none_is_seen_more_often_than_one_of_a_model() -> None:
+    assert real_in_pairs(5, 3, 15, 40) == 15 and real_in_pairs(5, 3, 15, 9) == 9 and real_in_pairs(5, 3, 15, 4) == 5
+    drawn = [Drawn(0, f"i{i}", f"r{i:02d}") for i in range(15)] + [one for one in volumes(4, 5) if one.source]
+    pairs = pairs_for("R1", drawn, 0, protocol(4, design="pairs", pairs=15), secret(7))
+    assert set(Counter(place.volume.sha256 for pair in pairs for place in pair).values()) == {1}
+
+
+def test_two_showings_of_a_volume_are_far_apart_in_pairs() -> None:
+    found = []
+    for number in range(5):
+        pairs = pairs_for("R1", volumes(3, 10), 0, protocol(3, n=10, design="pairs", pairs=20), secret(number))
+        last: dict[str, int] = {}
+        for at, pair in enumerate(pairs):
+            for place in pair:
+                found += [at - last[place.volume.sha256]] if place.volume.sha256 in last else []
+                last[place.volume.sha256] = at
+    assert len(found) == 50 and min(found) >= 3
+
+
+def test_every_source_has_as_many_hidden_repeats_up_to_one() -> None:
+    for number in range(30):
+        for sources, repeats in ((4, 6), (3, 6), (2, 3)):
+            given = protocol(sources, repeats=repeats)
+            order = order_for("R1", volumes(sources, 5), given, secret(number))
+            counts = Counter(place.volume.source for place in order if place.showing)
+            assert sum(counts.values()) == repeats
+            assert max(counts.values()) - min(counts[source] for source in range(sources)) <= 1
+
+
+def test_cases_are_cut_at_places_that_do_not_tell_repeats() -> None:
+    places = {showing: Counter[tuple[int, int, int]]() for showing in (0, 1)}
+    for i in range(800):
+        volume = Drawn(0, "i", f"sha{i}")
+        first, again = (offset_of(Place("c", volume, showing), "R1", 1, secret(1)) for showing in (0, 1))
+        assert first != again
+        places[0][first] += 1
+        places[1][again] += 1
+    for counts in places.values():
+        assert len(counts) == 8 and chisquare(list(counts.values())).pvalue > 0.001
+    assert [margin_for(n) for n in (1, 2, 8, 9, 27, 28)] == [1, 1, 1, 2, 2, 3]

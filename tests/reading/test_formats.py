@@ -23,7 +23,7 @@ from medlord_bench.reading.pack import Pack, read_pack
 from medlord_bench.reading.pictures import PRESETS
 from medlord_bench.reading.rebuild import StudyGrid
 from medlord_bench.volumes.io import read_volume
-from tests.reading.small_study import SHAPE, SPACING, exported, protocol_of, write_sources
+from tests.reading.small_study import SPACING, exported, protocol_of, write_sources
 
 ALL = ("browser", "nifti", "dicom", "png", "mha")
 
@@ -48,7 +48,7 @@ def grid_of(hu: NDArray[np.int16]) -> StudyGrid:
 
 
 def raw(pack: Path, code: str) -> NDArray[np.int16]:
-    return np.fromfile(pack / "cases" / f"{code}.i16", dtype="<i2").reshape(SHAPE)
+    return np.fromfile(pack / "cases" / f"{code}.i16", dtype="<i2").reshape(read_pack(pack).grid.shape)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -33,6 +33,15 @@ def protocol(**fields: Any) -> StudyProtocol:
         ({"window": [100, 100]}, "window"),
         ({"design": "pairs", "formats": ["nifti"]}, "add 'browser'"),
         ({"rubrik": "x"}, "rubrik"),
+        ({"readers": []}, "expected at least one alias, such as R1"),
+        ({"formats": []}, "formats"),
+        ({"shape": [1, 1, 1]}, "shape"),
+        ({"repeats": 21, "n": 10}, "at most one for each of the 20 cases"),
+        ({"sessions": 27, "n": 10}, "a reader has 26 items"),
+        ({"design": "pairs", "pairs": 10, "n": 3}, "there are 9 different pairs"),
+        ({"design": "pairs", "repeats": 0}, "repeats: 0 has no effect"),
+        ({"pairs": 5}, "pairs: 5 has no effect in the design 'ratings'"),
+        ({"sources": [{"name": "real", "foldr": "a"}, SOURCES[1]]}, "did you mean 'sources.0.folder'?"),
     ],
 )
 def test_a_protocol_that_cannot_be_used_names_the_field(fields: dict[str, Any], words: str) -> None:
@@ -68,6 +77,13 @@ def test_a_file_that_is_not_a_protocol(tmp_path: Path) -> None:
     assert read_protocol(tmp_path / "p.yaml").n == 3
 
 
+def test_a_relative_folder_is_beside_the_protocol(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump({"sources": SOURCES}))
+    found = read_protocol(tmp_path / "p.yaml")
+    assert [source.folder for source in found.sources] == [tmp_path / "a", tmp_path / "b"]
+    assert found.digest() == protocol().digest()
+
+
 @pytest.mark.parametrize("name", presets())
 @pytest.mark.parametrize("language", ["en", "de"])
 def test_every_preset_is_complete_in_both_languages(name: str, language: str) -> None:
@@ -99,3 +115,20 @@ def test_rubrics_that_cannot_be_used(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=words):
             validate(Rubric, {"name": "x", "questions": questions}, "x")
+
+
+def test_unquoted_yes_and_no_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("name: own\nquestions:\n- {name: a, words: {en: A}, levels: [{en: no}, {en: yes}]}\n")
+    with pytest.raises(UserError, match='own.yaml: field .*levels.*put the word in quotes, as in "yes"'):
+        read_rubric(str(path), "en")
+
+
+def test_the_example_of_the_docs_is_a_rubric(tmp_path: Path) -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "reading.md").read_text(encoding="utf-8")
+    example = text.split("### A rubric of your own")[1].split("```yaml\n")[1].split("```")[0]
+    path = tmp_path / "own.yaml"
+    path.write_text(example, encoding="utf-8")
+    found = read_rubric(str(path), "de")
+    assert found.languages() == {"en", "de"} and found.cues
+    assert [one.kind for one in found.questions] == ["rating", "verdict", "confidence"]

@@ -177,3 +177,13 @@ def test_a_kill_in_the_middle_loses_no_answer(tmp_path: Path) -> None:
             process.send_signal(signal.SIGKILL)
     kept = [json.loads(line) for line in (tmp_path / "returns/R1.jsonl").read_text().splitlines()]
     assert [line.get("item") for line in kept] == [None, 0, 1]
+
+
+def test_a_pack_without_the_page_says_so(tmp_path: Path) -> None:
+    pack = write_pack(tmp_path / "R1")
+    kept = {name: sha for name, sha in pack.files.items() if not name.endswith(".i16")}
+    for path in (tmp_path / "R1").rglob("*.i16"):
+        path.unlink()
+    write_manifest(tmp_path / "R1", pack.model_copy(update={"files": kept}))
+    with pytest.raises(UserError, match="was made without the format browser"):
+        sound_pack(tmp_path / "R1")

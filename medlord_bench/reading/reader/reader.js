@@ -37,12 +37,19 @@ class Reader {
     const n = pack.items.length, texts = [say("welcome", { items: say(pack.design === "pairs" ? "pairs" : "cases", { n }) })];
     if (pack.practice.length) texts.push(say("practiceFirst", { n: pack.practice.length }));
     if (pack.sessions.length > 1) texts.push(say("sittings", { n: pack.sessions.length }));
-    const share = pack.real_share;
-    texts.push(share === null ? say("noShare") : say("share", { percent: Math.round(100 * share) }), say("final"));
+    texts.push(this.share(), say("final"));
     const served = storage.served;
     const data = [say("data1", { reader: pack.reader }), say(served ? "dataServed" : "dataFile", { file }),
       say(served ? "dataDelete" : "dataDeleteFile"), say("dataFree")];
     await this.page(pack.title || say("task"), [...texts, element("h2", "", say("dataTitle")), ...data], say("agree"));
+  }
+
+  // What the reader may know of the share of real volumes. Of pairs it is a half (one of each two is real) or none.
+  share() {
+    const { pack, say } = this, share = pack.real_share;
+    if (share === null) return say("noShare");
+    if (share === 0) return say("shareNone");
+    return pack.design === "pairs" ? say("sharePair") : say("share", { percent: Math.round(100 * share) });
   }
 
   async display() {
@@ -54,6 +61,7 @@ class Reader {
       if (passed) return again.then(() => true);
       const repeat = button(this.say("again"));
       this.root.firstChild.append(repeat);
+      repeat.focus({ preventScroll: true }); // Enter must not pass over a failed check
       const choice = await Promise.race([again.then(() => "go on"), new Promise((resolve) => repeat.addEventListener("click", () => resolve("again")))]);
       if (choice === "go on") return false;
     }
