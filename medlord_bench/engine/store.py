@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medlord_bench.util.files import Write, publish_folder, write_json
+from medlord_bench.util.files import TEMPORARY, Write, publish_folder, write_json
 from medlord_bench.util.hashing import digest, file_sha256
 
 SIDECAR = ".json"
@@ -134,7 +134,7 @@ class Store:
     def leftovers(self, age: float) -> list[Path]:
         """Temporaries below `objects`, files and folders, untouched for `age` seconds: remains of a killed process."""
         oldest = time.time() - age
-        found = (self.root / "objects").glob("*/*/**/.*")
+        found = (self.root / "objects").glob(f"*/*/**/{TEMPORARY}*")
         return sorted(path for path in found if path.lstat().st_mtime < oldest)
 
     def runs(self) -> list[Path]:

@@ -18,6 +18,7 @@ try:
 except ImportError:  # not on this system: then several may write the same
     fcntl = None  # type: ignore[assignment]
 
+TEMPORARY = ".tmp-"  # what the name of a temporary begins with
 Write = Callable[[Path], object]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_BYTES = 2**18  # with less than this left, a failed write is attributed to a full disk
@@ -81,7 +82,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def _temporary(path: Path) -> Path:
     """Hidden, and different for each process, so that two writers of one path do not collide."""
-    return path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
 
 
 def _named(error: Exception, path: Path) -> Exception:

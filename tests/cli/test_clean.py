@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from medlord_bench.cli import clean
+from medlord_bench.engine.store import Store
+
 
 @pytest.fixture
 def store(bench: Any, noise: Any, finished: Path, tmp_path: Path) -> Path:
@@ -90,3 +93,24 @@ def test_an_empty_store_has_nothing_to_clean(bench: Any, tmp_path: Path) -> None
     done = bench("clean", "--store", tmp_path / "none", "--json")
     assert (done.code, json.loads(done.out)) == (0, {"removed": False, "objects": []})
     assert not (tmp_path / "none").exists()
+
+
+def test_what_a_run_asks_for_while_it_is_removed_is_kept(bench: Any, store: Path, finished: Path) -> None:
+    folder, place, before = second(store, finished), Store(store), objects(store)
+    plan = (folder / "plan.json").read_bytes()
+    (folder / "plan.json").unlink()
+    unused = clean.unreferenced(place)
+    assert len(unused) > 1
+    (folder / "plan.json").write_bytes(plan)  # a run starts now
+    assert clean._remove(place, unused) == set(unused)
+    assert objects(store) == before
+    assert json.loads(bench("status", folder, "--json").out)["finished"] is True
+
+
+def test_hidden_files_that_are_no_temporaries_are_kept(bench: Any, store: Path) -> None:
+    item = next((store / "objects" / "weights").rglob("*.json")).parent
+    for name in (".lock-weights", ".tmp-1-weights"):
+        (item / name).write_text("")
+        os.utime(item / name, (1e9, 1e9))
+    bench("clean", "--yes", "--store", store)
+    assert (item / ".lock-weights").exists() and not (item / ".tmp-1-weights").exists()
