@@ -26,6 +26,7 @@ LAYOUTS = (
 )
 INITIALS = {"tr", "ts", "dev"}  # beside other folders, these are rather those of a patient than a split
 FLAT, BY_FOLDER = "flat files, each a patient", "one folder per patient"
+WITHOUT_SPLIT = "cases that are in no split"
 TWO_FOLDERS = "images in one folder, masks in another"
 
 
