@@ -153,7 +153,7 @@ def _of_splits(listing: Listing, splits: Mapping[str, Split], masks: bool) -> Ca
     if outside:
         unused["masks or images outside the folders of the splits"] = [_place(image) for image in outside]
     again = sorted(name for name, tops in inside.items() if len(tops) > 1)
-    warnings = (
+    warnings: tuple[str, ...] = (
         (
             f"{again[0]} is a name in {' and in '.join(sorted(inside[again[0]]))} ({len(again)} such names): files of one name in two splits count as two patients",
         )
