@@ -40,13 +40,16 @@ def read_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str
     """The columns of a table, and its rows with their line numbers; values without spaces around them.
 
     The delimiter is that of `DELIMITERS` which the first line has most often. Column names are in lower case. Empty
-    lines are left out. Raises `UserError` for a file that is not in UTF-8.
+    lines are left out. Raises `UserError` for a file that is not in UTF-8, or has a column twice.
     """
     text = read_text(path)
     first = text.splitlines()[0] if text.strip() else ""
     delimiter = max(DELIMITERS, key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     columns = [name.strip().lower() for name in next(reader, [])]
+    twice = next((name for name in columns if name and columns.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}: column {twice!r} is there twice; expected each column once: remove or rename one")
     return columns, _rows(reader, columns)
 
 

@@ -44,7 +44,7 @@ def check_voxel_size(volume: Volume, where: Path | str) -> None:
     )
 
 
-def check_same_grid(volume: Volume, labels: LabelMap, image: Path | str, mask: Path | str) -> None:
+def check_same_grid(volume: Volume | LabelMap, labels: LabelMap, image: Path | str, mask: Path | str) -> None:
     """Raise `UserError` if a mask is not on its image's grid, within a tenth of a voxel.
 
     image, mask: the two files, for the message.
@@ -57,7 +57,7 @@ def check_same_grid(volume: Volume, labels: LabelMap, image: Path | str, mask: P
     corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=np.float64)
     corners[:, :3] *= np.array(volume.shape) - 1
     apart = float(np.linalg.norm(corners @ (volume.affine - labels.affine).T, axis=1).max())
-    if apart > GRID_TOLERANCE * min(volume.spacing):
+    if apart > GRID_TOLERANCE * float(np.linalg.norm(volume.affine[:3, :3], axis=0).min()):
         raise UserError(
             f"{mask}: its affine differs from that of {image} by up to {apart:.3g} mm; "
             "expected one grid: repair the wrong header, or resample the mask onto the image"

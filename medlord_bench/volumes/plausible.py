@@ -14,6 +14,8 @@ CLIPPED_SHARE = 0.05  # of the voxels at the lowest value
 CLIPPED_ABOVE = -900  # a lowest value above it is no air
 NARROW = 50  # HU between lowest and highest: z-scores
 HALF = 0.5
+DENSE, DENSE_SHARE = (800, 1300), 0.1  # HU: tissue and water without their intercept; in CT only dense bone and metal
+LEAST_PADDING, LITTLE_TISSUE = 0.01, 0.01  # of the voxels
 _OFFSET = 2**15
 
 
@@ -47,6 +49,19 @@ def implausible(hu: NDArray[Any], window: tuple[int, int] | None = None) -> str 
         return (
             f"values are in {low}..{high} with {100 * body:.2g} % between {AIR} and {FAT}: no fat, lung or air"
             + _likeness(counts, low, high)
+        )
+    rest = total - int(counts[low + _OFFSET])
+    spike = rest < total and body - float(counts[low + _OFFSET] if low >= AIR else 0) / total < LEAST_SHARE
+    dense = share(*DENSE) * total / max(rest, 1)
+    if dense > HALF or (spike and dense > DENSE_SHARE):
+        return (
+            f"{100 * dense:.2g} % of the voxels above the lowest value lie in {DENSE[0]}..{DENSE[1]} HU, as no tissue does: "
+            "stored values without their intercept of -1024, or an inverted image"
+        )
+    if padding > LEAST_PADDING and share(FAT, _OFFSET - 1) < LITTLE_TISSUE:
+        return (
+            f"{100 * padding:.3g} % of the voxels are below {AIR} HU and {100 * share(FAT, _OFFSET - 1):.2g} % above {FAT}, "
+            "where tissue lies: the intercept was applied twice, or padding and lung are all there is"
         )
     if padding > HALF:
         return (

@@ -46,6 +46,15 @@ BAD: dict[str, tuple[Make, str]] = {
     "wrapped in part": (lambda hu: np.where(np.arange(20) < 2, 31500, hu), "stored as unsigned"),
     "clipped to a window": (lambda hu: np.clip(hu, -160, 240), "clipped to a display window"),
     "intercept twice": (lambda hu: hu - 1024, "padding, and not air, fills most|intercept was applied twice"),
+    "intercept twice, little air": (
+        lambda hu: np.where(np.arange(20) < 15, np.clip(hu, -100, 700), -1000) - 1024,
+        "intercept was applied twice",
+    ),
+    "no intercept, padded as air": (
+        lambda hu: np.where(np.arange(20) < 4, -1024, hu + 1024),
+        "without their intercept",
+    ),
+    "inverted": (lambda hu: -hu, "an inverted image"),
     "mostly padding": (lambda hu: np.where(np.arange(20) < 12, -2048, hu), "padding, and not air, fills most"),
     "constant": (lambda hu: hu * 0 + 40, "constant"),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from medlord_bench.volumes.dicom.frame import Frame, Vector
 TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "ImageType", "Modality", "SeriesInstanceUID", "SeriesNumber", "PatientID"),
     *("NumberOfFrames", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"),
+    "RescaleIntercept",
 ]
 DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage: a DICOMDIR
 CT_CLASSES = (
@@ -35,6 +37,7 @@ PARSERS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")  # first bytes wi
 class Header:
     """What one file says. frames: one for a slice, as many as it has for a multi-frame file.
 
+    rescaled: whether the file, not a functional group, has a RescaleIntercept.
     problem: why the file cannot be read, e.g. "cut short"; empty if nothing is wrong with it.
     """
 
@@ -48,6 +51,7 @@ class Header:
     patient: str = ""
     size: tuple[int, int] = (0, 0)
     frames: tuple[Frame, ...] = ()
+    rescaled: bool = False
     problem: str = ""
 
     @property
@@ -102,7 +106,16 @@ def _read(path: Path, size: int, changed: int) -> Header | None:
             pixels = _pixels_problem(file, size, dataset)
             frames = _frames(path, dataset)
             return _header(path, dataset, frames, pixels)
-        except (InvalidDicomError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            InvalidDicomError,
+            EOFError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            zlib.error,
+        ) as error:
             why = " ".join(str(error).split())[:120] or type(error).__name__
             return Header(path, problem=f"cut short or damaged ({why})")
 
@@ -119,6 +132,7 @@ def _header(path: Path, dataset: Any, frames: tuple[Frame, ...], problem: str) -
         patient=_text(dataset, "PatientID").strip(),
         size=(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)),
         frames=frames,
+        rescaled=dataset.get("RescaleIntercept") is not None,
         problem=problem,
     )
 

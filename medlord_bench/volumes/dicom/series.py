@@ -113,6 +113,7 @@ def _ct(folder: Path, headers: Sequence[Header]) -> Series:
         if len(series.slices) == 1:
             return Series(folder, "one slice", tuple(headers))
         _check_sizes(headers)
+        _check_rescaled(headers)
         ordered(series.slices)
     except GeometryError as error:
         problem = f"{shown(folder)}: {error}; or exclude the series"
@@ -146,6 +147,16 @@ def _check_sizes(headers: Sequence[Header]) -> None:
         raise GeometryError(
             f"{odd.path.name} has {odd.size[1]}x{odd.size[0]} pixels, the others {usual[1]}x{usual[0]}; "
             "expected slices of one size"
+        )
+
+
+def _check_rescaled(headers: Sequence[Header]) -> None:
+    """An intercept that some files lack would shift their slices by 1024 HU."""
+    without = [header for header in headers if not header.rescaled]
+    if without and len(without) < len(headers):
+        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        raise GeometryError(
+            f"RescaleIntercept is missing in {without[0].path.name}{more}, the others have it; expected it in every slice"
         )
 
 

@@ -170,7 +170,7 @@ def test_a_manifest_reads_what_it_names_whatever_lies_beside(cohort: Path) -> No
     block = text(dataset)
     assert "1 links or pointers whose content was not fetched (p9/ct.nii.gz)" in block
     assert "1 images that the manifest does not name (p3/ct)" in block
-    assert "1 cases of the manifest without a split (p2__ct)" in block
+    assert "1 cases that are in no split (p2__ct)" in block
 
 
 def test_a_folder_of_many_images_that_counts_as_one_patient_is_a_warning(tmp_path: Path, write_ct: WriteCT) -> None:
@@ -178,3 +178,13 @@ def test_a_folder_of_many_images_that_counts_as_one_patient_is_a_warning(tmp_pat
         for i in range(count):
             write_ct(tmp_path / name / f"{name}{i}.nii.gz", i + 100 * int(name[-1]))
     assert any("fold0 counts as one patient with 11 images" in one for one in folder(tmp_path).inventory().warnings)
+
+
+def test_several_masks_of_an_image_are_listed_and_none_is_chosen(tmp_path: Path, write_ct: WriteCT) -> None:
+    for i in range(4):
+        write_ct(tmp_path / f"p{i}/ct.nii.gz", i, tmp_path / f"p{i}/liver_mask.nii.gz")
+        write_ct(tmp_path / "spare.nii.gz", 9, tmp_path / f"p{i}/lung_mask.nii.gz")
+    (tmp_path / "spare.nii.gz").unlink()
+    block = text(folder(tmp_path))
+    assert "no masks" in block
+    assert "8 masks that are not paired with one image" in block

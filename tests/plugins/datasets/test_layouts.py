@@ -343,3 +343,72 @@ def test_some_wrapped_voxels_are_a_warning(
     dataset = folder(tmp_path)
     dataset.load(cases(dataset)["p0"])
     assert "p0.nii.gz: 0.37 % of the voxels are above 30000 HU" in caplog.text
+
+
+def _beside(root: Path, write_ct: WriteCT) -> None:
+    for i in range(3):
+        write_ct(root / f"Test/a{i}.nii.gz", i)
+        write_ct(root / f"p{i}/ct.nii.gz", 10 + i)
+
+
+def _nested(root: Path, write_ct: WriteCT) -> None:
+    for i in range(3):
+        series(root / f"Mine/train/p{i}", patient=f"P{i}", seed=i)
+        series(root / f"Mine/test/q{i}", patient=f"Q{i}", seed=10 + i)
+
+
+def _by_site(root: Path, write_ct: WriteCT) -> None:
+    for site in range(3):
+        write_ct(root / f"site{site}/train/a.nii.gz", site)
+        write_ct(root / f"site{site}/test/b.nii.gz", 10 + site)
+
+
+def _loose_image(root: Path, write_ct: WriteCT) -> None:
+    for i in range(3):
+        write_ct(root / f"images/train/a{i}.nii.gz", i)
+        write_ct(root / f"images/test/b{i}.nii.gz", 10 + i)
+    write_ct(root / "images/loose.nii.gz", 30)
+
+
+def _one_folder(root: Path, write_ct: WriteCT) -> None:
+    for i in range(3):
+        write_ct(root / f"imagesTs/a{i}.nii.gz", i)
+
+
+@pytest.mark.parametrize(
+    ("write", "named"),
+    [
+        (_beside, "Test: named as splits, but p0 beside them is not"),
+        (_nested, "Mine/test is named as a split"),
+        (_by_site, "site0/test is named as a split"),
+        (_loose_image, "images/test is named as a split"),
+        (_one_folder, "all 3 images lie below imagesTs"),
+    ],
+)
+def test_folders_of_splits_never_count_as_patients(
+    write: Callable[[Path, WriteCT], None], named: str, tmp_path: Path, write_ct: WriteCT
+) -> None:
+    write(tmp_path / "data", write_ct)
+    with pytest.raises(UserError, match=named) as error:
+        folder(tmp_path / "data").cases("train")
+    assert "\n" not in str(error.value)
+
+
+def test_initials_of_a_patient_are_no_split(tmp_path: Path, write_ct: WriteCT) -> None:
+    for i, name in enumerate(("AB", "TR", "XY")):
+        write_ct(tmp_path / name / "ct.nii.gz", i)
+    assert patients(folder(tmp_path)) == {"AB", "TR", "XY"}
+
+
+def test_the_same_patient_folder_in_two_splits_is_one_patient(tmp_path: Path, write_ct: WriteCT) -> None:
+    for i, place in enumerate(("train/p1", "train/p2", "test/p1")):
+        write_ct(tmp_path / place / "ct.nii.gz", i)
+    with pytest.raises(UserError, match="patient 'p1' is in 'train' and in 'test'"):
+        folder(tmp_path).cases("train")
+
+
+def test_a_patient_id_in_two_splits_is_a_warning(tmp_path: Path) -> None:
+    for i, (place, patient) in enumerate((("train/a", "A"), ("train/b", "B"), ("test/c", "A"), ("test/d", "D"))):
+        series(tmp_path / place, patient=patient, seed=i)
+    (warning,) = folder(tmp_path).inventory().warnings
+    assert "PatientID A is in the folders of several splits (test, train)" in warning

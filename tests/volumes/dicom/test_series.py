@@ -129,3 +129,24 @@ def test_a_file_named_as_dicom_that_is_empty_is_refused(folder: Path) -> None:
     listing = listed(folder.parent)
     assert len(listing.problems) == 1
     assert "i001.dcm: its name is that of DICOM, its content (0 bytes) is not" in listing.problems[0]
+
+
+def test_an_intercept_that_one_slice_lacks_is_refused(folder: Path) -> None:
+    slice_ = dcmread(folder / "i003.dcm")
+    del slice_.RescaleIntercept
+    slice_.save_as(folder / "i003.dcm")
+    with pytest.raises(UserError, match=r"p1: RescaleIntercept is missing in i003\.dcm, the others have it"):
+        read_series(folder)
+
+
+def test_deflated_files_are_read_and_named_when_cut_short(folder: Path, some_hu: np.ndarray) -> None:
+    before, _ = read_series(folder)
+    for path in folder.iterdir():
+        slice_ = dcmread(path)
+        slice_.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+        slice_.save_as(path, enforce_file_format=True)
+    np.testing.assert_array_equal(read_series(folder)[0], before)
+    cut = folder / "i003.dcm"
+    cut.write_bytes(cut.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"i003\.dcm: cut short"):
+        read_series(folder)

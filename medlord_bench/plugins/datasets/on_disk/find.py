@@ -97,14 +97,15 @@ def find(root: Path, config: FilesConfig, named: bool = False) -> Search:
     if config.mask_folder is not None:
         found = _with_masks(found, root / config.mask_folder)
     if not found:
-        raise UserError(f"{root}: no images; expected one of the layouts: {layouts.LAYOUTS}{_instead(listing)}")
+        raise UserError(f"{root}: no images; expected one of the layouts: {layouts.LAYOUTS}{_instead(listing, cases)}")
     _check_unique(found)
     return Search(replace(cases, found=sorted(found, key=lambda case: case.id)), listing)
 
 
-def _instead(listing: Listing) -> str:
+def _instead(listing: Listing, cases: layouts.Cases) -> str:
     """What is there instead of images."""
-    seen = [f"{len(places)} {reason}" for reason, places in listing.left_out.items()]
+    seen = [f"{len(places)} {reason}" for reason, places in cases.unused.items()]
+    seen += [f"{len(places)} {reason}" for reason, places in listing.left_out.items()]
     seen += [f"{count} {kind}" for kind, count in listing.other.most_common(3)]
     return f" (found: {', '.join(seen)})" if seen else ""
 
@@ -114,7 +115,7 @@ def _by_manifest(root: Path, path: Path, listing: Listing) -> layouts.Cases:
     used = {one.image for one in found} | {one.mask for one in found}
     unused = ["/".join(image.parts) for image in listing.images if image.path not in used]
     without = [one.id for one in found if one.split is None] if any(one.split for one in found) else []
-    left = {"images that the manifest does not name": unused, "cases of the manifest without a split": without}
+    left = {"images that the manifest does not name": unused, layouts.WITHOUT_SPLIT: without}
     how = "the manifest's column" if any(one.split for one in found) else ""
     return layouts.Cases(f"manifest {path.name}", found, {k: v for k, v in left.items() if v}, how)
 

@@ -71,12 +71,17 @@ class _General:
         self.found[folder] = [Found("__".join(parts), parts[0], subject[0].path, mask)]
 
     def _mask_of_subject(self, folder: Folder) -> Path | None:
-        """The first mask file beside ct.*, else the first folder of masks."""
-        files = self.mask_files.get(folder)
-        if files:
-            mask = files.pop(0).path
+        """The only mask file beside ct.*, or the only one named as a mask of it; else the first folder of masks."""
+        files = self.mask_files.get(folder, [])
+        bases = {one.stem: match["base"] for one in files if (match := MASK_NAME.fullmatch(one.stem))}
+        own = [one for one in files if (bases.get(one.stem) or "ct").lower() == "ct"] if len(files) > 1 else files
+        if len(own) == 1:
+            mask = own[0].path
+            files.remove(own[0])
             self.mask_files = {k: v for k, v in self.mask_files.items() if v}
             return mask
+        if files:  # several: which one is meant, nobody knows
+            return None
         below = sorted(name for name in self.mask_folders if name[:-1] == folder)
         if not below:
             return None
@@ -95,9 +100,10 @@ class _General:
         masks = self.mask_files.get(folder, [])
         named = [one for one in masks if (match := MASK_NAME.fullmatch(one.stem)) and match["base"] == base]
         named = named or [one for one in masks if key(one.stem) == key(image.stem)]
-        if named:
-            masks.remove(named[-1])
-        return Found("__".join(parts), parts[0], image.path, named[-1].path if named else None)
+        one = named[0] if len(named) == 1 else None  # several: which one is meant, nobody knows
+        if one is not None:
+            masks.remove(one)
+        return Found("__".join(parts), parts[0], image.path, one.path if one else None)
 
     def _leave(self, reason: str, images: Sequence[Image]) -> None:
         if images:

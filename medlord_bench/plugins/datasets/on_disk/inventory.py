@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medlord_bench.contracts import SPLITS
 from medlord_bench.contracts.inventory import Inventory, LeftOut
 from medlord_bench.plugins.datasets.on_disk.find import Search
-from medlord_bench.plugins.datasets.on_disk.layouts import Cases
+from medlord_bench.plugins.datasets.on_disk.layouts import WITHOUT_SPLIT, Cases
 from medlord_bench.plugins.datasets.on_disk.splits import Splits
 from medlord_bench.volumes.dicom.headers import shown
 from medlord_bench.volumes.fingerprints import Found, contents
@@ -29,13 +30,19 @@ WORDS = {
     "not read": "files of formats that are not read",
 }
 
-WITHOUT_GLOB = (WORDS["excluded"], WORDS["system"], WORDS["copy"])
+WITHOUT_GLOB = (WITHOUT_SPLIT, WORDS["excluded"], WORDS["system"], WORDS["copy"])
 
 
 def inventory_of(search: Search, splits: Splits, masks: str) -> Inventory:
     """The block of a search. masks: the protocol's description of them."""
     warnings = [*_crowded(search.found), *_duplicates(splits)]
-    return block(search.listing, search.cases, _taken(search.found, search.listing, masks), warnings)
+    cases = search.cases
+    used = {one.id for split in SPLITS for one in splits[split]}
+    without = [one.id for one in cases.found if one.id not in used]
+    if without and WITHOUT_SPLIT not in cases.unused:
+        cases = replace(cases, unused={**cases.unused, WITHOUT_SPLIT: without})
+    taken = [one for one in cases.found if one.id in used]
+    return block(search.listing, cases, _taken(taken, search.listing, masks), warnings)
 
 
 def block(listing: Listing, cases: Cases, words: str, warnings: Sequence[str] = ()) -> Inventory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def _row(root: Path, path: Path, number: int, row: Mapping[str, str]) -> Found:
     if split not in (None, "train", "val", "test"):
         raise UserError(
             f"{path}: line {number}, column 'split' is {row['split']!r}; expected train, val, test or nothing"
+        )
+    inside = Path(os.path.normpath(image)).is_relative_to(os.path.normpath(root))
+    if not row.get("id") and not inside:
+        raise UserError(
+            f"{path}: line {number}: {image} is not below {root}, so that it gives no id; expected a column 'id' with one"
         )
     name = row.get("id") or "__".join([*image.relative_to(root).parts[:-1], stem_of(image)])
     mask = _existing(root, path, number, row["mask"]) if row.get("mask") else None

@@ -77,7 +77,7 @@ def masks_of(config: FilesConfig, found: Iterable[Found], names: Mapping[int, st
     for case in cases:
         if case.mask is None or not case.mask.exists():
             raise UserError(
-                f"{case.image}: no mask beside it; expected one for every image: add it, exclude the image, "
+                f"{case.image}: no mask beside it, or several; expected one for every image: add it, exclude the image or the other masks, "
                 "or use no masks with --set dataset.masks=none"
             )
     if not names:
@@ -122,18 +122,17 @@ def _named(folder: Path, name: str) -> list[Path]:
 
 def _join_masks(folder: Path, names: Mapping[int, str]) -> LabelMap:
     """One label map from a folder of binary masks; if two overlap, the higher value is kept."""
+    from medlord_bench.volumes.checks import check_same_grid
     from medlord_bench.volumes.io import read_labels
 
     joined: LabelMap | None = None
+    first = folder
     for value, name in sorted(names.items()):
         for path in _named(folder, name):
             part = read_labels(path, {1: name})
             if joined is None:
-                joined = LabelMap(part.labels * 0, part.affine, dict(names))
-            if part.labels.shape != joined.labels.shape:
-                raise UserError(
-                    f"{path}: its grid is {part.shape}, others in its folder have {joined.shape}; repair it"
-                )
+                joined, first = LabelMap(part.labels * 0, part.affine, dict(names)), path
+            check_same_grid(joined, part, first, path)
             joined.labels[part.labels > 0] = value
     if joined is None:
         raise UserError(f"{folder}: none of {', '.join(list(names.values())[:5])} is there; expected <region>.nii.gz")
