@@ -11,6 +11,7 @@ from medlord_bench.contracts import SPLITS
 from medlord_bench.contracts.inventory import Inventory, LeftOut
 from medlord_bench.plugins.datasets.on_disk.find import Search
 from medlord_bench.plugins.datasets.on_disk.layouts import WITHOUT_SPLIT, Cases
+from medlord_bench.plugins.datasets.on_disk.masks import lacking_regions
 from medlord_bench.plugins.datasets.on_disk.splits import Splits
 from medlord_bench.volumes.dicom.headers import shown
 from medlord_bench.volumes.fingerprints import Found, contents
@@ -35,7 +36,7 @@ WITHOUT_GLOB = (WITHOUT_SPLIT, WORDS["excluded"], WORDS["system"], WORDS["copy"]
 
 def inventory_of(search: Search, splits: Splits, masks: str) -> Inventory:
     """The block of a search. masks: the protocol's description of them."""
-    warnings = [*_crowded(search.found), *_duplicates(splits)]
+    warnings = [*_crowded(search.found), *_duplicates(splits), *lacking_regions(search.found)]
     cases = search.cases
     used = {one.id for split in SPLITS for one in splits[split]}
     without = [one.id for one in cases.found if one.id not in used]

@@ -14,6 +14,7 @@ from medlord_bench.volumes.fingerprints import Found
 from medlord_bench.volumes.formats import SUFFIXES, stem_of, suffix_of
 
 log = logging.getLogger("medlord_bench")
+SHOWN = 3  # regions and cases of a warning
 FEW = 1e-4  # of the voxels that are brighter than any CT: worth a warning
 
 
@@ -53,10 +54,34 @@ def region_names(root: Path, config: FilesConfig, found: Iterable[Found]) -> dic
     declared = declared_names(root, config)
     if declared:
         return declared
-    folders = [case.mask for case in found if case.mask is not None and case.mask.is_dir()]
-    files = (path for folder in folders for path in folder.iterdir())
-    names = sorted({stem_of(path) for path in files if suffix_of(path) and not path.name.startswith(".")})
+    names = sorted(set[str]().union(*_regions_of(found).values()))
     return dict(enumerate(names, start=1))
+
+
+def _regions_of(found: Iterable[Found]) -> dict[str, set[str]]:
+    """Case -> the regions that its folder of binary masks has a file for."""
+    return {
+        case.id: {stem_of(path) for path in case.mask.iterdir() if suffix_of(path) and not path.name.startswith(".")}
+        for case in found
+        if case.mask is not None and case.mask.is_dir()
+    }
+
+
+def lacking_regions(found: Iterable[Found]) -> list[str]:
+    """A warning if a region has a file in the mask folders of some cases only."""
+    known = _regions_of(found)
+    lacking = {
+        name: [case for case, regions in known.items() if name not in regions]
+        for name in sorted(set[str]().union(*known.values()))
+    }
+    partly = {name: cases for name, cases in lacking.items() if cases}
+    if not partly:
+        return []
+    shown = [f"{name} in {len(cases)} ({', '.join(cases[:SHOWN])})" for name, cases in list(partly.items())[:SHOWN]]
+    more = f" and {len(partly) - SHOWN} more regions" if len(partly) > SHOWN else ""
+    return [
+        f"of {len(known)} mask folders some have no file of a region, which counts as absent there: {'; '.join(shown)}{more}"
+    ]
 
 
 def masks_of(config: FilesConfig, found: Iterable[Found], names: Mapping[int, str]) -> str:
