@@ -213,11 +213,23 @@ def test_samples_with_an_offset_are_a_warning_in_the_log_and_on_the_page(
     assert "6 volumes; layout: files or series directly in it" in page
 
 
-def test_an_offset_that_padding_hides_fails(bench: Any, folders: Path, tmp_path: Path) -> None:
-    samples = _offset(folders, "hidden", padding=-2000)
+def test_an_offset_beside_padding_is_still_seen(bench: Any, folders: Path, tmp_path: Path) -> None:
+    samples = _offset(folders, "padded", padding=-2000)
     done = bench(
         "evaluate", "--real", folders / "real", "--synthetic", samples, "--metric", "axes", "--store", tmp_path
     )
+    assert "6 of 6 volumes are not plausible CT in HU" in done.err
+
+
+def test_values_whose_padding_hides_that_they_are_no_hu_fail(bench: Any, folders: Path, tmp_path: Path) -> None:
+    """Scaled to 0..255 with a border of -2000, which becomes air when it is clipped."""
+    place = folders / "hidden"
+    place.mkdir()
+    for number, path in enumerate(sorted((folders / "real").rglob("ct.nii.gz"))):
+        scaled = 255 * np.clip((read_volume(path).hu + 1000) / 1400, 0, 1)
+        scaled[:2] = -2000
+        np.save(place / f"s{number}.npy", scaled.astype(np.int16))
+    done = bench("evaluate", "--real", folders / "real", "--synthetic", place, "--metric", "axes", "--store", tmp_path)
     assert "6 of 6 failed" in done.err
     assert "not a CT in HU" in done.err
 
