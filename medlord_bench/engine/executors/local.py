@@ -43,8 +43,9 @@ class LocalExecutor:
             arguments = ["worker", str(run_folder), step_id, "--shard", f"{shard}/{shards}"]
             worker.start({"shard": shard, "arguments": arguments, "log": str(log), "threads": self._threads(shards)})
         codes = _wait(workers, shards, stop)
-        if self.forks and isinstance(self.settings.memory_limit, float):
-            self.close()  # what a step leaves in memory would count in the next
+        # What a step leaves in memory would count in the next; and a signal to stop may reach a worker after its task.
+        if any(codes) or (self.forks and isinstance(self.settings.memory_limit, float)):
+            self.close()
         failed = [shard for shard, code in enumerate(codes) if code not in (0, ExitCode.REQUEUE)]
         lines = [line for shard in failed for line in _lines(logs[shard], sizes[shard])]
         self._raise_first(step_id, codes, run_folder, lines)
