@@ -40,9 +40,6 @@ class Inventory(FrozenConfig):
         """The block without its warnings, one line for each kind of file."""
         lines = [f"{self.root}: {self.taken}; layout: {self.layout}; {self.files} files seen"]
         lines += [f"  left out: {one.words()}" for one in self.left_out]
-        lines = [
-            "".join(one if one.isprintable() else "?" for one in line) for line in lines
-        ]  # a name may have a line break
         if any(one.glob for one in self.left_out):
             lines.append("  (in brackets: globs for dataset.exclude; dataset.include takes only what it matches)")
         return lines

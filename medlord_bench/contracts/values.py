@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 Voxels = Annotated[int, Field(ge=1, le=4096)]  # along one axis; scanners make 512 to 1024
 Shape = tuple[Voxels, Voxels, Voxels]
-Step = Annotated[float, Field(ge=0.05, le=20)]  # mm between voxels of CT
+LEAST_MM, LARGEST_MM = 0.05, 20.0  # between voxels of CT: micro-CT is finer, no scan is coarser
+Step = Annotated[float, Field(ge=LEAST_MM, le=LARGEST_MM)]
 Spacing = tuple[Step, Step, Step]
 HU = Annotated[int, Field(ge=-(2**15), le=2**15 - 1)]  # as int16 has
 

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
+from medlord_bench.contracts import Run
 from medlord_bench.errors import StepError, UserError
 from medlord_bench.util.files import write_json
 
@@ -29,27 +32,36 @@ TRIES = 100  # of a take-over while others take over too
 
 
 class Lease:
-    """A held lease: one number in its folder."""
+    """A held lease: one number in its folder. token: tells it from a lease of the same number in a folder made anew."""
 
-    def __init__(self, folder: Path, number: int) -> None:
-        self.folder, self.number = folder, number
+    def __init__(self, folder: Path, number: int, token: str) -> None:
+        self.folder, self.number, self.token = folder, number, token
         self.path = _path(folder, number)
         self._checked = time.monotonic()
 
+    def holds(self) -> bool:
+        """Whether no other process has taken over."""
+        return _numbers(self.folder)[-1:] == [self.number] and _read(self.path).get("token") == self.token
+
     def check(self) -> None:
         """Raise `StepError` if another process has taken over: whatever this one would write now is not wanted."""
-        numbers = _numbers(self.folder)
-        if not numbers or numbers[-1] != self.number:
+        if not self.holds():
             raise StepError(
                 f"{self.folder}: another run took over this training while this process was stopped; this process saves "
                 "nothing more: wait for the other run, then give the same command again"
             )
         self._checked = time.monotonic()
 
-    def check_now_and_then(self) -> None:
-        """`check`, at most once in `CHECK_SECONDS`; at once after the process was stopped for longer."""
-        if time.monotonic() - self._checked >= CHECK_SECONDS:
-            self.check()
+    def guarded(self, run: Run) -> Run:
+        """`run`, whose `stop` raises `StepError` if another process has taken over. The folder is looked at at most once in
+        `CHECK_SECONDS`, and at once after the process was stopped for longer."""
+
+        def stop() -> bool:
+            if time.monotonic() - self._checked >= CHECK_SECONDS:
+                self.check()
+            return run.stop()
+
+        return replace(run, stop=stop)
 
 
 @contextmanager
@@ -65,12 +77,13 @@ def held(folder: Path) -> Iterator[Lease]:
     finally:
         ended.set()
         beat.join()
-        if _numbers(folder)[-1:] == [lease.number]:
+        if lease.holds():
             write_json(lease.path, {"released": True})
 
 
 def _take(folder: Path) -> Lease:
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID", "")}
+    token = secrets.token_hex(8)
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID", ""), "token": token}
     for _ in range(TRIES):
         numbers = _numbers(folder)
         holder = _path(folder, numbers[-1]) if numbers else None
@@ -87,7 +100,7 @@ def _take(folder: Path) -> Lease:
             continue
         for old in numbers:
             _path(folder, old).unlink(missing_ok=True)
-        return Lease(folder, number)
+        return Lease(folder, number, token)
     found = {} if holder is None else _read(holder)
     raise UserError(
         f"{folder}: another run trains this (host {found.get('host')}, process {found.get('pid')}, "

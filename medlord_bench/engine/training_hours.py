@@ -125,8 +125,8 @@ def _measure(plan: Plan, step: Step, store: Store, settings: Settings, stopper: 
     import torch
 
     folder = store.object("trainings", arm_training(step.key, "probe")).path
-    with lease.held(folder):
-        run = replace(context(folder, step, settings, stopper.stop), seed=step.seed)
+    with lease.held(folder) as held:
+        run = replace(held.guarded(context(folder, step, settings, stopper.stop)), seed=step.seed)
         job = Job(plan, step, store, run)
         cases, validation = (real_cases(job, plan.splits[split]) for split in ("train", "val"))
         speeds = job.plugin("metrics").probe(cases, validation, job.out.items / PLAN, folder / "work", run)

@@ -131,7 +131,7 @@ def execute(
 def context(
     run_folder: Path, step: Step, settings: Settings, stop: Callable[[], bool], progress: Progress | None = None
 ) -> Run:
-    """What a plugin is told of the place where a step runs."""
+    """The `Run` that a plugin gets: device, seed, progress, limits and folders of a step."""
     if settings.threads is not None:
         import torch
 

@@ -138,3 +138,35 @@ def read_torch(path: Path) -> Any:
         raise UserError(
             f"{path}: not a checkpoint of plain tensors ({reason}); save its state_dict again with torch.save"
         ) from None
+
+
+def load_numbers(path: Path) -> Any:
+    """A checkpoint of torch with tensors, plain values and NumPy scalars, as nnU-Net writes; no code in it can run.
+
+    Raises `pickle.UnpicklingError`, `RuntimeError` or `EOFError` for any other file.
+    """
+    import numpy as np
+    import torch
+    from numpy._core.multiarray import scalar
+
+    dtypes = [type(np.dtype(kind)) for kind in "?bhilqBHILQefd"]
+    harmless: list[Any] = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *dtypes]  # NumPy 2 and 1
+    with torch.serialization.safe_globals(harmless):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def more_than_numbers(path: Path) -> str | None:
+    """Why `load_numbers` refuses a checkpoint; None if it does not."""
+    import torch
+
+    try:
+        load_numbers(path)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        try:
+            named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError):
+            return f"not a checkpoint that torch can check ({str(error).splitlines()[0][:100]})"
+        known = {"numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar", "numpy.dtype"}
+        others = [name for name in named if name not in known]
+        return f"contains more than numbers ({', '.join(others[:3]) or 'an unknown object'})"
+    return None

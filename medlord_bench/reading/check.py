@@ -6,7 +6,6 @@ tell the source. The first three need no key. A pack that others made is checked
 
 from __future__ import annotations
 
-import csv
 import math
 import shutil
 from collections import Counter
@@ -17,6 +16,7 @@ from pathlib import Path
 from medlord_bench.errors import ExitCode, MissingError, UserError
 from medlord_bench.util.files import write_text
 from medlord_bench.util.progress import make_progress
+from medlord_bench.util.text_tables import read_table
 
 from .forms import form, readme
 from .key import Entry, Key, is_key, read_key
@@ -146,17 +146,13 @@ def read_labels(path: Path, identity: Path | None = None) -> Key | dict[str, str
     """A key, or a CSV file with the columns `code` and `source`. Raises `UserError` naming what is wrong."""
     if path.suffix.lower() != ".csv":
         return read_key(path, identity)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        separator = ";" if lines and ";" in lines[0] and "," not in lines[0] else ","
-        rows = list(csv.DictReader(lines, delimiter=separator))
-    except FileNotFoundError:
-        raise MissingError(f"{path}: not found; expected a CSV file with the columns code and source") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
-    if not rows or not {"code", "source"} <= set(rows[0]):
-        raise UserError(f"{path}: expected a CSV file with the columns code and source")
-    return {str(row["code"]): str(row["source"]) for row in rows}
+    if not path.exists():
+        raise MissingError(f"{path}: not found; expected a CSV file with the columns code and source")
+    columns, rows = read_table(path)
+    found = {row["code"]: row["source"] for _, row in rows} if {"code", "source"} <= set(columns) else {}
+    if not found:
+        raise UserError(f"{path}: expected a CSV file with the columns code and source, and a line for each code")
+    return found
 
 
 def protocol_of(key: Path | None) -> StudyProtocol | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from medlord_bench.contracts import Item, LabelMap, Volume
+from medlord_bench.contracts.values import LARGEST_MM, LEAST_MM
 from medlord_bench.errors import UserError
 from medlord_bench.volumes.io import read_labels
 from medlord_bench.volumes.plausible import implausible
 
-LEAST_MM, LARGEST_MM = 0.05, 20.0  # voxel sizes: micro-CT is finer, no scan is coarser
 GRID_TOLERANCE = 0.1  # of a voxel: tolerates rounded headers; real shifts are larger
 
 

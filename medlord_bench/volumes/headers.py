@@ -8,8 +8,8 @@ import zlib
 from pathlib import Path
 
 from medlord_bench.volumes.formats import NIFTI, suffix_of
+from medlord_bench.volumes.streams import GZIP
 
-GZIP = b"\x1f\x8b"
 LONGEST = 4096  # bytes of a text header that are looked at
 SIZES = re.compile(rb"^\s*(?:DimSize\s*=|sizes\s*:)\s*([\d ]+)", re.IGNORECASE | re.MULTILINE)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.volumes.dicom.headers import shown
+from medlord_bench.util.paths import shown
 from medlord_bench.volumes.dicom.series import Series, series_of
 from medlord_bench.volumes.formats import SUFFIXES, stem_of, suffix_of
 from medlord_bench.volumes.headers import has_one_slice
@@ -23,36 +23,10 @@ SHOWN = 3  # series that cannot be read, in one message
 SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")
 DATA_OF_HEADERS = (".raw", ".zraw", ".raw.gz")  # named by an .mhd or .nhdr, which is the image
 # Files that may hold an image, in a format that is not read; a line names them, since somebody may expect them.
-NOT_READ: tuple[str, ...] = (
-    ".npy",
-    ".npz",
-    ".img",
-    ".hdr",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".tif",
-    ".tiff",
-    ".zip",
-    ".tar",
-    ".tgz",
-)
-NOT_READ += (
-    ".7z",
-    ".rar",
-    ".gz",
-    ".h5",
-    ".hdf5",
-    ".mat",
-    ".pt",
-    ".pkl",
-    ".mgz",
-    ".mnc",
-    ".vtk",
-    ".vti",
-    ".raw",
-    ".zraw",
-)
+NOT_READ = (
+    ".npy", ".npz", ".img", ".hdr", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".zip", ".tar", ".tgz", ".7z", ".rar", ".gz",
+    ".h5", ".hdf5", ".mat", ".pt", ".pkl", ".mgz", ".mnc", ".vtk", ".vti", ".raw", ".zraw",
+)  # fmt: skip
 DICOM = (".dcm", ".dicom", ".ima")
 NOT_DICOM = (".csv", ".tsv", ".txt", ".json", ".md", ".xml", ".xlsx", ".pdf", ".yaml", ".yml", ".html")
 

@@ -55,7 +55,7 @@ def implausible(hu: NDArray[Any], window: tuple[int, int] | None = None) -> str 
     dense = share(*DENSE) * total / max(rest, 1)
     if dense > HALF or (spike and dense > DENSE_SHARE):
         return (
-            f"{100 * dense:.2g} % of the voxels above the lowest value lie in {DENSE[0]}..{DENSE[1]} HU, as no tissue does: "
+            f"{100 * dense:.2g} % of the voxels above the lowest value lie in {DENSE[0]}..{DENSE[1]} HU, where CT has only dense bone: "
             "stored values without their intercept of -1024, or an inverted image"
         )
     if padding > LEAST_PADDING and share(FAT, _OFFSET - 1) < LITTLE_TISSUE:

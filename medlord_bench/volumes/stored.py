@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from medlord_bench.errors import UserError
 from medlord_bench.volumes.formats import data_file
-from medlord_bench.volumes.streams import check_packed, read_gzip
+from medlord_bench.volumes.streams import DEFLATED, check_packed, is_gzip, read_gzip
 
 log = logging.getLogger("medlord_bench")
 
@@ -28,8 +28,7 @@ MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 FORMS_APART = 0.1  # of a voxel: qform and sform that differ by more
 GZIP_RATIO = 1032  # deflate packs no more bytes into one (RFC 1951: 258 bytes in 2 bits)
 HEADER = 4096  # bytes of a MetaImage or NRRD header that are looked at
-PACKED = re.compile(rb"compresseddata\s*=\s*true|encoding\s*:\s*(?:gz|bz|hex|txt|text|ascii)|binarydata\s*=\s*false")
-GZIP = b"\x1f\x8b"
+PACKED = re.compile(DEFLATED + rb"|encoding\s*:\s*(?:bz|hex|txt|text|ascii)|binarydata\s*=\s*false")
 Raw = tuple[NDArray[Any], NDArray[np.float64]]
 
 
@@ -69,8 +68,7 @@ def open_nifti(path: Path) -> Any:
     from nibabel.filebasedimages import ImageFileError
     from nibabel.wrapstruct import WrapStructError
 
-    with open(path, "rb") as file:
-        packed = file.read(2) == GZIP
+    packed = is_gzip(path)
     if packed == path.name.lower().endswith(".gz"):
         return nib.load(path)
     stream: Any = gzip.open(path) if packed else open(path, "rb")  # noqa: SIM115 - the image reads from it later
@@ -110,9 +108,8 @@ def read_nifti(path: Path) -> Raw:
 
 def _whole(path: Path, image: Any) -> Any:
     """The image; a compressed one from bytes whose checksum was tested."""
-    with open(path, "rb") as file:
-        if file.read(2) != GZIP:
-            return image
+    if not is_gzip(path):
+        return image
     values = image.dataobj
     size = values.offset + int(np.prod(values.shape, dtype=np.int64)) * image.header.get_data_dtype().itemsize
     return type(image).from_bytes(read_gzip(path, size))
@@ -122,8 +119,7 @@ def _check_declared(path: Path, image: Any, shape: tuple[int, ...]) -> None:
     """Raise `UserError` if the file is too short for the voxels that its header declares."""
     there, itemsize = path.stat().st_size, image.header.get_data_dtype().itemsize
     needed = float(np.prod([float(n) for n in shape])) * itemsize
-    with open(path, "rb") as file:
-        most = there * GZIP_RATIO if file.read(2) == GZIP else there
+    most = there * GZIP_RATIO if is_gzip(path) else there
     if needed > most:
         size = " x ".join(map(str, shape))
         raise UserError(

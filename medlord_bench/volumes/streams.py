@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from pathlib import Path
 
@@ -12,7 +13,14 @@ from medlord_bench.volumes.formats import data_file
 CHUNK = 2**20
 EITHER = 47  # zlib's code for a stream with the header of zlib or gzip
 HEADER = 65_536  # bytes in which a text header must end
-PACKED = (b"compresseddata = true", b"encoding: gzip", b"encoding: gz")
+DEFLATED = rb"compresseddata\s*=\s*true|encoding\s*:\s*gz"  # in a text header in lower case
+GZIP = b"\x1f\x8b"
+
+
+def is_gzip(path: Path) -> bool:
+    """By its first bytes, whatever its name says."""
+    with open(path, "rb") as file:
+        return file.read(2) == GZIP
 
 
 def read_gzip(path: Path, size: int) -> bytes:
@@ -32,7 +40,7 @@ def check_packed(path: Path) -> None:
     with open(path, "rb") as file:
         start = file.read(HEADER)
     header, end = _header(start)
-    if not any(word in b" ".join(header.lower().split()) for word in PACKED):
+    if not re.search(DEFLATED, header.lower()):
         return
     data = data_file(path)
     place = path if data is None else data

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medlord_bench.nn.checkpoints import load_numbers
+
 DATASET, DATASET_ID, PLANS, CONFIGURATION, TRAINER = "Dataset001_Arm", 1, "bench", "3d_fullres", "nnUNetTrainerBench"
 WORKERS = "nnUNet_n_proc_DA"  # processes that load and augment; 0: this one
 FINGERPRINT = "dataset_fingerprint.json"
@@ -136,7 +138,7 @@ def _model(settings: Mapping[str, Any]) -> None:
     for name in ("dataset.json", "plans.json", FINGERPRINT):
         shutil.copyfile(source / name, target / name)
     shutil.copyfile(_folder("nnUNet_preprocessed") / DATASET / "splits_final.json", target / "splits_final.json")
-    trained = torch.load(source / "fold_0" / "checkpoint_final.pth", map_location="cpu", weights_only=False)
+    trained = load_numbers(source / "fold_0" / "checkpoint_final.pth")
     axes = trained["inference_allowed_mirroring_axes"]
     kept = {
         "network_weights": trained["network_weights"],

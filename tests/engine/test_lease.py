@@ -1,5 +1,7 @@
 import json
+import logging
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -10,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from medlord_bench.contracts import Run
 from medlord_bench.engine import lease
 from medlord_bench.errors import StepError, UserError
+from medlord_bench.util.progress import make_progress
 
 
 def write(folder: Path, **holder: object) -> Path:
@@ -130,6 +134,7 @@ def test_a_lease_that_comes_and_goes_never_has_two_holders(amount: str, tmp_path
 
 
 def test_a_holder_that_slept_while_another_took_over_saves_nothing_more(tmp_path: Path) -> None:
+    run = Run(device="cpu", seed=0, progress=make_progress(), log=logging.getLogger(), scratch=tmp_path)
     with lease.held(tmp_path) as sleeper:
         sleeper.check()
         old = time.time() - lease.STALE_SECONDS - 1
@@ -138,12 +143,22 @@ def test_a_holder_that_slept_while_another_took_over_saves_nothing_more(tmp_path
             other.check()
             with pytest.raises(StepError, match="another run took over this training.*saves nothing more"):
                 sleeper.check()
-            sleeper.check_now_and_then()  # looked less than a second ago
+            stop = sleeper.guarded(run).stop
+            assert stop() is False  # looked less than a second ago
             sleeper._checked -= lease.CHECK_SECONDS
             with pytest.raises(StepError):
-                sleeper.check_now_and_then()
+                stop()
     assert json.loads(other.path.read_text()) == {"released": True}
     assert not sleeper.path.exists()
+
+
+def test_the_same_number_in_a_folder_made_anew_is_another_lease(tmp_path: Path) -> None:
+    with lease.held(tmp_path / "t") as sleeper:
+        shutil.rmtree(tmp_path / "t")  # its holder has published and removed it
+        with lease.held(tmp_path / "t") as other:
+            assert other.number == sleeper.number
+            with pytest.raises(StepError, match="another run took over"):
+                sleeper.check()
 
 
 def test_the_age_of_a_heartbeat_is_by_the_clock_of_the_file_system(

@@ -70,8 +70,10 @@ class Arms(Kind):
                 )
                 continue
             folder = job.store.object("trainings", arm_training(job.step.key, item)).path
-            with lease.held(folder):
-                model, facts = metric.train_arm(arm, cases, validation, job.input("plan").items / PLAN, folder, job.run)
+            with lease.held(folder) as held:
+                shared, run = job.input("plan").items / PLAN, held.guarded(job.run)
+                model, facts = metric.train_arm(arm, cases, validation, shared, folder, run)
+                held.check()
                 took = {"seconds_of_last_session": round(time.monotonic() - start, 1)}
                 job.out.put_folder(item, model, {**counts, **facts, **took})
             shutil.rmtree(folder, ignore_errors=True)

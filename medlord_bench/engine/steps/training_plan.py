@@ -43,6 +43,8 @@ class TrainingPlan(Kind):
         twins.check(job)
         cases = real_cases(job, job.plan.splits["train"])
         folder = job.store.object("trainings", arm_training(job.step.key, PLAN)).path
-        with lease.held(folder):
-            job.out.put_folder(PLAN, job.plugin("metrics").plan_training(cases, folder, job.run), {})
+        with lease.held(folder) as held:
+            made = job.plugin("metrics").plan_training(cases, folder, held.guarded(job.run))
+            held.check()
+            job.out.put_folder(PLAN, made, {})
         shutil.rmtree(folder, ignore_errors=True)

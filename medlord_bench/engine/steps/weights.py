@@ -8,11 +8,10 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from medlord_bench.contracts import CheckpointSelection, FrozenConfig, Run, Stage
+from medlord_bench.contracts import CheckpointSelection, FrozenConfig, Stage
 from medlord_bench.engine import lease
 from medlord_bench.engine.plan import Step
 from medlord_bench.engine.planning import Entrant, Planning
@@ -93,7 +92,7 @@ class Weights(Kind):
         inputs = {need: job.input(need).items / "weights" for need in stage.needs}
         folder = _training_folder(job.store, detail.lineage, detail.steps, detail.seconds)
         with lease.held(folder) as held:
-            run = replace(job.run, train_seconds=detail.seconds, stop=partial(_stop, job.run, held))
+            run = replace(held.guarded(job.run), train_seconds=detail.seconds)
             start = time.monotonic()
             if detail.weights is not None:
                 published = generator.adopt(stage, detail.weights, job.cohort(), inputs, folder, run)
@@ -104,12 +103,6 @@ class Weights(Kind):
                 facts["trained"] = {**_trained(folder, stage, time.monotonic() - start), "device": run.device}
             held.check()
             job.out.put_folder("weights", published, facts)
-
-
-def _stop(run: Run, held: lease.Lease) -> bool:
-    """Whether a training must stop. Raises `StepError` if another process has taken it over."""
-    held.check_now_and_then()
-    return run.stop()
 
 
 def _trained(folder: Path, stage: Stage, seconds: float) -> dict[str, Any]:

@@ -6,7 +6,6 @@ pydicom reads the header. A file without the preamble of 128 bytes is DICOM too 
 
 from __future__ import annotations
 
-import os
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -184,9 +183,3 @@ def _vector(dataset: Any, name: str, length: int) -> Vector | None:
     if value is None or isinstance(value, str) or not hasattr(value, "__len__") or len(value) != length:
         return None
     return tuple(float(one) for one in value)
-
-
-def shown(path: Path, root: Path | None = None) -> str:
-    """A path as text that every file and terminal takes: bytes that are not UTF-8 are escaped."""
-    text = path.relative_to(root).as_posix() if root is not None and path.is_relative_to(root) else str(path)
-    return os.fsencode(text).decode("utf-8", "backslashreplace")

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.util.paths import shown
 from medlord_bench.volumes.dicom.geometry import GeometryError, Slice, ordered
-from medlord_bench.volumes.dicom.headers import Header, read_header, shown
+from medlord_bench.volumes.dicom.headers import Header, read_header
 
 Kind = Literal["ct", "localizer", "one slice", "not CT"]
 FEW = 3  # slices of another orientation that count as localizers of the series

@@ -17,6 +17,8 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from medlord_bench.nn.checkpoints import more_than_numbers
+
 SETTINGS = "MEDLORD_BENCH_TRAINER"
 TINY_RATE = 5e-3  # of AdamW; SGD with nnU-Net's 1e-2 does not learn small organs in a few hundred iterations
 
@@ -98,6 +100,13 @@ class nnUNetTrainerBench(nnUNetTrainer):  # type: ignore[misc]
         super().save_checkpoint(f"{filename}.part")
         if not self.disable_checkpointing:
             os.replace(f"{filename}.part", filename)
+
+    def load_checkpoint(self, filename_or_checkpoint):
+        """nnU-Net loads its checkpoint as a pickle, which can run any code: one that has more than numbers is refused."""
+        problem = more_than_numbers(Path(filename_or_checkpoint))
+        if problem is not None:
+            raise RuntimeError(f"{filename_or_checkpoint}: {problem}; remove it, and the training begins anew")
+        super().load_checkpoint(filename_or_checkpoint)
 
     def perform_actual_validation(self, save_probabilities=False):
         """The bench predicts and measures the test cases itself."""

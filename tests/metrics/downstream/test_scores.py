@@ -1,4 +1,4 @@
-"""Predictions to scores: a missing prediction counts, and what a reader must know stands beside the number."""
+"""Predictions to scores: a missing prediction counts, and a note says what a reader must know."""
 
 from __future__ import annotations
 

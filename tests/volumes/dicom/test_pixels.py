@@ -135,7 +135,7 @@ PYDICOM_CT = (
     "693_J2KI.dcm",
     "JPEGLSNearLossless_16.dcm",
     "J2K_pixelrep_mismatch.dcm",
-    "ExplVR_BigEnd.dcm",
+    "MR_small_bigendian.dcm",
 )
 
 
@@ -148,8 +148,6 @@ def test_pydicoms_own_files_have_the_values_of_pydicom_and_numpy(name: str) -> N
     path = Path(str(found))
     dataset = dcmread(path)
     slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
-    if int(dataset.SamplesPerPixel) != 1:
-        pytest.skip("colour")
     expected = np.clip(np.rint(dataset.pixel_array * slope + intercept), -32768, 32767)
     (hu,) = hu_of(path, [0])
     assert np.array_equal(hu, expected.reshape(-1, *expected.shape[-2:])[0])

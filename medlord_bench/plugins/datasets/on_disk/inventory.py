@@ -13,7 +13,7 @@ from medlord_bench.plugins.datasets.on_disk.find import Search
 from medlord_bench.plugins.datasets.on_disk.layouts import WITHOUT_SPLIT, Cases
 from medlord_bench.plugins.datasets.on_disk.masks import lacking_regions
 from medlord_bench.plugins.datasets.on_disk.splits import Splits
-from medlord_bench.volumes.dicom.headers import shown
+from medlord_bench.util.paths import shown
 from medlord_bench.volumes.fingerprints import Found, contents
 from medlord_bench.volumes.listing import Listing, matches
 from medlord_bench.volumes.names import common_glob, literal

@@ -14,7 +14,7 @@ from pathlib import Path
 from medlord_bench.contracts import SPLITS, Split
 from medlord_bench.errors import UserError
 from medlord_bench.plugins.datasets.on_disk import folders, paired
-from medlord_bench.volumes.dicom.headers import shown
+from medlord_bench.util.paths import shown
 from medlord_bench.volumes.fingerprints import Found
 from medlord_bench.volumes.listing import Image, Listing
 from medlord_bench.volumes.names import is_mask, split_of

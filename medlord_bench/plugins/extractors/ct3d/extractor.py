@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from medlord_bench.contracts import FrozenConfig, HUWindow, Run, Shape, Spacing, State, Volume
+from medlord_bench.contracts import FrozenConfig, HUWindow, Run, Spacing, State, Volume
+from medlord_bench.plugins.extractors.windowed import Window
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,15 +20,9 @@ class CT3DConfig(FrozenConfig):
 
     hu_window: HUWindow = Field((-1000, 1000), description="HU that become 0 and 1; values beyond are clipped")
     spacing: Spacing = Field((1.5, 1.5, 3.0), description="voxel size in mm that volumes are resampled to")
-    window: Shape = Field(
+    window: Window = Field(
         (320, 320, 160), description="most voxels along X, Y, Z in one pass; larger volumes in equal parts, averaged"
     )
-
-    @model_validator(mode="after")
-    def _usable(self) -> CT3DConfig:
-        if min(self.window) < 64:
-            raise ValueError("window: at least 64 voxels on each side")
-        return self
 
 
 class CT3DExtractor:

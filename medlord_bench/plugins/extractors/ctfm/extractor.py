@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from medlord_bench.contracts import FrozenConfig, HUWindow, Run, Shape, Spacing, State, Volume
+from medlord_bench.contracts import FrozenConfig, HUWindow, Run, Spacing, State, Volume
 from medlord_bench.nn import pretrained
+from medlord_bench.plugins.extractors.windowed import Window
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,15 +26,9 @@ class CTFMConfig(FrozenConfig):
         description="HU that become 0 and 1; values beyond are clipped. The default is that of its training",
     )
     spacing: Spacing = Field((1.0, 1.0, 3.0), description="voxel size in mm that volumes are resampled to")
-    window: Shape = Field(
+    window: Window = Field(
         (256, 256, 128), description="most voxels along X, Y, Z in one pass; larger volumes in equal parts, averaged"
     )
-
-    @model_validator(mode="after")
-    def _usable(self) -> CTFMConfig:
-        if min(self.window) < 64:
-            raise ValueError("window: at least 64 voxels on each side")
-        return self
 
 
 class CTFMExtractor:

@@ -10,6 +10,7 @@ from typing import Any
 
 from medlord_bench.contracts.regions import TOTALSEGMENTATOR
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.nn.checkpoints import more_than_numbers
 
 RESERVED = ("background", "ignore")  # label names that are not regions
 
@@ -85,26 +86,7 @@ def check_checkpoint(path: Path) -> None:
 
 @cache
 def _unsafe(path: Path, size: int, changed: int) -> str | None:
-    import pickle
-
-    import numpy as np
-    import torch
-    from numpy._core.multiarray import scalar
-
-    dtypes = [type(np.dtype(kind)) for kind in "?bhilqBHILQefd"]
-    harmless: list[Any] = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *dtypes]  # NumPy 2 and 1
-    try:
-        with torch.serialization.safe_globals(harmless):
-            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        try:
-            named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError):
-            return f"not a checkpoint that torch can check ({str(error).splitlines()[0][:100]})"
-        known = {"numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar", "numpy.dtype"}
-        others = [name for name in named if name not in known]
-        return f"contains more than numbers ({', '.join(others[:3]) or 'an unknown object'})"
-    return None
+    return more_than_numbers(path)
 
 
 def _dataset(folder: Path) -> dict[str, Any]:
