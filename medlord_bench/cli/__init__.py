@@ -20,6 +20,7 @@ VERBS = {
     "reference": "Write aggregate statistics of real volumes, for others to measure against.",
     "report": "Write the report of finished runs again.",
     "reading": "Blinded reader studies: packs for readers, and what they return.",
+    "fetch": "Fetch data sets and pretrained weights, resumable and verified.",
     "list": "List plugins: generators, datasets, metrics, ...",
     "status": "Show the progress of a run.",
     "plan": "Show the steps of a run without executing them.",
