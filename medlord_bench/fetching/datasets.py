@@ -8,7 +8,7 @@ from typing import Literal
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.fetching import records
 from medlord_bench.fetching.local import Wanted, gib
-from medlord_bench.fetching.records import Endpoints, series_of, zenodo_file
+from medlord_bench.fetching.records import Endpoints, zenodo_file
 from medlord_bench.fetching.request import Fetched, Journal, Request
 from medlord_bench.fetching.series import chosen, fetch_series
 from medlord_bench.fetching.some import fetch_some
@@ -50,7 +50,7 @@ def addresses(source: DatasetSource, place: Place, cases: int | None) -> Iterato
     """What to fetch on a machine with a network, one line each."""
     endpoints = Endpoints()
     if place == "idc" and source.idc is not None:
-        for one in chosen(series_of(source.idc), cases):
+        for one in chosen(source.idc.series(), cases):
             yield f"s3://idc-open-data/{one.folder}/*  ->  {one.patient}/{one.uid}/"
         return
     for archive in source.archives:
@@ -67,7 +67,7 @@ def fetch_dataset(name: str, source: DatasetSource, place: Place, request: Reque
     licence = licence_of(source, place)
     if place == "idc":
         assert source.idc is not None, "place_of allows it only where there is one"
-        return fetch_series(request, series_of(source.idc), Journal(request.folder, name, licence.name))
+        return fetch_series(request, source.idc.series(), Journal(request.folder, name, licence.name))
     listed, stated = listing(source, request)
     text = "; ".join([licence.name, *(f"record {number}: {words}" for number, words in stated.items())])
     journal = Journal(request.folder, name, text)

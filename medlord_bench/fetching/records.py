@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -13,7 +11,7 @@ from xml.etree import ElementTree
 from medlord_bench.errors import MissingError
 from medlord_bench.fetching.http import Client, FetchError
 from medlord_bench.fetching.local import Wanted
-from medlord_bench.fetching.sources import IdcSeries
+from medlord_bench.fetching.tables import Series
 
 S3 = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 
@@ -33,15 +31,6 @@ class Record:
     id: int
     licence: str
     files: dict[str, Wanted]
-
-
-@dataclass(frozen=True)
-class Series:
-    """A CT series at the Imaging Data Commons. folder: its name in the bucket."""
-
-    patient: str
-    uid: str
-    folder: str
 
 
 def zenodo_file(endpoint: str, record: int, name: str) -> str:
@@ -74,16 +63,6 @@ def _file(endpoint: str, record: int, entry: dict[str, Any]) -> Wanted:
     name = str(entry["key"])
     md5 = value.lower() if kind == "md5" else None
     return Wanted(url=zenodo_file(endpoint, record, name), name=name, bytes=int(entry["size"]), md5=md5)
-
-
-def series_of(source: IdcSeries) -> list[Series]:
-    """The series of a shipped table, by patient. The table's first lines say where it comes from."""
-    text = resources.files("medlord_bench.fetching").joinpath("tables", source.table).read_text(encoding="utf-8")
-    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
-    kept = [row for row in rows if not source.column or row[source.column] == "1"]
-    return sorted(
-        (Series(row["patient"], row["series"], row["folder"]) for row in kept), key=lambda one: (one.patient, one.uid)
-    )
 
 
 def idc_files(client: Client, endpoint: str, series: Series) -> list[Wanted]:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from medlord_bench.fetching.download import fetch_unlocked
 from medlord_bench.fetching.local import Wanted, check_space
-from medlord_bench.fetching.records import Series, idc_files
+from medlord_bench.fetching.records import idc_files
 from medlord_bench.fetching.request import Fetched, Journal, Meter, Request, Unpacked, in_parallel
+from medlord_bench.fetching.tables import Series
 
 
 def chosen(series: Sequence[Series], patients: int | None) -> list[Series]:

@@ -12,6 +12,7 @@ from medlord_bench.contracts import FrozenConfig
 from medlord_bench.contracts.registry import unknown
 from medlord_bench.contracts.validation import validate
 from medlord_bench.errors import UserError
+from medlord_bench.fetching.tables import Series, series_of
 from medlord_bench.util.documents import read_yaml
 
 TABLE = Path(__file__).with_name("datasets.yaml")
@@ -48,6 +49,9 @@ class IdcSeries(FrozenConfig):
     table: str
     column: str = Field("", description="rows with 1 in this column; empty: all")
     licence: Licence
+
+    def series(self) -> list[Series]:
+        return series_of(self.table, self.column)
 
 
 class DatasetSource(FrozenConfig):

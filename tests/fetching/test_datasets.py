@@ -13,12 +13,13 @@ from xml.sax.saxutils import escape
 import pytest
 
 from medlord_bench.errors import MissingError, Stopped, UserError
-from medlord_bench.fetching import datasets, records, whole
+from medlord_bench.fetching import datasets, whole
 from medlord_bench.fetching.http import Client, FetchError
-from medlord_bench.fetching.records import Endpoints, series_of
+from medlord_bench.fetching.records import Endpoints
 from medlord_bench.fetching.request import Request, read_record
 from medlord_bench.fetching.series import fetch_series
 from medlord_bench.fetching.sources import Archive, DatasetSource, Licence, known, source_of
+from medlord_bench.fetching.tables import Series
 from tests.fetching.server import Behaviour, Resource, Server, serving
 from tests.fetching.zips import large_zip, zip_of
 
@@ -220,7 +221,7 @@ def test_a_folder_holds_one_data_set(server: Server, tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------- IDC
-def bucket(server: Server, series: list[records.Series], each: int = 3) -> None:
+def bucket(server: Server, series: list[Series], each: int = 3) -> None:
     """A listing in two pages, and the objects."""
     for one in series:
         pages = []
@@ -248,7 +249,7 @@ def bucket(server: Server, series: list[records.Series], each: int = 3) -> None:
 def test_luna16_from_idc_is_its_series_by_patient(server: Server, tmp_path: Path) -> None:
     one = source_of("luna16")
     assert one.idc is not None
-    first = [s for s in series_of(one.idc) if s.patient in ("LIDC-IDRI-0001", "LIDC-IDRI-0002")]
+    first = [s for s in one.idc.series() if s.patient in ("LIDC-IDRI-0001", "LIDC-IDRI-0002")]
     bucket(server, first)
     found = datasets.fetch_dataset("luna16", one, "idc", request(server, tmp_path, cases=2))
     assert (found.cases, found.files) == (2, 6)
@@ -263,7 +264,7 @@ def test_luna16_from_idc_is_its_series_by_patient(server: Server, tmp_path: Path
 def test_a_damaged_object_and_an_odd_listing_are_refused(server: Server, tmp_path: Path) -> None:
     one = source_of("rider-lung")
     assert one.idc is not None
-    series = series_of(one.idc)[:1]
+    series = one.idc.series()[:1]
     bucket(server, series)
     server.resources[f"/bucket/{series[0].folder}/1.dcm"].content = bytes(3000)
     from medlord_bench.fetching.request import Journal
@@ -297,10 +298,10 @@ def test_the_table_names_licence_page_and_patients_of_each() -> None:
 def test_the_shipped_series_are_those_that_the_page_counts() -> None:
     luna16, rider = source_of("luna16").idc, source_of("rider-lung").idc
     assert luna16 is not None and rider is not None
-    series = series_of(luna16)
+    series = luna16.series()
     assert (len(series), len({one.patient for one in series})) == (888, 887)
     assert sum(one.patient == "LIDC-IDRI-0332" for one in series) == 2
-    assert len({one.patient for one in series_of(rider)}) == 32
+    assert len({one.patient for one in rider.series()}) == 32
     assert len({one.uid for one in series}) == len({one.folder for one in series}) == 888
 
 
