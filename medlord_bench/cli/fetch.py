@@ -102,3 +102,43 @@ def dataset(
         request = Request(folder, client, cases, jobs, keep_archives, progress=make_progress())
         fetched = datasets.fetch_dataset(name, source, where, request)
     click.echo(datasets.outcome(name, source, where, fetched, str(folder)))
+
+
+@fetch.command()
+@click.option("--for", "run_file", type=click.Path(path_type=Path), metavar="RUN.YAML", help="What this run reads.")
+@to_option
+@click.option("--accept-licence", is_flag=True, help="You have read the licences and accept them.")
+@offline_option
+def weights(run_file: Path | None, folder: Path | None, accept_licence: bool, offline: bool) -> None:
+    """Fetch the pretrained weights that a run reads, or those of every plugin.
+
+    Each file is listed with size, sha256, licence and address. What a licence does not let a program fetch is listed with
+    what to do by hand. --to is the weights folder; default: MEDLORD_BENCH_WEIGHTS, or ~/.cache/medlord-bench/weights.
+
+    \b
+    medlord-bench fetch weights --for RUN.yaml --offline
+    medlord-bench fetch weights --for RUN.yaml --to weights --accept-licence
+    """
+    from medlord_bench.engine.run_file import read_run_file
+    from medlord_bench.fetching import weights as module
+    from medlord_bench.nn.pretrained import weights_folder
+
+    rows = module.of_everything() if run_file is None else module.of_run(read_run_file(run_file))
+    place = weights_folder(folder)
+    for row in rows:
+        click.echo("\n".join(module.lines(row, place)))
+    files = [row.needed for row in rows if row.needed is not None]
+    missing = [one for one in files if not module.state_of(one, place).there]
+    by_hand = [one for one in missing if one.by_hand]
+    click.echo(f"{len(files)} files, {len(files) - len(missing)} there, {len(by_hand)} to fetch by hand, in {place}")
+    if offline or not missing:
+        return
+    if not accept_licence:
+        raise UserError("licences are not accepted; read those above and add --accept-licence")
+    with _client() as client:
+        for one in missing:
+            if not one.by_hand:
+                click.echo(f"fetching {one.path}", err=True)
+                module.fetch(one, place, client)
+    if by_hand:
+        raise MissingError(f"{by_hand[0].path}: a licence does not let a program fetch it: {by_hand[0].by_hand}")

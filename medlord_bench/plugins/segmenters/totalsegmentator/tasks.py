@@ -98,6 +98,13 @@ def models(task: str, speed: Speed) -> dict[int, str]:
     return {id: TASK_ID_WEIGHTS_CONFIGS[id]["foldername"] for id in ids}
 
 
+def release(model: int) -> str:
+    """The release of TotalSegmentator's repository that has a model; empty if it is not there but behind a licence."""
+    from totalsegmentator.map_tasks_config import TASK_ID_WEIGHTS_CONFIGS
+
+    return str(TASK_ID_WEIGHTS_CONFIGS[model].get("version") or "")
+
+
 def has_speeds(task: str) -> bool:
     """Whether a task exists in several resolutions, so that `fast` and `fastest` apply."""
     from totalsegmentator.map_tasks_config import TASK_CONFIGS
