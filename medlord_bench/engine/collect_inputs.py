@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from medlord_bench.engine.store import Store
 from medlord_bench.engine.worker import output
 from medlord_bench.results.inputs import Doubt, Inputs
 
+log = logging.getLogger("medlord_bench")
 KINDS = ("samples", "conditional", "reconstructions")
 
 
@@ -22,6 +24,16 @@ def inputs_of(store: Store, plan: Plan) -> Inputs:
         about = REAL if step.kind == "images" else step.contestant
         doubts += [Doubt(about=about, text=text) for text in _doubts(store, plan, step) if text is not None]
     return Inputs(inventory=plan.inventory, samples_of=plan.samples_of, doubts=tuple(doubts))
+
+
+def log_copies(store: Store, plan: Plan, step: Step) -> None:
+    """Say in the log, once the images are there, that two splits have nearly the same one."""
+    split_of = {item: split for split, items in plan.splits.items() for item in items}
+    text = copies_doubt(
+        {item: facts.get(OUTLINE, ()) for item, facts in _facts(store, step) if item in split_of}, split_of
+    )
+    if text is not None:
+        log.warning("%s", text)
 
 
 def _doubts(store: Store, plan: Plan, step: Step) -> Iterator[str | None]:

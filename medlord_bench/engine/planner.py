@@ -17,6 +17,7 @@ from medlord_bench.contracts import (
     HasNativeGrid,
     HasOverlaps,
     HasPretraining,
+    HasUnknownPatients,
     Purpose,
     Stage,
     registry,
@@ -24,6 +25,7 @@ from medlord_bench.contracts import (
 )
 from medlord_bench.contracts.inventory import HasInventory, Inventory
 from medlord_bench.contracts.metrics import quantities_of
+from medlord_bench.contracts.results import SeenInPretraining
 from medlord_bench.contracts.specs import Contestant
 from medlord_bench.engine import keys
 from medlord_bench.engine.plan import Native, Plan
@@ -38,19 +40,19 @@ log = logging.getLogger("medlord_bench")
 OUTPUTS = {"sample": samples, "sample-conditional": conditional, "reconstruct": reconstructions}
 
 
-def seen_in_pretraining(generator: Any, dataset: Any, name: str) -> str:
-    """A sentence if a generator's published weights were trained on cases of the data set; empty if not.
+def seen_in_pretraining(generator: Any, dataset: Any, name: str) -> SeenInPretraining | None:
+    """Which data sets, if a generator's published weights were trained on cases of the data set; None if not.
 
     Weights that a user names with `--weights` have no known history.
     """
     trained = [one.lower() for one in generator.pretrained_on] if isinstance(generator, HasPretraining) else []
     if name.lower() in trained:
-        return f"seen in pretraining: its published weights were trained on {name}"
+        return SeenInPretraining(trained_on=(name,), data_set=name, relation="same")
     overlaps = [one.lower() for one in dataset.overlaps] if isinstance(dataset, HasOverlaps) else []
     shared = [one for one in trained if one in overlaps]
     if not shared:
-        return ""
-    return f"seen in pretraining: its published weights were trained on {' and '.join(shared)}, which shares cases with {name}"
+        return None
+    return SeenInPretraining(trained_on=tuple(shared), data_set=name, relation="shares cases")
 
 
 class Planner:
@@ -59,7 +61,7 @@ class Planner:
     def __init__(self, spec: RunSpec) -> None:
         self.spec, self.planning = spec, Planning(spec)
         self.native: dict[str, Native] = {}
-        self.seen: dict[str, str] = {}
+        self.seen: dict[str, SeenInPretraining] = {}
         self.samples_of: dict[str, Inventory] = {}
 
     def plan(self) -> Plan:
@@ -79,6 +81,9 @@ class Planner:
             contestants=self.spec.contestants,
             native=self.native,
             seen_in_pretraining=self.seen,
+            patients_unknown=planning.dataset.patients_unknown
+            if isinstance(planning.dataset, HasUnknownPatients)
+            else "",
             reference="" if planning.reference is None else planning.reference.sha256,
             train_steps=self.spec.train_steps,
             train_hours=self.spec.train_hours,

@@ -74,10 +74,12 @@ class Luna:
 
 def test_published_weights_that_saw_the_data_set_are_named() -> None:
     text = "seen in pretraining: its published weights were trained on "
-    assert seen_in_pretraining(Pretrained(), Luna(), "luna16") == f"{text}lidc-idri, which shares cases with luna16"
-    assert seen_in_pretraining(Pretrained(), object(), "crlm-ct") == f"{text}crlm-ct"
+    shared = seen_in_pretraining(Pretrained(), Luna(), "luna16")
+    assert shared is not None and (shared.trained_on, shared.relation) == (("lidc-idri",), "shares cases")
+    assert str(shared) == f"{text}lidc-idri, which shares cases with luna16"
+    assert str(seen_in_pretraining(Pretrained(), object(), "crlm-ct")) == f"{text}crlm-ct"
     for generator, dataset in ((Pretrained(), object()), (object(), Luna())):
-        assert seen_in_pretraining(generator, dataset, "luna16") == ""
+        assert seen_in_pretraining(generator, dataset, "luna16") is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from medlord_bench.contracts import Case, DataProtocol, Grid, HUWindow, LabelMap, Shape, Split, Volume
 from medlord_bench.contracts.inventory import Inventory
-from medlord_bench.contracts.regions import CARDIAC
+from medlord_bench.contracts.regions import CARDIAC, HEART_NAMES
 from medlord_bench.errors import UserError
 from medlord_bench.plugins.datasets.on_disk.cohort import Files
 from medlord_bench.plugins.datasets.on_disk.find import FilesConfig
@@ -19,19 +19,6 @@ ADVICE = (
     "CCTA images and masks of the heart; the paper's cohort is not public; alternatives: ImageCAS with the STACOM2025 "
     "labels, or MM-WHS (docs/datasets.md)"
 )
-# TotalSegmentator's heartchambers_highres order, and the three that the STACOM2025 maps add.
-HEART_NAMES = {
-    1: "lv_myocardium",
-    2: "left_atrium",
-    3: "left_ventricle",
-    4: "right_atrium",
-    5: "right_ventricle",
-    6: "aorta",
-    7: "pulmonary_artery",
-    8: "left_atrial_appendage",
-    9: "coronary_arteries",
-    10: "pulmonary_veins",
-}
 CONDITIONS = tuple(name for name in CARDIAC if name != "pulmonary_artery")  # the six of the paper's ControlNet
 
 
