@@ -101,4 +101,8 @@ def outcome(name: str, source: DatasetSource, place: Place, fetched: Fetched, fo
     how = f"{fetched.cases} cases, " if fetched.cases else ""
     of = f" of {gib(fetched.of)}" if fetched.of is not None else ""
     read = "--dataset folder" if place == "idc" else source.read_with
-    return f"{name}: {how}{fetched.files} files in {folder}; {gib(fetched.moved)}{of} moved; read it with {read} --data-root {folder}"
+    by_hand = f"; still to fetch by hand: {source.by_hand}" if source.by_hand else ""
+    return (
+        f"{name}: {how}{fetched.files} files in {folder}; {gib(fetched.moved)}{of} moved; read it with {read} --data-root {folder}"
+        f"{by_hand}"
+    )

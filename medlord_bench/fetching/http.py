@@ -100,9 +100,9 @@ class Client:
             response.close()
 
     def _sent(self, url: str, headers: Mapping[str, str]) -> httpx.Response:
-        here = url
+        here, local = url, urlsplit(url).hostname in LOCAL
         for _ in range(REDIRECTS + 1):
-            self.check_allowed(here)
+            self.check_allowed(here, local)
             response = self.http.send(self.http.build_request("GET", here, headers=dict(headers)), stream=True)
             if response.status_code not in (301, 302, 303, 307, 308):
                 return response
@@ -110,12 +110,16 @@ class Client:
             here = urljoin(here, response.headers.get("Location", ""))
         raise FetchError(f"{url}: more than {REDIRECTS} redirects, the last one to {here}; open the page in a browser")
 
-    def check_allowed(self, url: str) -> None:
-        """Raises `MissingError` offline, and `FetchError` for an address that is not https."""
+    def check_allowed(self, url: str, local: bool) -> None:
+        """Raises `MissingError` offline, and `FetchError` for an address that is not https.
+
+        local: whether the first address was of this machine: no server elsewhere may lead to one.
+        """
         if self.offline:
             raise MissingError(f"{url}: --offline forbids network calls; fetch it on a machine with a network")
         parts = urlsplit(url)
-        if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOCAL):
+        here = parts.hostname in LOCAL
+        if (local and here and parts.scheme == "http") or (parts.scheme == "https" and (local or not here)):
             return
         raise FetchError(f"{url}: expected an https address; the server sends elsewhere: open the page in a browser")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -47,13 +49,26 @@ class Fetched:
 
 
 class Unpacked(FrozenConfig):
-    """An archive whose files are all in the folder. sha256, md5: of the archive; None if only members were fetched."""
+    """An archive or series whose files are all in the folder.
+
+    folders: each folder below the data folder with how many of its files there are. sha256, md5: of the archive; of a series,
+    sha256 of the sorted sha256 of its files.
+    """
 
     url: str
-    files: int
     bytes: int
+    folders: dict[str, int]
     sha256: str | None = None
     md5: str | None = None
+
+    @property
+    def files(self) -> int:
+        return sum(self.folders.values())
+
+
+def counted(targets: Iterable[str]) -> dict[str, int]:
+    """Folder -> how many of the targets lie in it."""
+    return dict(Counter(str(PurePosixPath(target).parent) for target in targets))
 
 
 class FetchRecord(FrozenConfig):
@@ -86,7 +101,13 @@ class Journal:
             self._write()
 
     def has(self, name: str) -> bool:
-        return name in self.record.unpacked
+        """Whether it was unpacked, and its files are still there, by their number."""
+        known = self.record.unpacked.get(name)
+        return known is not None and all(self._files(folder) >= count for folder, count in known.folders.items())
+
+    def _files(self, folder: str) -> int:
+        place = self.path.parent / folder
+        return sum(entry.is_file() for entry in os.scandir(place)) if place.is_dir() else 0
 
     def _write(self) -> None:
         write_json(self.path, self.record.model_dump(mode="json"))

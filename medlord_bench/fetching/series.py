@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from medlord_bench.fetching.download import fetch_unlocked
 from medlord_bench.fetching.local import Wanted, check_space
 from medlord_bench.fetching.records import idc_files
-from medlord_bench.fetching.request import Fetched, Journal, Meter, Request, Unpacked, in_parallel
+from medlord_bench.fetching.request import Fetched, Journal, Meter, Request, Unpacked, counted, in_parallel
 from medlord_bench.fetching.tables import Series
 
 
@@ -44,7 +44,8 @@ def fetch_series(request: Request, series: Sequence[Series], journal: Journal) -
             whole = hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()  # of the files' sha256, in order
             url = f"{request.endpoints.idc}/{one.folder}"
             count = sum(file.bytes or 0 for file in files[one.uid])
-            journal.add(one.uid, Unpacked(url=url, files=len(hashes), bytes=count, sha256=whole))
+            folders = counted(file.name for file in files[one.uid])
+            journal.add(one.uid, Unpacked(url=url, bytes=count, folders=folders, sha256=whole))
 
         in_parallel(fetch_one, todo, request.jobs, request.client)
     done = [journal.record.unpacked[one.uid] for one in wanted]

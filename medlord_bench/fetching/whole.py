@@ -13,7 +13,7 @@ from medlord_bench.fetching.download import download, remaining
 from medlord_bench.fetching.http import FetchError
 from medlord_bench.fetching.local import Wanted, check_space, lock_path, present, read_lock
 from medlord_bench.fetching.ranges import RemoteFile
-from medlord_bench.fetching.request import Fetched, Journal, Meter, Request, Unpacked, in_parallel
+from medlord_bench.fetching.request import Fetched, Journal, Meter, Request, Unpacked, counted, in_parallel
 from medlord_bench.fetching.sources import Archive
 
 FOLDER = "archives"
@@ -80,8 +80,8 @@ def _unpack(request: Request, one: Listed, path: Path, journal: Journal) -> None
     lock = read_lock(lock_path(path))
     if lock is None:
         raise UserError(f"{path}: its lock was removed while it was unpacked; give the same command again")
-    size = archives.copy_space(found)
-    journal.add(name, Unpacked(url=lock.url, files=len(found), bytes=size, sha256=lock.sha256, md5=lock.md5))
+    size, folders = archives.copy_space(found), counted(member.target for member in found)
+    journal.add(name, Unpacked(url=lock.url, bytes=size, folders=folders, sha256=lock.sha256, md5=lock.md5))
     if not request.keep_archives:
         path.unlink()
         lock_path(path).unlink()

@@ -22,8 +22,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only this machine: an address elsewhere is a failed test."""
     allowed = http.Client.check_allowed
 
-    def check(self: http.Client, url: str) -> None:
-        allowed(self, url)
+    def check(self: http.Client, url: str, local: bool) -> None:
+        allowed(self, url, local)
         assert url.startswith("http://127.0.0.1:"), f"a request to {url}"
 
     monkeypatch.setattr(http.Client, "check_allowed", check)
@@ -54,6 +54,12 @@ def test_offline_lists_the_addresses_and_sends_nothing(tmp_path: Path) -> None:
     result, _ = call("dataset", "rider-lung", "--offline", "--cases", "1")
     assert all(line.startswith("s3://idc-open-data/") for line in result.stdout.splitlines())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stop_ends_with_75_and_the_command_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medlord_bench.util.stopping.Stopper.stop", lambda self: True)
+    _, error = call("dataset", "totalsegmentator-small", "--to", str(tmp_path), "--accept-licence")
+    assert error is not None and error.code == ExitCode.REQUEUE and "; go on with: medlord-bench" in str(error)
 
 
 def test_a_data_set_behind_a_form_names_the_form() -> None:

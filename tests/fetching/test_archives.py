@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import stat
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +92,24 @@ def test_a_damaged_member_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match=r"a\.zip: not a whole zip archive \(Bad CRC-32"):
         unpack(bytes(content), tmp_path)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_a_disk_that_fills_keeps_the_members_that_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"s{n}/ct": bytes([n]) * 1000 for n in range(3)}
+    write = archives._write
+
+    def full(archive: zipfile.ZipFile, one: archives.Member, temporary: Path, *more: Any) -> None:
+        write(archive, one, temporary, *more)
+        if one.case == "s1":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archives, "_write", full)
+    with pytest.raises(UserError, match="s1/ct: the disk is full; free disk space and give the same command"):
+        unpack(zip_of(files), tmp_path)
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()] == ["s0/ct"]
+    monkeypatch.undo()
+    unpack(zip_of(files), tmp_path)
+    assert (tmp_path / "s2/ct").read_bytes() == files["s2/ct"]
 
 
 def test_a_name_twice_is_refused(tmp_path: Path) -> None:

@@ -95,6 +95,11 @@ def test_whole_archives_are_verified_unpacked_and_removed(server: Server, tmp_pa
     assert isinstance(content, bytes)
     assert record.unpacked["subset9.zip"].sha256 == hashlib.sha256(content).hexdigest()
     assert datasets.fetch_dataset("luna16", one, "zenodo", request(server, tmp_path)).moved == 0
+    (tmp_path / "subset0/1.2.1.2.raw").unlink()
+    again = request(server, tmp_path)
+    assert datasets.fetch_dataset("luna16", one, "zenodo", again).files == 24
+    assert (tmp_path / "subset0/1.2.1.2.raw").is_file()
+    assert again.client.moved < 1.2 * server.resources["/api/records/7/files/subset0.zip/content"].size
 
 
 def test_a_few_cases_come_from_the_archives_in_turn_with_their_masks(server: Server, tmp_path: Path) -> None:

@@ -194,6 +194,14 @@ def test_redirects_lead_to_https_or_this_machine_only(server: Server, client: Cl
         download(wanted(server, "/round"), tmp_path / "other.zip", client)
 
 
+def test_no_server_elsewhere_leads_to_this_machine() -> None:
+    client = Client()
+    client.check_allowed("https://zenodo.org/x", local=False)
+    for url in ("http://127.0.0.1/x", "https://127.0.0.1/x", "http://localhost:80/", "http://zenodo.org/x"):
+        with pytest.raises(FetchError, match="expected an https address"):
+            client.check_allowed(url, local=False)
+
+
 def test_offline_sends_nothing(server: Server, tmp_path: Path) -> None:
     one = server.add("/file.zip", CONTENT)
     with pytest.raises(MissingError, match="--offline forbids"):
