@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medlord_bench.errors import UserError
 from medlord_bench.fetching import archives
@@ -61,14 +62,14 @@ def _to_unpack(request: Request, todo: Sequence[Listed], places: dict[str, Path]
     size = 0
     for one in todo:
         path, name = places[one.archive.file], one.archive.file
-        try:
-            source = path if path.is_file() else RemoteFile(one.wanted.url, request.client, one.wanted.bytes)
-            with archives.opened(source, name) as archive:  # type: ignore[arg-type]
-                found = archives.members(archive, name, one.archive.pattern, one.archive.folder)
-                size += archives.copy_space(archives.missing(found, request.folder))
-        except FetchError:
-            if path.is_file():
-                raise
+        with ExitStack() as stack:
+            stack.enter_context(suppress(FetchError) if not path.is_file() else nullcontext())
+            source: Any = path
+            if not path.is_file():
+                source = stack.enter_context(RemoteFile(one.wanted.url, request.client, one.wanted.bytes))
+            archive = stack.enter_context(archives.opened(source, name))
+            found = archives.members(archive, name, one.archive.pattern, one.archive.folder)
+            size += archives.copy_space(archives.missing(found, request.folder))
     return size
 
 
