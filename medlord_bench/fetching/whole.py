@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,13 @@ def _to_unpack(request: Request, todo: Sequence[Listed], places: dict[str, Path]
     size = 0
     for one in todo:
         path, name = places[one.archive.file], one.archive.file
-        with ExitStack() as stack:
-            stack.enter_context(suppress(FetchError) if not path.is_file() else nullcontext())
-            source: Any = path
-            if not path.is_file():
-                source = stack.enter_context(RemoteFile(one.wanted.url, request.client, one.wanted.bytes))
-            archive = stack.enter_context(archives.opened(source, name))
+        source: Any = path
+        if not path.is_file():
+            try:
+                source = RemoteFile(one.wanted.url, request.client, one.wanted.bytes)
+            except FetchError:  # no byte ranges
+                continue
+        with nullcontext() if source is path else source, archives.opened(source, name) as archive:
             found = archives.members(archive, name, one.archive.pattern, one.archive.folder)
             size += archives.copy_space(archives.missing(found, request.folder))
     return size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,15 @@ def test_one_failure_ends_all_and_the_same_command_goes_on(server: Server, tmp_p
         datasets.fetch_dataset("luna16", one, "zenodo", request(server, tmp_path))
     lungs.change = None
     assert datasets.fetch_dataset("luna16", one, "zenodo", request(server, tmp_path)).files == 24
+
+
+def test_an_unsafe_archive_is_refused_before_it_is_fetched(server: Server, tmp_path: Path) -> None:
+    content = zip_of({"s0001/ct.nii.gz": b"x" * 200_000, "../out": b"y"}, zipfile.ZIP_STORED)
+    put(server, 9, {"a.zip": content})
+    got = request(server, tmp_path / "data")
+    with pytest.raises(FetchError, match="would lie outside the folder"):
+        datasets.fetch_dataset("ts", source(Archive(record=9, file="a.zip", pattern=TOTAL)), "zenodo", got)
+    assert got.client.moved < 100_000 and files_below(tmp_path) == ["data/fetch.json"]
 
 
 def test_a_record_that_lists_a_wrong_md5_leaves_nothing(server: Server, tmp_path: Path) -> None:
