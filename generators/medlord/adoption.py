@@ -19,6 +19,7 @@ from medlord_bench.nn.checkpoints import stored_models
 from medlord_bench.nn.diffusion.latents import FACTS, LATENT, latent_facts
 from medlord_bench.nn.diffusion.schedules import CosineSchedule
 from medlord_bench.nn.intensity import Window
+from medlord_bench.nn.vqgan.latents import encode_cohort
 from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
 from medlord_bench.nn.vqgan.training import load_autoencoder, save_autoencoder
 from medlord_bench.util.files import write_json
@@ -30,7 +31,6 @@ from .configs import MedLoRDConfig, UNetConfig
 from .controlnet import build_controlnet
 from .convert import Converted, Kind, Unstored, convert_upstream
 from .diffusion import Diffusion, load_diffusion, save_diffusion
-from .latents import encode_cohort
 from .unet import build_unet
 
 LOADERS: Mapping[str, Callable[[Path, str], object]] = {

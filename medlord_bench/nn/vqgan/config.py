@@ -90,3 +90,16 @@ class AutoencoderConfig(FrozenConfig):
         if self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch}: expected a divisor of batch {self.batch}")
         return self
+
+
+class LatentsConfig(FrozenConfig):
+    """Encoding of the cohort."""
+
+    quantised: bool = Field(
+        False, description="use latents after quantisation; the paper does not say, the authors' code: before"
+    )
+    scale: float | None = Field(
+        None, gt=0, description="1 / deviation of the latents; None: measured on the training split"
+    )
+    precision: Precision = "fp32"
+    tile: Shape | None = Field(None, description="encode in boxes of this many voxels; same result, less memory")
