@@ -137,12 +137,14 @@ def _sized(size: str, patch: int) -> Mapping[str, Any]:
 
 # xs2 ... l4: the authors' sizes and patches on top of a preset.
 # untrained: the initial weights, as a contestant that every training must surpass.
+# upstream-norm: the adapter as the authors' code computes it, see `TGCANetConfig`; all other stages are shared.
 # released-luna: the authors' published weights for LUNA16. The names of the files are not part of their description:
 # each pattern must match one file of the repository. [-1, 1] is -1000..1000 HU, as their sampler writes it; the latent
 # scale is not in the files and is measured on the user's training latents unless generator.latents.scale is set.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     **{f"{size}{patch}": _sized(size, patch) for size in SIZES for patch in (2, 4)},
     "untrained": {"autoencoder": {"steps": 0}, "diffusion": {"steps": 0}, "tgca": {"steps": 0}},
+    "upstream-norm": {"tgca": {"net": {"control_norm": "upstream"}}},
     "released-luna": {
         "autoencoder": {"steps": 0},
         "latents": {"quantised": True},
