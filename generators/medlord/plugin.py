@@ -127,9 +127,10 @@ class MedLoRD:
     def reconstruct(
         self, weights: Mapping[str, Path], volumes: Iterable[tuple[str, Volume]], run: Run
     ) -> Iterator[Volume | Failure]:
-        from . import sampling
+        from medlord_bench.nn.vqgan.volumes import reconstruct
 
-        return sampling.reconstruct(self.config.sampling, weights, volumes, run)
+        sampling = self.config.sampling
+        return reconstruct(weights, volumes, sampling.precision, sampling.tile, run)
 
     def dry_runs(self, data: DataProtocol) -> Sequence[DryRun]:
         from . import dry_runs

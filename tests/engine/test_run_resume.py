@@ -110,7 +110,7 @@ def test_a_run_killed_once_in_every_stage_ends_in_the_same_bytes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rival", ["maisi@smoke", "hagan@smoke", "vqtrans@smoke"])
+@pytest.mark.parametrize("rival", ["maisi@smoke", "hagan@smoke", "vqtrans@smoke", "voldit@smoke"])
 def test_a_rivals_run_killed_once_in_every_stage_ends_in_the_same_bytes(
     bench: Any, tmp_path: Path, rival: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
