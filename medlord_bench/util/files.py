@@ -15,12 +15,13 @@ from typing import Any
 
 try:
     import fcntl
+    import resource
 except ImportError:  # not on this system: then several may write the same
-    fcntl = None  # type: ignore[assignment]
+    fcntl = resource = None  # type: ignore[assignment]
 
 TEMPORARY = ".tmp-"  # what the name of a temporary begins with
 Write = Callable[[Path], object]
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: beyond the file size limit (ulimit -f)
 FULL_BYTES = 2**18  # with less than this left, a failed write is attributed to a full disk
 
 
@@ -28,7 +29,7 @@ def publish(path: Path, write: Write) -> None:
     """Let `write` make a temporary file beside `path`, sync it to disk, and rename it to `path`.
 
     The temporary keeps the suffix, since writers choose the format by it. Raises `OSError` naming `path` if the
-    disk is full: NumPy, torch and safetensors each raise a different error for it.
+    disk is full or the file size limit is reached: NumPy, torch and safetensors each raise a different error for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
@@ -38,7 +39,7 @@ def publish(path: Path, write: Write) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except Exception as error:
-        raise _named(error, path) from error
+        raise _named(error, path, temporary) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -65,7 +66,7 @@ def publish_folder(path: Path, fill: Write) -> None:
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
     except Exception as error:
-        raise _named(error, path) from error
+        raise _named(error, path, temporary) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -85,10 +86,21 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
 
 
-def _named(error: Exception, path: Path) -> Exception:
-    """The `OSError` of a full disk that names `path`, if that is the cause; else the error itself."""
+def _named(error: Exception, path: Path, temporary: Path) -> Exception:
+    """The `OSError` of a full disk or a file at its size limit that names `path`, if that is the cause; else the error itself."""
     number = error.errno if isinstance(error, OSError) else None
-    if number in DISK_FULL or shutil.disk_usage(path.parent).free < FULL_BYTES:
-        number = number if number in DISK_FULL else errno.ENOSPC
-        return OSError(number, os.strerror(number), str(path))
-    return error
+    if number not in DISK_FULL:
+        full = shutil.disk_usage(path.parent).free < FULL_BYTES
+        number = errno.ENOSPC if full else errno.EFBIG if _is_at_limit(error, temporary) else None
+    return error if number is None else OSError(number, os.strerror(number), str(path))
+
+
+def _is_at_limit(error: Exception, temporary: Path) -> bool:
+    """Whether an error says so, or a file, or one of a folder, is as large as this process may write."""
+    if os.strerror(errno.EFBIG) in str(error):  # of a library in Rust
+        return True
+    if resource is None:
+        return False
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    files = temporary.rglob("*") if temporary.is_dir() else [temporary]
+    return limit != resource.RLIM_INFINITY and any(one.is_file() and one.stat().st_size >= limit for one in files)

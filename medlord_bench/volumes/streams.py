@@ -11,6 +11,7 @@ from medlord_bench.errors import UserError
 from medlord_bench.volumes.formats import data_file
 
 CHUNK = 2**20
+DEFLATE_RATIO = 1032  # deflate packs no more bytes into one (RFC 1951: 258 bytes in 2 bits)
 EITHER = 47  # zlib's code for a stream with the header of zlib or gzip
 HEADER = 65_536  # bytes in which a text header must end
 DEFLATED = rb"compresseddata\s*=\s*true|encoding\s*:\s*gz"  # in a text header in lower case

@@ -18,7 +18,7 @@ from medlord_bench.volumes.dicom.frame import Frame, Vector
 TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "ImageType", "Modality", "SeriesInstanceUID", "SeriesNumber", "PatientID"),
     *("NumberOfFrames", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"),
-    "RescaleIntercept",
+    *("RescaleIntercept", "BitsAllocated", "SamplesPerPixel"),
 ]
 DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage: a DICOMDIR
 CT_CLASSES = (
@@ -103,6 +103,8 @@ def _read(path: Path, size: int, changed: int) -> Header | None:
             if _text(dataset, "SOPClassUID") == DIRECTORY:
                 return None
             pixels = _pixels_problem(file, size, dataset)
+            if int(dataset.get("NumberOfFrames") or 1) > size:
+                raise ValueError(f"NumberOfFrames is {dataset.NumberOfFrames}, in a file of {size} bytes")
             frames = _frames(path, dataset)
             return _header(path, dataset, frames, pixels)
         except (
@@ -162,6 +164,10 @@ def _pixels_problem(file: IO[bytes], size: int, dataset: Any) -> str:
     begin = file.tell() - (0 if explicit else 4)
     if length != UNDEFINED and begin + length > size:
         return f"cut short: {size - begin} of {length} bytes of pixel data are there"
+    rows, columns, frames = (int(dataset.get(name) or 1) for name in ("Rows", "Columns", "NumberOfFrames"))
+    bits = int(dataset.get("BitsAllocated") or 16) * int(dataset.get("SamplesPerPixel") or 1)
+    if length != UNDEFINED and rows * columns * frames * bits // 8 > length:
+        return f"damaged: its header declares {frames} frames of {rows} x {columns} pixels, and {length} bytes of them are there"
     return ""
 
 

@@ -12,7 +12,7 @@ from medlord_bench.contracts.regions import CARDIAC
 from medlord_bench.util.hashing import digest
 
 FIELD_OF_VIEW = (352.0, 352.0, 264.0)  # mm along R, A, S; any grid covers it
-Edge = Annotated[int, Field(ge=8)]
+Edge = Annotated[int, Field(ge=8, le=4096)]
 
 
 class PhantomConfig(FrozenConfig):
