@@ -192,6 +192,35 @@ def test_a_run_that_dies_at_random_every_few_files_it_writes_ends_in_the_same_by
     assert differences(tmp_path, whole) == []
 
 
+@pytest.mark.slow
+def test_two_workers_killed_at_random_moments_end_in_the_bytes_of_one_process(
+    bench: Any, words: Any, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store, moments_, kills, seen = tmp_path / "store", random.Random(18), 0, []
+    command = (*words, "--store", store, "--executor", "local", "--workers", "2")
+
+    def files() -> int:
+        return sum(1 for path in (store / "objects").rglob("*") if path.is_file() and not path.name.startswith("."))
+
+    while kills < 20:
+        process, wanted = bench.start(*command), files() + moments_.randint(0, 5)
+        while files() < wanted and not process.ended():
+            time.sleep(0.002)
+        time.sleep(moments_.random())
+        if process.ended():
+            assert process.wait().code == 0
+            shutil.rmtree(store)  # it came to its end: on with the next run
+            continue
+        process.send(signal.SIGKILL)
+        assert process.wait().code == -signal.SIGKILL
+        kills, seen = kills + 1, [*seen, files()]
+    assert bench(*command).code == 0
+    apart = differences(store, whole)
+    with capfd.disabled():
+        print(f"\n{kills} kills with {', '.join(map(str, seen))} files there; same bytes as inline: {not apart}")
+    assert apart == []
+
+
 # ------------------------------------------------------------------------- the program itself, signalled from without
 LONG = ("--set", "generator.autoencoder.steps=40", "--set", "generator.diffusion.steps=60")
 LONG += ("--set", "generator.controlnet.steps=40", "--samples", "8", "--set", "dataset.n_test=6")
