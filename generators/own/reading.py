@@ -23,6 +23,7 @@ from medlord_bench.volumes.io import read_array
 from medlord_bench.volumes.plausible import implausible
 from medlord_bench.volumes.pointers import check_content
 from medlord_bench.volumes.stored import open_nifti, plain_name
+from medlord_bench.volumes.streams import check_text_header
 
 from .mapping import ARRAYS, MappingConfig
 
@@ -191,6 +192,7 @@ def _image_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64] | No
             ):  # a first axis of one is a channel, and the affine is not of the others
                 shape = shape[:-1]
             return shape, np.asarray(image.affine, dtype=np.float64)
+        check_text_header(path)
         reader = sitk.ImageFileReader()
         with plain_name(path) as name:
             reader.SetFileName(name)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from medlord_bench.errors import UserError
 from medlord_bench.volumes.formats import data_file
 from medlord_bench.volumes.headers import declared_scaling
-from medlord_bench.volumes.streams import DEFLATE_RATIO, DEFLATED, check_packed, is_gzip, read_gzip
+from medlord_bench.volumes.streams import DEFLATE_RATIO, DEFLATED, check_packed, check_text_header, is_gzip, read_gzip
 
 log = logging.getLogger("medlord_bench")
 
@@ -166,6 +166,7 @@ def read_itk(path: Path) -> Raw:
     """Values and affine of a MetaImage or NRRD file. Raises `UserError` naming the file and what is wrong."""
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty; expected an image: copy it again")
+    check_text_header(path)
     _check_data_file(path, None)
     with plain_name(path) as name:
         return _from_itk(path, _itk_image(path, name))

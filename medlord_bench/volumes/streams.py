@@ -15,6 +15,7 @@ DEFLATE_RATIO = 1032  # deflate packs no more bytes into one (RFC 1951: 258 byte
 EITHER = 47  # zlib's code for a stream with the header of zlib or gzip
 HEADER = 65_536  # bytes in which a text header must end
 DEFLATED = rb"compresseddata\s*=\s*true|encoding\s*:\s*gz"  # in a text header in lower case
+LONGEST_FIELD = 400  # letters of a line in a NRRD header
 GZIP = b"\x1f\x8b"
 
 
@@ -57,6 +58,21 @@ def check_packed(path: Path) -> None:
             raise UserError(f"{place}: its compressed values are damaged ({error}); copy the file again") from None
     if not stream.eof:
         raise UserError(f"{place}: incomplete image: its compressed values end too early; copy the file again")
+
+
+def check_text_header(path: Path) -> None:
+    """Raise `UserError` for a NRRD header whose fields ITK cannot read: its library ends the process at lines of a thousand
+    letters, where it has 512 for its message. Values of the user (`name:=value`) and comments may be long."""
+    with open(path, "rb") as file:
+        start = file.read(HEADER)
+    if not start.startswith(b"NRRD"):
+        return
+    for number, line in enumerate(_header(start)[0].splitlines(), start=1):
+        if len(line) > LONGEST_FIELD and not line.startswith(b"#") and b":=" not in line[:LONGEST_FIELD]:
+            raise UserError(
+                f"{path}: line {number} of its header has {len(line)} letters; expected a field of at most {LONGEST_FIELD}: the header is "
+                "damaged, copy the file again"
+            )
 
 
 def _header(start: bytes) -> tuple[bytes, int]:

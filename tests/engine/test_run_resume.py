@@ -192,6 +192,49 @@ def test_a_run_that_dies_at_random_every_few_files_it_writes_ends_in_the_same_by
     assert differences(tmp_path, whole) == []
 
 
+SHORT_LEASES = """
+from medlord_bench.engine import lease
+lease.HEARTBEAT_SECONDS, lease.STALE_SECONDS, lease.CHECK_SECONDS = 0.2, 2.0, 0.0
+"""
+
+
+@pytest.mark.slow
+def test_a_training_that_slept_while_another_took_over_publishes_nothing(
+    bench: Any, words: Any, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lineage = plan_of(whole).step("train:medlord@smoke:diffusion").detail["lineage"]
+    checkpoints = tmp_path / "objects" / "trainings" / lineage / "checkpoints"
+    sleeper = bench.start(*words, "--store", tmp_path, prelude=SHORT_LEASES)
+    while not (checkpoints.exists() and any(checkpoints.iterdir())):
+        assert not sleeper.ended()
+        time.sleep(0.002)
+    sleeper.send(signal.SIGSTOP)
+    assert not any(
+        (tmp_path / "objects" / "weights").glob(
+            f"{plan_of(tmp_path).step('train:medlord@smoke:diffusion').key}/items/*.json"
+        )
+    )
+    time.sleep(3)
+    other = bench(*words, "--store", tmp_path, prelude=SHORT_LEASES)
+    assert other.code == 0, other.err
+
+    def state() -> dict[str, tuple[int, bytes]]:
+        parts = [tmp_path / "objects", *(tmp_path / "runs").glob("*/results")]
+        return {
+            str(f): (f.stat().st_mtime_ns, f.read_bytes()) for part in parts for f in part.rglob("*") if f.is_file()
+        }
+
+    before = state()
+    sleeper.send(signal.SIGCONT)
+    woken = sleeper.wait()
+    changed = [name for name, content in state().items() if before.get(name) != content]
+    with capfd.disabled():
+        print(f"\nthe sleeper ended with exit {woken.code}: {woken.err.splitlines()[-1]}; files it changed: {changed}")
+    assert woken.code == 1 and "another run took over this training" in woken.err.splitlines()[-1]
+    assert changed == [] and before.keys() == state().keys()
+    assert differences(tmp_path, whole) == []
+
+
 @pytest.mark.slow
 def test_two_workers_killed_at_random_moments_end_in_the_bytes_of_one_process(
     bench: Any, words: Any, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]

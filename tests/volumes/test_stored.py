@@ -98,6 +98,16 @@ def test_a_negative_label_is_named(tmp_path: Path) -> None:
         read_labels(nifti(tmp_path / "m.nii", values), {1: "aorta"})
 
 
+def test_a_field_that_ends_itks_process_is_refused_and_a_long_value_of_the_user_is_not(tmp_path: Path) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(some_hu().T), str(tmp_path / "a.nrrd"))
+    content = (tmp_path / "a.nrrd").read_bytes()
+    (tmp_path / "b.nrrd").write_bytes(content.replace(b"space: left", b"space: " + b"{" * 3000 + b"left", 1))
+    with pytest.raises(UserError, match=r"b\.nrrd: line \d of its header has 30\d\d letters"):
+        read_volume(tmp_path / "b.nrrd")
+    (tmp_path / "c.nrrd").write_bytes(content.replace(b"\n\n", b"\nTags:=" + b"tag " * 3000 + b"\n\n", 1))
+    assert np.array_equal(read_volume(tmp_path / "c.nrrd").hu, some_hu())
+
+
 def test_a_volume_larger_than_the_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 
