@@ -21,6 +21,7 @@ from medlord_bench.nn.diffusion.schedules import CosineSchedule
 from medlord_bench.nn.intensity import Window
 from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
 from medlord_bench.nn.vqgan.training import load_autoencoder, save_autoencoder
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import write_json
 from medlord_bench.util.hashing import file_sha256
 from medlord_bench.volumes.arrays import load_state
@@ -185,7 +186,7 @@ def _described(folder: Path) -> dict[str, Any]:
     """The field "config" of a `model.json`. Raises `UserError` with the path of a damaged file."""
     path = folder / "model.json"
     try:
-        config = json.loads(path.read_text())["config"]
+        config = parse_json(path.read_text())["config"]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: damaged; expected JSON with a field config: restore it or train again") from None
     return dict(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from medlord_bench.contracts import registry
 from medlord_bench.errors import UserError
+from medlord_bench.util.documents import parse_json
 
 Model = TypeVar("Model", bound=BaseModel)
 LONGEST = 120  # letters of a value in a message
@@ -71,7 +71,7 @@ def _shown(value: object) -> str:
 def read_json(model: type[Model], path: Path) -> Model:
     """A JSON file written by the bench. Raises `UserError` naming a damaged one, `FileNotFoundError` if none is."""
     try:
-        return validate(model, json.loads(path.read_text()), str(path))
+        return validate(model, parse_json(path.read_text()), str(path))
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); the file is damaged: restore it or run again") from None
 

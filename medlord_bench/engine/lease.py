@@ -23,6 +23,7 @@ from pathlib import Path
 
 from medlord_bench.contracts import Run
 from medlord_bench.errors import StepError, UserError
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import write_json
 
 HEARTBEAT_SECONDS = 15.0
@@ -120,7 +121,7 @@ def _numbers(folder: Path) -> list[int]:
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_text())
     except (OSError, ValueError):  # just created or removed, or truncated by a kill
         return {}
     return found if isinstance(found, dict) else {}

@@ -99,8 +99,9 @@ def _is_at_limit(error: Exception, temporary: Path) -> bool:
     """Whether an error says so, or a file, or one of a folder, is as large as this process may write."""
     if os.strerror(errno.EFBIG) in str(error):  # of a library in Rust
         return True
-    if resource is not None:
+    try:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        files = temporary.rglob("*") if temporary.is_dir() else [temporary]
-        return limit != resource.RLIM_INFINITY and any(one.is_file() and one.stat().st_size >= limit for one in files)
-    return False
+    except AttributeError:  # not on this system
+        return False
+    files = temporary.rglob("*") if temporary.is_dir() else [temporary]
+    return limit != resource.RLIM_INFINITY and any(one.is_file() and one.stat().st_size >= limit for one in files)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from medlord_bench.errors import UserError
+from medlord_bench.util.documents import parse_json
 
 DELIMITERS = (",", ";", "\t")
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -38,7 +38,7 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path) -> Any:
     """JSON in UTF-8. Raises `UserError` for another encoding and ValueError for text that is not JSON."""
-    return json.loads(read_text(path))
+    return parse_json(read_text(path))
 
 
 def read_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:

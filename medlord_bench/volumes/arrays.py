@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ from medlord_bench.volumes.streams import DEFLATE_RATIO
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+NOT_A_HEADER = (SyntaxError, tokenize.TokenError, RecursionError, MemoryError)  # of Python's parser, which NumPy uses
 
 
 def save_state(path: Path, state: State) -> None:
@@ -53,7 +57,10 @@ def declared(stream: IO[bytes], size: int, where: str) -> tuple[int, ...]:
 
     version = np.lib.format.read_magic(stream)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    shape, _, dtype = read(stream)
+    try:
+        shape, _, dtype = read(stream)
+    except NOT_A_HEADER as error:
+        raise ValueError(f"its header is not one of NumPy: {' '.join(str(error).split())}") from None
     needed = math.prod(shape) * dtype.itemsize
     if needed > size - stream.tell():
         raise UserError(
@@ -109,7 +116,7 @@ def read_hu(path: Path) -> NDArray[np.int16]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise MissingError(f"{path}: not found; expected a prepared volume: run the step that makes it") from None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, *NOT_A_HEADER) as error:
         raise UserError(f"{path}: unreadable ({error}); expected an int16 .npy volume: prepare it again") from None
     if array.ndim != 3 or array.dtype != np.int16:
         raise UserError(f"{path}: {array.dtype} {array.shape}, expected int16 (X, Y, Z) in HU: prepare it again")

@@ -50,7 +50,7 @@ class Fuzz:
     def __init__(self, target: str) -> None:
         self.target = target
 
-    def __call__(self, check: Callable[[Any], None], strategy: SearchStrategy[Any], examples: int = 150) -> None:
+    def __call__(self, check: Callable[[Any], None], strategy: SearchStrategy[Any], examples: int = 80) -> None:
         def once(example: Any) -> None:
             executions[self.target] = executions.get(self.target, 0) + 1
             with bounded():

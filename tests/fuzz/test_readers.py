@@ -428,12 +428,16 @@ def test_store(fuzz: Any, finished: Path, name: str) -> None:
     folder = next(path for path in store.objects() if path.parent.name == "images")
     path = next((folder / "items").glob("*.json")) if name == "sidecar" else folder / name
     whole = path.read_bytes()
+
+    def same(content: bytes) -> bool:
+        return bool(json.loads(content) == json.loads(whole))
+
     steps = [step for step in read_plan(finished).steps if step.kind == "images"]
 
     def check(content: bytes) -> None:
         path.write_bytes(content)
         found = ends_well(lambda: check_store(store, steps))
-        assert content == whole or found is None or found.damages
+        assert found is None or found.damages or same(content)
 
     try:
         fuzz(check, damage(whole, True), 40)

@@ -36,11 +36,19 @@ def hu_of(path: Path, frames: list[int]) -> list[NDArray[np.int16]]:
             dataset = dcmread(path, force=True)
             if not dataset.file_meta.get("TransferSyntaxUID"):
                 dataset.file_meta.TransferSyntaxUID = UID(_syntax(dataset))
-            stored = _decoded(dataset)
-        except Exception as error:  # the decoders raise errors of many types
+            return _frames_of(path, dataset, frames)
+        except UserError:
+            raise
+        except (
+            Exception
+        ) as error:  # the decoders raise errors of many types, and elements are parsed when they are asked for
             raise UserError(
                 f"{path}: its pixel data cannot be read ({_short(error)}); expected whole, decodable pixel data: copy it again"
             ) from None
+
+
+def _frames_of(path: Path, dataset: Any, frames: list[int]) -> list[NDArray[np.int16]]:
+    stored = _decoded(dataset)
     if int(dataset.get("SamplesPerPixel", 1)) != 1 or dataset.get("ModalityLUTSequence"):
         what = "a look-up table for its values" if dataset.get("ModalityLUTSequence") else "several values per pixel"
         raise UserError(f"{path}: it has {what}; expected one number per pixel, with RescaleSlope and RescaleIntercept")
