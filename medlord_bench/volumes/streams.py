@@ -61,18 +61,27 @@ def check_packed(path: Path) -> None:
 
 
 def check_text_header(path: Path) -> None:
-    """Raise `UserError` for a NRRD header whose fields ITK cannot read: its library ends the process at lines of a thousand
-    letters, where it has 512 for its message. Values of the user (`name:=value`) and comments may be long."""
+    """Raise `UserError` for a header of MetaImage or NRRD at which ITK's libraries end the process.
+
+    MetaIO has room for ten axes and trusts NDims. NrrdIO has 512 letters for its messages, which quote the field; values of the
+    user (`name:=value`) and comments may be long.
+    """
     with open(path, "rb") as file:
-        start = file.read(HEADER)
-    if not start.startswith(b"NRRD"):
+        header = _header(file.read(HEADER))[0]
+    if header.startswith(b"NRRD"):
+        for number, line in enumerate(header.splitlines(), start=1):
+            if len(line) > LONGEST_FIELD and not line.startswith(b"#") and b":=" not in line[:LONGEST_FIELD]:
+                raise UserError(
+                    f"{path}: line {number} of its header has {len(line)} letters; expected a field of at most {LONGEST_FIELD}: the header "
+                    "is damaged, copy the file again"
+                )
         return
-    for number, line in enumerate(_header(start)[0].splitlines(), start=1):
-        if len(line) > LONGEST_FIELD and not line.startswith(b"#") and b":=" not in line[:LONGEST_FIELD]:
-            raise UserError(
-                f"{path}: line {number} of its header has {len(line)} letters; expected a field of at most {LONGEST_FIELD}: the header is "
-                "damaged, copy the file again"
-            )
+    axes = re.findall(rb"NDims\s*=\s*([^\r\n]*)", header)
+    if axes and (len(set(axes)) > 1 or not re.fullmatch(rb"[1-9]|10", axes[0].strip())):
+        shown = ", ".join(repr(one.decode(errors="replace"))[:40] for one in axes[:2])
+        raise UserError(
+            f"{path}: field NDims: {shown}; expected the number of axes, 3: the header is damaged, copy the file again"
+        )
 
 
 def _header(start: bytes) -> tuple[bytes, int]:

@@ -105,7 +105,14 @@ def test_a_field_that_ends_itks_process_is_refused_and_a_long_value_of_the_user_
     with pytest.raises(UserError, match=r"b\.nrrd: line \d of its header has 30\d\d letters"):
         read_volume(tmp_path / "b.nrrd")
     (tmp_path / "c.nrrd").write_bytes(content.replace(b"\n\n", b"\nTags:=" + b"tag " * 3000 + b"\n\n", 1))
-    assert np.array_equal(read_volume(tmp_path / "c.nrrd").hu, some_hu())
+    assert np.array_equal(read_volume(tmp_path / "c.nrrd").hu, read_volume(tmp_path / "a.nrrd").hu)
+
+
+@pytest.mark.parametrize("axes", ["91999999999", "0", "-3", "11", "3\nNDims = 4", "", "x"])
+def test_axes_that_end_itks_process_are_refused(tmp_path: Path, axes: str) -> None:
+    path = metaimage(tmp_path, NDims=axes)
+    with pytest.raises(UserError, match=r"a\.mhd: field NDims: .*expected the number of axes"):
+        read_volume(path)
 
 
 def test_a_volume_larger_than_the_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
