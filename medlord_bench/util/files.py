@@ -9,7 +9,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,27 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: beyond the file 
 FULL_BYTES = 2**18  # with less than this left, a failed write is attributed to a full disk
 
 
+_guards: list[tuple[Path, Callable[[], None]]] = []
+
+
+@contextmanager
+def guarded(folder: Path, check: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile `check` is called just before anything below `folder` is renamed into place. It raises if this process may not
+    write there any more: it may have slept since it began to write. Of several for one folder the last one counts."""
+    entry = (folder, check)
+    _guards.append(entry)
+    try:
+        yield
+    finally:
+        _guards.remove(entry)
+
+
+def _check_guard(path: Path) -> None:
+    check = next((check for folder, check in reversed(_guards) if path.is_relative_to(folder)), None)
+    if check is not None:
+        check()
+
+
 def publish(path: Path, write: Write) -> None:
     """Let `write` make a temporary file beside `path`, sync it to disk, and rename it to `path`.
 
@@ -37,6 +59,7 @@ def publish(path: Path, write: Write) -> None:
         write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        _check_guard(path)
         os.replace(temporary, path)
     except Exception as error:
         raise _named(error, path, temporary) from error
@@ -63,6 +86,7 @@ def publish_folder(path: Path, fill: Write) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         fill(temporary)
+        _check_guard(path)
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
     except Exception as error:

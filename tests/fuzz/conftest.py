@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
 SECONDS = os.environ.get("MEDLORD_BENCH_FUZZ_SECONDS")
-LONGEST = 30  # seconds of one execution: beyond it hangs
+LONGEST = 60  # seconds of one execution: beyond it hangs
 MOST_MEMORY = 2**20  # KiB that a target may add to the process's peak
 executions: dict[str, int] = {}
 _collected: list[int] = []

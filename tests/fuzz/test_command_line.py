@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -75,6 +76,9 @@ def test_command_line(
 
     def check(words: list[str]) -> None:
         monkeypatch.setattr(sys, "argv", ["medlord-bench", *words])
+        # As Python opens it: what cannot be encoded is escaped.
+        err = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace")
+        monkeypatch.setattr(sys, "stderr", err)
         code: Any = 0
         try:
             main()
@@ -83,7 +87,9 @@ def test_command_line(
         finally:
             os.environ.clear()
             os.environ.update(environment)
-        said = capsys.readouterr().err
+        err.flush()
+        said = err.buffer.getvalue().decode()  # type: ignore[attr-defined]
+        capsys.readouterr()
         assert code in (0, 1, 2, 3, 4), said
         assert code != 1 or verb == "verify", said
         if code:
