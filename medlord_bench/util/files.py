@@ -62,7 +62,10 @@ def publish(path: Path, write: Write) -> None:
         _check_guard(path)
         os.replace(temporary, path)
     except Exception as error:
-        raise _named(error, path, temporary) from error
+        named = _named(error, path, temporary)
+        if named is error:
+            raise  # not `from` itself: whoever follows the causes would never end
+        raise named from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -90,7 +93,10 @@ def publish_folder(path: Path, fill: Write) -> None:
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
     except Exception as error:
-        raise _named(error, path, temporary) from error
+        named = _named(error, path, temporary)
+        if named is error:
+            raise  # not `from` itself: whoever follows the causes would never end
+        raise named from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

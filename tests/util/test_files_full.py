@@ -54,5 +54,6 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
         path.write_text("some")
         raise ValueError("other")
 
-    with pytest.raises(ValueError, match="other"):
+    with pytest.raises(ValueError, match="other") as error:
         publish(tmp_path / "a", write)
+    assert error.value.__cause__ is None, "no cause of itself"
