@@ -111,8 +111,8 @@ def main() -> None:
         if debug or (error.filename is None and error.errno not in DISK_FULL):
             raise
         _fail(
-            f"{error.filename or 'the store'}: {error.strerror}; published items are kept: free disk space or fix "
-            "permissions and run the same command again, or give another --store"
+            f"{error.filename or 'the store'}: {error.strerror}; published items are kept: free disk space, raise the "
+            "file size limit (ulimit -f) or fix permissions and run the same command again, or give another --store"
         )
     else:
         sys.exit(code or ExitCode.OK)

@@ -8,6 +8,7 @@ items; only `scores` include the list. A training's `lineage` excludes its budge
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,6 +38,7 @@ from medlord_bench.util.hashing import digest
 
 log = logging.getLogger("medlord_bench")
 
+WORKING_BYTES = 4  # of a voxel while it is worked on, as float32
 OUTPUTS = {"sample": samples, "sample-conditional": conditional, "reconstruct": reconstructions}
 
 
@@ -68,6 +70,8 @@ class Planner:
         planning = self.planning
         # Before any work: two metrics that give one name to different numbers cannot be in one run.
         quantities_of({one.plugin: registry.load("metrics", one.plugin) for one in self.spec.metrics})
+        _check_grid(planning)
+        _check_splits(planning)
         images.plan(planning)
         for contestant in self.spec.contestants:
             self._contestant(contestant)
@@ -98,6 +102,11 @@ class Planner:
             raise UserError(
                 f"generator {contestant.name}: reads training cases, and {self.planning.reference.path} has none; expected "
                 "samples in a folder: medlord-bench evaluate --reference FILE --synthetic DIR"
+            )
+        if contestant.weights is not None and (not generator.stages() or getattr(generator, "control", False)):
+            raise UserError(
+                f"--weights {contestant.weights}: generator {contestant.name} takes no weights; expected a generator that is "
+                "trained: remove --weights, or give the others a run of their own"
             )
         if contestant.weights is None:  # loaded weights have their own architecture, checked on loading
             generator.check(protocol)
@@ -155,6 +164,29 @@ class Planner:
                 f"generator {contestant.name}: nothing to do; it supports {sorted(capabilities)}, give --samples"
             )
         return purposes
+
+
+def _check_grid(planning: Planning) -> None:
+    """Raise `UserError` if one volume on the grid is larger than the machine's memory, before anything is allocated."""
+    import psutil
+
+    shape = planning.protocol.grid.shape
+    needed, there = math.prod(shape) * WORKING_BYTES, psutil.virtual_memory().total
+    if needed > there:
+        raise UserError(
+            f"data set {planning.protocol.name}: its grid of {' x '.join(map(str, shape))} voxels takes {needed / 2**30:.3g} GiB "
+            f"a volume; expected less than the memory of this machine, {there / 2**30:.3g} GiB: choose a smaller dataset.shape"
+        )
+
+
+def _check_splits(planning: Planning) -> None:
+    """Raise `UserError` if there is nothing to train on or nothing to measure against."""
+    for split in ("train", "test"):
+        if planning.reference is None and not planning.splits[split]:
+            raise UserError(
+                f"data set {planning.protocol.name}: split {split!r} has no case; expected at least one: give it cases "
+                f"(phantom: --set dataset.n_{split}=8; files: dataset.split)"
+            )
 
 
 def _entrant(contestant: Contestant, generator: Any, named: Sequence[Stage | Dependencies]) -> Entrant:

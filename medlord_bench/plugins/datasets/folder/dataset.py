@@ -34,7 +34,7 @@ class PatchConfig(FrozenConfig):
     """Random patches instead of whole images."""
 
     shape: Shape = Field((64, 64, 64), description="voxels of a patch along R, A, S")
-    per_volume: int = Field(16, ge=1, description="patches from each image")
+    per_volume: int = Field(16, ge=1, le=10_000, description="patches from each image")
     min_body: float = Field(0.5, ge=0, le=1, description="smallest fraction of a patch that is inside the body")
     seed: int = Field(0, description="seed of the patches' positions")
 

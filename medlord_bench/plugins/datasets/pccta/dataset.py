@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Case, DataProtocol, Grid, HUWindow, LabelMap, Shape, Split, Volume
+from medlord_bench.contracts import Case, DataProtocol, Grid, HUWindow, LabelMap, LabelNames, Shape, Split, Volume
 from medlord_bench.contracts.inventory import Inventory
 from medlord_bench.contracts.regions import CARDIAC, HEART_NAMES
 from medlord_bench.errors import UserError
@@ -25,7 +25,7 @@ CONDITIONS = tuple(name for name in CARDIAC if name != "pulmonary_artery")  # th
 class PcctaConfig(FilesConfig):
     """The paper's protocol. Departure: 12 of its 120 training patients are the validation split (`split.counts`)."""
 
-    label_names: dict[int, str] = Field(HEART_NAMES, description="mask value to region name")
+    label_names: LabelNames = Field(HEART_NAMES, description="mask value to region name")
     split: SplitConfig = Field(
         SplitConfig(counts=(108, 12, 16)),
         description="the paper's 120/16, 12 of the 120 used for checkpoint selection, since nothing is selected on "

@@ -12,16 +12,16 @@ from medlord_bench.contracts.regions import CARDIAC
 from medlord_bench.util.hashing import digest
 
 FIELD_OF_VIEW = (352.0, 352.0, 264.0)  # mm along R, A, S; any grid covers it
-Edge = Annotated[int, Field(ge=8)]
+Edge = Annotated[int, Field(ge=8, le=4096)]
 
 
 class PhantomConfig(FrozenConfig):
     """Which phantoms, on which grid."""
 
     shape: tuple[Edge, Edge, Edge] = Field((64, 64, 48), description="voxels along R, A, S; the field of view is fixed")
-    n_train: int = Field(24, ge=0, description="patients to train on")
-    n_val: int = Field(8, ge=0, description="patients for checkpoint selection")
-    n_test: int = Field(8, ge=0, description="test patients")
+    n_train: int = Field(24, ge=0, le=100_000, description="patients to train on")
+    n_val: int = Field(8, ge=0, le=100_000, description="patients for checkpoint selection")
+    n_test: int = Field(8, ge=0, le=100_000, description="test patients")
     seed: int = Field(0, description="seed of the cohort: another seed, other patients")
     noise: float = Field(1.0, ge=0, description="factor on the scanner's noise (9 to 18 HU); 0 for none")
     hu_window: HUWindow = Field((-1000, 1000), description="lowest and highest HU kept")

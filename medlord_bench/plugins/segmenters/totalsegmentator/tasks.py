@@ -5,7 +5,6 @@ They are read from its own tables (`map_to_binary`, `map_tasks_config`, `registr
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from medlord_bench.contracts.regions import TOTALSEGMENTATOR
 from medlord_bench.contracts.registry import unknown
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.util.documents import parse_json
 
 Speed = Literal["default", "fast", "fastest"]
 LICENCE_PAGE = "https://backend.totalsegmentator.com/license-academic/"
@@ -158,7 +158,7 @@ def own_home() -> Path:
 def licence_number(home: Path) -> str | None:
     """The licence number in a `config.json` of TotalSegmentator, or None. It must never be printed or stored."""
     try:
-        found = json.loads((home / "config.json").read_text())
+        found = parse_json((home / "config.json").read_text())
     except (OSError, ValueError):
         return None
     number = found.get("license_number") if isinstance(found, dict) else None
