@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py
 # One process for each core, one thread in each: the same threads give the same bytes.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-all fuzz
+.PHONY: demo test test-all fuzz mutants
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -30,6 +30,13 @@ FUZZ_SECONDS ?= 600
 
 fuzz: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 MEDLORD_BENCH_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest tests/fuzz -m ''
+
+# Random small changes to the code that computes and reads numbers, in memory: those that no test notices are printed as alive.
+N ?= 200
+SEED ?= 0
+
+mutants: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation $(N) --seed $(SEED)
 
 # An existing .venv is used as it is; it is made only where there is none.
 $(BIN)/python:
