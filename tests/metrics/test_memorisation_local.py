@@ -96,6 +96,17 @@ def test_constant_training_volumes_are_no_error() -> None:
     assert not len(LocalMatcher(flat.__getitem__, list("abcdefgh"), 5).find(volume(0)).training)
 
 
+def test_the_best_of_each_patient_and_then_the_next_best_of_any_are_looked_at() -> None:
+    """Two patients by their best votes (ten of a, eight of b), and the three next best, whose patient does not matter."""
+    flat = np.full((BIG,) * 3, 7.0, np.float32)
+    matcher = LocalMatcher(lambda _: flat, ["a", "a", "b", "c", "d"], neighbours=2)
+    votes = {0: 10, 1: 9, 2: 8, 3: 7, 4: 6}
+    nothing = torch.zeros(3, 3)
+    given = [local.Hypothesis(which, 0, votes[which], nothing, nothing[0]) for which in (4, 2, 0, 3, 1)]
+    assert [one.training for one in matcher._chosen(given)] == [0, 2, 1, 3, 4]
+    assert [one.training for one in matcher._chosen(given[:2])] == [2, 4]
+
+
 def test_the_local_stage_is_deterministic(matcher: LocalMatcher) -> None:
     hu = CHANGES["half"](volume(1))
     first, again = matcher.find(hu), matcher.find(hu)

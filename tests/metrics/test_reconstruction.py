@@ -172,6 +172,7 @@ def test_median_interval_and_iqr_over_cases(run: Run) -> None:
     score = scores["psnr", ""]
     assert (score.value, score.low, score.high) == pytest.approx((23, 20, 26))
     assert (score.n, score.failed) == (7, 0)
+    assert score.interval == "95 % order statistics of the median of 7 patients"
     assert "IQR 21.5 to 24.5" in score.note_text and score.quartiles == pytest.approx((21.5, 24.5))
 
 
@@ -204,7 +205,11 @@ def test_cases_of_one_patient_count_once_in_the_interval(run: Run) -> None:
     scores, rows = reduced(run, items, [state(3000**2 / 10 ** ((20 + i % 3) / 10)) for i in range(9)])
     assert {row.patient for row in rows} == {"p0", "p1", "p2"}, "comparisons between generators pair patients"
     assert scores["psnr", ""].value == pytest.approx(21)
-    assert scores["psnr", ""].low is None and "3 patients, at least 6" in scores["psnr", ""].note_text
+    assert (
+        scores["psnr", ""].low is None
+        and scores["psnr", ""].interval == ""
+        and "3 patients, at least 6" in scores["psnr", ""].note_text
+    )
     assert scores["psnr", ""].n == 9
 
 

@@ -413,6 +413,14 @@ def test_as_many_as_are_needed_are_enough_on_each_side(bench: Bench) -> None:
     assert {few[key].status for key in keys} == {"ok"} and few["rvr_w1", "aorta", "train"].floor is None
 
 
+def test_a_patient_with_several_volumes_has_their_median(bench: Bench) -> None:
+    voxels = [[100, 30], [110, 40], [400, 10], [50, 60]]  # of the first patient three, of which one is an outlier
+    items = bench.items("real:train", voxels, patients=["a", "a", "a", "b"])
+    names, values = volumes.Volumes.of(items, 2).by_patient()
+    assert names == ["a", "b"]
+    assert np.allclose(values * TOTAL, [[110, 30], [50, 60]], rtol=1e-12)
+
+
 def test_a_patient_with_several_volumes_counts_once_in_the_reference(bench: Bench) -> None:
     train, patients = drawn(24, 1), [f"p{i // 2}" for i in range(24)]
     items = {"samples": bench.items("samples", drawn(12, 3)), "real:test": bench.items("real:test", drawn(12, 2))}

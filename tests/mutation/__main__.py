@@ -128,10 +128,11 @@ def forked(work: Any, limit: float) -> int | None:
     return None
 
 
-def try_one(mutant: Mutant, tests: list[str]) -> int:
-    """In a fork: import the mutant in place of its module, and run the tests."""
+def try_one(mutant: Mutant, tests: list[str], control: bool) -> int:
+    """In a fork: import the mutant in place of its module, and run the tests. control: the module as it is."""
     target = os.path.realpath(ROOT / mutant.path)
-    code = compile(mutated(Path(target), mutant.number)[0], target, "exec")
+    tree = ast.parse(Path(target).read_text(encoding="utf-8")) if control else mutated(Path(target), mutant.number)[0]
+    code = compile(tree, target, "exec")
     usual = SourceFileLoader.get_code
 
     def get_code(self: SourceFileLoader, name: str) -> Any:
@@ -152,7 +153,8 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--skip", type=int, default=0, help="leave out the first of the draw")
     options.add_argument("--only", default="", help="a part of the path and line, as printed: path:line")
-    options.add_argument("--budget", type=float, default=20.0, help="seconds of tests for each mutant")
+    options.add_argument("--control", action="store_true", help="change nothing: all have to be alive")
+    options.add_argument("--budget", type=float, default=10.0, help="seconds of tests for each mutant")
     options.add_argument("--map", type=Path, default=Path(".mutants"), help="where the measured coverage is kept")
     given = options.parse_args()
     os.chdir(ROOT)
@@ -181,7 +183,11 @@ def main() -> int:
         begin = time.monotonic()
         tests = tests_of(mutant, seconds, lines, given.budget)
         limit = LEAST_SECONDS + TIMES * sum(seconds[test] for test in tests)
-        result = forked(lambda mutant=mutant, tests=tests: try_one(mutant, tests), limit) if tests else NOTHING_RUN
+        result = (
+            forked(lambda mutant=mutant, tests=tests: try_one(mutant, tests, given.control), limit)
+            if tests
+            else NOTHING_RUN
+        )
         outcome = {0: "alive", NOTHING_RUN: "no test", None: "killed (time)"}.get(result, "killed")
         counts[outcome] += 1
         took = f"{len(tests)} tests, {time.monotonic() - begin:.1f} s"

@@ -24,9 +24,9 @@ class Recorder:
         self.failed: set[str] = set()
         self.fixtures: dict[str, list[str]] = {}
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """A test that starts the command line in another process never sees a mutant of this one."""
-        items[:] = [item for item in items if "bench" not in getattr(item, "fixturenames", ())]
+        items[:] = [item for item in items if not _starts_commands(item)]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[Any]:
@@ -51,6 +51,12 @@ class Recorder:
         self.seconds[report.nodeid] += report.duration
         if report.outcome != "passed":
             self.failed.add(report.nodeid)
+
+
+def _starts_commands(item: Any) -> bool:
+    """Whether a test uses `bench` of tests/conftest.py; other files have fixtures of that name."""
+    found = item._fixtureinfo.name2fixturedefs.get("bench", ())
+    return bool(found) and found[-1].scope == "session"
 
 
 def measure(files: list[str], sources: list[str], out: Path, stamps: dict[str, str]) -> None:
