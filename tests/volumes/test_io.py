@@ -373,6 +373,19 @@ def test_a_mask_on_another_grid_is_refused_with_both_files() -> None:
     check_same_grid(volume, _mask((4, 4, 4), 0.05), "image.nii", "mask.nii")  # rounding of headers
 
 
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_mask_that_is_off_at_one_end_alone_is_refused(axis: int, end: int) -> None:
+    """Its voxels are 10 % larger along one axis, and the first or the last of them lies where the image has it."""
+    volume = Volume(some_ct((6, 5, 7)), np.eye(4))
+    scaled = np.eye(4)
+    scaled[axis, axis] = 1.1
+    scaled[axis, 3] = -0.1 * (volume.shape[axis] - 1) * end
+    off = 0.1 * (volume.shape[axis] - 1)
+    with pytest.raises(UserError, match=rf"differs from that of image\.nii by up to {off:.3g} mm"):
+        check_same_grid(volume, LabelMap(np.zeros((6, 5, 7), np.uint8), scaled, {1: "a"}), "image.nii", "mask.nii")
+
+
 def test_missing_and_cropped_regions_are_told_apart() -> None:
     labels = np.zeros((6, 6, 6), np.uint8)
     labels[2:4, 2:4, 2:4], labels[0, 3, 3] = 1, 2

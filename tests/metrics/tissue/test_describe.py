@@ -76,6 +76,24 @@ def test_white_noise_has_the_frequency_that_the_docs_name() -> None:
         assert value == pytest.approx(0.40, abs=0.005)
 
 
+@pytest.mark.parametrize(("level", "read"), [(-200, False), (-199, True), (129, True), (130, False)])
+def test_the_spectrum_is_that_of_fat_and_soft_tissue(level: int, read: bool) -> None:
+    """Noise without a mean and slopes, so that the mean of each square is the level itself."""
+    x, y, z = np.indices((16, 16, 16))
+    hu = (level + np.where((x + y + z) % 2, 10, -10)).astype(np.int16)
+    for value in mean_frequencies(hu, 10.0).values():
+        assert value == pytest.approx(0.5**0.5) if read else np.isnan(value)  # of a chessboard: 0.5 along both sides
+
+
+@pytest.mark.parametrize(("count", "read"), [(49, False), (50, True)])
+def test_fifty_lines_are_enough_for_a_width(count: int, read: bool) -> None:
+    """Lines along Z that cross a step between lung and tissue, among lines without one."""
+    hu = np.full((10, 10, 16), 50, np.int16)
+    hu.reshape(100, 16)[:count, :8] = -850
+    found = widths(hu)["lung border"][1]
+    assert (found == pytest.approx(1.0)) if read else np.isnan(found)
+
+
 @pytest.mark.parametrize("sigma", [1.0, 1.3])
 def test_a_border_blurred_by_a_gaussian_is_two_and_a_half_sigma_wide(sigma: float) -> None:
     hu = np.full((60, 40, 40), -850.0)

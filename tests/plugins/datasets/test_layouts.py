@@ -292,6 +292,23 @@ def test_one_folder_of_unknown_patients_is_not_guessed(tmp_path: Path, write_ct:
     assert len(patients(folder(tmp_path / "all"))) == 4
 
 
+def test_an_export_of_one_patient_below_one_folder_is_not_guessed(tmp_path: Path) -> None:
+    """One PatientID names no patients: it may be one patient, or have been replaced in all."""
+    for i in range(4):
+        series(tmp_path / "all" / f"S{i}", patient="ANON", seed=i)
+    with pytest.raises(UserError, match="all 4 images lie below all"):
+        folder(tmp_path).cases("train")
+
+
+@pytest.mark.parametrize(("below", "tree"), [("study/series", True), ("series", False)])
+def test_three_levels_of_dicom_are_a_tcia_tree(tmp_path: Path, below: str, tree: bool) -> None:
+    for i in range(4):
+        series(tmp_path / f"p{i}" / below, patient=f"id{i}", seed=i)
+    found = folder(tmp_path).inventory()
+    assert found.layout == "one folder per patient" + " (TCIA or IDC: patient, study, series)" * tree
+    assert patients(folder(tmp_path)) == {f"p{i}" for i in range(4)}
+
+
 def test_a_patient_id_in_two_folders_is_warned_about(tmp_path: Path) -> None:
     for i, name in enumerate(("x", "y", "x", "z")):
         series(tmp_path / f"p{i}", patient=name, seed=i)
