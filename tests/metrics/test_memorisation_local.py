@@ -255,3 +255,9 @@ def test_the_rule_of_dar_is_not_run_without_validation_volumes(run: Run) -> None
     scores, rows = dar(run).use(fields(0, 10), [], fields(200, 2))([field(0)])
     assert {score.status for score in scores.values()} == {"not_run"} and len(scores) == 2 and not rows
     assert "no validation volumes" in scores["dar_copy_rate"].reason
+
+
+def test_contrast_does_not_depend_on_the_scale_of_a_picture() -> None:
+    """Of detail far above rounding, which has a floor of its own in HU."""
+    picture = torch.from_numpy(volume(3)) * 100
+    torch.testing.assert_close(points.contrast(picture * 50), points.contrast(picture), rtol=1e-3, atol=1e-3)

@@ -57,10 +57,12 @@ class Mutant:
     function: bool
 
     def text(self) -> str:
-        """The changed expression, before and after."""
+        """The column of the changed expression, and the expression before and after."""
         places = list(operators.changes(ast.parse((ROOT / self.path).read_text(encoding="utf-8"))))
         before, after = places[self.number].node, mutated(ROOT / self.path, self.number)[1]
-        return "  ->  ".join(ast.unparse(node).splitlines()[0] for node in (before, after))
+        return f"{before.col_offset + 1}  " + "  ->  ".join(
+            ast.unparse(node).splitlines()[0] for node in (before, after)
+        )
 
 
 def mutants(paths: list[Path]) -> list[Mutant]:
@@ -192,7 +194,7 @@ def main() -> int:
         counts[outcome] += 1
         took = f"{len(tests)} tests, {time.monotonic() - begin:.1f} s"
         print(
-            f"{place + given.skip:4d} {outcome:13s} {mutant.path}:{mutant.lines[0]}  {mutant.text()}  [{took}]",
+            f"{place + given.skip:4d} {outcome:13s} {mutant.path}:{mutant.lines[0]}:{mutant.text()}  [{took}]",
             flush=True,
         )
     print(", ".join(f"{name}: {count}" for name, count in counts.most_common()), f"in {time.monotonic() - start:.0f} s")

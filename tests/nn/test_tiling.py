@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from medlord_bench.nn.tiling import Layer, apply_tiled, axis_layers, output_size, spans
 from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
@@ -85,3 +86,16 @@ def test_tiles_bound_what_a_layer_holds() -> None:
     x = torch.zeros(1, 1, 256, 4, 4)
     net.encode(x, (32, 4, 4))
     assert largest < 64  # untiled: 128
+
+
+def test_a_dry_run_computes_the_largest_tile_twice() -> None:
+    """Two, since the output is there from the second on. A tile in the middle reads a halo on both sides."""
+    read: list[tuple[int, ...]] = []
+    with FakeTensorMode():
+        net = network(1)
+        x = torch.zeros(1, 1, 64, 8, 8)
+        net.encoder.register_forward_pre_hook(lambda _, inputs: read.append(tuple(inputs[0].shape[2:])))
+        apply_tiled(net.encoder, x, (4, 4, 4))
+    every = [span.read.stop - span.read.start for span in spans(axis_layers(net.encoder)[0], 64, 4)]
+    assert every[-1] < max(every), "the test would be empty if the last tile were the largest"
+    assert read == [(max(every), 8, 8)] * 2

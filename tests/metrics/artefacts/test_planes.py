@@ -77,3 +77,12 @@ def test_air_around_the_body_is_left_out() -> None:
     hu = np.full((64, 48, 48), -1000.0)
     hu[16:48] = noise((32, 48, 48))
     assert np.isnan(axis_of(hu, 0).jumps[:14]).all() and axis_of(hu, 0).largest() < 6
+
+
+def test_a_jump_where_nothing_else_differs_is_over_a_twentieth_of_a_hu() -> None:
+    jumps = np.zeros(17)
+    jumps[8] = 2.0
+    found = Axis(jumps, np.zeros(17), 0.0, 0.0)
+    assert found.typical == 0.05
+    assert found.largest() == found.middle() == pytest.approx(40.0)
+    assert found.every(8) == pytest.approx(np.mean([0.0, 2.0, 0.0]) / 0.05)  # planes 0, 8 and 16

@@ -72,6 +72,13 @@ def test_a_glob_is_offered_only_where_it_leaves_out_no_image_that_is_taken(cohor
     assert [one.glob for one in folder(cohort).inventory().left_out if "not read" in one.reason] == ["*/*.npy"]
 
 
+def test_of_nested_folders_without_images_the_topmost_is_named(cohort: Path) -> None:
+    for name in ("a/b/c", "p0/x/y", "z"):
+        (cohort / name).mkdir(parents=True)
+    (empty,) = folder(cohort).inventory().left_out
+    assert (empty.count, empty.places) == (3, ("a", "p0/x", "z"))
+
+
 def test_a_glob_that_matches_nothing_is_said(cohort: Path) -> None:
     (cohort / "p[5]").mkdir()
     (cohort / "p0" / "ct.nii.gz").rename(cohort / "p[5]" / "ct.nii.gz")
