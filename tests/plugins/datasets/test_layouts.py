@@ -154,6 +154,15 @@ def test_nnunet_pairs_images_and_labels_and_names_values(tmp_path: Path, write_c
     assert labels.region("aorta").sum() == 64
 
 
+def test_nnunet_with_masks_of_its_test_images_takes_them(tmp_path: Path, write_ct: WriteCT) -> None:
+    root = nnunet(tmp_path, write_ct)
+    for i in (50, 51):
+        write_ct(root / "imagesTs" / f"C_{i}_0000.nii.gz", i, mask=root / "labelsTs" / f"C_{i}.nii.gz")
+    dataset = folder(root)
+    assert splits(dataset)["test"] == ["C_50", "C_51"]
+    assert all(case.mask is not None for case in cases(dataset).values())
+
+
 def test_nnunet_without_masks_has_its_test_images(tmp_path: Path, write_ct: WriteCT) -> None:
     dataset = folder(nnunet(tmp_path, write_ct, tests=2), masks="none")
     assert splits(dataset)["test"] == ["C_50", "C_51"]
