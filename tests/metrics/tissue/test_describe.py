@@ -94,6 +94,14 @@ def test_fifty_lines_are_enough_for_a_width(count: int, read: bool) -> None:
     assert (found == pytest.approx(1.0)) if read else np.isnan(found)
 
 
+@pytest.mark.parametrize(("depth", "read"), [(7, False), (8, True)])
+def test_a_border_needs_four_voxels_on_each_side(depth: int, read: bool) -> None:
+    hu = np.full((10, 10, depth), -850, np.int16)
+    hu[:, :, 4:] = 50
+    found = widths(hu)["lung border"][1]
+    assert (found == pytest.approx(1.0)) if read else np.isnan(found)
+
+
 @pytest.mark.parametrize("sigma", [1.0, 1.3])
 def test_a_border_blurred_by_a_gaussian_is_two_and_a_half_sigma_wide(sigma: float) -> None:
     hu = np.full((60, 40, 40), -850.0)
