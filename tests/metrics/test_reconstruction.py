@@ -240,6 +240,15 @@ def test_other_grids_and_lost_references_are_named(run: Run, tmp_path: Path) -> 
         list(METRIC.extract([dataclasses.replace(items[0], reference=None)], run))
 
 
+@pytest.mark.parametrize(
+    ("shape", "scales"), [((48, 96, 200), 5), ((200, 47, 96), 4), ((96, 96, 12), 3), ((96, 96, 6), 2), ((9, 5, 9), 0)]
+)
+def test_the_protocol_names_the_scales_that_fit_the_smallest_side(shape: tuple[int, int, int], scales: int) -> None:
+    """Five need 16 times the kernel of 3 voxels, four 8 times, and so on; fewer than two are none."""
+    text = protocol_of("reconstruction", METRIC, DATA.model_copy(update={"grid": Grid(shape=shape)}))[1]
+    assert len(text["ms_ssim_scale_weights"]) == scales
+
+
 @pytest.mark.parametrize("settings", [{"hu_window": (100, -100)}, {"kernel_size": 4}, {"data_range": 1}])
 def test_bad_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
