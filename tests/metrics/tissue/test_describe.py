@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 from medlord_bench.contracts import LabelMap
 from medlord_bench.metrics.tissue.blocks import Blocks
 from medlord_bench.metrics.tissue.classes import CLASSES
-from medlord_bench.metrics.tissue.describe import OF_CLASSES, describe, descriptors
+from medlord_bench.metrics.tissue.describe import OF_CLASSES, _level, _spread, describe, descriptors
 from medlord_bench.metrics.tissue.edges import widths
 from medlord_bench.metrics.tissue.spectrum import mean_frequencies
 
@@ -163,3 +163,11 @@ def test_regions_are_measured_in_the_blocks_that_lie_wholly_in_one_label() -> No
     padding = ((4, 4), (4, 4), (4, 4))
     padded = LabelMap(np.pad(labels, padding), np.eye(4), names)
     assert describe(np.pad(hu, padding, constant_values=-1000), padded, regions) == pytest.approx(values, nan_ok=True)
+
+
+@pytest.mark.parametrize(("blocks", "known"), [(19, False), (20, True)])
+def test_a_level_and_a_spread_need_twenty_blocks(blocks: int, known: bool) -> None:
+    """Of evenly spread values the median is the middle, and the spread half of the range over 1.349."""
+    means = np.linspace(0, 100, blocks, dtype=np.float32)
+    assert _level(means) == pytest.approx(50 if known else np.nan, nan_ok=True)
+    assert _spread(means) == pytest.approx(50 / 1.349 if known else np.nan, rel=1e-3, nan_ok=True)
