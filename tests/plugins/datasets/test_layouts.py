@@ -226,6 +226,21 @@ def test_image_and_mask_find_each_other(tmp_path: Path, write_ct: WriteCT, image
     assert not any("mask" in reason for reason in left_out(dataset))
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_lits_is_paired_by_number_over_its_batches(tmp_path: Path, write_ct: WriteCT, lost: bool) -> None:
+    """A volume is in one batch and its segmentation in another; the number is the patient."""
+    for i in range(5):
+        mask = tmp_path / f"Batch {2 - i % 2}" / f"segmentation-{i}.nii.gz"
+        write_ct(tmp_path / f"Batch {1 + i % 2}" / f"volume-{i}.nii.gz", i, mask=mask)
+    if lost:
+        (tmp_path / "Batch 1" / "volume-4.nii.gz").unlink()
+    dataset = folder(tmp_path, label_names=NAMES)
+    assert dataset.inventory().layout == "LiTS (volume-N, segmentation-N)"
+    assert patients(dataset) == {f"volume-{i}" for i in range(4 if lost else 5)}
+    assert all(case.mask is not None for case in cases(dataset).values())
+    assert left_out(dataset).get("masks without an image", 0) == int(lost)
+
+
 def test_label_names_without_a_mask_are_refused(tmp_path: Path, write_ct: WriteCT) -> None:
     for i in range(4):
         write_ct(tmp_path / f"p{i}" / "ct.nii.gz", i)
