@@ -63,6 +63,22 @@ def test_output_sizes_are_torchs(layer: Layer) -> None:
         assert layer.size(n) == module(torch.zeros(1, 1, n)).shape[-1]
 
 
+@pytest.mark.parametrize(
+    "layer", [Layer(3, 1, 1), Layer(4, 2, 1), Layer(3, 1, 2, 2), Layer(4, 2, 1, transposed=True), Layer(3, 1, 0)]
+)
+@pytest.mark.parametrize("at", [3, 4, 6])
+def test_the_reach_of_a_layer_is_where_its_gradient_is(layer: Layer, at: int) -> None:
+    """No voxel more and none less, so that no tile reads in vain."""
+    kind = nn.ConvTranspose1d if layer.transposed else nn.Conv1d
+    module = kind(1, 1, layer.kernel, layer.stride, layer.padding, dilation=layer.dilation)
+    nn.init.ones_(module.weight)
+    x = torch.ones(1, 1, 20, requires_grad=True)
+    module(x)[0, 0, at : at + 2].sum().backward()
+    assert x.grad is not None
+    touched = x.grad[0, 0].nonzero()[:, 0].tolist()
+    assert layer.reach(at, at + 1) == (touched[0], touched[-1])
+
+
 def test_a_norm_over_space_is_refused() -> None:
     with pytest.raises(ValueError, match="InstanceNorm3d"):
         axis_layers(nn.Sequential(nn.Conv3d(1, 1, 3), nn.InstanceNorm3d(1)))

@@ -79,6 +79,14 @@ def test_of_nested_folders_without_images_the_topmost_is_named(cohort: Path) -> 
     assert (empty.count, empty.places) == (3, ("a", "p0/x", "z"))
 
 
+def test_hidden_folders_are_left_out_by_name(cohort: Path) -> None:
+    for name in (".git/objects", "p0/.cache"):
+        (cohort / name).mkdir(parents=True)
+        (cohort / name / "x.nii.gz").write_bytes(b"x")
+    (hidden,) = folder(cohort).inventory().left_out
+    assert (hidden.reason, hidden.places) == ("hidden or system files", (".git", "p0/.cache"))
+
+
 def test_a_glob_that_matches_nothing_is_said(cohort: Path) -> None:
     (cohort / "p[5]").mkdir()
     (cohort / "p0" / "ct.nii.gz").rename(cohort / "p[5]" / "ct.nii.gz")

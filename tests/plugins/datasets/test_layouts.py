@@ -241,6 +241,17 @@ def test_lits_is_paired_by_number_over_its_batches(tmp_path: Path, write_ct: Wri
     assert left_out(dataset).get("masks without an image", 0) == int(lost)
 
 
+def test_bids_has_its_subjects_and_masks_below_derivatives(tmp_path: Path, write_ct: WriteCT) -> None:
+    for i in range(4):
+        name = f"sub-{i:02d}"
+        mask = tmp_path / "derivatives" / "seg" / name / "ct" / f"{name}_ct_mask.nii.gz"
+        write_ct(tmp_path / name / "ct" / f"{name}_ct.nii.gz", i, mask=mask)
+    dataset = folder(tmp_path, label_names=NAMES)
+    assert dataset.inventory().layout == "BIDS (sub-NAME)"
+    assert patients(dataset) == {f"sub-{i:02d}" for i in range(4)}
+    assert all(case.mask is not None for case in cases(dataset).values())
+
+
 def test_label_names_without_a_mask_are_refused(tmp_path: Path, write_ct: WriteCT) -> None:
     for i in range(4):
         write_ct(tmp_path / f"p{i}" / "ct.nii.gz", i)
