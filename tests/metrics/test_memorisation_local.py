@@ -257,7 +257,11 @@ def test_the_rule_of_dar_is_not_run_without_validation_volumes(run: Run) -> None
     assert "no validation volumes" in scores["dar_copy_rate"].reason
 
 
-def test_contrast_does_not_depend_on_the_scale_of_a_picture() -> None:
-    """Of detail far above rounding, which has a floor of its own in HU."""
+def test_contrast_is_that_of_a_place_but_noise_far_below_the_picture_s_own_stays_noise() -> None:
+    """Detail of one half is a hundredth of the other's: a tenth of the floor, which is a tenth of the picture's own."""
     picture = torch.from_numpy(volume(3)) * 100
-    torch.testing.assert_close(points.contrast(picture * 50), points.contrast(picture), rtol=1e-3, atol=1e-3)
+    picture[BIG // 2 :] /= 100
+    found = points.contrast(picture)
+    assert 0.7 < found[: BIG // 2 - 8].std() < 1.2
+    assert found[BIG // 2 + 8 :].std() < 0.25
+    torch.testing.assert_close(points.contrast(picture * 50), found, rtol=1e-2, atol=1e-2)
