@@ -252,6 +252,21 @@ def test_bids_has_its_subjects_and_masks_below_derivatives(tmp_path: Path, write
     assert all(case.mask is not None for case in cases(dataset).values())
 
 
+@pytest.mark.parametrize(("image", "mask"), [("img_{k}", "mask_{k}"), ("scan{k}", "scan{k}_mask")])
+def test_several_images_of_a_folder_have_the_masks_of_their_names(
+    tmp_path: Path, write_ct: WriteCT, image: str, mask: str
+) -> None:
+    for i in range(4):
+        for k in (1, 2):
+            place = tmp_path / f"p{i}"
+            write_ct(place / f"{image.format(k=k)}.nii.gz", i, mask=place / f"{mask.format(k=k)}.nii.gz")
+    found = cases(folder(tmp_path, label_names=NAMES)).values()
+    assert len(found) == 8
+    for case in found:
+        assert case.image is not None and case.mask is not None
+        assert case.mask.name == mask.format(k=1 if "1" in case.image.name else 2) + ".nii.gz"
+
+
 def test_label_names_without_a_mask_are_refused(tmp_path: Path, write_ct: WriteCT) -> None:
     for i in range(4):
         write_ct(tmp_path / f"p{i}" / "ct.nii.gz", i)
