@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 import zlib
 from pathlib import Path
@@ -11,7 +10,6 @@ from medlord_bench.errors import UserError
 from medlord_bench.volumes.formats import data_file
 
 CHUNK = 2**20
-EITHER = 47  # zlib's code for a stream with the header of zlib or gzip
 HEADER = 65_536  # bytes in which a text header must end
 DEFLATED = rb"compresseddata\s*=\s*true|encoding\s*:\s*gz"  # in a text header in lower case
 GZIP = b"\x1f\x8b"
@@ -28,38 +26,51 @@ def read_gzip(path: Path, size: int) -> bytes:
 
     Raises `OSError`, `EOFError` or `zlib.error` for a damaged file, as `gzip` does.
     """
-    with gzip.open(path) as stream:
-        content = stream.read(size)
-        while stream.read(CHUNK):
-            pass
+    from isal import igzip, isal_zlib  # two to three times as fast as zlib
+
+    try:
+        with igzip.open(path) as stream:
+            content: bytes = stream.read(size)
+            while stream.read(CHUNK):
+                pass
+    except isal_zlib.error as error:
+        raise zlib.error(str(error)) from None
     return content
 
 
 def check_packed(path: Path) -> None:
     """Raise `UserError` if a MetaImage or NRRD file has compressed values and their checksum is wrong."""
-    with open(path, "rb") as file:
-        start = file.read(HEADER)
-    header, end = _header(start)
-    if not re.search(DEFLATED, header.lower()):
-        return
-    data = data_file(path)
-    place = path if data is None else data
-    stream = zlib.decompressobj(wbits=EITHER)
+    header, end = text_header(path)
+    if re.search(DEFLATED, header.lower()):
+        data = data_file(path)
+        read_deflated(path if data is None else data, end if data is None else 0, 0)
+
+
+def read_deflated(place: Path, start: int, size: int) -> bytes:
+    """The first `size` bytes of a stream of zlib or gzip that begins at byte `start` of a file; all of it is read, so that its
+    checksum is tested. Raises `UserError` for a damaged stream."""
+    from isal import igzip_lib, isal_zlib
+
     with open(place, "rb") as file:
-        file.seek(end if data is None else 0)
-        try:
-            while not stream.eof and (chunk := file.read(CHUNK)):
-                while chunk and not stream.eof:
-                    stream.decompress(chunk, CHUNK)
-                    chunk = stream.unconsumed_tail
-        except zlib.error as error:
-            raise UserError(f"{place}: its compressed values are damaged ({error}); copy the file again") from None
+        file.seek(start)
+        packed = file.read()
+    kind = igzip_lib.DECOMP_GZIP if packed.startswith(GZIP) else igzip_lib.DECOMP_ZLIB
+    stream = igzip_lib.IgzipDecompressor(flag=kind)
+    try:
+        content: bytes = stream.decompress(packed, max(size, 1))
+        while not stream.eof and not stream.needs_input:
+            stream.decompress(b"", CHUNK)
+    except isal_zlib.error as error:
+        raise UserError(f"{place}: its compressed values are damaged ({error}); copy the file again") from None
     if not stream.eof:
         raise UserError(f"{place}: incomplete image: its compressed values end too early; copy the file again")
+    return content
 
 
-def _header(start: bytes) -> tuple[bytes, int]:
-    """The text header, and where it ends."""
+def text_header(path: Path) -> tuple[bytes, int]:
+    """The text header of a MetaImage or NRRD file, and the byte where it ends."""
+    with open(path, "rb") as file:
+        start = file.read(HEADER)
     if start.startswith(b"NRRD"):
         ends = [start.find(blank) + len(blank) for blank in (b"\n\n", b"\r\n\r\n") if blank in start]
         end = min(ends, default=len(start))
