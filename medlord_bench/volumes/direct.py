@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medlord_bench.volumes.formats import data_file
 from medlord_bench.volumes.streams import read_deflated, text_header
 
+Order = Literal["<", ">"]
 YES = ("true", "1")
 # MetaImage's lines that change how values are read, besides those that `_meta` understands; all others are notes.
 META_UNREAD = {
@@ -91,7 +92,7 @@ def _lines(header: bytes) -> dict[str, str]:
     return found
 
 
-def _meta(said: dict[str, str]) -> tuple[str, bool] | None:
+def _meta(said: dict[str, str]) -> tuple[Order, bool] | None:
     """Byte order and whether the values are compressed; None for a header with lines that are not read."""
     if said.keys() & META_UNREAD or said.get("binarydata", "true").lower() not in YES:
         return None
@@ -101,7 +102,7 @@ def _meta(said: dict[str, str]) -> tuple[str, bool] | None:
     return ">" if True in big else "<", said.get("compresseddata", "false").lower() in YES
 
 
-def _nrrd(said: dict[str, str]) -> tuple[str, bool] | None:
+def _nrrd(said: dict[str, str]) -> tuple[Order, bool] | None:
     """As `_meta`."""
     encoding, endian = said.get("encoding", "").lower(), said.get("endian", "little").lower()
     if said.keys() - NRRD or encoding not in ("raw", "gzip", "gz") or endian not in ("little", "big"):

@@ -29,11 +29,11 @@ def read_gzip(path: Path, size: int) -> bytes:
     from isal import igzip, isal_zlib  # two to three times as fast as zlib
 
     try:
-        with igzip.open(path) as stream:
+        with igzip.open(path) as stream:  # type: ignore[no-untyped-call]
             content: bytes = stream.read(size)
             while stream.read(CHUNK):
                 pass
-    except isal_zlib.error as error:
+    except isal_zlib.error as error:  # type: ignore[misc]  # its stubs call it an instance
         raise zlib.error(str(error)) from None
     return content
 
@@ -60,7 +60,7 @@ def read_deflated(place: Path, start: int, size: int) -> bytes:
         content: bytes = stream.decompress(packed, max(size, 1))
         while not stream.eof and not stream.needs_input:
             stream.decompress(b"", CHUNK)
-    except isal_zlib.error as error:
+    except isal_zlib.error as error:  # type: ignore[misc]  # its stubs call it an instance
         raise UserError(f"{place}: its compressed values are damaged ({error}); copy the file again") from None
     if not stream.eof:
         raise UserError(f"{place}: incomplete image: its compressed values end too early; copy the file again")
