@@ -11,7 +11,7 @@ PIN := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # One process for each core, one thread in each: the same threads give the same bytes.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: help demo test test-all lint coverage docs lock
+.PHONY: help demo test test-all lint coverage fuzz docs lock
 .DELETE_ON_ERROR:
 
 help:  ## This list
@@ -40,7 +40,13 @@ docs: $(VENV)/.installed-docs  ## The documentation as a site, in site/
 
 lock: $(VENV)/.installed-dev  ## requirements-ci.txt: the versions that continuous integration installs
 	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --extra docs --universal --quiet --no-header \
-	  --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11 -o requirements-ci.txt
+	  --no-annotate --python-version 3.11 -o requirements-ci.txt
+
+# Random damage to inputs for ten minutes, another one each time: executions of each target, and what was found.
+FUZZ_SECONDS ?= 600
+
+fuzz: $(VENV)/.installed-dev  ## Random damage to inputs for ten minutes
+	OMP_NUM_THREADS=1 MEDLORD_BENCH_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest tests/fuzz -m ''
 
 # An existing .venv is used as it is; it is made only where there is none.
 $(BIN)/python:

@@ -58,7 +58,7 @@ def plan(memory_check: bool, probe: bool, as_json: bool, **options: Any) -> None
 
         todo_steps = [step for step in planned.steps if missing(store, step)]
         device = "cuda" if on_card else pick_device(settings.device)
-        foreseen = foresee(planned, todo_steps, budget, settings.batch, device)
+        foreseen = foresee(planned, todo_steps, budget, settings.batch_on(planned.protocol.grid), device)
     rows: list[dict[str, Any]] = []
     for step in planned.steps:
         todo = len(missing(store, step))
