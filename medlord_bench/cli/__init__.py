@@ -25,6 +25,7 @@ VERBS = {
     "status": "Show the progress of a run.",
     "plan": "Show the steps of a run without executing them.",
     "memory": "Predict the GPU memory of every stage, without a GPU.",
+    "new": "Write a plugin of your own from a template.",
     "check": "Test a plugin against its contract.",
     "calibrate": "Test the bench itself with known faults.",
     "doctor": "Check this machine and say what to install.",
