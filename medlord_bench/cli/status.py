@@ -16,13 +16,11 @@ from medlord_bench.cli.options import json_option, store_option
 @json_option
 def status(run: str | None, store: Path, as_json: bool) -> None:
     """Show the progress of RUN step by step; without RUN, of the newest run."""
-    from medlord_bench.engine.plan import read_plan
-    from medlord_bench.engine.run_folder import locate, progress_of, settings_of
+    from medlord_bench.engine.run_folder import locate
     from medlord_bench.engine.store import Store
 
     folder = locate(Store(store), run)
-    place = Store(settings_of(folder).store)
-    rows = [(step.id, *progress_of(place, step)) for step in read_plan(folder).steps]
+    rows = progress(folder)
     finished = (folder / "results" / "scores.json").exists() and all(done == total for _, done, total in rows)
     if as_json:
         steps = [{"step": id, "done": done, "of": total} for id, done, total in rows]
@@ -31,3 +29,13 @@ def status(run: str | None, store: Path, as_json: bool) -> None:
     click.echo(f"{folder}: {'finished' if finished else 'not finished'}")
     for id, done, total in rows:
         click.echo(f"  {'done' if done == total else f'{done}/{total}':>8}  {id}")
+
+
+def progress(folder: Path) -> list[tuple[str, int, int]]:
+    """(step, items published, items wanted) of every step of a run."""
+    from medlord_bench.engine.plan import read_plan
+    from medlord_bench.engine.run_folder import progress_of, settings_of
+    from medlord_bench.engine.store import Store
+
+    store = Store(settings_of(folder).store)
+    return [(step.id, *progress_of(store, step)) for step in read_plan(folder).steps]
