@@ -22,6 +22,7 @@ VERBS = {
     "reading": "Blinded reader studies: packs for readers, and what they return.",
     "list": "List plugins: generators, datasets, metrics, ...",
     "status": "Show the progress of a run.",
+    "cancel": "Cancel the jobs of a run on a cluster.",
     "plan": "Show the steps of a run without executing them.",
     "memory": "Predict the GPU memory of every stage, without a GPU.",
     "check": "Test a plugin against its contract.",

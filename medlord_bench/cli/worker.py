@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from medlord_bench.errors import StepError
 from medlord_bench.util.stopping import Stopper
 
 WATCH_SECONDS = 1.0
+LATE_SECONDS = 60.0
 
 
 @click.command(hidden=True)
@@ -21,7 +24,8 @@ WATCH_SECONDS = 1.0
 @click.argument("step")
 @click.option("--shard", default="0/1", help="i/n: the i-th of n shards.")
 def worker(run_folder: Path, step: str, shard: str) -> None:
-    """Execute STEP of RUN_FOLDER."""
+    """Execute STEP of RUN_FOLDER, or collect its results if STEP is `finish`."""
+    from medlord_bench.engine.executors.slurm import FINISH
     from medlord_bench.engine.run_folder import settings_of
     from medlord_bench.engine.worker import execute
     from medlord_bench.util.progress import PlainProgress
@@ -29,8 +33,51 @@ def worker(run_folder: Path, step: str, shard: str) -> None:
     stopper = Stopper()
     stopper.install()
     index, _, count = shard.partition("/")
+    if step == FINISH:
+        _finish(run_folder)
+        return
+    _check_inputs(run_folder, step)
     with _ending_with_parent(stopper):
         execute(run_folder, step, settings_of(run_folder), stopper.stop, int(index), int(count), PlainProgress())
+
+
+def _check_inputs(run_folder: Path, step: str) -> None:
+    """Raise `StepError` if the items that a step reads are not there, which on a cluster may follow from a failed job.
+
+    On a network disk another node's files may appear late: it looks again for a minute.
+    """
+    from medlord_bench.engine.plan import read_plan
+    from medlord_bench.engine.run_folder import settings_of
+    from medlord_bench.engine.store import Store
+    from medlord_bench.engine.worker import missing
+
+    plan, store = read_plan(run_folder), Store(settings_of(run_folder).store)
+    end = time.monotonic() + (LATE_SECONDS if "SLURM_JOB_ID" in os.environ else 0)
+    for id in dict.fromkeys(plan.step(step).inputs.values()):
+        while left := missing(store, plan.step(id)):
+            if time.monotonic() > end:
+                raise StepError(
+                    f"step {step}: reads {id}, of which {len(left)} items are missing ({left[0]}, ...); run that first"
+                )
+            time.sleep(1)
+
+
+def _finish(run_folder: Path) -> None:
+    """Collect the results and write the page, once all steps are done."""
+    from medlord_bench.cli.run import draw
+    from medlord_bench.engine.plan import read_plan
+    from medlord_bench.engine.run_folder import settings_of
+    from medlord_bench.engine.runner import finish
+    from medlord_bench.engine.store import Store
+    from medlord_bench.engine.worker import missing
+
+    plan, settings = read_plan(run_folder), settings_of(run_folder)
+    settings.export()
+    lacking = [step.id for step in plan.steps if missing(Store(settings.store), step)]
+    if lacking:
+        raise StepError(f"{run_folder}: {len(lacking)} steps are not done ({lacking[0]}, ...); run them first")
+    finish(plan, run_folder, settings)
+    draw(run_folder)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from medlord_bench.contracts.plugins import (
     Metric,
     Run,
     Segmenter,
+    SubmitsPlans,
     Workload,
 )
 from medlord_bench.contracts.values import (
@@ -70,6 +71,7 @@ __all__ = [
     "Dependencies",
     "DryRun",
     "Executor",
+    "SubmitsPlans",
     "Extractor",
     "Failure",
     "FitMode",

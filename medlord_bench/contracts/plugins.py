@@ -257,6 +257,15 @@ class Executor(Protocol):
 
 
 @runtime_checkable
+class SubmitsPlans(Protocol):
+    """An executor that takes a whole plan at once, and whose `map` waits for a step of it."""
+
+    def submit(self, plan: Any, run_folder: Path, finish: bool = False) -> int:
+        """Submit what is missing; returns the number of new jobs. finish: with a last job that collects the results."""
+        ...
+
+
+@runtime_checkable
 class Segmenter(Protocol):
     """Volumes to label maps. `names`: label value to region name."""
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from medlord_bench.contracts import FrozenConfig, Run
+from medlord_bench.engine.executors.slurm_settings import SlurmSettings
 from medlord_bench.engine.plan import Plan, Step, read_plan
 from medlord_bench.engine.store import Store, StoredObject
 from medlord_bench.errors import MemoryBudgetError, StepError, Stopped, UserError
@@ -32,8 +33,12 @@ class Settings(FrozenConfig):
     threads: int | None = Field(None, ge=1, description="CPU threads of each worker; None leaves torch's choice")
     workers: int = Field(1, ge=1, description="processes (executor local)")
     executor: str = "inline"
+    slurm: SlurmSettings | None = Field(None, description="what the jobs of executor slurm ask for")
     offline: bool = False
     weights_dir: Path | None = Field(None, description="offline folder of pretrained weights")
+    keep: Literal["all", "volumes", "features", "scores"] = Field(
+        "all", description="what stays of the run once it is finished (docs/disk.md)"
+    )
     max_time: float | None = Field(None, gt=0, description="seconds after which to save and stop with exit 75")
     memory_limit: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
         "auto",
@@ -77,9 +82,13 @@ def missing(store: Store, step: Step) -> list[str]:
 
 def record(run_folder: Path, **event: object) -> None:
     """Append one line to the run's `events.jsonl`; short lines that are appended in one call are not interleaved
-    between processes."""
+    between processes of a machine. A job of Slurm has a file of its own: nodes that append to one file of a network disk may
+    overwrite each other's lines."""
     line = json.dumps({"time": round(time.time(), 3), **event}) + "\n"
-    with open(run_folder / "events.jsonl", "a") as file:
+    job = os.environ.get("SLURM_JOB_ID", "")
+    path = run_folder / "events" / f"{int(job):012d}.jsonl" if job.isdigit() else run_folder / "events.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "a") as file:
         file.write(line)
 
 
