@@ -123,6 +123,9 @@ def settings_options(command: Command) -> Command:
             click.option("--batch", type=int, default=1, show_default=True, help="Items held at once when sampling."),
             click.option("--threads", type=int, envvar="MEDLORD_BENCH_THREADS", help="CPU threads per worker."),
             click.option(
+                "--gpus", type=int, default=1, show_default=True, help="GPUs of each training stage (docs/cluster.md)."
+            ),
+            click.option(
                 "--executor",
                 default=None,
                 help="inline; local (one process per GPU, or --workers); slurm (jobs of a cluster).",
@@ -201,7 +204,8 @@ def settings_of(options: dict[str, Any]) -> Settings:
     executor = executor or ("local" if workers > 1 else "inline")
     registry.load("executors", executor)
     fields = {
-        name: options.pop(name) for name in ("device", "batch", "threads", "offline", "weights_dir", "max_time", "keep")
+        name: options.pop(name)
+        for name in ("device", "batch", "threads", "offline", "weights_dir", "max_time", "keep", "gpus")
     }
     limit = options.pop("memory_limit")
     if executor == "slurm":

@@ -7,11 +7,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from medlord_bench.contracts import World
 from medlord_bench.errors import StepError
 from medlord_bench.util.stopping import Stopper
 
@@ -23,7 +25,9 @@ LATE_SECONDS = 60.0
 @click.argument("run_folder", type=click.Path(path_type=Path))
 @click.argument("step")
 @click.option("--shard", default="0/1", help="i/n: the i-th of n shards.")
-def worker(run_folder: Path, step: str, shard: str) -> None:
+@click.option("--rank", default=None, help="r/n: the r-th process of a training on n GPUs, which its first one starts.")
+@click.option("--meet", type=int, default=0, help="The port at which they meet.")
+def worker(run_folder: Path, step: str, shard: str, rank: str | None, meet: int) -> None:
     """Execute STEP of RUN_FOLDER, or collect its results if STEP is `finish`."""
     from medlord_bench.engine.executors.slurm import FINISH
     from medlord_bench.engine.run_folder import settings_of
@@ -32,6 +36,11 @@ def worker(run_folder: Path, step: str, shard: str) -> None:
 
     stopper = Stopper()
     stopper.install()
+    if rank is not None:
+        threading.Thread(target=_end_with_parent, daemon=True, name="parent").start()
+        number, _, size = rank.partition("/")
+        _follow(run_folder, step, World(int(size), lambda port: nullcontext(), int(number), meet))
+        return
     index, _, count = shard.partition("/")
     if step == FINISH:
         _finish(run_folder)
@@ -78,6 +87,35 @@ def _finish(run_folder: Path) -> None:
         raise StepError(f"{run_folder}: {len(lacking)} steps are not done ({lacking[0]}, ...); run them first")
     finish(plan, run_folder, settings)
     draw(run_folder)
+
+
+def _follow(run_folder: Path, step_id: str, world: World) -> None:
+    """Train as a process that is not the first: it computes its part of each batch and writes nothing."""
+    from medlord_bench.engine.plan import read_plan
+    from medlord_bench.engine.ranks import device_of
+    from medlord_bench.engine.run_folder import settings_of
+    from medlord_bench.engine.steps.job import Job
+    from medlord_bench.engine.steps.kinds import KINDS
+    from medlord_bench.engine.store import Store
+    from medlord_bench.engine.worker import context, pick_device
+    from medlord_bench.memory.hold import held
+    from medlord_bench.util.progress import SilentProgress
+
+    settings, plan = settings_of(run_folder), read_plan(run_folder)
+    settings.export()
+    step = plan.step(step_id)
+    mine = settings.model_copy(update={"device": device_of(pick_device(settings.device), world.rank)})
+    run = replace(context(run_folder, step, mine, lambda: False, SilentProgress()), world=world)
+    with held(run.device, run.memory_limit, step.id):
+        KINDS[step.kind].run(Job(plan, step, Store(settings.store), run), step.items)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone: it has nothing to save."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from medlord_bench.contracts.plugins import (
     Segmenter,
     SubmitsPlans,
     Workload,
+    World,
 )
 from medlord_bench.contracts.values import (
     BUDGET,
@@ -72,6 +73,7 @@ __all__ = [
     "DryRun",
     "Executor",
     "SubmitsPlans",
+    "World",
     "Extractor",
     "Failure",
     "FitMode",

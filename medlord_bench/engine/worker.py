@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,6 +33,9 @@ class Settings(FrozenConfig):
     batch: int = Field(1, ge=1, description="items that a sampling or feature step holds at once")
     threads: int | None = Field(None, ge=1, description="CPU threads of each worker; None leaves torch's choice")
     workers: int = Field(1, ge=1, description="processes (executor local)")
+    gpus: int = Field(
+        1, ge=1, description="GPUs, or processes on a CPU, of each training stage that can divide its batch"
+    )
     executor: str = "inline"
     slurm: SlurmSettings | None = Field(None, description="what the jobs of executor slurm ask for")
     offline: bool = False
@@ -116,6 +120,10 @@ def execute(
         return
     output(store, step).declare(step.identity)
     run = context(run_folder, step, settings, stop, progress)
+    if step.kind == "weights" and settings.gpus > 1:
+        from medlord_bench.engine.ranks import world_of
+
+        run = replace(run, world=world_of(run_folder, step.id, settings.gpus, run.device))
     record(run_folder, step=step.id, event="start", device=run.device, pid=os.getpid(), items=len(items))
     start = time.monotonic()
     peak = PeakMemory(run.device, run.memory_limit is not None, forecast_of(run_folder, step.id))
