@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py
 # One process for each core, one thread in each: the same threads give the same bytes.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-all
+.PHONY: demo test test-all fuzz
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -24,6 +24,12 @@ test: $(VENV)/.installed-dev
 # Also the tests that take minutes each.
 test-all: $(VENV)/.installed-dev
 	$(PYTEST) -m ''
+
+# Random damage to inputs for ten minutes, another one each time: executions of each target, and what was found.
+FUZZ_SECONDS ?= 600
+
+fuzz: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 MEDLORD_BENCH_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest tests/fuzz -m ''
 
 # An existing .venv is used as it is; it is made only where there is none.
 $(BIN)/python:

@@ -24,5 +24,6 @@ def test_the_papers_experiment_has_all_of_its_models() -> None:
         "maisi:foundation",
         "hagan",
         "vqtrans",
+        "voldit",
     }
     assert file.samples == 120

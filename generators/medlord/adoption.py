@@ -6,7 +6,6 @@ Facts that the authors' files do not contain are assumed. They are printed in th
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,22 +14,19 @@ from typing import Any
 
 from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.nn.adoption import adopt_latents, describe, description, only_one, read_latent_facts, vqgan_config
 from medlord_bench.nn.checkpoints import stored_models
-from medlord_bench.nn.diffusion.latents import FACTS, LATENT, latent_facts
 from medlord_bench.nn.diffusion.schedules import CosineSchedule
 from medlord_bench.nn.intensity import Window
-from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
+from medlord_bench.nn.vqgan.network import VQGAN
 from medlord_bench.nn.vqgan.training import load_autoencoder, save_autoencoder
-from medlord_bench.util.files import write_json
 from medlord_bench.util.hashing import file_sha256
-from medlord_bench.volumes.arrays import load_state
 
 from .conditioning import load_controlnet, save_controlnet
 from .configs import MedLoRDConfig, UNetConfig
 from .controlnet import build_controlnet
 from .convert import Converted, Kind, Unstored, convert_upstream
 from .diffusion import Diffusion, load_diffusion, save_diffusion
-from .latents import encode_cohort
 from .unet import build_unet
 
 LOADERS: Mapping[str, Callable[[Path, str], object]] = {
@@ -79,7 +75,7 @@ def adopt(
     U-Net are read, because the authors train the ControlNet against them; otherwise the averaged weights.
     """
     if stage.name == "latents":
-        return _latents(config, source, data, inputs, out, run)
+        return adopt_latents(config.latents, find_weights(source, "diffusion"), data, inputs, out, run)
     path = find_weights(source, stage.name)
     window = UPSTREAM_WINDOW if config.pretrained is None else config.pretrained.hu_window
     averaged = stage.name != "diffusion" or not _theirs(source, "controlnet")
@@ -113,17 +109,12 @@ def find_weights(source: Path, stage: str) -> Path:
 
     Raises `MissingError` if there are none, and `UserError` if there are several.
     """
+    hint = "; or omit the condition with --no-conditional" if stage == "controlnet" else ""
+    expected = (
+        f"a folder with {stage}/model.json, a run's weights folder, or the authors' *{UPSTREAM[stage]}*.pth{hint}"
+    )
     found = [*stored_models(source, stage, f"medlord.{stage}"), *_theirs(source, stage)]
-    if len(found) > 1:
-        names = ", ".join(str(path.relative_to(source)) for path in found)
-        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); keep only one")
-    if not found:
-        hint = "; or omit the condition with --no-conditional" if stage == "controlnet" else ""
-        raise MissingError(
-            f"--weights {source}: nothing for the stage {stage}; expected a folder with {stage}/model.json, a run's "
-            f"weights folder, or the authors' *{UPSTREAM[stage]}*.pth{hint}"
-        )
-    return found[0]
+    return only_one(found, source, stage, expected)
 
 
 def _theirs(source: Path, stage: str) -> list[Path]:
@@ -138,68 +129,20 @@ def _named(path: Path) -> str | None:
     return next((s for s in ("controlnet", "autoencoder", "diffusion") if UPSTREAM[s] in path.name.lower()), None)
 
 
-# ---------------------------------------------------------------------------------------------------- the latent scale
-def _latents(
-    config: MedLoRDConfig, source: Path, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run
-) -> Path:
-    """Write `latents.json` only if the scale is known, since no stage is trained; otherwise encode the cohort."""
-    diffusion = find_weights(source, "diffusion")
-    scale = config.latents.scale
-    if diffusion.is_dir():
-        scale = _described(diffusion).get("latent_scale") or scale
-    if scale is None:
-        return encode_cohort(config.latents, data, inputs, out, run)
-    folder = out / "latents"
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {"scale": scale, "quantised": config.latents.quantised, "measured": False}
-    write_json(folder / FACTS, facts | {"channels": _autoencoder(inputs["autoencoder"]).dim})
-    return folder
-
-
-def _latent_facts(folder: Path) -> tuple[float, bool, int]:
-    """(scale, whether it was measured, number of channels) of a latents folder."""
-    facts = latent_facts(folder)
-    channels = facts.get("channels")
-    if channels is None:
-        channels = load_state(next(iter(sorted(folder.glob("*.safetensors")))))[LATENT].shape[0]
-    return facts["scale"], facts["measured"], channels
-
-
 # --------------------------------------------------------------------------------------------------------- our weights
 def _copy(job: Job, source: Path) -> Path:
     """Copy weights of the bench. They are loaded first, so that unusable weights are reported now."""
     LOADERS[job.stage](source, "cpu")
-    described = _described(source)
+    described = description(source)
     if job.stage == "diffusion":
         _check_channels(UNetConfig.model_validate(described["net"]), job.inputs["latents"], source)
     if job.stage == "controlnet":
         _check_control(UNetConfig.model_validate(described["unet"]), described["downsampling"], job.inputs, source)
     shutil.copytree(source, job.folder)
     if job.stage == "diffusion" and described.get("latent_scale") is None:
-        scale, measured, _ = _latent_facts(job.inputs["latents"])
-        _describe(job.folder, {"latent_scale": scale, "latent_scale_is": _origin(measured)})
+        facts = read_latent_facts(job.inputs["latents"])
+        describe(job.folder, {"latent_scale": facts.scale, "latent_scale_is": facts.origin})
     return job.folder
-
-
-def _described(folder: Path) -> dict[str, Any]:
-    """The field "config" of a `model.json`. Raises `UserError` with the path of a damaged file."""
-    path = folder / "model.json"
-    try:
-        config = json.loads(path.read_text())["config"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: damaged; expected JSON with a field config: restore it or train again") from None
-    return dict(config)
-
-
-def _describe(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Add facts to a `model.json`."""
-    path = folder / "model.json"
-    found = json.loads(path.read_text())
-    write_json(path, found | {"config": found["config"] | dict(facts)})
-
-
-def _autoencoder(folder: Path) -> VQGANConfig:
-    return VQGANConfig.model_validate(_described(folder)["net"])
 
 
 # -------------------------------------------------------------------------------------------------- the authors' files
@@ -208,7 +151,7 @@ def _convert(job: Job, path: Path) -> Path:
     make = {"autoencoder": _convert_autoencoder, "diffusion": _convert_diffusion, "controlnet": _convert_controlnet}
     converted, assumed, facts = make[job.stage](job, path)
     source = {"file": path.name, "sha256": file_sha256(path), "part": converted.source}
-    _describe(job.folder, {"converted_from": source, "assumed": assumed, **facts})
+    describe(job.folder, {"converted_from": source, "assumed": assumed, **facts})
     listed = "; ".join(f"{name} {value}" for name, value in assumed.items())
     job.run.log.warning(
         "%s: converted from %s (%s); assumed, not stored in the file: %s", job.stage, path, converted.source, listed
@@ -231,13 +174,13 @@ def _convert_diffusion(job: Job, path: Path) -> Outcome:
     configured = job.config.diffusion
     converted = convert_upstream(path, "ldm", Unstored(like=configured.net), job.averaged)
     net: UNetConfig = converted.config
-    scale, measured, _ = _latent_facts(job.inputs["latents"])
+    facts = read_latent_facts(job.inputs["latents"])
     _check_channels(net, job.inputs["latents"], path)
-    model = Diffusion(build_unet(net, "meta"), CosineSchedule(configured.timesteps), None, scale)
+    model = Diffusion(build_unet(net, "meta"), CosineSchedule(configured.timesteps), None, facts.scale)
     save_diffusion(job.folder, model, converted.tensors)
     if not job.averaged:
         job.run.log.warning("diffusion: reads the raw weights, on which the authors train their ControlNet")
-    return converted, {"timesteps": configured.timesteps, **_heads(net)}, {"latent_scale_is": _origin(measured)}
+    return converted, {"timesteps": configured.timesteps, **_heads(net)}, {"latent_scale_is": facts.origin}
 
 
 def _convert_controlnet(job: Job, path: Path) -> Outcome:
@@ -248,8 +191,8 @@ def _convert_controlnet(job: Job, path: Path) -> Outcome:
             f"{job.data.protocol.name} on {', '.join(wanted) or 'no region'}; use a data set with those regions, or "
             "remove this file and use --no-conditional"
         )
-    unet = UNetConfig.model_validate(_described(job.inputs["diffusion"])["net"])
-    factor = _autoencoder(job.inputs["autoencoder"]).factor
+    unet = UNetConfig.model_validate(description(job.inputs["diffusion"])["net"])
+    factor = vqgan_config(job.inputs["autoencoder"]).factor
     known = Unstored(unet.num_head_channels, unet.norm_num_groups, downsampling=factor)
     converted = convert_upstream(path, "controlnet", known)
     described = converted.config
@@ -269,13 +212,9 @@ def _heads(net: UNetConfig) -> dict[str, Any]:
     return {"num_head_channels": list(net.num_head_channels), "norm_num_groups": net.norm_num_groups}
 
 
-def _origin(measured: bool) -> str:
-    return "measured on the training latents" if measured else "given"
-
-
 # --------------------------------------------------------------------------------------------------- parts that fit
 def _check_channels(net: UNetConfig, latents: Path, where: Path) -> None:
-    channels = _latent_facts(latents)[2]
+    channels = read_latent_facts(latents).channels
     if net.latent_channels != channels:
         raise UserError(
             f"{where}: the U-Net expects latents of {net.latent_channels} channels, the autoencoder's have {channels}; "
@@ -286,8 +225,8 @@ def _check_channels(net: UNetConfig, latents: Path, where: Path) -> None:
 def _check_control(unet: UNetConfig, downsampling: int, inputs: Mapping[str, Path], where: Path) -> None:
     """A ControlNet must match the levels of its U-Net and the downsampling factor of its autoencoder."""
     own, factor = (
-        UNetConfig.model_validate(_described(inputs["diffusion"])["net"]),
-        _autoencoder(inputs["autoencoder"]).factor,
+        UNetConfig.model_validate(description(inputs["diffusion"])["net"]),
+        vqgan_config(inputs["autoencoder"]).factor,
     )
     for name in ("latent_channels", "channels", "num_res_blocks", "attention_levels"):
         if getattr(unet, name) != getattr(own, name):

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from medlord_bench.contracts import AttentionBackend, Cohort, Run
-from medlord_bench.contracts.regions import condition_values
 from medlord_bench.nn.checkpoints import load_frozen, save_model
-from medlord_bench.nn.diffusion.control import ControlRecipe, condition_regions
+from medlord_bench.nn.diffusion.control import ControlRecipe, condition_regions, region_masks
 from medlord_bench.nn.diffusion.latents import Latents
 
 from .configs import ControlNetConfig, ControlUNetConfig, UNetConfig
@@ -22,20 +19,6 @@ from .controlnet import ControlNet, build_controlnet
 from .diffusion import Diffusion, condition_draw
 
 KIND = "medlord.controlnet"
-
-
-def region_masks(labels: NDArray[np.uint8], names: Mapping[int, str], regions: Sequence[str]) -> torch.Tensor:
-    """One binary mask per region: labels uint8 (X, Y, Z) -> masks bool (K, X, Y, Z).
-
-    names: label value to region name. Raises `UserError` for a region that the label map does not define. A region that
-    is defined but absent from this volume gives an empty mask.
-    """
-    masks = np.empty((len(regions), *labels.shape), dtype=np.bool_)
-    for mask, region in zip(masks, regions, strict=True):
-        belongs = np.zeros(256, dtype=np.bool_)
-        belongs[condition_values(region, names)] = True
-        mask[...] = belongs[labels]  # table (256,) indexed by labels (X, Y, Z) -> (X, Y, Z)
-    return torch.from_numpy(masks)
 
 
 class ControlNetRecipe(ControlRecipe):

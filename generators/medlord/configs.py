@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import (
-    BUDGET,
-    AttentionBackend,
-    CheckpointSelection,
-    FrozenConfig,
-    HUWindow,
-    NotInKey,
-    Precision,
-    Selection,
-    Shape,
-)
-from medlord_bench.nn.vqgan.config import AutoencoderConfig
+from medlord_bench.contracts import AttentionBackend, CheckpointSelection, FrozenConfig, Selection
+from medlord_bench.nn.diffusion.config import OptimisationConfig, Pretrained, SamplingConfig
+from medlord_bench.nn.vqgan.config import AutoencoderConfig, LatentsConfig
 
 Positive = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -116,45 +107,6 @@ class ControlUNetConfig(FrozenConfig):
         return self.initial_stride * int(2 ** (len(self.embedding_channels) - 1))
 
 
-class OptimisationConfig(FrozenConfig):
-    """Training of a diffusion stage.
-
-    batch: the effective batch, computed in parts of `micro_batch` (results differ by rounding only).
-    lr_decay: factor on the learning rate after every step.
-    ema_decay: decay of the averaged weights, which are validated, exported and sampled.
-    loss: "l1" (paper, section 2.2) or "huber" (the authors' code, beta 1), on the velocity.
-    """
-
-    weight_decay: ClassVar[float] = 0.01  # AdamW's default
-
-    batch: Positive = 4
-    micro_batch: Positive | None = None
-    steps: Annotated[int, Field(ge=0), BUDGET] = 750_000
-    lr: Annotated[float, Field(gt=0)] = 1e-4
-    lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    ema_decay: Probability = 0.999
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    precision: Precision = "fp16"
-    loss: Literal["l1", "huber"] = "l1"
-    validate_every: Positive = 5_000
-    checkpoint_every: Positive = 1_000
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> OptimisationConfig:
-        if self.batch % self.parts_of:
-            raise ValueError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
-        return self
-
-    @property
-    def parts_of(self) -> int:
-        """Latents per forward pass."""
-        return self.micro_batch or self.batch
-
-    def lr_factor(self, step: int) -> float:
-        """The factor on the learning rate at a step."""
-        return float(self.lr_decay**step)
-
-
 class DiffusionConfig(OptimisationConfig):
     """The unconditional latent diffusion stage. timesteps: T of the cosine schedule (paper: 300).
 
@@ -182,42 +134,6 @@ class ControlNetConfig(OptimisationConfig):
     batch: Positive = 1
     lr: Annotated[float, Field(gt=0)] = 7.5e-5
     condition_dropout: Probability = 0.1
-
-
-class LatentsConfig(FrozenConfig):
-    """Encoding of the cohort."""
-
-    quantised: bool = Field(
-        False, description="use latents after quantisation; the paper does not say, the authors' code: before"
-    )
-    scale: float | None = Field(
-        None, gt=0, description="1 / deviation of the latents; None: measured on the training split"
-    )
-    precision: Precision = "fp32"
-    tile: Shape | None = Field(None, description="encode in boxes of this many voxels; same result, less memory")
-
-
-class SamplingConfig(FrozenConfig):
-    """Sampling and reconstruction."""
-
-    steps: int | None = Field(None, ge=1, description="None: all T by DDPM; fewer: DDIM")
-    precision: Precision = "fp32"
-    attention: AttentionBackend | None = Field(None, description="None: as trained")
-    tile: Annotated[Shape | None, NotInKey("tiled encoding and decoding are equal to untiled")] = Field(
-        None, description="encode and decode in boxes of this many voxels; same result"
-    )
-
-
-class Pretrained(FrozenConfig):
-    """Published weights instead of training. hu_window: the HU range that they map to [-1, 1]."""
-
-    repository: str
-    autoencoder: str
-    diffusion: str
-    hu_window: HUWindow
-    trained_on: Annotated[tuple[str, ...], NotInKey("it names data sets for the reader of a table")] = Field(
-        (), description="data sets that the weights were trained on"
-    )
 
 
 class MedLoRDConfig(FrozenConfig):

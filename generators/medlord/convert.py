@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from medlord_bench.errors import UserError
-from medlord_bench.nn.checkpoints import read_torch
+from medlord_bench.nn.adoption import State, read_checkpoint, renamed
 from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
 from medlord_bench.nn.vqgan.network import config_from_state as vqgan_from_state
 
@@ -28,7 +28,6 @@ from .unet import build_unet
 from .unet import config_from_state as unet_from_state
 
 Kind = Literal["vqgan", "ldm", "controlnet"]
-State = Mapping[str, torch.Tensor]
 
 # The authors' attention blocks train this projection but never apply it. The bench's network does not have it.
 UNUSED = re.compile(r"(attentions\.\d+|middle_block\.attention)\.proj_attn\.(weight|bias)")
@@ -76,7 +75,7 @@ def convert_upstream(path: Path, kind: Kind, unstored: Unstored | None = None, a
     Raises `MissingError` if the file does not exist, and `UserError` with the first tensors that are missing,
     surplus or of the wrong shape.
     """
-    state, source = _tensors(_read(path), path, averaged and kind != "vqgan")
+    state, source = _tensors(path, averaged and kind != "vqgan")
     describe, build, upstream_name = _LAYOUTS[kind]
     try:
         config = describe(state, unstored or Unstored())
@@ -89,53 +88,14 @@ def convert_upstream(path: Path, kind: Kind, unstored: Unstored | None = None, a
         raise UserError(f"{path}: {reason}; no {kind} network has tensors of these shapes") from None
     with torch.device("meta"):
         expected = build(config).state_dict()
-    return Converted(config, _renamed(state, expected, upstream_name, path), source)
+    tensors = renamed(state, expected, upstream_name, path, lambda name: UNUSED.search(name) is not None)
+    return Converted(config, tensors, source)
 
 
-def _read(path: Path) -> Any:
-    """The content of a file. torch raises many types of errors for a truncated file or another file format."""
-    try:
-        return read_torch(path)
-    except (UserError, PermissionError):
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise UserError(f"{path}: truncated or not a PyTorch checkpoint ({reason}); copy or fetch it again") from None
-
-
-def _tensors(found: Any, path: Path, averaged: bool) -> tuple[State, str]:
-    """The tensors of a checkpoint's dictionary and the field that contains them."""
-    if not isinstance(found, Mapping):
-        raise UserError(f"{path}: contains a {type(found).__name__}, expected a dictionary of tensors")
-    ema = found.get("ema")
-    if averaged and isinstance(ema, Mapping) and ema.get("shadow"):
-        state, source = ema["shadow"], "ema.shadow"
-    elif "model" in found:
-        state, source = found["model"], "model"
-    elif "state_dict" in found:
-        state, source = found["state_dict"], "state_dict"
-    else:
-        state, source = found, "the file itself"
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path}: {source} is not a dictionary of tensors; expected a checkpoint of the authors' code")
-    return state, source
-
-
-def _renamed(state: State, expected: State, upstream_name: Callable[[str], str], path: Path) -> dict[str, torch.Tensor]:
-    """`state` under the bench's names. Raises `UserError` with upstream's names."""
-    theirs = {name: upstream_name(name) for name in expected}
-    problems = [f"missing tensor {name!r}" for name in theirs.values() if name not in state]
-    known = set(theirs.values())
-    problems += [f"surplus tensor {name!r}" for name in state if name not in known and not UNUSED.search(name)]
-    problems += [
-        f"tensor {theirs[name]!r} is {tuple(state[theirs[name]].shape)}, expected {tuple(value.shape)}"
-        for name, value in expected.items()
-        if theirs[name] in state and state[theirs[name]].shape != value.shape
-    ]
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise UserError(f"{path}: {'; '.join(problems[:3])}{more}; use an unchanged checkpoint of one network")
-    return {name: state[theirs[name]].to(value.dtype) for name, value in expected.items()}
+def _tensors(path: Path, averaged: bool) -> tuple[State, str]:
+    """The tensors of a checkpoint and the field that contains them."""
+    found = read_checkpoint(path)
+    return (found.shadow, "ema.shadow") if averaged and found.shadow else (found.model, found.source)
 
 
 # ------------------------------------------------------------------------------------------- layouts of the networks

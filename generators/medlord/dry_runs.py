@@ -14,18 +14,19 @@ from medlord_bench.nn.diffusion.dry_runs import MadeLatents, fused_attention, tr
 from medlord_bench.nn.diffusion.schedules import CosineSchedule
 from medlord_bench.nn.vqgan.dry_runs import (
     UnreadCohort,
+    decode_latent,
+    encode_volume,
     recomputed,
+    reconstruct_volume,
     smaller_micro_batches,
     smaller_tiles,
     train_autoencoder,
 )
-from medlord_bench.nn.vqgan.network import VQGAN
 
 from .conditioning import ControlNetRecipe
-from .configs import LatentsConfig, MedLoRDConfig, UNetConfig
+from .configs import MedLoRDConfig, UNetConfig
 from .controlnet import ControlNet, build_controlnet
 from .diffusion import Diffusion, DiffusionRecipe, sample_latents
-from .latents import decode, encode
 from .unet import build_unet
 
 
@@ -55,11 +56,7 @@ def _train_autoencoder(config: MedLoRDConfig, data: DataProtocol, run: Run, time
 
 
 def _encode(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
-    net = _network(config, run)
-    with on_host():
-        image = torch.zeros(1, 1, *data.grid.shape)
-    for _ in range(times):
-        encode(net, image, config.latents, run.device)
+    encode_volume(config.autoencoder.net, config.latents, data.grid.shape, run, times)
 
 
 def _train_diffusion(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
@@ -119,22 +116,13 @@ def _draw(
 
 
 def _decode(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
-    net, latent = _network(config, run), torch.zeros(1, *_latent_shape(config, data), device=run.device)
-    for _ in range(times):
-        decode(net, latent, config.sampling.precision, config.sampling.tile)
+    sampling = config.sampling
+    decode_latent(config.autoencoder.net, sampling.precision, sampling.tile, data.grid.shape, run, times)
 
 
 def _reconstruct(config: MedLoRDConfig, data: DataProtocol, run: Run, times: int) -> None:
-    net, sampling = _network(config, run), config.sampling
-    with on_host():
-        image = torch.zeros(1, 1, *data.grid.shape)
-    for _ in range(times):
-        z = encode(net, image, LatentsConfig(precision=sampling.precision, tile=sampling.tile), run.device)
-        decode(net, z.to(run.device), sampling.precision, sampling.tile)
-
-
-def _network(config: MedLoRDConfig, run: Run) -> VQGAN:
-    return VQGAN(config.autoencoder.net).to(run.device).eval().requires_grad_(False)
+    sampling = config.sampling
+    reconstruct_volume(config.autoencoder.net, sampling.precision, sampling.tile, data.grid.shape, run, times)
 
 
 def _diffusion(config: MedLoRDConfig, shape: Shape, run: Run) -> Diffusion:

@@ -8,12 +8,12 @@ from pathlib import Path
 from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.nn.diffusion.latents import StoredLatents
 from medlord_bench.nn.training import Horizon, fit
+from medlord_bench.nn.vqgan.latents import encode_cohort
 from medlord_bench.nn.vqgan.training import AutoencoderRecipe, load_autoencoder
 
 from .conditioning import ControlNetRecipe
 from .configs import MedLoRDConfig
 from .diffusion import DiffusionRecipe, load_diffusion
-from .latents import encode_cohort
 
 
 def train(config: MedLoRDConfig, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:

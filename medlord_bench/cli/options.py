@@ -120,7 +120,9 @@ def settings_options(command: Command) -> Command:
         (
             store_option,
             click.option("--device", default="auto", show_default=True, envvar="MEDLORD_BENCH_DEVICE"),
-            click.option("--batch", type=int, default=1, show_default=True, help="Items held at once when sampling."),
+            click.option(
+                "--batch", type=int, help="Volumes sampled at once; default: 4 of at most 2^18 voxels, else 1."
+            ),
             click.option("--threads", type=int, envvar="MEDLORD_BENCH_THREADS", help="CPU threads per worker."),
             click.option(
                 "--gpus", type=int, default=1, show_default=True, help="GPUs of each training stage (docs/cluster.md)."

@@ -73,7 +73,7 @@ def plan(memory_check: bool, sbatch: bool, probe: bool, as_json: bool, **options
 
         todo_steps = [step for step in planned.steps if missing(store, step)]
         device = "cuda" if on_card else pick_device(settings.device)
-        foreseen = foresee(planned, todo_steps, budget, settings.batch, device)
+        foreseen = foresee(planned, todo_steps, budget, settings.batch_on(planned.protocol.grid), device)
     rows = [_row(step, len(missing(store, step)), x * y * z, foreseen, hours) for step in planned.steps]
     disk = _disk(planned, rows, settings)
     if as_json:

@@ -123,7 +123,7 @@ def _work(file: RunFile, settings: Settings, stopper: Stopper, memory_check: boo
 
         log.info("predicting the memory of the steps (--no-memory-check skips this)")
         todo = [step for step in planned.steps if missing(store, step)]
-        predicted = (planned, todo, limit, settings.batch, device, folder)
+        predicted = (planned, todo, limit, settings.batch_on(planned.protocol.grid), device, folder)
         if can_fork(device):
             apart(check, *predicted)  # the executor may fork workers from this process
         else:

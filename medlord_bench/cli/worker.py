@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from medlord_bench.contracts import World
-from medlord_bench.errors import StepError
+from medlord_bench.errors import StepError, UserError
 from medlord_bench.util.stopping import Stopper
 
 WATCH_SECONDS = 1.0
@@ -42,6 +42,8 @@ def worker(run_folder: Path, step: str, shard: str, rank: str | None, meet: int)
         _follow(run_folder, step, World(int(size), lambda port: nullcontext(), int(number), meet))
         return
     index, _, count = shard.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UserError(f"--shard {shard}: expected i/n with i from 0 below n, such as 0/2")
     if step == FINISH:
         _finish(run_folder)
         return

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from medlord_bench.contracts import Executor, SubmitsPlans, registry
 from medlord_bench.engine import cleaning
 from medlord_bench.engine.collect import collect
+from medlord_bench.engine.collect_inputs import log_copies
 from medlord_bench.engine.plan import Plan, Step
 from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.engine.store import Store
@@ -102,6 +103,8 @@ def _do_steps(
             raise StepError(f"step {step.id}: {len(left)} of {len(step.items)} items are missing ({left[0]}, ...)")
         if not output(store, step).manifest().keys() >= set(step.items):  # two shards ended at the same moment
             output(store, step).complete(step.items)
+        if step.kind == "images":  # before any training on them
+            log_copies(store, plan, step)
     for step in () if isinstance(executor, SubmitsPlans) else steps:
         if step.kind == "scores":
             reused.check(step)

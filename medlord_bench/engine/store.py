@@ -8,7 +8,6 @@ server.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import TEMPORARY, Write, publish_folder, write_json
 from medlord_bench.util.hashing import digest, file_sha256
 
@@ -99,12 +99,12 @@ class StoredObject:
         write_json(self.items / f"{item}.json", {"files": known.files, "failed": known.failed, "facts": facts})
 
     def sidecar(self, item: str) -> Sidecar:
-        return Sidecar(**json.loads((self.items / f"{item}.json").read_text()))
+        return Sidecar(**parse_json((self.items / f"{item}.json").read_text()))
 
     def manifest(self) -> dict[str, Any]:
         """Item -> hashes of its files and of its sidecar, of every item that `complete` was told of."""
         path = self.path / "manifest.json"
-        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        found: dict[str, Any] = parse_json(path.read_text()) if path.exists() else {}
         return found
 
     def complete(self, items: Iterable[str]) -> None:

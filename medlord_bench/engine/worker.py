@@ -8,12 +8,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from medlord_bench.contracts import FrozenConfig, Run
+from medlord_bench.contracts import FrozenConfig, Grid, Run
 from medlord_bench.engine.executors.slurm_settings import SlurmSettings
 from medlord_bench.engine.plan import Plan, Step, read_plan
 from medlord_bench.engine.store import Store, StoredObject
@@ -25,12 +26,17 @@ from medlord_bench.util.progress import Progress, make_progress
 log = logging.getLogger("medlord_bench")
 
 
+SMALL_VOXELS, SMALL_BATCH = 2**18, 4
+
+
 class Settings(FrozenConfig):
     """Place and speed of a run: nothing in here changes a result beyond rounding (docs/architecture.md)."""
 
     store: Path
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    batch: int = Field(1, ge=1, description="items that a sampling or feature step holds at once")
+    batch: int | None = Field(
+        None, ge=1, description="volumes that a sampling step draws at once; None: 4 of at most 2^18 voxels, else 1"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads of each worker; None leaves torch's choice")
     workers: int = Field(1, ge=1, description="processes (executor local)")
     gpus: int = Field(
@@ -48,6 +54,10 @@ class Settings(FrozenConfig):
         "auto",
         description="memory limit of each process in GiB; auto: 24 on a CUDA device, no limit on a CPU; None: no limit",
     )
+
+    def batch_on(self, grid: Grid) -> int:
+        """Volumes of `grid` that are sampled at once. Small networks on small volumes use a CPU fully only in batches."""
+        return self.batch or (SMALL_BATCH if prod(grid.shape) <= SMALL_VOXELS else 1)
 
     def export(self) -> None:
         """Set the weights folder and the use of the network for plugins, also during planning."""
@@ -114,12 +124,13 @@ def execute(
     plan = read_plan(run_folder)
     step = plan.step(step_id)
     store = Store(settings.store)
-    own = [item for position, item in enumerate(step.items) if position // settings.batch % shards == shard]
+    batch = settings.batch_on(plan.protocol.grid)
+    own = [item for position, item in enumerate(step.items) if position // batch % shards == shard]
     items = output(store, step).missing(own)
     if not items:
         return
     output(store, step).declare(step.identity)
-    run = context(run_folder, step, settings, stop, progress)
+    run = replace(context(run_folder, step, settings, stop, progress), batch=batch)
     if step.kind == "weights" and settings.gpus > 1:
         from medlord_bench.engine.ranks import world_of
 
@@ -160,7 +171,6 @@ def context(
         scratch=scratch,
         stop=stop,
         offline=settings.offline,
-        batch=settings.batch,
         weights_dir=settings.weights_dir,
         memory_limit=limit_on(device, settings.memory_limit),
     )

@@ -7,6 +7,7 @@ when the file is first used; every later use compares the file with it.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator
 
 from medlord_bench.contracts import FrozenConfig
+from medlord_bench.contracts.weights import LICENCE_UNKNOWN, NeededWeights
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.util.files import write_json
 from medlord_bench.util.hashing import file_sha256
@@ -33,6 +35,17 @@ class WeightsFile(FrozenConfig):
     file: str
     revision: str = "main"
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+
+    def needed(self, licence: str = LICENCE_UNKNOWN) -> NeededWeights:
+        """The file as `fetch weights` lists it."""
+        return NeededWeights(
+            path=f"{self.repo}/{self.file}",
+            address=f"https://huggingface.co/{self.repo}/resolve/{self.revision}/{self.file}",
+            licence=licence,
+            sha256=self.sha256,
+            repo=self.repo,
+            revision=self.revision,
+        )
 
     @field_validator("file", "repo")
     @classmethod
@@ -97,10 +110,46 @@ def find(spec: WeightsFile, folder: Path | None = None, offline: bool | None = N
     return _verify(spec, path, commit)
 
 
+def find_matching(repo: str, pattern: str, folder: Path | None = None, offline: bool | None = None) -> Found:
+    """`find` of the one file of a hub repository whose name matches `pattern`, e.g. ``*vqgan*.pth``.
+
+    The folder is searched first; if it has no such file and the network is allowed, the repository is listed.
+    Raises `MissingError` if no file matches, and `UserError` if several do.
+    """
+    root = weights_folder(folder)
+    names = sorted(path.name for path in (root / repo).glob(pattern))
+    if not names:
+        if is_offline() if offline is None else offline:
+            raise _missing(
+                WeightsFile(repo=repo, file=pattern), root / repo / pattern, f"--offline or {OFFLINE} is set"
+            )
+        names = _listed(repo, pattern, root)
+    if len(names) != 1:
+        raise UserError(
+            f"{root / repo}: {len(names)} files match {pattern!r} ({', '.join(names)}); keep only the one to be used"
+        )
+    return find(WeightsFile(repo=repo, file=names[0]), folder, offline)
+
+
+def _listed(repo: str, pattern: str, root: Path) -> list[str]:
+    """The names of the hub repository's files that match. Raises `MissingError` if there are none."""
+    from huggingface_hub import HfApi
+
+    spec = WeightsFile(repo=repo, file=pattern)
+    try:
+        names = fnmatch.filter(HfApi().list_repo_files(repo), pattern)
+    except Exception as error:  # the hub's errors have no common base
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise _missing(spec, root / repo / pattern, f"listing the repository failed: {reason}") from error
+    if not names:
+        raise _missing(spec, root / repo / pattern, "the repository has no such file")
+    return names
+
+
 def download(spec: WeightsFile, folder: Path) -> str:
     """Fetch the file to `folder / spec.file`, resuming a partial download; returns the commit of the file.
 
-    No other function of this module uses the network.
+    Only this function and `_listed` use the network.
     """
     from huggingface_hub import HfApi, hf_hub_download
 
@@ -165,9 +214,11 @@ def _write_lock(lock_path: Path, spec: WeightsFile, path: Path, sha256: str, com
 
 
 def _missing(spec: WeightsFile, path: Path, why: str) -> MissingError:
+    """The error for a file that is not available; `spec.file` may be a pattern."""
+    chosen = f"--include '{spec.file}'" if "*" in spec.file else spec.file
     return MissingError(
         f"weights {spec.file!r} of the Hugging Face repository {spec.repo!r} (revision {spec.revision}) are not at "
         f"{path}: {why}; on a machine with network, fetch the file with "
-        f"`hf download {spec.repo} {spec.file} --local-dir {path.parents[spec.file.count('/')]}` and copy it there, "
+        f"`hf download {spec.repo} {chosen} --local-dir {path.parents[spec.file.count('/')]}` and copy it there, "
         f"or give the folder that contains {spec.repo}/{spec.file} with --weights-dir or {ENVIRONMENT}"
     )

@@ -59,6 +59,10 @@ def read_labels(path: Path, names: Mapping[int, str]) -> LabelMap:
     if values.dtype.kind == "f" and np.abs(values - np.rint(values)).max(initial=0) <= LABEL_NOISE:
         values = np.rint(values)  # a slope such as 1/255, or noise of a conversion
     found = np.unique(values)
+    if found.min() < 0:
+        raise UserError(
+            f"{path}: label value {found.min():.9g}; expected values from 0 (background) up: repair the mask"
+        )
     unknown = [f"{value:.9g}" for value in found.tolist() if value != 0 and value not in names]
     if unknown:
         shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
+import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,13 +22,14 @@ from numpy.typing import NDArray
 
 from medlord_bench.errors import UserError
 from medlord_bench.volumes.formats import data_file
-from medlord_bench.volumes.streams import DEFLATED, check_packed, is_gzip, read_gzip
+from medlord_bench.volumes.headers import declared_scaling
+from medlord_bench.volumes.streams import DEFLATE_RATIO, DEFLATED, check_packed, check_text_header, is_gzip, read_gzip
 
 log = logging.getLogger("medlord_bench")
 
 MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+LARGEST_SCALE = 1e6  # of a slope or an intercept; HU have slopes of about 1
 FORMS_APART = 0.1  # of a voxel: qform and sform that differ by more
-GZIP_RATIO = 1032  # deflate packs no more bytes into one (RFC 1951: 258 bytes in 2 bits)
 HEADER = 4096  # bytes of a MetaImage or NRRD header that are looked at
 PACKED = re.compile(DEFLATED + rb"|encoding\s*:\s*(?:bz|hex|txt|text|ascii)|binarydata\s*=\s*false")
 Raw = tuple[NDArray[Any], NDArray[np.float64]]
@@ -59,6 +62,15 @@ def check_memory(path: Path, shape: Sequence[int], bytes_per_voxel: int) -> None
             f"{path}: its header declares {size} voxels, {needed / 2**30:.3g} GiB; expected less than the memory of this machine, "
             f"{there / 2**30:.3g} GiB: the header is damaged, or crop the image"
         )
+
+
+def check_scaling(path: Path, slope: float, intercept: float) -> None:
+    """Raise `UserError` for a slope or intercept that no HU have."""
+    for name, value in (("slope", slope), ("intercept", intercept)):
+        if not abs(value) <= LARGEST_SCALE:
+            raise UserError(
+                f"{path}: its {name} is {value:g}; expected a finite number within {LARGEST_SCALE:g}: repair the header"
+            )
 
 
 # -------------------------------------------------------------------------------------------------------------- NIfTI
@@ -95,13 +107,16 @@ def read_nifti(path: Path) -> Raw:
             shape = shape[:-1]
         check_shape(path, shape, "V" if kind.fields else str(kind))
         _check_declared(path, image, shape)
+        slope, intercept = declared_scaling(path)
+        if slope and not math.isnan(slope):  # as the standard has it: otherwise values are not scaled
+            check_scaling(path, slope, intercept)
         affine[:3] *= MM.get(image.header.get_xyzt_units()[0], 1.0)
         _check_forms(path, image)
         check_affine(path, affine)
         values = np.asanyarray(_whole(path, image).dataobj).reshape(shape)
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path}: incomplete NIfTI image ({_first_line(error)}); copy it again") from None
-    except (np.linalg.LinAlgError, HeaderDataError) as error:
+    except (np.linalg.LinAlgError, HeaderDataError, KeyError) as error:  # KeyError: a code that nibabel does not know
         raise UserError(f"{path}: its header is not usable ({_first_line(error)}); repair it") from None
     return values, affine
 
@@ -119,7 +134,7 @@ def _check_declared(path: Path, image: Any, shape: tuple[int, ...]) -> None:
     """Raise `UserError` if the file is too short for the voxels that its header declares."""
     there, itemsize = path.stat().st_size, image.header.get_data_dtype().itemsize
     needed = float(np.prod([float(n) for n in shape])) * itemsize
-    most = there * GZIP_RATIO if is_gzip(path) else there
+    most = there * DEFLATE_RATIO if is_gzip(path) else there
     if needed > most:
         size = " x ".join(map(str, shape))
         raise UserError(
@@ -152,6 +167,7 @@ def read_itk(path: Path) -> Raw:
     """Values and affine of a MetaImage or NRRD file. Raises `UserError` naming the file and what is wrong."""
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty; expected an image: copy it again")
+    check_text_header(path)
     _check_data_file(path, None)
     with plain_name(path) as name:
         return _from_itk(path, _itk_image(path, name))
@@ -210,7 +226,7 @@ def _check_data_file(path: Path, size: int | None) -> None:
     data = data_file(path)
     if data is not None and "%" in data.name:  # a numbered series of files
         return
-    if data is not None and not data.is_file():
+    if data is not None and not os.path.isfile(data):  # noqa: PTH113 - False for a name that no file can have
         expected = _expected_bytes(path)
         raise UserError(
             f"{path}: incomplete image: its data file {data.name} is missing{f' ({expected} bytes)' if expected else ''}; "
@@ -219,12 +235,18 @@ def _check_data_file(path: Path, size: int | None) -> None:
     with open(path, "rb") as file:
         header = file.read(HEADER).lower()
     holder = path if data is None else data
-    if size is None or PACKED.search(header) or (data is None and path.suffix.lower() in (".mhd", ".nhdr")):
+    deflated = re.search(DEFLATED, header) is not None
+    if (
+        size is None
+        or (PACKED.search(header) and not deflated)
+        or (data is None and path.suffix.lower() in (".mhd", ".nhdr"))
+    ):
         return
+    size = size // DEFLATE_RATIO if deflated else size
     if holder.stat().st_size < size:
         named = "" if data is None else f"its data file {data.name} has "
         raise UserError(
-            f"{path}: incomplete image: {named}{holder.stat().st_size} bytes, expected {size}: it is cut short; copy it again"
+            f"{path}: incomplete image: {named}{holder.stat().st_size} bytes, expected {size}{' or more' if deflated else ''}: it is cut short; copy it again"
         )
 
 

@@ -11,9 +11,11 @@ from medlord_bench.errors import UserError
 from medlord_bench.volumes.formats import data_file
 
 CHUNK = 2**20
+DEFLATE_RATIO = 1032  # deflate packs no more bytes into one (RFC 1951: 258 bytes in 2 bits)
 EITHER = 47  # zlib's code for a stream with the header of zlib or gzip
 HEADER = 65_536  # bytes in which a text header must end
 DEFLATED = rb"compresseddata\s*=\s*true|encoding\s*:\s*gz"  # in a text header in lower case
+LONGEST_FIELD = 400  # letters of a line in a NRRD header
 GZIP = b"\x1f\x8b"
 
 
@@ -56,6 +58,30 @@ def check_packed(path: Path) -> None:
             raise UserError(f"{place}: its compressed values are damaged ({error}); copy the file again") from None
     if not stream.eof:
         raise UserError(f"{place}: incomplete image: its compressed values end too early; copy the file again")
+
+
+def check_text_header(path: Path) -> None:
+    """Raise `UserError` for a header of MetaImage or NRRD at which ITK's libraries end the process.
+
+    MetaIO has room for ten axes and trusts NDims. NrrdIO has 512 letters for its messages, which quote the field; values of the
+    user (`name:=value`) and comments may be long.
+    """
+    with open(path, "rb") as file:
+        header = _header(file.read(HEADER))[0]
+    if header.startswith(b"NRRD"):
+        for number, line in enumerate(header.splitlines(), start=1):
+            if len(line) > LONGEST_FIELD and not line.startswith(b"#") and b":=" not in line[:LONGEST_FIELD]:
+                raise UserError(
+                    f"{path}: line {number} of its header has {len(line)} letters; expected a field of at most {LONGEST_FIELD}: the header "
+                    "is damaged, copy the file again"
+                )
+        return
+    axes = re.findall(rb"NDims\s*=\s*([^\r\n]*)", header)
+    if axes and (len(set(axes)) > 1 or not re.fullmatch(rb"[1-9]|10", axes[0].strip())):
+        shown = ", ".join(repr(one.decode(errors="replace"))[:40] for one in axes[:2])
+        raise UserError(
+            f"{path}: field NDims: {shown}; expected the number of axes, 3: the header is damaged, copy the file again"
+        )
 
 
 def _header(start: bytes) -> tuple[bytes, int]:

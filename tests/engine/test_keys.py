@@ -57,6 +57,8 @@ CHANGES: dict[tuple[str, str], dict[str, Any]] = {
     ("maisi", "grid"): {"grid": [32, 32, 32]},
     ("maisi", "foundation"): {"foundation": {}},
     ("medlord", "pretrained"): {"pretrained": PUBLISHED},
+    ("voldit", "pretrained"): {"pretrained": {**PUBLISHED, "licence": "any"}},
+    ("voldit", "diffusion.net.patch"): {"diffusion": {"net": {"patch": 4}}},
     ("adherence", "segmenter"): {"segmenter": "lungs"},
     ("adherence", "segmenter_settings"): {"segmenter_settings": {"seed": 1}},
     ("downstream", "external"): {"external": "phantom", "external_settings": {"seed": 1}},

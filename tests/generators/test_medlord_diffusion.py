@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from medlord_bench.contracts import DataProtocol, Grid, Run, Split
 from medlord_bench.errors import MissingError, Stopped, UserError
-from medlord_bench.generators.medlord.conditioning import ControlNetRecipe, load_controlnet, region_masks
+from medlord_bench.generators.medlord.conditioning import ControlNetRecipe, load_controlnet
 from medlord_bench.generators.medlord.configs import UNETS, ControlNetConfig, ControlUNetConfig, UNetConfig
 from medlord_bench.generators.medlord.diffusion import (
     Diffusion,
@@ -27,6 +27,7 @@ from medlord_bench.generators.medlord.diffusion import (
 )
 from medlord_bench.generators.medlord.unet import build_unet
 from medlord_bench.nn.checkpoints import load_model
+from medlord_bench.nn.diffusion.control import region_masks
 from medlord_bench.nn.diffusion.schedules import CosineSchedule
 from medlord_bench.nn.training import Horizon, fit
 from medlord_bench.util.seeds import noise, torch_rng

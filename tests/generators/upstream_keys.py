@@ -157,3 +157,37 @@ def controlnet(
             index += 1
     entries += _conv("controlnet_mid_block", narrow[-1], unet_channels[-1], 1)
     return dict(entries)
+
+
+# ------------------------------------------------------------------------------------------------------------- VolDiT
+def dit(hidden: int, depth: int, patch: int, latent: int, tokens: int) -> Shapes:
+    """The transformer, with its stored positions and the embedder of no classes."""
+    entries = [
+        ("pos_embed", (1, tokens, hidden)),
+        ("y_embedder.embedding_table.weight", (0, hidden)),
+        *_conv("x_embedder.proj", latent, hidden, patch),
+        *_layer("t_embedder.mlp.0", hidden, 256),
+        *_layer("t_embedder.mlp.2", hidden, hidden),
+    ]
+    for i in range(depth):
+        entries += _layer(f"blocks.{i}.attn.qkv", 3 * hidden, hidden)
+        entries += _layer(f"blocks.{i}.attn.proj", hidden, hidden)
+        entries += _layer(f"blocks.{i}.mlp.fc1", 4 * hidden, hidden)
+        entries += _layer(f"blocks.{i}.mlp.fc2", hidden, 4 * hidden)
+        entries += _layer(f"blocks.{i}.adaLN_modulation.1", 6 * hidden, hidden)
+    entries += _layer("final_layer.linear", patch**3 * latent, hidden)
+    entries += _layer("final_layer.adaLN_modulation.1", 2 * hidden, hidden)
+    return dict(entries)
+
+
+def tgca(masks: int, hidden: int, depth: int, channels: Sequence[int]) -> Shapes:
+    """The adapter without the transformer inside it."""
+    name = "condition_embedder"
+    entries: list[Entry] = [(f"adapter_scales.{i}", (1,)) for i in range(depth)]
+    entries += _conv(f"{name}.conv_in.conv", masks, channels[0])
+    for i, (fine, coarse) in enumerate(zip(channels, channels[1:], strict=False)):
+        entries += _conv(f"{name}.blocks.{2 * i}.conv", fine, fine)
+        entries += _conv(f"{name}.blocks.{2 * i + 1}.conv", fine, coarse)
+    entries += _conv(f"{name}.conv_out.conv", channels[-1], hidden)
+    entries += _layer("time_gate", 1, hidden)
+    return dict(entries)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from medlord_bench.errors import ExitCode, MissingError, UserError
 from medlord_bench.nn import pretrained
-from medlord_bench.nn.pretrained import WeightsFile, find
+from medlord_bench.nn.pretrained import WeightsFile, find, find_matching
 
 SPEC = WeightsFile(repo="somebody/model", file="sub/net.safetensors")
 CONTENT = b"tensors"
@@ -167,3 +167,26 @@ def test_the_folder_comes_from_the_flag_then_the_environment(tmp_path: Path, mon
 def test_a_file_outside_the_folder_is_refused(file: str) -> None:
     with pytest.raises(ValidationError):
         WeightsFile(repo="somebody/model", file=file)
+
+
+# --------------------------------------------------------------------------------------------------- a name not known
+def test_a_pattern_finds_the_one_file_of_the_folder_or_of_the_hubs_listing(
+    tmp_path: Path, hub: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    names = ["README.md", "vqgan_a.pth", "dit_a.pth", "dit_b.pth"]
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, repo: names)
+    found = find_matching("somebody/model", "*vqgan*.pth", tmp_path, offline=False)
+    assert found.path == tmp_path / "somebody/model/vqgan_a.pth" and hub == ["somebody/model"]
+    assert find_matching("somebody/model", "*vqgan*.pth", tmp_path, offline=True).path == found.path
+    with pytest.raises(UserError, match=r"2 files match '\*dit\*.pth' \(dit_a.pth, dit_b.pth\)"):
+        find_matching("somebody/model", "*dit*.pth", tmp_path, offline=False)
+    with pytest.raises(MissingError, match="the repository has no such file"):
+        find_matching("somebody/model", "*other*.pth", tmp_path, offline=False)
+
+
+def test_a_pattern_without_a_file_offline_says_how_to_fetch_it(tmp_path: Path, no_network: None) -> None:
+    with pytest.raises(MissingError, match=r"hf download somebody/model --include '\*dit\*.pth'") as caught:
+        find_matching("somebody/model", "*dit*.pth", tmp_path, offline=True)
+    assert str(tmp_path / "somebody/model/*dit*.pth") in str(caught.value)

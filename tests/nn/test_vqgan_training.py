@@ -18,7 +18,7 @@ from medlord_bench.nn.intensity import unscale_hu
 from medlord_bench.nn.training import Horizon, fit
 from medlord_bench.nn.vqgan.config import AutoencoderConfig
 from medlord_bench.nn.vqgan.network import VQGANConfig
-from medlord_bench.nn.vqgan.training import AutoencoderRecipe, hu_window, load_autoencoder
+from medlord_bench.nn.vqgan.training import AutoencoderRecipe, Patches, hu_window, load_autoencoder
 
 TINY: dict[str, Any] = {
     "net": {"channels": (8, 12), "res_layers": 1, "codes": 64, "dim": 4},
@@ -106,6 +106,35 @@ def test_augmentation_flips_along_y_and_turns(run: Run) -> None:
     assert torch.equal(flipped, plain.flip(3))
     assert turned.shape == plain.shape
     assert 1e-3 < (turned - plain).abs().mean() < 0.2
+
+
+class Filled(Balls):
+    """One value in every voxel."""
+
+    def hu(self, case_id: str) -> Any:
+        return np.full_like(super().hu(case_id), 500)
+
+
+def test_a_rotation_pads_with_air_and_shows_what_lies_beside_the_patch(run: Run) -> None:
+    data = Filled()
+    low, high = data.protocol.grid.hu_window
+    whole = tiny(patch=data.protocol.grid.shape, batch=1, micro_batch=1, rotate=1.0, rotate_degrees=10.0)
+    rotated = AutoencoderRecipe(whole, data, run).batch(0)
+    assert float(rotated.min()) == -1, "air, not the middle of the window"
+    assert float(rotated.max()) == pytest.approx(2 * (500 - low) / (high - low) - 1, abs=1e-5)
+    inner = Patches(data, "train", tiny())._rotated(data.hu("a"), [4, 2, 6], np.full(3, 3.0))
+    np.testing.assert_allclose(inner, 500, rtol=1e-5)
+
+
+def test_a_rotation_turns_about_the_patchs_centre(run: Run) -> None:
+    whole = Balls()
+    patches = Patches(whole, "train", tiny())
+    hu, corner = whole.hu("a"), [4, 2, 6]
+    box = tuple(slice(start, start + side) for start, side in zip(corner, TINY["patch"], strict=True))
+    np.testing.assert_allclose(patches._rotated(hu, corner, np.zeros(3)), hu[box])
+    quarter = patches._rotated(hu, corner, np.array([0.0, 0.0, 90.0]))
+    expected = np.rot90(hu[box], -1, axes=(0, 1))  # source of (x, y) is (-y, x)
+    np.testing.assert_allclose(quarter[1:-1, 1:-1], expected[1:-1, 1:-1], atol=0.5)
 
 
 def test_a_killed_training_ends_in_the_same_weights(run: Run, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ the queue. `queue.json` in the run folder has the ids of all jobs.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +23,7 @@ from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.engine.store import Store
 from medlord_bench.engine.worker import Settings, missing
 from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped, UserError
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import write_json
 
 log = logging.getLogger("medlord_bench")
@@ -43,7 +43,7 @@ def recorded(run_folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        jobs = json.loads(path.read_text())["jobs"]
+        jobs = parse_json(path.read_text())["jobs"]
         return [dict(one) for one in jobs]
     except (ValueError, KeyError, TypeError):
         raise UserError(
@@ -92,11 +92,12 @@ def jobs_of(
     jobs: list[Job] = []
     for step in plan.steps:
         todo = set(missing(store, step))
-        shards = shards_for(step, settings)
+        batch = settings.batch_on(plan.protocol.grid)
+        shards = shards_for(step, settings.workers, batch)
         living = {task.index for task in busy.get(step.id, ()) if task.lives}
         if living and shards_of.get(step.id) != shards:
             continue
-        wanted = {place // settings.batch % shards for place, item in enumerate(step.items) if item in todo} - living
+        wanted = {place // batch % shards for place, item in enumerate(step.items) if item in todo} - living
         if wanted:
             words = ["worker", str(run_folder), step.id]
             jobs.append(
@@ -108,12 +109,12 @@ def jobs_of(
     return jobs
 
 
-def shards_for(step: Step, settings: Settings) -> int:
+def shards_for(step: Step, workers: int, batch: int) -> int:
     """Into how many tasks a step is divided: the same whatever of it is done, since an item's task follows from its place."""
     if not KINDS[step.kind].sharded:
         return 1
-    batches = -(-len(step.items) // settings.batch)
-    return max(1, min(settings.workers, batches, sbatch.MOST_TASKS))
+    batches = -(-len(step.items) // batch)
+    return max(1, min(workers, batches, sbatch.MOST_TASKS))
 
 
 def needs_of(step: Step) -> list[str]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medlord_bench.contracts import Cohort, Run
+from medlord_bench.contracts import Cohort, Request, Run
+from medlord_bench.contracts.regions import condition_values
 from medlord_bench.errors import UserError
 from medlord_bench.nn.diffusion.latents import Latents
 from medlord_bench.nn.diffusion.schedules import NoiseSchedule
 from medlord_bench.nn.diffusion.training import LatentRecipe, Optimisation
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 # Output of a ControlNet: one tensor to add to each skip connection, and one for the middle block's output.
 Residuals = tuple[Sequence[Tensor], Tensor]
@@ -28,6 +27,30 @@ def condition_regions(cohort: Cohort) -> tuple[str, ...]:
     if not regions:
         raise UserError(f"protocol {cohort.protocol.id()}: no condition_regions; set the regions to condition on")
     return regions
+
+
+def region_masks(labels: NDArray[np.uint8], names: Mapping[int, str], regions: Sequence[str]) -> torch.Tensor:
+    """One binary mask per region: labels uint8 (X, Y, Z) -> masks bool (K, X, Y, Z).
+
+    names: label value to region name. Raises `UserError` for a region that the label map does not define. A region that
+    is defined but absent from this volume gives an empty mask.
+    """
+    masks = np.empty((len(regions), *labels.shape), dtype=np.bool_)
+    for mask, region in zip(masks, regions, strict=True):
+        belongs = np.zeros(256, dtype=np.bool_)
+        belongs[condition_values(region, names)] = True
+        mask[...] = belongs[labels]  # table (256,) indexed by labels (X, Y, Z) -> (X, Y, Z)
+    return torch.from_numpy(masks)
+
+
+def requested_masks(requests: Sequence[Request], regions: Sequence[str]) -> Tensor:
+    """The masks of N requests, bool (N, K, X, Y, Z) on the CPU. Raises `UserError` for a request without a label map."""
+    masks = []
+    for request in requests:
+        if request.condition is None:
+            raise UserError(f"sample {request.index}: no condition; conditional sampling needs a label map")
+        masks.append(region_masks(request.condition.labels, request.condition.names, regions))
+    return torch.stack(masks)
 
 
 class ControlledUNet(nn.Module):
@@ -49,7 +72,7 @@ class ControlledUNet(nn.Module):
 
 
 class ControlRecipe(LatentRecipe):
-    """The conditional stage: the averaged weights of the denoiser are frozen; a new ControlNet is trained.
+    """The conditional stage: the averaged weights of the denoiser are frozen; a new network that controls it is trained.
 
     unet, controlnet, embed: of a `ControlledUNet`. Raises `UserError` if a split is empty.
     """
@@ -64,10 +87,11 @@ class ControlRecipe(LatentRecipe):
         latents: Latents,
         cohort: Cohort,
         run: Run,
+        stage: str = "controlnet",
     ) -> None:
         self.cohort = cohort
         model = ControlledUNet(unet.requires_grad_(False), controlnet, embed)
-        super().__init__(config, schedule, model, controlnet, latents, run, stage="controlnet")
+        super().__init__(config, schedule, model, controlnet, latents, run, stage)
 
     def labels(self, case_id: str) -> NDArray[np.uint8]:
         """The label map of a case, uint8 (X, Y, Z). Raises `UserError` if the case has none."""

@@ -71,8 +71,8 @@ class AutoencoderConfig(FrozenConfig):
     adversarial: float = Field(default=0.005, ge=0, description="0: no discriminator is trained")
     adversarial_warmup: int = Field(default=600, ge=0, description="steps of linear warm-up; 10 epochs of 120 cases")
     spectral: float = Field(default=1.0, ge=0)
-    rotate: float = Field(default=0.0, ge=0, le=1, description="probability of a rotation about Z; the repository: 0.2")
-    rotate_degrees: float = Field(default=5.0, ge=0, description="largest rotation")
+    rotate: float = Field(default=0.0, ge=0, le=1, description="probability of a rotation; the repository: 0.2")
+    rotate_degrees: float = Field(default=5.0, ge=0, description="largest rotation about each axis")
     flip: float = Field(default=0.0, ge=0, le=1, description="probability of a flip along Y; the repository: 0.5")
     discriminator_channels: int = Field(default=64, gt=0)
     discriminator_layers: int = Field(default=3, gt=0)
@@ -90,3 +90,16 @@ class AutoencoderConfig(FrozenConfig):
         if self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch}: expected a divisor of batch {self.batch}")
         return self
+
+
+class LatentsConfig(FrozenConfig):
+    """Encoding of the cohort."""
+
+    quantised: bool = Field(
+        False, description="use latents after quantisation; the paper does not say, the authors' code: before"
+    )
+    scale: float | None = Field(
+        None, gt=0, description="1 / deviation of the latents; None: measured on the training split"
+    )
+    precision: Precision = "fp32"
+    tile: Shape | None = Field(None, description="encode in boxes of this many voxels; same result, less memory")

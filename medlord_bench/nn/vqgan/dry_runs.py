@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from medlord_bench.contracts import DataProtocol, MemoryOption, Run, Shape, Split
+from medlord_bench.contracts import DataProtocol, MemoryOption, Precision, Run, Shape, Split
 from medlord_bench.memory.dry_run import on_host
 from medlord_bench.nn.losses import Perceptual
-from medlord_bench.nn.vqgan.config import AutoencoderConfig
+from medlord_bench.nn.vqgan.config import AutoencoderConfig, LatentsConfig, VQGANConfig
+from medlord_bench.nn.vqgan.latents import decode, encode
+from medlord_bench.nn.vqgan.network import VQGAN
 from medlord_bench.nn.vqgan.training import AutoencoderRecipe
 
 if TYPE_CHECKING:
@@ -55,6 +57,42 @@ def train_autoencoder(config: AutoencoderConfig, data: DataProtocol, run: Run, t
         batch = torch.rand(config.batch, 1, *config.patch)
     for step in range(times):
         recipe.step(step, batch)
+
+
+def encode_volume(net: VQGANConfig, latents: LatentsConfig, shape: Shape, run: Run, times: int) -> None:
+    """Encode a volume of `shape` `times` times."""
+    network, image = _network(net, run), _image(shape)
+    for _ in range(times):
+        encode(network, image, latents, run.device)
+
+
+def decode_latent(
+    net: VQGANConfig, precision: Precision, tile: Shape | None, shape: Shape, run: Run, times: int
+) -> None:
+    """Decode the latent of a volume of `shape` `times` times."""
+    network = _network(net, run)
+    latent = torch.zeros(1, net.dim, *(side // net.factor for side in shape), device=run.device)
+    for _ in range(times):
+        decode(network, latent, precision, tile)
+
+
+def reconstruct_volume(
+    net: VQGANConfig, precision: Precision, tile: Shape | None, shape: Shape, run: Run, times: int
+) -> None:
+    """Encode and decode a volume of `shape` `times` times."""
+    network, image = _network(net, run), _image(shape)
+    for _ in range(times):
+        z = encode(network, image, LatentsConfig(precision=precision, tile=tile), run.device)
+        decode(network, z.to(run.device), precision, tile)
+
+
+def _network(net: VQGANConfig, run: Run) -> VQGAN:
+    return VQGAN(net).to(run.device).eval().requires_grad_(False)
+
+
+def _image(shape: Shape) -> torch.Tensor:
+    with on_host():
+        return torch.zeros(1, 1, *shape)
 
 
 # ------------------------------------------------------------------------------------------------------ memory options

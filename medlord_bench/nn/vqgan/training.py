@@ -50,19 +50,35 @@ class Patches:
         rng = seeds.numpy_rng(*parts)
         hu = self.data.hu(self.ids[int(rng.integers(len(self.ids)))])
         corner = [int(rng.integers(n - side + 1)) for n, side in zip(hu.shape, self.config.patch, strict=True)]
-        box = tuple(slice(start, start + side) for start, side in zip(corner, self.config.patch, strict=True))
-        return scale_hu(np.ascontiguousarray(self._augmented(hu[box], rng)), self.window)[None]
+        return scale_hu(np.ascontiguousarray(self._augmented(hu, corner, rng)), self.window)[None]
 
-    def _augmented(self, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _augmented(self, hu: np.ndarray, corner: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+        """The patch at `corner` of the volume `hu`, perhaps rotated and flipped."""
         config = self.config
-        flips, turns, angle = rng.random(), rng.random(), rng.uniform(-config.rotate_degrees, config.rotate_degrees)
-        if flips < config.flip:
-            patch = patch[:, ::-1]
+        flips, turns = rng.random(), rng.random()
         if turns < config.rotate:
-            from scipy.ndimage import rotate
+            patch = self._rotated(hu, corner, rng.uniform(-config.rotate_degrees, config.rotate_degrees, 3))
+        else:
+            patch = hu[tuple(slice(start, start + side) for start, side in zip(corner, config.patch, strict=True))]
+        return patch[:, ::-1] if flips < config.flip else patch
 
-            patch = rotate(patch, angle, axes=(0, 1), reshape=False, order=1, mode="nearest")
-        return patch
+    def _rotated(self, hu: np.ndarray, corner: Sequence[int], degrees: np.ndarray) -> np.ndarray:
+        """The patch at `corner`, rotated about its centre. Its edges are the volume's own voxels, and air outside it.
+
+        MedLoRD's repository rotates after scaling to [-1, 1] and pads with 0, the middle of the HU window.
+        """
+        from scipy.ndimage import affine_transform
+        from scipy.spatial.transform import Rotation
+
+        turn = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
+        half = (np.array(self.config.patch) - 1) / 2
+        centre, reach = corner + half, np.abs(turn) @ half + 1
+        low = np.maximum(np.floor(centre - reach), 0).astype(int)
+        high = np.minimum(np.ceil(centre + reach) + 1, hu.shape).astype(int)
+        block = np.asarray(hu[tuple(map(slice, low, high))], dtype=np.float32)
+        offset = centre - turn @ half - low  # voxel p of the patch is at turn @ p + offset in the block
+        air = self.window[0]
+        return affine_transform(block, turn, offset, self.config.patch, order=1, mode="constant", cval=air)
 
 
 class CodeWindow:

@@ -21,7 +21,7 @@ from medlord_bench.engine.store import Store
 from medlord_bench.errors import ExitCode, UserError
 
 HELD = ("--slurm", "options=--hold")
-JOBS = ("--executor", "slurm", "--workers", "2", "--device", "cpu")
+JOBS = ("--executor", "slurm", "--workers", "2", "--device", "cpu", "--batch", "1")
 
 # In each job: once, just before the n-th file whose path holds a fragment is renamed into place, an action: a signal to itself
 # or a command of Slurm about its own task. A folder is made once, so that a job that begins again does not do it again.
@@ -162,7 +162,7 @@ def test_each_step_is_an_array_that_waits_for_its_inputs(held: Any, tmp_path: Pa
     assert list(ids) == [*(step.id for step in plan.steps), "finish"]
     settings = settings_of(run)
     for step in plan.steps:
-        assert shards_for(step, settings) == (min(2, len(step.items)) if KINDS[step.kind].sharded else 1)
+        assert shards_for(step, settings.workers, 1) == (min(2, len(step.items)) if KINDS[step.kind].sharded else 1)
         told = state_of(ids[step.id], 0)
         assert all(f"afterok:{ids[need]}_*" in told for need in needs_of(step)), told
 
@@ -206,7 +206,18 @@ def test_an_unknown_partition_is_one_line_and_nothing_stays_in_the_queue(
 @pytest.fixture(scope="module")
 def whole(bench: Any, slurm: Path) -> Any:
     """(words of a comparison, the store of it, done inline)."""
-    words = ("run", "--generator", "medlord@smoke", "--generator", "noise", *bench.phantom, "--device", "cpu")
+    words = (
+        "run",
+        "--generator",
+        "medlord@smoke",
+        "--generator",
+        "noise",
+        *bench.phantom,
+        "--device",
+        "cpu",
+        "--batch",
+        "1",
+    )
     store = slurm / "inline"
     done = bench(*words, "--store", store)
     assert done.code == 0, done.err

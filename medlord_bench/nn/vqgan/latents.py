@@ -1,4 +1,4 @@
-"""MedLoRD's latents: encoding of the cohort by the VQ-GAN, and decoding through codebook and decoder."""
+"""Latents of a VQ-GAN for diffusion: encoding of a cohort, and decoding through codebook and decoder."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from medlord_bench.contracts import Cohort, Precision, Run, Shape
 from medlord_bench.nn.diffusion import latents
 from medlord_bench.nn.intensity import scale_hu
 from medlord_bench.nn.training import autocast
+from medlord_bench.nn.vqgan.config import LatentsConfig
 from medlord_bench.nn.vqgan.network import VQGAN
 from medlord_bench.nn.vqgan.training import hu_window, load_autoencoder
-
-from .configs import LatentsConfig
 
 
 def encode_cohort(config: LatentsConfig, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:

@@ -1,0 +1,35 @@
+"""VolDiT's training stages. Each is a recipe for the bench's training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from medlord_bench.contracts import Cohort, Run, Stage
+from medlord_bench.nn.diffusion.latents import StoredLatents
+from medlord_bench.nn.training import Horizon, fit
+from medlord_bench.nn.vqgan.latents import encode_cohort
+from medlord_bench.nn.vqgan.training import AutoencoderRecipe
+
+from .conditioning import TGCARecipe
+from .configs import VolDiTConfig
+from .diffusion import DiffusionRecipe, load_diffusion
+
+
+def train(config: VolDiTConfig, stage: Stage, data: Cohort, inputs: Mapping[str, Path], out: Path, run: Run) -> Path:
+    """Train one stage in `out`; see `contracts.Generator.train`."""
+    if stage.name == "latents":
+        return encode_cohort(config.latents, data, inputs, out, run)
+    if config.pretrained is not None:
+        from .adoption import adopt_pretrained
+
+        return adopt_pretrained(config, stage, data, inputs, out, run)
+    if stage.name == "autoencoder":
+        autoencoder = AutoencoderRecipe(config.autoencoder, data, run)
+        return fit(autoencoder, Horizon.of(config.autoencoder, stage), out, run, stage.name)
+    latents = StoredLatents(inputs["latents"], data)
+    if stage.name == "diffusion":
+        unconditional = DiffusionRecipe(config.diffusion, latents, run)
+        return fit(unconditional, Horizon.of(config.diffusion, stage), out, run, stage.name)
+    conditional = TGCARecipe(config.tgca, load_diffusion(inputs["diffusion"], run.device), latents, data, run)
+    return fit(conditional, Horizon.of(config.tgca, stage), out, run, stage.name)
