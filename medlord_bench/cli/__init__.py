@@ -23,6 +23,7 @@ VERBS = {
     "fetch": "Fetch data sets and pretrained weights, resumable and verified.",
     "list": "List plugins: generators, datasets, metrics, ...",
     "status": "Show the progress of a run.",
+    "cancel": "Cancel the jobs of a run on a cluster.",
     "plan": "Show the steps of a run without executing them.",
     "memory": "Predict the GPU memory of every stage, without a GPU.",
     "new": "Write a plugin of your own from a template.",
