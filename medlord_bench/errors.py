@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+LONGEST = 1900  # letters of a message
+
 
 class ExitCode(IntEnum):
     OK = 0
@@ -20,12 +22,12 @@ class ExitCode(IntEnum):
 
 
 class UserError(Exception):
-    """An error that the user can fix. `str(error)` is the printed line."""
+    """An error that the user can fix. `str(error)` is the printed line; one that quotes a very long value is shortened."""
 
     code: ExitCode = ExitCode.USAGE
 
     def __init__(self, message: str, code: ExitCode | None = None) -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= LONGEST else f"{message[: LONGEST - 400]} ... {message[-400:]}")
         if code is not None:
             self.code = code
 

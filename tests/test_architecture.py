@@ -35,6 +35,7 @@ LAYERS = {
     "drawing": "what pages and figures share: planes of volumes, curves, the slice viewer, the style of figures",
     "engine": "run file to plan to published items to results",
     "reading": "blinded reader studies: packs, the browser reader, returns and their analysis",
+    "fetching": "public data sets and weights from servers: resumable, verified, with their licences",
     "plugins": "generators, metrics, reports, data sets, segmenters, extractors",
     "checks": "whether a plugin keeps its contract, and the bench its promises",
     "cli": "one file per verb",

@@ -25,7 +25,7 @@ from medlord_bench.util.files import write_json
 from medlord_bench.util.hashing import file_sha256
 
 from .autoencoder import Autoencoder, load_autoencoder, save_autoencoder
-from .configs import Foundation, MAISIConfig
+from .configs import FOUNDATION_LICENCE, Foundation, MAISIConfig
 from .control import load_controlnet, save_controlnet
 from .diffusion import ARCHITECTURE, load_diffusion, save_diffusion
 from .latents import SPACING, encode_cohort
@@ -42,12 +42,6 @@ LOADERS: Mapping[str, Loader] = {
 }
 # Stage -> the first part of the names of NV-Generate's files.
 UPSTREAM: Mapping[str, str] = {"autoencoder": "autoencoder", "diffusion": "diff_unet", "controlnet": "controlnet"}
-LICENCE = (
-    "NVIDIA's weights have conflicting terms: the README of NV-Generate-CTMR names the NVIDIA Open Model License for "
-    "NV-Generate-CT, while LICENSE.weights (NVIDIA License) of the same repository allows only non-commercial use for "
-    "research or evaluation, like the earlier release. medlord-bench does not include the weights; by using them you "
-    "accept their terms, and following the stricter ones is safe"
-)
 # The bench's regions that NV-Generate's ControlNet knows -> their numbers in its table of labels.
 UPSTREAM_LABELS: Mapping[str, int] = {
     "liver": 1,
@@ -270,5 +264,7 @@ def _record(folder: Path, path: Path, facts: Mapping[str, Any], run: Run) -> Non
     description = folder / "model.json"
     found = json.loads(description.read_text())
     origin = {"file": path.name, "sha256": file_sha256(path), **facts}
-    write_json(description, found | {"config": found["config"] | {"converted_from": origin, "licence": LICENCE}})
-    run.log.warning("weights: %s (sha256 %s). %s", path, origin["sha256"], LICENCE)
+    write_json(
+        description, found | {"config": found["config"] | {"converted_from": origin, "licence": FOUNDATION_LICENCE}}
+    )
+    run.log.warning("weights: %s (sha256 %s). %s", path, origin["sha256"], FOUNDATION_LICENCE)

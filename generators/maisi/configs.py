@@ -268,6 +268,14 @@ class SamplingConfig(TilingConfig):
     attention: AttentionBackend | None = Field(None, description="None: as trained")
 
 
+FOUNDATION_LICENCE = (
+    "NVIDIA's weights have conflicting terms: the README of NV-Generate-CTMR names the NVIDIA Open Model License for "
+    "NV-Generate-CT, while LICENSE.weights (NVIDIA License) of the same repository allows only non-commercial use for "
+    "research or evaluation, like the earlier release. medlord-bench does not include the weights; by using them you "
+    "accept their terms, and following the stricter ones is safe"
+)
+
+
 class Foundation(FrozenConfig):
     """A published autoencoder instead of a trained one. sha256: expected hash of the file; None: not pinned."""
 

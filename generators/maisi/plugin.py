@@ -22,9 +22,10 @@ from medlord_bench.contracts import (
     Stage,
     Volume,
 )
+from medlord_bench.contracts.weights import NeededWeights
 from medlord_bench.errors import UserError
 
-from .configs import MIN_PART_VOXELS, MAISIConfig, TilingConfig, check_grid
+from .configs import FOUNDATION_LICENCE, MIN_PART_VOXELS, MAISIConfig, TilingConfig, check_grid
 from .presets import PRESETS, VARIANTS
 
 
@@ -44,6 +45,17 @@ class MAISI:
     def pretrained_on(self) -> Sequence[str]:
         """What the foundation autoencoder was trained on, as far as its data list names it."""
         return self.config.foundation.trained_on if self.config.foundation is not None else ()
+
+    def needed_weights(self) -> Sequence[NeededWeights]:
+        """The foundation autoencoder, or what its training reads: the backbone of the perceptual loss."""
+        from medlord_bench.nn.losses import needed_backbone
+        from medlord_bench.nn.pretrained import WeightsFile
+
+        published, autoencoder = self.config.foundation, self.config.autoencoder
+        if published is not None:
+            file = WeightsFile(repo=published.repository, file=published.file, sha256=published.sha256)
+            return [file.needed(FOUNDATION_LICENCE)]
+        return [needed_backbone()] if autoencoder.perceptual and autoencoder.steps else []
 
     def check(self, data: DataProtocol) -> None:
         """MAISI's grid must fit the levels of autoencoder and U-Net and contain a patch; train and val need cases."""

@@ -20,6 +20,7 @@ from medlord_bench.contracts import (
     Stage,
     Volume,
 )
+from medlord_bench.contracts.weights import NeededWeights
 from medlord_bench.errors import UserError
 from medlord_bench.nn.vqgan.config import AutoencoderConfig
 
@@ -43,6 +44,17 @@ class MedLoRD:
     def pretrained_on(self) -> Sequence[str]:
         """What published weights were trained on."""
         return self.config.pretrained.trained_on if self.config.pretrained is not None else ()
+
+    def needed_weights(self) -> Sequence[NeededWeights]:
+        """The published weights, or what their training reads: the backbone of the perceptual loss."""
+        from medlord_bench.nn.losses import needed_backbone
+        from medlord_bench.nn.pretrained import WeightsFile
+
+        published, autoencoder = self.config.pretrained, self.config.autoencoder
+        if published is not None:
+            files = (published.autoencoder, published.diffusion)
+            return [WeightsFile(repo=published.repository, file=file).needed() for file in files]
+        return [needed_backbone()] if autoencoder.perceptual and autoencoder.steps else []
 
     def check(self, data: DataProtocol) -> None:
         """The grid must fit the levels of autoencoder and U-Net and contain a patch; train and val need cases."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Calls:
         x, y, z = grid.shape
         known = {**values, "out": out, "mask": mask, "image": source, "x": x, "y": y, "z": z}
         try:
-            out.unlink(missing_ok=True)
+            _remove(out)
             if condition is not None:
                 write_labels(mask, condition)
                 write_json(
@@ -69,15 +70,25 @@ class Calls:
             if image is not None:
                 write_volume(source, image)
             words = filled(self.words, known)
+            _remove(self.log)
             self.log.write_text(f"$ {shlex.join(words)}\n")
             problem = process.run(words, self.folder, self.variables, self.log, self.timeout, self.run)
-            if problem is None and not out.exists():
-                problem = "exit code 0, but no output written to {out}"
+            if problem is None and not out.is_file():
+                what = "something that is no file was" if out.exists() else "no output"
+                problem = f"exit code 0, but {what} written to {{out}}"
             hu = Failure(problem) if problem else hu_on_grid(out, self.mapping, grid)
         finally:
             for path in (out, mask, source):
-                path.unlink(missing_ok=True)
+                _remove(path)
         if isinstance(hu, Failure):
             self.run.log.warning("command: volume %s failed: %s; see %s", name, hu.reason, self.log)
             return hu
         return Volume(hu, affine)
+
+
+def _remove(path: Path) -> None:
+    """Remove whatever a program left at a place: a file, a folder, a link or a pipe."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -4,12 +4,15 @@ stops."""
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 from medlord_bench.contracts import Run
 from medlord_bench.errors import Stopped, UserError
@@ -17,6 +20,8 @@ from medlord_bench.memory.children import Watch
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 5.0  # between asking a program to end and killing it
+KILLED_SECONDS = 30.0  # for a killed program to be gone
+TAIL = 4096  # bytes of its errors in which the last line is looked for
 PASSED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
 
@@ -43,8 +48,9 @@ def run(
     group are ended too.
     """
     deadline = time.monotonic() + timeout
-    errors = log.with_suffix(".stderr")
-    with open(log, "ab") as out, open(errors, "wb") as err:
+    # Files and no pipes: a background process may keep a pipe open for ever. They stay open, since the program may put a pipe in
+    # their place.
+    with open(log, "ab") as out, TemporaryFile() as err:
         try:
             process = subprocess.Popen(
                 words, cwd=folder, env=dict(variables), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
@@ -62,14 +68,15 @@ def run(
         finally:
             ended = process.poll()
             _end(process)
-    last = _last_line(errors)
-    _append(errors, log)
+        last = _last_line(err)
+        err.seek(0)
+        shutil.copyfileobj(err, out)
     if ended is None:
         if bench.stop():
             raise Stopped("stopped while a program ran; its sample is drawn again")
         return f"ran past its time limit of {timeout:g} s and was ended"
     if ended:
-        how = f"ended by signal {-ended}" if ended < 0 else f"exit code {ended}"
+        how = f"ended by {_signal(-ended)}" if ended < 0 else f"exit code {ended}"
         problem = f"{how}{': ' + last if last else ''}"
         watch.judge(problem)
         return problem
@@ -84,15 +91,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):  # not even SIGKILL ends a process that waits for a dead disk
+        process.wait(KILLED_SECONDS)
 
 
-def _last_line(path: Path) -> str:
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+def _last_line(file: IO[bytes]) -> str:
+    """The last line that is not empty, of the end of a file."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+    lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     return lines[-1][:200] if lines else ""
 
 
-def _append(source: Path, target: Path) -> None:
-    with open(target, "ab") as log, open(source, "rb") as part:
-        log.write(part.read())
-    source.unlink()
+def _signal(number: int) -> str:
+    if number == signal.SIGXFSZ:
+        return "SIGXFSZ: it wrote a file larger than the limit (ulimit -f)"
+    return f"signal {number}"

@@ -4,6 +4,7 @@ grid."""
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,21 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Failure, Grid, Volume
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.volumes.arrays import declared, load_npy, npz_shapes
 from medlord_bench.volumes.checks import not_ct, problem_of
 from medlord_bench.volumes.dicom.series import header_of
 from medlord_bench.volumes.formats import NIFTI, suffix_of
 from medlord_bench.volumes.grid import fit
 from medlord_bench.volumes.io import read_array
 from medlord_bench.volumes.plausible import implausible
+from medlord_bench.volumes.pointers import check_content
 from medlord_bench.volumes.stored import open_nifti, plain_name
+from medlord_bench.volumes.streams import check_text_header
 
 from .mapping import ARRAYS, MappingConfig
 
 NAME = "volume"  # the array of an .npz with several
-BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError)
+BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError)
 
 
 def shape_of(path: Path, mapping: MappingConfig, files: Sequence[Path] = ()) -> tuple[int, ...]:
@@ -35,6 +39,7 @@ def shape_of(path: Path, mapping: MappingConfig, files: Sequence[Path] = ()) -> 
     """
     if not path.exists():
         raise MissingError(f"{path}: not found; expected a volume: add it, or fix its line in the manifest")
+    check_content(path)
     shape, affine = _header(path, files)
     if len(shape) != 3:
         return shape
@@ -102,6 +107,7 @@ def _values(path: Path, mapping: MappingConfig, files: Sequence[Path]) -> NDArra
     """The stored values, with axes reoriented to R, A, S."""
     from nibabel.orientations import apply_orientation
 
+    check_content(path)
     affine = None
     if path.suffix.lower() in ARRAYS:
         values = _array(path)
@@ -132,8 +138,12 @@ def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _array(path: Path) -> NDArray[Any]:
     try:
-        found = np.load(path, allow_pickle=False)
-        values: NDArray[Any] = found if isinstance(found, np.ndarray) else found[_member(path, found.files)]
+        if path.suffix.lower() == ".npz":
+            member = _member(path, list(npz_shapes(path)))
+            with np.load(path, allow_pickle=False) as arrays:
+                values: NDArray[Any] = arrays[member]
+        else:
+            values = load_npy(path)
     except BROKEN as error:
         raise _unreadable(path, error) from None
     return values.reshape(_squeezed(values.shape))
@@ -157,24 +167,16 @@ def _header(path: Path, files: Sequence[Path]) -> tuple[tuple[int, ...], NDArray
     suffix = path.suffix.lower()
     try:
         if suffix == ".npy":
-            return _squeezed(np.load(path, mmap_mode="r", allow_pickle=False).shape), None
+            with open(path, "rb") as file:
+                return _squeezed(declared(file, path.stat().st_size, str(path))), None
         if suffix == ".npz":
-            return _squeezed(_npz_shape(path)), None
+            shapes = npz_shapes(path)
+            return _squeezed(shapes[_member(path, list(shapes))]), None
     except BROKEN as error:
         raise _unreadable(path, error) from None
     if path.is_dir() or not suffix_of(path):
         return header_of(path, files)
     return _image_header(path)
-
-
-def _npz_shape(path: Path) -> tuple[int, ...]:
-    with zipfile.ZipFile(path) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist()]
-        with archive.open(f"{_member(path, names)}.npy") as file:
-            version = np.lib.format.read_magic(file)
-            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-            shape: tuple[int, ...] = read(file)[0]
-            return shape
 
 
 def _image_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64] | None]:
@@ -190,6 +192,7 @@ def _image_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64] | No
             ):  # a first axis of one is a channel, and the affine is not of the others
                 shape = shape[:-1]
             return shape, np.asarray(image.affine, dtype=np.float64)
+        check_text_header(path)
         reader = sitk.ImageFileReader()
         with plain_name(path) as name:
             reader.SetFileName(name)

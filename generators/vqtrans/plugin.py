@@ -23,6 +23,7 @@ from medlord_bench.contracts import (
     Stage,
     Volume,
 )
+from medlord_bench.contracts.weights import NeededWeights
 from medlord_bench.errors import UserError
 
 from .configs import VQTransConfig
@@ -42,6 +43,13 @@ class VQTrans:
 
     def __init__(self, config: VQTransConfig) -> None:
         self.config = config
+
+    def needed_weights(self) -> Sequence[NeededWeights]:
+        """What the training of the autoencoder reads: the backbone of the perceptual loss."""
+        from medlord_bench.nn.losses import needed_backbone
+
+        autoencoder = self.config.autoencoder
+        return [needed_backbone()] if autoencoder.perceptual and autoencoder.steps else []
 
     def check(self, data: DataProtocol) -> None:
         """The model's grid must be divisible by the autoencoder's downsampling and contain a patch; train and val need

@@ -20,10 +20,12 @@ VERBS = {
     "reference": "Write aggregate statistics of real volumes, for others to measure against.",
     "report": "Write the report of finished runs again.",
     "reading": "Blinded reader studies: packs for readers, and what they return.",
+    "fetch": "Fetch data sets and pretrained weights, resumable and verified.",
     "list": "List plugins: generators, datasets, metrics, ...",
     "status": "Show the progress of a run.",
     "plan": "Show the steps of a run without executing them.",
     "memory": "Predict the GPU memory of every stage, without a GPU.",
+    "new": "Write a plugin of your own from a template.",
     "check": "Test a plugin against its contract.",
     "calibrate": "Test the bench itself with known faults.",
     "doctor": "Check this machine and say what to install.",
@@ -110,8 +112,8 @@ def main() -> None:
         if debug or (error.filename is None and error.errno not in DISK_FULL):
             raise
         _fail(
-            f"{error.filename or 'the store'}: {error.strerror}; published items are kept: free disk space or fix "
-            "permissions and run the same command again, or give another --store"
+            f"{error.filename or 'the store'}: {error.strerror}; published items are kept: free disk space, raise the "
+            "file size limit (ulimit -f) or fix permissions and run the same command again, or give another --store"
         )
     else:
         sys.exit(code or ExitCode.OK)

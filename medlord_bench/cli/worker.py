@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from medlord_bench.errors import UserError
 from medlord_bench.util.stopping import Stopper
 
 WATCH_SECONDS = 1.0
@@ -29,6 +30,8 @@ def worker(run_folder: Path, step: str, shard: str) -> None:
     stopper = Stopper()
     stopper.install()
     index, _, count = shard.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UserError(f"--shard {shard}: expected i/n with i from 0 below n, such as 0/2")
     with _ending_with_parent(stopper):
         execute(run_folder, step, settings_of(run_folder), stopper.stop, int(index), int(count), PlainProgress())
 

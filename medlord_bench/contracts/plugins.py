@@ -243,6 +243,15 @@ class HasOverlaps(Protocol):
 
 
 @runtime_checkable
+class HasUnknownPatients(Protocol):
+    """A data set of which nobody knows which images are of one patient: `patients_unknown` says why, beginning with
+    "patients unknown: ". Every table of it says so."""
+
+    @property
+    def patients_unknown(self) -> str: ...
+
+
+@runtime_checkable
 class Executor(Protocol):
     """Runs the steps of a plan: here, in processes of this machine, or on a cluster. Data are exchanged through the
     store only."""

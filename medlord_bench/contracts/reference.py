@@ -5,7 +5,6 @@ One safetensors file: float64 arrays named METRIC/NAME, and a `ReferenceMeta` as
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,6 +15,7 @@ from medlord_bench.contracts.plugins import Run
 from medlord_bench.contracts.validation import validate
 from medlord_bench.contracts.values import DataProtocol, FrozenConfig, MetricInputs, Split
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import publish
 from medlord_bench.util.hashing import file_sha256
 
@@ -177,7 +177,7 @@ def read_reference(path: Path) -> Reference:
 
 def _meta(path: Path, text: str) -> ReferenceMeta:
     try:
-        given = json.loads(text)
+        given = parse_json(text)
     except ValueError as error:
         raise UserError(f"{path}: metadata {FIELD}: not JSON ({error}); damaged: {AGAIN}") from None
     version = given.get("schema_version") if isinstance(given, dict) else None

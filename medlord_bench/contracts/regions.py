@@ -19,6 +19,14 @@ CARDIAC = (
     "pulmonary_artery",
 )
 
+# Label values in TotalSegmentator's heartchambers_highres order, and the three that the STACOM2025 maps add.
+HEART_NAMES = {
+    **dict(enumerate(CARDIAC, start=1)),
+    8: "left_atrial_appendage",
+    9: "coronary_arteries",
+    10: "pulmonary_veins",
+}
+
 COMPOSITE: dict[str, tuple[str, ...]] = {
     "lungs": (
         "lung_left",

@@ -9,9 +9,9 @@ import csv
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from medlord_bench.contracts.metrics import Better, Quantity
 from medlord_bench.contracts.validation import read_json
@@ -130,13 +130,38 @@ class ReplicatesFile(FrozenConfig):
     replicates: tuple[Replicates, ...] = ()
 
 
+class SeenInPretraining(FrozenConfig):
+    """That the published weights of a contestant were trained on cases of the data set that it is measured on.
+
+    trained_on: the data sets of its weights that matter here. data_set: the one measured on. relation: whether they are
+    the same, or share cases. note: the sentence of an earlier release, which has nothing else.
+    """
+
+    trained_on: tuple[str, ...] = ()
+    data_set: str = ""
+    relation: Literal["same", "shares cases", "not recorded"] = "not recorded"
+    note: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sentence(cls, value: Any) -> Any:
+        return {"note": value} if isinstance(value, str) else value
+
+    def __str__(self) -> str:
+        if self.note:
+            return self.note
+        shares = f", which shares cases with {self.data_set}" if self.relation == "shares cases" else ""
+        return f"seen in pretraining: its published weights were trained on {' and '.join(self.trained_on)}{shares}"
+
+
 class ResultsFile(FrozenConfig):
     """`results/scores.json` of a run. protocols: id -> its full text, so that an id can always be explained.
 
     controls: contestants that are reference points and are not ranked.
     quantities: the quantities declared by the metrics of the run. references: plugin, as "metrics/fid", -> keys in
     `references.bib`. licences: plugin -> licence of the data or weights it uses, as far as declared.
-    seen_in_pretraining: contestant -> a sentence, if its published weights were trained on cases of the data set.
+    seen_in_pretraining: contestant -> which data sets, if its published weights were trained on cases of the data set.
+    patients_unknown: why the patients of the data set are not known; empty if they are.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -146,7 +171,8 @@ class ResultsFile(FrozenConfig):
     quantities: tuple[Quantity, ...] = ()
     references: dict[str, tuple[str, ...]] = {}
     licences: dict[str, str] = {}
-    seen_in_pretraining: dict[str, str] = {}
+    seen_in_pretraining: dict[str, SeenInPretraining] = {}
+    patients_unknown: str = ""
 
 
 AGAIN = "restore it, or run the command again, which collects the results anew"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from medlord_bench.contracts import registry
 from medlord_bench.errors import UserError
+from medlord_bench.util.documents import parse_json
 
 Model = TypeVar("Model", bound=BaseModel)
 LONGEST = 120  # letters of a value in a message
@@ -38,14 +38,25 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
 
 def _truth_as_number(found: Any, data: Any) -> str | None:
     """The field in which true or false was given for a number; pydantic takes it for 1 or 0."""
-    for name, value in data.items() if isinstance(data, Mapping) else ():
-        got = found.get(name) if isinstance(found, Mapping) else getattr(found, str(name), None)
+    for name, got, value in _pairs(found, data):
         if isinstance(value, bool) and isinstance(got, int | float) and not isinstance(got, bool):
-            return str(name)
+            return name
         inner = _truth_as_number(got, value)
         if inner is not None:
             return f"{name}.{inner}"
     return None
+
+
+def _pairs(found: Any, data: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(name, validated value, given value) of the fields of a model or mapping, or of the places of a list."""
+    if isinstance(data, Mapping):
+        for name, value in data.items():
+            if isinstance(name, bool) and isinstance(found, Mapping):
+                yield str(name), int(name), name
+            yield str(name), found.get(name) if isinstance(found, Mapping) else getattr(found, str(name), None), value
+    elif isinstance(data, list | tuple) and isinstance(found, list | tuple):
+        for place, (got, value) in enumerate(zip(found, data, strict=False)):
+            yield str(place), got, value
 
 
 def _shown(value: object) -> str:
@@ -60,7 +71,7 @@ def _shown(value: object) -> str:
 def read_json(model: type[Model], path: Path) -> Model:
     """A JSON file written by the bench. Raises `UserError` naming a damaged one, `FileNotFoundError` if none is."""
     try:
-        return validate(model, json.loads(path.read_text()), str(path))
+        return validate(model, parse_json(path.read_text()), str(path))
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); the file is damaged: restore it or run again") from None
 

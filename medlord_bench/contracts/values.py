@@ -28,6 +28,13 @@ def _ordered(window: tuple[int, int]) -> tuple[int, int]:
     return window
 
 
+def _above_background(names: dict[int, str]) -> dict[int, str]:
+    if min(names, default=0) < 0:
+        raise ValueError(f"label value {min(names)}; expected values from 1 up, since 0 is background")
+    return {value: name for value, name in names.items() if value}
+
+
+LabelNames = Annotated[dict[int, str], AfterValidator(_above_background)]  # label value to region name
 HUWindow = Annotated[tuple[HU, HU], AfterValidator(_ordered)]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

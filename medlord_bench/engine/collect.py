@@ -51,6 +51,7 @@ def collect(store: Store, plan: Plan, folder: Path) -> None:
         references=references.collect(results, plugins),
         licences=_licences(plugins),
         seen_in_pretraining=plan.seen_in_pretraining,
+        patients_unknown=plan.patients_unknown,
     )
     write_results(results, found, rows)
     write_replicates(results, replicates)

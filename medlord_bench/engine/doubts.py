@@ -8,6 +8,8 @@ from medlord_bench.contracts import DataProtocol
 
 HALF = 0.5
 DOUBT = "doubt"  # the fact of a sample's sidecar
+OUTLINE = "outline"  # the fact of a real image's sidecar: `volumes.outline`
+EXAMPLES = 3
 
 
 def padded(source_shape: Sequence[int], protocol: DataProtocol) -> float:
@@ -41,3 +43,20 @@ def values_doubt(doubts: Mapping[str, str], count: int) -> str | None:
         return None
     item, why = next(iter(doubts.items()))
     return f"{len(doubts)} of {count} volumes are not plausible CT in HU, e.g. {item}: {why}; every score of them is in doubt"
+
+
+def copies_doubt(outlines: Mapping[str, Sequence[int]], split_of: Mapping[str, str]) -> str | None:
+    """One line if images of two splits are nearly the same. outlines: item -> `volumes.outline`; split_of: item -> split."""
+    from medlord_bench.volumes.outline import near
+
+    across = [pair for pair in near(outlines) if split_of[pair[0]] != split_of[pair[1]]]
+    if not across:
+        return None
+    named = ", ".join(
+        f"{first} ({split_of[first]}) and {second} ({split_of[second]})" for first, second, _ in across[:EXAMPLES]
+    )
+    more = f" and {len(across) - EXAMPLES} more pairs" if len(across) > EXAMPLES else ""
+    return (
+        f"nearly the same image in two splits: {named}{more}; they may be one patient, and scores of memorisation and of the "
+        "test split mean nothing then: exclude one, or give both one patient in dataset.manifest"
+    )

@@ -23,7 +23,8 @@ from pathlib import Path
 
 from medlord_bench.contracts import Run
 from medlord_bench.errors import StepError, UserError
-from medlord_bench.util.files import write_json
+from medlord_bench.util.documents import parse_json
+from medlord_bench.util.files import guarded, write_json
 
 HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 180.0
@@ -66,19 +67,21 @@ class Lease:
 
 @contextmanager
 def held(folder: Path) -> Iterator[Lease]:
-    """Hold the lease of `folder`. Raises `UserError` naming the holder if another process works there."""
+    """Hold the lease of `folder`; whatever is published below it is preceded by `check`. Raises `UserError` naming the holder if
+    another process works there."""
     folder.mkdir(parents=True, exist_ok=True)
     lease = _take(folder)
     ended = threading.Event()
     beat = threading.Thread(target=_beat, args=(lease.path, ended), daemon=True, name="lease")
     beat.start()
-    try:
-        yield lease
-    finally:
-        ended.set()
-        beat.join()
-        if lease.holds():
-            write_json(lease.path, {"released": True})
+    with guarded(folder, lease.check):
+        try:
+            yield lease
+        finally:
+            ended.set()
+            beat.join()
+            if lease.holds():
+                write_json(lease.path, {"released": True})
 
 
 def _take(folder: Path) -> Lease:
@@ -120,7 +123,7 @@ def _numbers(folder: Path) -> list[int]:
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_text())
     except (OSError, ValueError):  # just created or removed, or truncated by a kill
         return {}
     return found if isinstance(found, dict) else {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from medlord_bench.contracts import Case, DataProtocol, FitMode, FrozenConfig, Grid, Split, validation
 from medlord_bench.contracts.inventory import Inventory
+from medlord_bench.contracts.results import SeenInPretraining
 from medlord_bench.contracts.specs import Contestant, PluginSpec
 from medlord_bench.errors import UserError
 
@@ -40,8 +41,8 @@ class Native(FrozenConfig):
 class Plan(FrozenConfig):
     """`plan.json`: everything a worker needs, in order. splits: split -> item ids of its cases.
 
-    native: contestant -> its own grid, if it has one. seen_in_pretraining: contestant -> a sentence, if its published
-    weights were trained on cases of this data set. reference: sha256 of the reference file used instead of real volumes,
+    native: contestant -> its own grid, if it has one. seen_in_pretraining: contestant -> which data sets, if its
+    published weights were trained on cases of this one. patients_unknown: why its patients are not known, if so. reference: sha256 of the reference file used instead of real volumes,
     if one does. train_steps, train_hours: the budget of each contestant. inventory: what the data set takes of its folder.
     samples_of: contestant -> what it takes of a folder of samples.
     """
@@ -53,7 +54,8 @@ class Plan(FrozenConfig):
     patients: dict[str, str]
     contestants: tuple[Contestant, ...]
     native: dict[str, Native] = {}
-    seen_in_pretraining: dict[str, str] = {}
+    seen_in_pretraining: dict[str, SeenInPretraining] = {}
+    patients_unknown: str = ""
     reference: str = ""
     train_steps: int | None = None
     train_hours: float | None = None

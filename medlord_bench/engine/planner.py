@@ -8,6 +8,7 @@ items; only `scores` include the list. A training's `lineage` excludes its budge
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from medlord_bench.contracts import (
     HasNativeGrid,
     HasOverlaps,
     HasPretraining,
+    HasUnknownPatients,
     Purpose,
     Stage,
     registry,
@@ -24,6 +26,7 @@ from medlord_bench.contracts import (
 )
 from medlord_bench.contracts.inventory import HasInventory, Inventory
 from medlord_bench.contracts.metrics import quantities_of
+from medlord_bench.contracts.results import SeenInPretraining
 from medlord_bench.contracts.specs import Contestant
 from medlord_bench.engine import keys
 from medlord_bench.engine.plan import Native, Plan
@@ -35,22 +38,23 @@ from medlord_bench.util.hashing import digest
 
 log = logging.getLogger("medlord_bench")
 
+WORKING_BYTES = 4  # of a voxel while it is worked on, as float32
 OUTPUTS = {"sample": samples, "sample-conditional": conditional, "reconstruct": reconstructions}
 
 
-def seen_in_pretraining(generator: Any, dataset: Any, name: str) -> str:
-    """A sentence if a generator's published weights were trained on cases of the data set; empty if not.
+def seen_in_pretraining(generator: Any, dataset: Any, name: str) -> SeenInPretraining | None:
+    """Which data sets, if a generator's published weights were trained on cases of the data set; None if not.
 
     Weights that a user names with `--weights` have no known history.
     """
     trained = [one.lower() for one in generator.pretrained_on] if isinstance(generator, HasPretraining) else []
     if name.lower() in trained:
-        return f"seen in pretraining: its published weights were trained on {name}"
+        return SeenInPretraining(trained_on=(name,), data_set=name, relation="same")
     overlaps = [one.lower() for one in dataset.overlaps] if isinstance(dataset, HasOverlaps) else []
     shared = [one for one in trained if one in overlaps]
     if not shared:
-        return ""
-    return f"seen in pretraining: its published weights were trained on {' and '.join(shared)}, which shares cases with {name}"
+        return None
+    return SeenInPretraining(trained_on=tuple(shared), data_set=name, relation="shares cases")
 
 
 class Planner:
@@ -59,13 +63,15 @@ class Planner:
     def __init__(self, spec: RunSpec) -> None:
         self.spec, self.planning = spec, Planning(spec)
         self.native: dict[str, Native] = {}
-        self.seen: dict[str, str] = {}
+        self.seen: dict[str, SeenInPretraining] = {}
         self.samples_of: dict[str, Inventory] = {}
 
     def plan(self) -> Plan:
         planning = self.planning
         # Before any work: two metrics that give one name to different numbers cannot be in one run.
         quantities_of({one.plugin: registry.load("metrics", one.plugin) for one in self.spec.metrics})
+        _check_grid(planning)
+        _check_splits(planning)
         images.plan(planning)
         for contestant in self.spec.contestants:
             self._contestant(contestant)
@@ -79,6 +85,9 @@ class Planner:
             contestants=self.spec.contestants,
             native=self.native,
             seen_in_pretraining=self.seen,
+            patients_unknown=planning.dataset.patients_unknown
+            if isinstance(planning.dataset, HasUnknownPatients)
+            else "",
             reference="" if planning.reference is None else planning.reference.sha256,
             train_steps=self.spec.train_steps,
             train_hours=self.spec.train_hours,
@@ -93,6 +102,11 @@ class Planner:
             raise UserError(
                 f"generator {contestant.name}: reads training cases, and {self.planning.reference.path} has none; expected "
                 "samples in a folder: medlord-bench evaluate --reference FILE --synthetic DIR"
+            )
+        if contestant.weights is not None and (not generator.stages() or getattr(generator, "control", False)):
+            raise UserError(
+                f"--weights {contestant.weights}: generator {contestant.name} takes no weights; expected a generator that is "
+                "trained: remove --weights, or give the others a run of their own"
             )
         if contestant.weights is None:  # loaded weights have their own architecture, checked on loading
             generator.check(protocol)
@@ -150,6 +164,29 @@ class Planner:
                 f"generator {contestant.name}: nothing to do; it supports {sorted(capabilities)}, give --samples"
             )
         return purposes
+
+
+def _check_grid(planning: Planning) -> None:
+    """Raise `UserError` if one volume on the grid is larger than the machine's memory, before anything is allocated."""
+    import psutil
+
+    shape = planning.protocol.grid.shape
+    needed, there = math.prod(shape) * WORKING_BYTES, psutil.virtual_memory().total
+    if needed > there:
+        raise UserError(
+            f"data set {planning.protocol.name}: its grid of {' x '.join(map(str, shape))} voxels takes {needed / 2**30:.3g} GiB "
+            f"a volume; expected less than the memory of this machine, {there / 2**30:.3g} GiB: choose a smaller dataset.shape"
+        )
+
+
+def _check_splits(planning: Planning) -> None:
+    """Raise `UserError` if there is nothing to train on or nothing to measure against."""
+    for split in ("train", "test"):
+        if planning.reference is None and not planning.splits[split]:
+            raise UserError(
+                f"data set {planning.protocol.name}: split {split!r} has no case; expected at least one: give it cases "
+                f"(phantom: --set dataset.n_{split}=8; files: dataset.split)"
+            )
 
 
 def _entrant(contestant: Contestant, generator: Any, named: Sequence[Stage | Dependencies]) -> Entrant:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from medlord_bench.contracts import Executor, registry
 from medlord_bench.engine.collect import collect
+from medlord_bench.engine.collect_inputs import log_copies
 from medlord_bench.engine.plan import Plan, Step
 from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.engine.store import Store
@@ -61,6 +62,8 @@ def _do_steps(
         left = missing(store, step)
         if left:
             raise StepError(f"step {step.id}: {len(left)} of {len(step.items)} items are missing ({left[0]}, ...)")
+        if step.kind == "images":  # before any training on them
+            log_copies(store, plan, step)
     for step in steps:
         if step.kind == "scores":
             reused.check(step)

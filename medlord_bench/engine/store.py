@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import TEMPORARY, Write, publish_folder, write_json
 from medlord_bench.util.hashing import digest, file_sha256
 
@@ -89,7 +90,7 @@ class StoredObject:
         write_json(self.items / f"{item}.json", {"files": known.files, "failed": known.failed, "facts": facts})
 
     def sidecar(self, item: str) -> Sidecar:
-        return Sidecar(**json.loads((self.items / f"{item}.json").read_text()))
+        return Sidecar(**parse_json((self.items / f"{item}.json").read_text()))
 
     def complete(self, items: Iterable[str]) -> None:
         """Write `manifest.json`: every item requested so far, with the hashes of its files and of its sidecar."""

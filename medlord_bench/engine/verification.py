@@ -6,7 +6,6 @@ object's key. A training's checkpoint has checksums inside. The results of a run
 
 from __future__ import annotations
 
-import json
 import logging
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from medlord_bench.engine.plan import Plan, Step
 from medlord_bench.engine.store import SIDECAR, Store, StoredObject
 from medlord_bench.engine.worker import output
 from medlord_bench.errors import StepError
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import write_json
 from medlord_bench.util.hashing import digest, file_sha256
 from medlord_bench.util.progress import make_progress
@@ -76,7 +76,12 @@ def check_object(made: StoredObject, items: Iterable[str] | None = None, checked
             path = made.path / "manifest.json"
             checked.damages.append(Damage(path, f"has item {lost}, which is not there", (path,)))
     for item in items:
-        checked.damages += _item(made, item, (manifest or {}).get(item, {}), checked)
+        known = (manifest or {}).get(item, {})
+        if not isinstance(known, dict):
+            path = made.path / "manifest.json"
+            checked.damages.append(Damage(path, f"has no hashes of {item}", (path,)))
+            known = {}
+        checked.damages += _item(made, item, known, checked)
     return checked
 
 
@@ -102,7 +107,7 @@ def _item(made: StoredObject, item: str, known: dict[str, str], checked: Checked
     now = {**files, SIDECAR: checked.sha256(sidecar)}
     if SIDECAR in known and known[SIDECAR] != now[SIDECAR]:
         yield Damage(sidecar, "changed since it was published", remove)
-    elif SIDECAR in known and known != now:
+    elif (SIDECAR in known and known != now) or known.keys() - now.keys():
         manifest = made.path / "manifest.json"
         yield Damage(manifest, f"has other hashes of {item} than its sidecar", (manifest,))
     for suffix, path in paths.items():
@@ -154,7 +159,7 @@ def _json(path: Path, checked: Checked, remove: tuple[Path, ...]) -> dict[str, A
     checked.files += 1
     checked.bytes += path.stat().st_size
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict):

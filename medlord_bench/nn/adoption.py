@@ -15,6 +15,7 @@ from medlord_bench.nn.checkpoints import read_torch
 from medlord_bench.nn.diffusion.latents import FACTS, LATENT, latent_facts
 from medlord_bench.nn.vqgan.config import LatentsConfig, VQGANConfig
 from medlord_bench.nn.vqgan.latents import encode_cohort
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import write_json
 from medlord_bench.volumes.arrays import load_state
 
@@ -105,7 +106,7 @@ def description(folder: Path) -> dict[str, Any]:
     """The field "config" of a `model.json`. Raises `UserError` with the path of a damaged file."""
     path = folder / "model.json"
     try:
-        config = json.loads(path.read_text())["config"]
+        config = parse_json(path.read_text())["config"]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: damaged; expected JSON with a field config: restore it or train again") from None
     return dict(config)

@@ -5,14 +5,13 @@ Loading is always strict: a missing tensor, a surplus tensor or a wrong shape is
 
 from __future__ import annotations
 
-import json
 import pickle
-import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import publish, write_json
 
 if TYPE_CHECKING:
@@ -46,9 +45,11 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch
     if not description.exists():
         raise MissingError(f"{description}: not found; expected the weights of {kind}: train them or give --weights")
     try:
-        found = json.loads(description.read_text())
-    except json.JSONDecodeError as error:
+        found = parse_json(description.read_text())
+    except ValueError as error:
         raise UserError(f"{description}: not JSON ({error}); the file is damaged: restore it or train again") from None
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        raise UserError(f"{description}: expected an object with a field config: restore it or train again")
     if found.get("kind") != kind or found.get("format") != FORMAT:
         raise UserError(
             f"{description}: contains {found.get('kind')!r} in format {found.get('format')!r}, "
@@ -94,7 +95,7 @@ def stored_models(source: Path, stage: str, kind: str) -> list[Path]:
 
 def _holds(description: Path, kind: str) -> bool:
     try:
-        return bool(json.loads(description.read_text()).get("kind") == kind)
+        return bool(parse_json(description.read_text()).get("kind") == kind)
     except OSError:
         return False
     except (ValueError, AttributeError):
@@ -133,7 +134,7 @@ def read_torch(path: Path) -> Any:
         raise MissingError(f"{path}: not found; expected a PyTorch checkpoint") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder; expected a PyTorch checkpoint file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, IndexError, KeyError, ValueError, struct.error) as error:
+    except Exception as error:  # of many types: a damaged pickle calls what it names with what it has
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{path}: not a checkpoint of plain tensors ({reason}); save its state_dict again with torch.save"

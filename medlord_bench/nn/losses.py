@@ -14,13 +14,20 @@ from monai.losses import JukeboxLoss, PatchAdversarialLoss, PerceptualLoss
 from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 
+from medlord_bench.contracts.weights import NeededWeights
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.nn.checkpoints import load_strict, read_torch
 from medlord_bench.util.hashing import file_sha256
 
 BACKBONE = "squeezenet1_1-b8a52dc0.pth"  # torchvision's name: its digits are the first of the file's sha256
 BACKBONE_URL = f"https://download.pytorch.org/models/{BACKBONE}"
+BACKBONE_LICENCE = "code: BSD-3 (torchvision); trained on ImageNet, whose images are for research"
 BACKBONE_SHA256 = BACKBONE.removesuffix(".pth").rpartition("-")[2]
+
+
+def needed_backbone() -> NeededWeights:
+    """The backbone of the perceptual loss as `fetch weights` lists it."""
+    return NeededWeights(path=BACKBONE, address=BACKBONE_URL, licence=BACKBONE_LICENCE, sha256=BACKBONE_SHA256)
 
 
 def check_perceptual_weights(offline_folder: Path | None) -> Path:

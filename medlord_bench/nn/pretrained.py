@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator
 
 from medlord_bench.contracts import FrozenConfig
+from medlord_bench.contracts.weights import LICENCE_UNKNOWN, NeededWeights
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.util.files import write_json
 from medlord_bench.util.hashing import file_sha256
@@ -34,6 +35,17 @@ class WeightsFile(FrozenConfig):
     file: str
     revision: str = "main"
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+
+    def needed(self, licence: str = LICENCE_UNKNOWN) -> NeededWeights:
+        """The file as `fetch weights` lists it."""
+        return NeededWeights(
+            path=f"{self.repo}/{self.file}",
+            address=f"https://huggingface.co/{self.repo}/resolve/{self.revision}/{self.file}",
+            licence=licence,
+            sha256=self.sha256,
+            repo=self.repo,
+            revision=self.revision,
+        )
 
     @field_validator("file", "repo")
     @classmethod

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from medlord_bench.contracts import FrozenConfig
 from medlord_bench.errors import UserError
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.version import __version__
 
 from .answers import MAX_MS, Answer, check_answer
@@ -184,7 +185,7 @@ class AnswerLog:
         lines = []
         for number, text in enumerate(content[:whole].splitlines(), 1):
             try:
-                line = json.loads(text)
+                line = parse_json(text)
             except ValueError:
                 line = None
             if not isinstance(line, dict) or ("item" in line and "practice" not in line):

@@ -19,6 +19,7 @@ from pydantic import Field
 from medlord_bench.contracts import FrozenConfig
 from medlord_bench.contracts.validation import validate
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import publish
 from medlord_bench.util.hashing import canonical
 
@@ -105,7 +106,7 @@ def read_key(path: Path, identity: Path | None = None) -> Key:
             raise UserError(f"{path}: is encrypted; expected the custodian's identity: give it with --identity FILE")
         content = _opened(path, content, identity)
     try:
-        data = json.loads(content)
+        data = parse_json(content)
     except ValueError:
         raise UserError(
             f"{path}: not JSON; the key is damaged: use the copy that was set aside at the export"
@@ -126,7 +127,7 @@ def is_key(path: Path) -> bool:
         if not head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
             return False
         try:
-            data = json.loads(head + file.read())
+            data = parse_json(head + file.read())
         except ValueError:
             return False
     return {"nonce", "secret", "entries"} <= set(data)

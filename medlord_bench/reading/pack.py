@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import Field
 from medlord_bench.contracts import FrozenConfig
 from medlord_bench.contracts.validation import validate
 from medlord_bench.errors import UserError
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import publish, write_text
 from medlord_bench.util.hashing import canonical, digest, file_sha256
 
@@ -67,7 +67,7 @@ def read_pack(folder: Path) -> Pack:
     """Read a pack's manifest. Raises `UserError` naming what is wrong."""
     path = folder / MANIFEST
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder}: not a pack (no {MANIFEST}); expected a folder packs/READER of a study") from None
     except (UnicodeDecodeError, ValueError) as error:

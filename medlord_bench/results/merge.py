@@ -153,6 +153,7 @@ def _joined(runs: Sequence[RunResults]) -> RunResults:
             references={plugin: keys for one in results for plugin, keys in one.references.items()},
             licences={plugin: text for one in results for plugin, text in one.licences.items()},
             seen_in_pretraining={name: seen for one in results for name, seen in one.seen_in_pretraining.items()},
+            patients_unknown=next((one.patients_unknown for one in results if one.patients_unknown), ""),
         ),
         references={key: entry for run in runs for key, entry in run.references.items()},
         rows=rows,

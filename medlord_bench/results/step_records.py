@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from medlord_bench.contracts import FrozenConfig
 from medlord_bench.contracts.validation import read_json
 from medlord_bench.errors import UserError
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import write_text
 
 FILE = "steps.json"
@@ -182,7 +182,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_text())
     except ValueError as error:
         raise UserError(f"{path}: damaged JSON ({error}): run the same command again to rewrite it") from None
     if not isinstance(found, dict):
@@ -197,7 +197,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     rows, unreadable = [], 0
     for line in path.read_text(errors="replace").splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             row = None
         if isinstance(row, dict):

@@ -6,6 +6,7 @@ two values would be lost. `1:30` is text and no number in base 60.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,14 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}{line}: not YAML: {' '.join(cause.split())}") from None
     except (yaml.YAMLError, ValueError) as error:  # characters that YAML forbids; a number of thousands of digits
         raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON document. Raises ValueError for what is none, and for one that is nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 class _Loader(yaml.SafeLoader):

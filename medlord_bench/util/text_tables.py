@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from medlord_bench.errors import UserError
+from medlord_bench.util.documents import parse_json
 
 DELIMITERS = (",", ";", "\t")
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
+LARGEST = 200_000_000  # bytes of a table
 BOM = "\ufeff"
 
 
 def read_text(path: Path) -> str:
     """A text file in UTF-8, without its byte order mark. Raises `UserError` naming a file in another encoding."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe or a device may never end
+        raise UserError(f"{path}: is neither a file nor a folder; expected text in UTF-8")
+    if path.is_file() and path.stat().st_size > LARGEST:
+        raise UserError(f"{path}: {path.stat().st_size:,} bytes, expected a table of at most {LARGEST:,}")
     content = path.read_bytes()
     if content.startswith(UTF16) or b"\0" in content[:200]:
         raise UserError(f"{path}: its encoding is UTF-16; expected UTF-8: save it as UTF-8 (in Excel: 'CSV UTF-8')")
@@ -33,7 +38,7 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path) -> Any:
     """JSON in UTF-8. Raises `UserError` for another encoding and ValueError for text that is not JSON."""
-    return json.loads(read_text(path))
+    return parse_json(read_text(path))
 
 
 def read_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:

@@ -10,6 +10,7 @@ import numpy as np
 from medlord_bench.contracts import Item, LabelMap, Volume
 from medlord_bench.contracts.values import LARGEST_MM, LEAST_MM
 from medlord_bench.errors import UserError
+from medlord_bench.volumes.arrays import load_npy
 from medlord_bench.volumes.io import read_labels
 from medlord_bench.volumes.plausible import implausible
 
@@ -95,7 +96,7 @@ def _labels_of(path: Path | None, names: Mapping[int, str], case: str) -> LabelM
         raise UserError(f"case {case}: no label map; expected one: give masks, or leave the metric out")
     if path.suffix != ".npy":
         return read_labels(path, names)
-    return LabelMap(np.load(path, allow_pickle=False), np.eye(4), names)
+    return LabelMap(load_npy(path), np.eye(4), names)
 
 
 def problem_of(volume: Volume, shape: tuple[int, int, int]) -> str | None:

@@ -6,7 +6,6 @@ only time: a damaged or unwritable cache is ignored.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medlord_bench.contracts import Case, Split
+from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import write_json
 from medlord_bench.util.hashing import digest, file_sha256
 from medlord_bench.volumes.formats import data_file
@@ -92,7 +92,7 @@ def _parts(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
     data = data_file(path)
-    return [path, data] if data is not None and data.is_file() else [path]
+    return [path, data] if data is not None and os.path.isfile(data) else [path]  # noqa: PTH113 - no error for an impossible name
 
 
 def _file(path: Path, known: dict[str, Any]) -> str:
@@ -108,7 +108,7 @@ def _file(path: Path, known: dict[str, Any]) -> str:
 
 def _read() -> dict[str, Any]:
     try:
-        found = json.loads(cache_path().read_text())
+        found = parse_json(cache_path().read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -16,14 +16,29 @@ SIZES = re.compile(rb"^\s*(?:DimSize\s*=|sizes\s*:)\s*([\d ]+)", re.IGNORECASE |
 
 def declared_shape(path: Path) -> tuple[int, ...]:
     """The sizes of a NIfTI, MetaImage or NRRD file along its axes; empty if the header does not show them."""
+    start = _start(path)
+    return _nifti(start) if suffix_of(path) in NIFTI else _text(start)
+
+
+def declared_scaling(path: Path) -> tuple[float, float]:
+    """Slope and intercept of a NIfTI file as they are stored; slope 0 or NaN means none, and so does an unreadable header."""
+    start = _start(path)
+    for order in "<>":
+        for size, layout, at in ((348, "2f", 112), (540, "2d", 176)):
+            if len(start) >= at + struct.calcsize(layout) and struct.unpack(f"{order}i", start[:4])[0] == size:
+                slope, intercept = struct.unpack_from(f"{order}{layout}", start, at)
+                return slope, intercept
+    return 0.0, 0.0
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file, unpacked; none where it cannot be read."""
     try:
         with open(path, "rb") as file:
             start = file.read(LONGEST)
-        if start[:2] == GZIP:
-            start = zlib.decompressobj(wbits=31).decompress(start, 352)
+        return zlib.decompressobj(wbits=31).decompress(start, 352) if start[:2] == GZIP else start
     except (OSError, zlib.error):
-        return ()
-    return _nifti(start) if suffix_of(path) in NIFTI else _text(start)
+        return b""
 
 
 def has_one_slice(path: Path) -> bool:

@@ -17,7 +17,7 @@ from medlord_bench.util.paths import shown
 from medlord_bench.volumes.dicom.series import Series, series_of
 from medlord_bench.volumes.formats import SUFFIXES, stem_of, suffix_of
 from medlord_bench.volumes.headers import has_one_slice
-from medlord_bench.volumes.pointers import pointer_of
+from medlord_bench.volumes.pointers import is_special, pointer_of
 
 SHOWN = 3  # series that cannot be read, in one message
 SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")
@@ -118,6 +118,8 @@ def listed(
             used.update(hits)
             if hits or (include and not matches(place, include)):
                 listing.leave("excluded", place)
+            elif is_special(path):
+                listing.leave("special", place)
             elif _is_system(name):
                 listing.leave("system", place)
                 hidden += 1

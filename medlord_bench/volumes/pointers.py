@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medlord_bench.errors import MissingError
+from medlord_bench.errors import MissingError, UserError
 
 LARGEST = 1024  # bytes; pointers are shorter
 LFS, ANNEX = b"version https://git-lfs.github.com/spec/", b"/annex/objects/"
@@ -22,8 +22,15 @@ def pointer_of(path: Path) -> bool:
     return start == LFS or start.startswith(ANNEX)
 
 
+def is_special(path: Path) -> bool:
+    """Whether it is neither a file nor a folder, but a pipe, socket or device: opening or reading it may never end."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def check_content(path: Path) -> None:
-    """Raise `MissingError` (exit code 3) for a file whose content was not fetched."""
+    """Raise `MissingError` (exit code 3) for a file whose content was not fetched, and `UserError` for a pipe or device."""
+    if is_special(path):
+        raise UserError(f"{path}: is a pipe, socket or device; expected a file: remove it")
     if pointer_of(path):
         raise MissingError(
             f"{path}: a link or pointer whose content was not fetched; expected the file itself: fetch it "

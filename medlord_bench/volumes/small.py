@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medlord_bench.errors import UserError
 from medlord_bench.util.files import publish
+from medlord_bench.volumes.arrays import npz_shapes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,11 +77,12 @@ def read_small(path: Path) -> SmallVolume:
     import numpy as np
 
     try:
+        npz_shapes(path)  # before anything is allocated
         with np.load(path, allow_pickle=False) as arrays:
             hu, labels = arrays["hu"], arrays.get("labels")
             spacing = tuple(map(float, arrays["spacing"])) if "spacing" in arrays else None
         if hu.ndim != 3 or hu.dtype != np.int16 or (labels is not None and labels.shape != hu.shape):
             raise ValueError(f"holds {hu.dtype} {hu.shape}")
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: not a small volume ({error}); run the same command again") from None
     return SmallVolume(hu, spacing, labels)  # type: ignore[arg-type]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
+import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,14 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medlord_bench.errors import UserError
+from medlord_bench.volumes.direct import read_direct
 from medlord_bench.volumes.formats import data_file
-from medlord_bench.volumes.streams import DEFLATED, check_packed, is_gzip, read_gzip
+from medlord_bench.volumes.headers import declared_scaling
+from medlord_bench.volumes.streams import DEFLATE_RATIO, DEFLATED, check_packed, check_text_header, is_gzip, read_gzip
 
 log = logging.getLogger("medlord_bench")
 
 MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+LARGEST_SCALE = 1e6  # of a slope or an intercept; HU have slopes of about 1
 FORMS_APART = 0.1  # of a voxel: qform and sform that differ by more
-GZIP_RATIO = 1032  # deflate packs no more bytes into one (RFC 1951: 258 bytes in 2 bits)
 HEADER = 4096  # bytes of a MetaImage or NRRD header that are looked at
 PACKED = re.compile(DEFLATED + rb"|encoding\s*:\s*(?:bz|hex|txt|text|ascii)|binarydata\s*=\s*false")
 Raw = tuple[NDArray[Any], NDArray[np.float64]]
@@ -59,6 +63,15 @@ def check_memory(path: Path, shape: Sequence[int], bytes_per_voxel: int) -> None
             f"{path}: its header declares {size} voxels, {needed / 2**30:.3g} GiB; expected less than the memory of this machine, "
             f"{there / 2**30:.3g} GiB: the header is damaged, or crop the image"
         )
+
+
+def check_scaling(path: Path, slope: float, intercept: float) -> None:
+    """Raise `UserError` for a slope or intercept that no HU have."""
+    for name, value in (("slope", slope), ("intercept", intercept)):
+        if not abs(value) <= LARGEST_SCALE:
+            raise UserError(
+                f"{path}: its {name} is {value:g}; expected a finite number within {LARGEST_SCALE:g}: repair the header"
+            )
 
 
 # -------------------------------------------------------------------------------------------------------------- NIfTI
@@ -95,31 +108,39 @@ def read_nifti(path: Path) -> Raw:
             shape = shape[:-1]
         check_shape(path, shape, "V" if kind.fields else str(kind))
         _check_declared(path, image, shape)
+        slope, intercept = declared_scaling(path)
+        if slope and not math.isnan(slope):  # as the standard has it: otherwise values are not scaled
+            check_scaling(path, slope, intercept)
         affine[:3] *= MM.get(image.header.get_xyzt_units()[0], 1.0)
         _check_forms(path, image)
         check_affine(path, affine)
-        values = np.asanyarray(_whole(path, image).dataobj).reshape(shape)
+        values = _values(path, image).reshape(shape, order="F")
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path}: incomplete NIfTI image ({_first_line(error)}); copy it again") from None
-    except (np.linalg.LinAlgError, HeaderDataError) as error:
+    except (np.linalg.LinAlgError, HeaderDataError, KeyError) as error:  # KeyError: a code that nibabel does not know
         raise UserError(f"{path}: its header is not usable ({_first_line(error)}); repair it") from None
     return values, affine
 
 
-def _whole(path: Path, image: Any) -> Any:
-    """The image; a compressed one from bytes whose checksum was tested."""
+def _values(path: Path, image: Any) -> NDArray[Any]:
+    """The values, rescaled, x fastest; of a compressed file from bytes whose checksum was tested."""
+    from nibabel.volumeutils import apply_read_scaling
+
+    stored, kind = image.dataobj, image.header.get_data_dtype()
     if not is_gzip(path):
-        return image
-    values = image.dataobj
-    size = values.offset + int(np.prod(values.shape, dtype=np.int64)) * image.header.get_data_dtype().itemsize
-    return type(image).from_bytes(read_gzip(path, size))
+        return np.asanyarray(stored)
+    count = int(np.prod(stored.shape, dtype=np.int64))
+    content = read_gzip(path, stored.offset + count * kind.itemsize)
+    values = np.frombuffer(content, kind, count, stored.offset).reshape(stored.shape, order="F")
+    scaled: NDArray[Any] = apply_read_scaling(values, stored.slope, stored.inter)
+    return scaled
 
 
 def _check_declared(path: Path, image: Any, shape: tuple[int, ...]) -> None:
     """Raise `UserError` if the file is too short for the voxels that its header declares."""
     there, itemsize = path.stat().st_size, image.header.get_data_dtype().itemsize
     needed = float(np.prod([float(n) for n in shape])) * itemsize
-    most = there * GZIP_RATIO if is_gzip(path) else there
+    most = there * DEFLATE_RATIO if is_gzip(path) else there
     if needed > most:
         size = " x ".join(map(str, shape))
         raise UserError(
@@ -152,9 +173,10 @@ def read_itk(path: Path) -> Raw:
     """Values and affine of a MetaImage or NRRD file. Raises `UserError` naming the file and what is wrong."""
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty; expected an image: copy it again")
+    check_text_header(path)
     _check_data_file(path, None)
     with plain_name(path) as name:
-        return _from_itk(path, _itk_image(path, name))
+        return _itk_values(path, name)
 
 
 @contextmanager
@@ -173,8 +195,8 @@ def plain_name(path: Path) -> Iterator[str]:
             yield str(link)
 
 
-def _itk_image(path: Path, name: str) -> Any:
-    """The image, after its header was checked. name: for ITK; path: for messages."""
+def _itk_values(path: Path, name: str) -> Raw:
+    """Values, x fastest, and affine, after the header was checked. name: for ITK; path: for messages."""
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
@@ -189,8 +211,11 @@ def _itk_image(path: Path, name: str) -> Any:
         itemsize = np.dtype(_type_of(reader)).itemsize
         _check_data_file(path, int(np.prod([float(n) for n in shape])) * itemsize)
         check_memory(path, shape, itemsize)
-        check_packed(path)
-        return reader.Execute()
+        values = read_direct(path, _type_of(reader), shape)
+        if values is None:
+            check_packed(path)
+            values = sitk.GetArrayFromImage(reader.Execute()).T.reshape(shape, order="F")
+        return values, _itk_affine(reader)
     except RuntimeError as error:
         raise UserError(f"{path}: incomplete image ({_first_line(error)}); copy it again, with its raw file") from None
 
@@ -210,7 +235,7 @@ def _check_data_file(path: Path, size: int | None) -> None:
     data = data_file(path)
     if data is not None and "%" in data.name:  # a numbered series of files
         return
-    if data is not None and not data.is_file():
+    if data is not None and not os.path.isfile(data):  # noqa: PTH113 - False for a name that no file can have
         expected = _expected_bytes(path)
         raise UserError(
             f"{path}: incomplete image: its data file {data.name} is missing{f' ({expected} bytes)' if expected else ''}; "
@@ -219,12 +244,18 @@ def _check_data_file(path: Path, size: int | None) -> None:
     with open(path, "rb") as file:
         header = file.read(HEADER).lower()
     holder = path if data is None else data
-    if size is None or PACKED.search(header) or (data is None and path.suffix.lower() in (".mhd", ".nhdr")):
+    deflated = re.search(DEFLATED, header) is not None
+    if (
+        size is None
+        or (PACKED.search(header) and not deflated)
+        or (data is None and path.suffix.lower() in (".mhd", ".nhdr"))
+    ):
         return
+    size = size // DEFLATE_RATIO if deflated else size
     if holder.stat().st_size < size:
         named = "" if data is None else f"its data file {data.name} has "
         raise UserError(
-            f"{path}: incomplete image: {named}{holder.stat().st_size} bytes, expected {size}: it is cut short; copy it again"
+            f"{path}: incomplete image: {named}{holder.stat().st_size} bytes, expected {size}{' or more' if deflated else ''}: it is cut short; copy it again"
         )
 
 
@@ -242,17 +273,14 @@ def _expected_bytes(path: Path) -> int:
     return int(voxels) * np.dtype(_type_of(reader)).itemsize
 
 
-def _from_itk(path: Path, image: Any) -> Raw:
-    import SimpleITK as sitk
-
-    size = image.GetSize()
-    values = sitk.GetArrayFromImage(image).T.reshape(size[:3], order="F")
-    dimension = image.GetDimension()
+def _itk_affine(reader: Any) -> NDArray[np.float64]:
+    """Index to mm in R, A, S: ITK's world is LPS+."""
+    dimension = reader.GetDimension()
     affine = np.eye(4)
-    directions = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
-    affine[:3, :3] = directions * np.array(image.GetSpacing()[:3])
-    affine[:3, 3] = image.GetOrigin()[:3]
-    return values, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # ITK's world is LPS+
+    directions = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
+    affine[:3, :3] = directions * np.array(reader.GetSpacing()[:3])
+    affine[:3, 3] = reader.GetOrigin()[:3]
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
 def _first_line(error: Exception) -> str:

@@ -40,6 +40,8 @@ class Trainer:
     val_iterations: int
 
 
+PLANNER_GB = 8  # the target of nnU-Net's default planner
+
 TRAINERS = {
     "tiny": Trainer(True, 12, 25, False, 1),
     "nnunet": Trainer(False, 1000, 250, True, 50),
@@ -62,11 +64,24 @@ class Training:
     planner_gb: float | None
 
     def plan(self, cases: Sequence[LabelledCase], out: Path, run: Run) -> Path:
-        """Fingerprint and plans from these cases; returns the folder with both."""
+        """Fingerprint and plans from these cases; returns the folder with both.
+
+        Raises `UserError` on a GPU if patch and batch would be planned for more memory than the guard allows.
+        """
+        self._check_target(run)
         self._write(cases, out, run)
         settings = {"work": "plan", "out": str(out / "plan"), "planner_gb": self.planner_gb, **self._shared(run)}
         carry_out(Work("plan the segmenter", out, settings, self._lengths(1.0, 0)), run)
         return out / "plan"
+
+    def _check_target(self, run: Run) -> None:
+        target = self.planner_gb or PLANNER_GB
+        if run.device != "cpu" and run.memory_limit is not None and target > run.memory_limit:
+            limit = run.memory_limit
+            raise UserError(
+                f"downstream.planner_gb: nnU-Net plans for {target:g} GB, the memory limit is {limit:g} GiB; "
+                f"set --set downstream.planner_gb={limit:.3g}, or a larger --memory-limit"
+            )
 
     def train(
         self,

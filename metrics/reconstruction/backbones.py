@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from medlord_bench.contracts.weights import NeededWeights
 from medlord_bench.errors import UserError
 from medlord_bench.nn.pretrained import ENVIRONMENT, weights_folder
 from medlord_bench.util.hashing import file_sha256
@@ -16,12 +17,21 @@ FILES: dict[Net, str] = {  # torchvision's names; the digits are the first of th
     "vgg": "vgg16-397923af.pth",
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
 }
+LICENCE = "code: BSD-3 (torchvision); trained on ImageNet, whose images are for research"
 SOURCE = "https://download.pytorch.org/models"
 
 
 def path_of(net: Net) -> Path:
     """The path of a backbone's file, which may be missing."""
     return weights_folder() / FILES[net]
+
+
+def needed(net: Net) -> NeededWeights:
+    """A backbone as `fetch weights` lists it."""
+    name = FILES[net]
+    return NeededWeights(
+        path=name, address=f"{SOURCE}/{name}", licence=LICENCE, sha256=Path(name).stem.rpartition("-")[2]
+    )
 
 
 def missing(net: Net) -> str:

@@ -26,9 +26,10 @@ from medlord_bench.contracts import (
 )
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
+from medlord_bench.contracts.weights import NeededWeights
 from medlord_bench.errors import UserError
 
-from .backbones import FILES, Net, missing, path_of, sha256_of
+from .backbones import FILES, Net, missing, needed, path_of, sha256_of
 from .quantities import BY_NAME, LPIPS_QUANTITIES
 
 NEED = Need(Source.RECONSTRUCTIONS, Made.STATES)
@@ -77,6 +78,9 @@ class LPIPS:
     def needs(self) -> Sequence[Need]:
         """Each test image's reconstruction, with the real image as its reference."""
         return [NEED]
+
+    def needed_weights(self) -> Sequence[NeededWeights]:
+        return [needed(self.config.net)]
 
     def plugin_config(self) -> Mapping[str, Any]:
         return {}

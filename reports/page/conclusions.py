@@ -85,7 +85,7 @@ def _doubts(run: RunResults, warnings: Sequence[Warned]) -> list[str]:
         told = [f"{name} ({listing(list(dict.fromkeys(metrics)))})" for name, metrics in by_contestant.items()]
         doubts.append(f"Warnings on {listing(told)}: see below.")
     seen = run.results.seen_in_pretraining if run.results else {}
-    doubts += [f"{name} was seen in pretraining: {text.rstrip('.')}." for name, text in seen.items()]
+    doubts += [f"{name} was seen in pretraining: {str(text).rstrip('.')}." for name, text in seen.items()]
     doubts += [
         f"{count} of {n} samples of {name} failed." for name, (count, n) in _failed(run).items() if name in ranked
     ]

@@ -55,15 +55,14 @@ def _context(run: RunResults) -> dict[str, Any]:
 
     scores, quantities = run.scores, run.quantities
     controls = run.results.controls if run.results else ()
+    seen = {name: str(one) for name, one in run.results.seen_in_pretraining.items()} if run.results else {}
     first = glance(scores, run.comparisons.comparisons, quantities, controls)
     warned = [*doubts(run), *warnings(scores)]
     script = viewer.script() + _text("page.js")
     return {
         "run": run,
         "conclusions": conclusions(run, first, warned),
-        "forest": forest(first, controls, run.results.seen_in_pretraining if run.results else {})
-        if first.columns
-        else None,
+        "forest": forest(first, controls, seen) if first.columns else None,
         "offer": offer(run),
         "tables": tables(run.results, run.rows) if run.results else [],
         "warnings": warned,

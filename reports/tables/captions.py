@@ -31,6 +31,7 @@ def caption(scores: Sequence[Score], facts: Facts, ranked: bool = False, of: str
         title,
         _direction(known, facts),
         n,
+        facts.patients_unknown.partition(":")[0].capitalize(),
         f"{REAL}: {' to '.join(dict.fromkeys((str(floors[0]), str(floors[-1]))))} a side" if floors else "",
         *bracket_words(known, facts),
         PAIRED if any(facts.place(score).word for score in known) else "",

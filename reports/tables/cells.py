@@ -48,7 +48,12 @@ class Facts:
 
     @cached_property
     def seen(self) -> Mapping[str, str]:
-        return self.run.results.seen_in_pretraining if self.run.results else {}
+        found = self.run.results.seen_in_pretraining if self.run.results else {}
+        return {name: str(seen) for name, seen in found.items()}
+
+    @cached_property
+    def patients_unknown(self) -> str:
+        return self.run.results.patients_unknown if self.run.results else ""
 
     @cached_property
     def places(self) -> Mapping[Key, Mapping[str, Place]]:

@@ -45,6 +45,7 @@ def _record(score: Score, facts: Facts) -> dict[str, object]:
         else ""
         if not ok or score.generator in facts.controls
         else ranks.reason,
+        "patients_unknown": facts.patients_unknown,
         "seen_in_pretraining": facts.seen.get(score.generator, ""),
         "reason": "" if ok else facts.reason(score),
         "notes": score.note_text,

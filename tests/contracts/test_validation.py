@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medlord_bench.contracts import FrozenConfig, HUWindow, Shape, Spacing
+from medlord_bench.contracts import FrozenConfig, HUWindow, LabelNames, Shape, Spacing
 from medlord_bench.contracts.validation import LONGEST, validate
 from medlord_bench.errors import UserError
 
@@ -27,6 +27,7 @@ class Config(FrozenConfig):
     count: int = 1
     name: str = ""
     flag: bool = False
+    names: LabelNames = {}
     inner: Inner = Inner()
 
 
@@ -65,6 +66,9 @@ def test_bounds_are_inclusive(given: dict[str, Any]) -> None:
         ({"rate": float("nan")}, "field 'rate': Input should be a finite number, got nan"),
         ({"count": "9" * 5000}, "field 'count'"),
         ({"count": True}, "field 'count': expected a number, got true or false"),
+        ({"shape": [True, 2, 3]}, "field 'shape.0': expected a number, got true or false"),
+        ({"names": {True: "aorta"}}, "field 'names.True': expected a number"),
+        ({"names": {-1: "aorta"}}, "field 'names': label value -1; expected values from 1 up"),
         ({"inner": {"rate": False}}, "field 'inner.rate': expected a number"),
         ({"name": [10**5000]}, "field 'name'.*, got a list of thousands of digits"),
         ({"name": list(range(10**5))}, "field 'name'"),
@@ -79,3 +83,7 @@ def test_a_value_out_of_bounds_is_one_short_line(given: dict[str, Any], words: s
 def test_a_wrong_field_in_a_list_of_models_has_the_nearest_name() -> None:
     with pytest.raises(UserError, match=r"unknown field 'places.1.rat'; did you mean 'places.1.rate'\?"):
         validate(Outer, {"places": [{}, {"rat": 1}]}, "f")
+
+
+def test_background_needs_no_name() -> None:
+    assert validate(Config, {"names": {0: "background", 2: "aorta"}}, "f").names == {2: "aorta"}

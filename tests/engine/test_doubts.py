@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medlord_bench.contracts import DataProtocol, Grid
-from medlord_bench.engine.doubts import padded, padding_doubt, values_doubt
+from medlord_bench.engine.doubts import copies_doubt, padded, padding_doubt, values_doubt
 
 
 def protocol(fit: str = "crop-pad") -> DataProtocol:
@@ -37,3 +37,11 @@ def test_values_name_the_first_volume_and_count_the_rest() -> None:
     said = values_doubt({"s1": "values are in 0..9", "s4": "other"}, 5)
     assert said is not None
     assert said.startswith("2 of 5 volumes are not plausible CT in HU, e.g. s1: values are in 0..9")
+
+
+def test_a_copy_in_another_split_is_named_and_one_in_the_same_is_not() -> None:
+    first = list(range(-256, 256))
+    outlines = {"a": first, "b": [value + 2 for value in first], "c": first[::-1], "d": ()}
+    said = copies_doubt(outlines, {"a": "train", "b": "test", "c": "test", "d": "val"})
+    assert said is not None and "nearly the same image in two splits: a (train) and b (test);" in said
+    assert copies_doubt(outlines, {"a": "train", "b": "train", "c": "test", "d": "val"}) is None

@@ -15,6 +15,7 @@ import pytest
 from medlord_bench.contracts import Run
 from medlord_bench.engine import lease
 from medlord_bench.errors import StepError, UserError
+from medlord_bench.util.files import publish
 from medlord_bench.util.progress import make_progress
 
 
@@ -150,6 +151,22 @@ def test_a_holder_that_slept_while_another_took_over_saves_nothing_more(tmp_path
                 stop()
     assert json.loads(other.path.read_text()) == {"released": True}
     assert not sleeper.path.exists()
+
+
+def test_what_a_sleeper_had_begun_to_write_is_not_renamed_into_place(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "last.pt"
+    with lease.held(tmp_path) as sleeper:
+
+        def write(temporary: Path) -> None:
+            temporary.write_text("old")
+            write_lease = tmp_path / f"lease.{sleeper.number + 1}.json"  # another process takes over meanwhile
+            write_lease.write_text("{}")
+
+        publish(tmp_path / "before", lambda temporary: temporary.write_text("mine"))
+        with pytest.raises(StepError, match="another run took over"):
+            publish(path, write)
+    assert not path.exists() and (tmp_path / "before").exists()
+    publish(path, lambda temporary: temporary.write_text("free again"))
 
 
 def test_the_same_number_in_a_folder_made_anew_is_another_lease(tmp_path: Path) -> None:

@@ -74,10 +74,12 @@ class Luna:
 
 def test_published_weights_that_saw_the_data_set_are_named() -> None:
     text = "seen in pretraining: its published weights were trained on "
-    assert seen_in_pretraining(Pretrained(), Luna(), "luna16") == f"{text}lidc-idri, which shares cases with luna16"
-    assert seen_in_pretraining(Pretrained(), object(), "crlm-ct") == f"{text}crlm-ct"
+    shared = seen_in_pretraining(Pretrained(), Luna(), "luna16")
+    assert shared is not None and (shared.trained_on, shared.relation) == (("lidc-idri",), "shares cases")
+    assert str(shared) == f"{text}lidc-idri, which shares cases with luna16"
+    assert str(seen_in_pretraining(Pretrained(), object(), "crlm-ct")) == f"{text}crlm-ct"
     for generator, dataset in ((Pretrained(), object()), (object(), Luna())):
-        assert seen_in_pretraining(generator, dataset, "luna16") == ""
+        assert seen_in_pretraining(generator, dataset, "luna16") is None
 
 
 @pytest.mark.parametrize(
@@ -264,6 +266,28 @@ def test_weights_that_are_not_there_are_told_before_anything_runs(tmp_path: Path
         place.mkdir()
     with pytest.raises(UserError, match=f"--weights {place}: (not found|the folder is empty)"):
         plan(weights=place)
+
+
+@pytest.mark.parametrize("name", ["noise", "holdout", "command:x"])
+def test_weights_for_a_generator_that_takes_none_are_refused_before_anything_runs(tmp_path: Path, name: str) -> None:
+    (tmp_path / "w.pt").write_bytes(b"weights")
+    with pytest.raises(UserError, match=f"w.pt: generator {name} takes no weights; .*remove --weights"):
+        plan(
+            generators=(name,),
+            weights=tmp_path / "w.pt",
+            set={"command.command": "true {seed} {out}"} if ":" in name else {},
+        )
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_without_a_case_is_named(split: str) -> None:
+    with pytest.raises(UserError, match=f"split '{split}' has no case; .*dataset.n_{split}"):
+        plan(samples=2, set={f"dataset.n_{split}": 0})
+
+
+def test_a_grid_larger_than_the_machine_is_refused_before_anything_is_allocated() -> None:
+    with pytest.raises(UserError, match=r"its grid of 4096 x 4096 x 4096 voxels takes 256 GiB .*dataset.shape"):
+        plan(set={"dataset.shape": [4096, 4096, 4096]})
 
 
 def test_without_conditional_sampling_its_training_is_left_out() -> None:

@@ -192,6 +192,81 @@ def test_a_run_that_dies_at_random_every_few_files_it_writes_ends_in_the_same_by
     assert differences(tmp_path, whole) == []
 
 
+SHORT_LEASES = """
+from medlord_bench.engine import lease
+lease.HEARTBEAT_SECONDS, lease.STALE_SECONDS, lease.CHECK_SECONDS = 0.2, 2.0, 0.0
+"""
+
+
+@pytest.mark.slow
+def test_a_training_that_slept_while_another_took_over_publishes_nothing(
+    bench: Any, words: Any, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lineage = plan_of(whole).step("train:medlord@smoke:diffusion").detail["lineage"]
+    checkpoints = tmp_path / "objects" / "trainings" / lineage / "checkpoints"
+    sleeper = bench.start(*words, "--store", tmp_path, prelude=SHORT_LEASES)
+    while not (checkpoints.exists() and any(checkpoints.iterdir())):
+        assert not sleeper.ended()
+        time.sleep(0.002)
+    sleeper.send(signal.SIGSTOP)
+    assert not any(
+        (tmp_path / "objects" / "weights").glob(
+            f"{plan_of(tmp_path).step('train:medlord@smoke:diffusion').key}/items/*.json"
+        )
+    )
+    time.sleep(3)
+    other = bench(*words, "--store", tmp_path, prelude=SHORT_LEASES)
+    assert other.code == 0, other.err
+
+    def state() -> dict[str, tuple[int, bytes]]:
+        parts = [tmp_path / "objects", *(tmp_path / "runs").glob("*/results")]
+        return {
+            str(f): (f.stat().st_mtime_ns, f.read_bytes())
+            for part in parts
+            for f in part.rglob("*")
+            if f.is_file() and not f.name.startswith(".tmp-")  # the sleeper removes its own
+        }
+
+    before = state()
+    sleeper.send(signal.SIGCONT)
+    woken = sleeper.wait()
+    changed = [name for name, content in state().items() if before.get(name) != content]
+    with capfd.disabled():
+        print(f"\nthe sleeper ended with exit {woken.code}: {woken.err.splitlines()[-1]}; files it changed: {changed}")
+    assert woken.code == 1 and "another run took over this training" in woken.err.splitlines()[-1]
+    assert changed == [] and before.keys() == state().keys()
+    assert differences(tmp_path, whole) == []
+
+
+@pytest.mark.slow
+def test_two_workers_killed_at_random_moments_end_in_the_bytes_of_one_process(
+    bench: Any, words: Any, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store, moments_, kills, seen = tmp_path / "store", random.Random(18), 0, []
+    command = (*words, "--store", store, "--executor", "local", "--workers", "2")
+
+    def files() -> int:
+        return sum(1 for path in (store / "objects").rglob("*") if path.is_file() and not path.name.startswith("."))
+
+    while kills < 20:
+        process, wanted = bench.start(*command), files() + moments_.randint(0, 5)
+        while files() < wanted and not process.ended():
+            time.sleep(0.002)
+        time.sleep(moments_.random())
+        if process.ended():
+            assert process.wait().code == 0
+            shutil.rmtree(store)  # it came to its end: on with the next run
+            continue
+        process.send(signal.SIGKILL)
+        assert process.wait().code == -signal.SIGKILL
+        kills, seen = kills + 1, [*seen, files()]
+    assert bench(*command).code == 0
+    apart = differences(store, whole)
+    with capfd.disabled():
+        print(f"\n{kills} kills with {', '.join(map(str, seen))} files there; same bytes as inline: {not apart}")
+    assert apart == []
+
+
 # ------------------------------------------------------------------------- the program itself, signalled from without
 LONG = ("--set", "generator.autoencoder.steps=40", "--set", "generator.diffusion.steps=60")
 LONG += ("--set", "generator.controlnet.steps=40", "--samples", "8", "--set", "dataset.n_test=6")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -199,6 +201,23 @@ BAD = {
     "writes NaN": ("save([float('nan')] * len(values), kind='<f4')", "NaN"),
     "writes a constant": ("save([0] * len(values))", "constant (0 HU)"),
     "writes 0..1": ("save([v > 0 for v in values])", "scaled to [0, 1]"),
+    "leaves a pipe": ("import os; os.mkfifo(out)", "something that is no file was written"),
+    "leaves a folder": ("Path(out).mkdir(); (Path(out) / 'x').touch()", "something that is no file was written"),
+    "leaves a link to a device": ("import os; os.symlink('/dev/zero', out)", "something that is no file was written"),
+    "puts a pipe in place of its log": (
+        "import os; log = out.replace('.npy', '.log'); os.unlink(log); os.mkfifo(log); sys.exit('no')",
+        "exit code 1: no",
+    ),
+    "talks": ("sys.stderr.write('word ' * 10**6 + chr(10) + 'enough'); sys.exit(2)", "exit code 2: enough"),
+    "writes beyond its limit": (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)); save(values)",
+        "ended by SIGXFSZ: it wrote a file larger than the limit (ulimit -f)",
+    ),
+    "declares terabytes": (
+        "save(values, (100000, 100000, 100))",
+        "its header declares shape (100000, 100000, 100), 2000000000000 bytes, and 1920 are there",
+    ),
     "hangs": ("time.sleep(600)", "ran past its time limit of 3 s and was ended"),
 }
 
@@ -268,6 +287,15 @@ def test_what_a_program_leaves_running_is_ended_with_it(end: str, program: Any, 
     place = tmp_path / "pid"
     draw(command(program(CHILD.replace("PLACE", str(place)) + (end or SAVE), timeout_s=10)), run)
     assert _gone(int(place.read_text()))
+
+
+def test_a_background_process_that_keeps_the_output_open_delays_nothing(program: Any, run: Run, tmp_path: Path) -> None:
+    place = tmp_path / "pid"
+    away = CHILD.replace("PLACE", str(place)).replace('600)"]', '60)"], start_new_session=True')
+    start = time.monotonic()
+    (made,) = draw(command(program(away + SAVE, timeout_s=50)), run)
+    assert isinstance(made, Volume) and time.monotonic() - start < 30
+    os.kill(int(place.read_text()), signal.SIGKILL)
 
 
 def test_a_stop_ends_the_program_and_publishes_nothing(program: Any, run: Run, tmp_path: Path) -> None:

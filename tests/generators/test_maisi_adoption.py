@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from medlord_bench.contracts import DataProtocol, Grid, Run, Split
 from medlord_bench.contracts.validation import merged
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.generators.maisi.adoption import LICENCE, UPSTREAM_LABELS, find_weights
+from medlord_bench.generators.maisi.adoption import UPSTREAM_LABELS, find_weights
 from medlord_bench.generators.maisi.autoencoder import Autoencoder
-from medlord_bench.generators.maisi.configs import MAISIConfig
+from medlord_bench.generators.maisi.configs import FOUNDATION_LICENCE, MAISIConfig
 from medlord_bench.generators.maisi.control import load_controlnet
 from medlord_bench.generators.maisi.diffusion import load_diffusion
 from medlord_bench.generators.maisi.plugin import MAISI
@@ -100,7 +100,7 @@ def test_the_three_networks_come_over_tensor_for_tensor_with_their_scale(
     assert control.regions == {"heart": UPSTREAM_LABELS["heart"], "aorta": UPSTREAM_LABELS["aorta"]}
     for stage in ("autoencoder", "diffusion", "controlnet"):
         described = json.loads((made[stage] / "model.json").read_text())["config"]
-        assert described["licence"] == LICENCE and described["converted_from"]["file"].endswith(".pt")
+        assert described["licence"] == FOUNDATION_LICENCE and described["converted_from"]["file"].endswith(".pt")
 
 
 def test_ours_are_taken_as_well_as_theirs(published: Path, tmp_path: Path, run: Run) -> None:

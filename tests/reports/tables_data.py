@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medlord_bench.contracts.metrics import Quantity
-from medlord_bench.contracts.results import CaseRow, ResultsFile, Score
+from medlord_bench.contracts.results import CaseRow, ResultsFile, Score, SeenInPretraining
 from medlord_bench.results.comparisons import Comparison, ComparisonsFile
 from medlord_bench.results.run_results import RunResults
 
@@ -49,6 +49,7 @@ def run(
     rows: Sequence[CaseRow] = (),
     controls: Sequence[str] = (),
     seen: Mapping[str, str] | None = None,
+    patients_unknown: str = "",
     **fields: Any,
 ) -> RunResults:
     results = ResultsFile(
@@ -56,7 +57,8 @@ def run(
         protocols={score.protocol: {"metric": score.protocol.partition("-")[0]} for score in scores},
         quantities=tuple(quantities),
         controls=tuple(controls),
-        seen_in_pretraining=dict(seen or {}),
+        seen_in_pretraining={name: SeenInPretraining(note=text) for name, text in (seen or {}).items()},
+        patients_unknown=patients_unknown,
     )
     return RunResults(
         name="by-hand", dataset="phantom", synthetic=True, budget="", references={}, results=results, rows=rows,

@@ -195,6 +195,17 @@ def test_seen_in_pretraining_stands_in_every_table(tmp_path: Path) -> None:
     assert "a<sup>†</sup>" in markdown(tmp_path) and "b<sup>" not in markdown(tmp_path)
 
 
+def test_unknown_patients_stand_in_every_caption_and_row(tmp_path: Path) -> None:
+    why = "patients unknown: which scans are of one patient is not published"
+    region = fid("a", 0.6, metric="dsc", region="aorta", protocol="adherence-p-1")
+    render(run([fid("a"), region], [FID, DSC], patients_unknown=why), tmp_path)
+    for name in ("fid", "adherence"):
+        assert ". Patients unknown." in markdown(tmp_path, name)
+        assert records(tmp_path, name)[0]["patients_unknown"] == why
+    render(run([fid("a"), region], [FID, DSC]), tmp_path / "known")
+    assert "Patients unknown" not in markdown(tmp_path / "known", "fid")
+
+
 # ------------------------------------------------------------------------------------------------------ memory and speed
 def step(who: str, kind: str, **fields: object) -> StepRecord:
     common = {

@@ -87,7 +87,8 @@ def test_a_contestant_with_equal_scores_is_taken_once_and_another_of_its_name_is
     merged = read_runs([a, b])
     assert merged.contestants == ["ours", "noise", "ours (22)"]
     assert merged.results is not None and merged.results.controls == ("noise",)
-    assert merged.results.seen_in_pretraining == {"ours": "seen in day_a_11", "ours (22)": "seen in day_b_22"}
+    seen = {name: str(one) for name, one in merged.results.seen_in_pretraining.items()}
+    assert seen == {"ours": "seen in day_a_11", "ours (22)": "seen in day_b_22"}
     assert merged.picture("ours (22)", "samples", "s0") == b / "results/pictures/samples/ours/s0.safetensors"
     assert merged.picture("ours", "images", "c0", real=True) == a / "results/pictures/images/real/c0.safetensors"
 

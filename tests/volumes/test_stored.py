@@ -51,6 +51,70 @@ def test_a_header_that_declares_more_than_its_file_allocates_nothing(tmp_path: P
         read_volume(path)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("slope", "intercept"), [(1e30, 0), (float("inf"), 0), (1, 1e9)])
+def test_a_slope_or_intercept_that_no_hu_have_is_refused(
+    tmp_path: Path, packed: bool, slope: float, intercept: float
+) -> None:
+    content = bytearray(nifti(tmp_path / "a.nii").read_bytes())
+    content[112:120] = struct.pack("<2f", slope, intercept)
+    path = tmp_path / ("b.nii.gz" if packed else "b.nii")
+    path.write_bytes(gzip.compress(bytes(content)) if packed else bytes(content))
+    with pytest.raises(
+        UserError, match=r"b\.nii.*: its (slope|intercept) is (1e\+30|inf|1e\+09); expected a finite number"
+    ):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("slope", [0.0, float("nan")])
+def test_a_slope_of_zero_or_nan_scales_nothing(tmp_path: Path, slope: float) -> None:
+    content = bytearray(nifti(tmp_path / "a.nii").read_bytes())
+    content[112:120] = struct.pack("<2f", slope, 1e30)
+    (tmp_path / "b.nii").write_bytes(content)
+    assert np.array_equal(read_volume(tmp_path / "b.nii").hu, some_hu())
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_a_packed_file_too_small_for_what_its_header_declares_allocates_nothing(tmp_path: Path, suffix: str) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(some_hu().T), str(tmp_path / f"a{suffix}"), useCompression=True)
+    content = (tmp_path / f"a{suffix}").read_bytes()
+    path = tmp_path / f"b{suffix}"
+    path.write_bytes(content.replace(b"9 8 7", b"1200 1300 1400", 1))
+    with pytest.raises(UserError, match=r"b\..*: incomplete image: \d+ bytes, expected 4232558 or more"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.mha", "folder"])
+def test_a_pipe_is_not_opened(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name}: is a pipe, socket or device; expected a file"):
+        read_volume(tmp_path / name)
+
+
+def test_a_negative_label_is_named(tmp_path: Path) -> None:
+    values = np.zeros((4, 4, 4), np.int16)
+    values[1, 1, 1] = -1
+    with pytest.raises(UserError, match="label value -1; expected values from 0"):
+        read_labels(nifti(tmp_path / "m.nii", values), {1: "aorta"})
+
+
+def test_a_field_that_ends_itks_process_is_refused_and_a_long_value_of_the_user_is_not(tmp_path: Path) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(some_hu().T), str(tmp_path / "a.nrrd"))
+    content = (tmp_path / "a.nrrd").read_bytes()
+    (tmp_path / "b.nrrd").write_bytes(content.replace(b"space: left", b"space: " + b"{" * 3000 + b"left", 1))
+    with pytest.raises(UserError, match=r"b\.nrrd: line \d of its header has 30\d\d letters"):
+        read_volume(tmp_path / "b.nrrd")
+    (tmp_path / "c.nrrd").write_bytes(content.replace(b"\n\n", b"\nTags:=" + b"tag " * 3000 + b"\n\n", 1))
+    assert np.array_equal(read_volume(tmp_path / "c.nrrd").hu, read_volume(tmp_path / "a.nrrd").hu)
+
+
+@pytest.mark.parametrize("axes", ["91999999999", "0", "-3", "11", "3\nNDims = 4", "", "x"])
+def test_axes_that_end_itks_process_are_refused(tmp_path: Path, axes: str) -> None:
+    path = metaimage(tmp_path, NDims=axes)
+    with pytest.raises(UserError, match=r"a\.mhd: field NDims: .*expected the number of axes"):
+        read_volume(path)
+
+
 def test_a_volume_larger_than_the_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 

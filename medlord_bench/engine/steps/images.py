@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from medlord_bench.contracts import SPLITS, Case, Failure, FrozenConfig, LabelMap, Volume, specs
 from medlord_bench.contracts.specs import PluginSpec
-from medlord_bench.engine.doubts import padding_doubt
+from medlord_bench.engine.doubts import OUTLINE, padding_doubt
 from medlord_bench.engine.plan import Step, item_id
 from medlord_bench.engine.planning import REAL, Planning
 from medlord_bench.engine.prepared import HU, LABELS
@@ -81,6 +81,7 @@ class Images(Kind):
         """HU as `.npy` (memory-mapped by training), labels beside it."""
         from medlord_bench.volumes.checks import missing_regions
         from medlord_bench.volumes.grid import fit, fit_labels
+        from medlord_bench.volumes.outline import outline
 
         dataset, masks = specs.dataset(job.step.plugin), Detail.model_validate(job.step.detail).masks
         protocol = job.plan.protocol
@@ -99,6 +100,7 @@ class Images(Kind):
                     "affine": fitted.affine.tolist(),
                     "source_shape": volume.shape,
                     "source_spacing": volume.spacing,
+                    OUTLINE: outline(fitted.hu),
                 }
                 writers = {HU: npy(fitted.hu)}
                 if labels is not None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from medlord_bench.errors import UserError
 from medlord_bench.volumes.dicom.enhanced import rescale_of
+from medlord_bench.volumes.stored import check_scaling
 
 AIR_HU = -1024.0  # what padding becomes that is brighter than air
 DARKEST_AIR_HU = -1000.0
@@ -35,20 +36,29 @@ def hu_of(path: Path, frames: list[int]) -> list[NDArray[np.int16]]:
             dataset = dcmread(path, force=True)
             if not dataset.file_meta.get("TransferSyntaxUID"):
                 dataset.file_meta.TransferSyntaxUID = UID(_syntax(dataset))
-            stored = _decoded(dataset)
-        except Exception as error:  # the decoders raise errors of many types
+            return _frames_of(path, dataset, frames)
+        except UserError:
+            raise
+        except (
+            Exception
+        ) as error:  # the decoders raise errors of many types, and elements are parsed when they are asked for
             raise UserError(
                 f"{path}: its pixel data cannot be read ({_short(error)}); expected whole, decodable pixel data: copy it again"
             ) from None
+
+
+def _frames_of(path: Path, dataset: Any, frames: list[int]) -> list[NDArray[np.int16]]:
+    stored = _decoded(dataset)
     if int(dataset.get("SamplesPerPixel", 1)) != 1 or dataset.get("ModalityLUTSequence"):
         what = "a look-up table for its values" if dataset.get("ModalityLUTSequence") else "several values per pixel"
         raise UserError(f"{path}: it has {what}; expected one number per pixel, with RescaleSlope and RescaleIntercept")
     many = stored.reshape(-1, *stored.shape[-2:])
-    return [_hu(many[index], dataset, index) for index in frames]
+    return [_hu(path, many[index], dataset, index) for index in frames]
 
 
-def _hu(stored: NDArray[Any], dataset: Any, index: int) -> NDArray[np.int16]:
+def _hu(path: Path, stored: NDArray[Any], dataset: Any, index: int) -> NDArray[np.int16]:
     slope, intercept = rescale_of(dataset, index)
+    check_scaling(path, slope, intercept)
     values = stored.astype(np.float64) * slope + intercept
     padding = _padding(stored, dataset)
     if padding is not None and padding.any():

@@ -15,6 +15,7 @@ from medlord_bench.errors import MissingError, UserError
 from medlord_bench.util.paths import shown
 from medlord_bench.volumes.dicom.geometry import GeometryError, Slice, ordered
 from medlord_bench.volumes.dicom.headers import Header, read_header
+from medlord_bench.volumes.stored import check_memory
 
 Kind = Literal["ct", "localizer", "one slice", "not CT"]
 FEW = 3  # slices of another orientation that count as localizers of the series
@@ -216,6 +217,7 @@ def read_series(path: Path, files: Sequence[Path] = ()) -> tuple[NDArray[np.int1
         of_file.setdefault(one.path, []).append(one.index)
     where = {(one.path, one.index): number for number, one in enumerate(placed)}
     rows, columns = series.headers[0].size
+    check_memory(path, (columns, rows, len(placed)), 2)
     out = np.empty((columns, rows, len(placed)), np.int16)
     for file, frames in of_file.items():
         for index, hu in zip(frames, hu_of(file, frames), strict=True):

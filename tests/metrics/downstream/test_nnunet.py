@@ -175,3 +175,9 @@ def test_without_nnu_net_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_label_map_of_a_composite_has_one_value() -> None:
     mask = LabelMap(np.array([[[4, 5, 0]]], np.uint8), np.eye(4), NAMES)
     assert renumbered("x", mask, ("lungs",)).ravel().tolist() == [1, 1, 0]
+
+
+def test_on_a_gpu_nnu_net_plans_for_no_more_memory_than_the_guard_allows(run: Run, tmp_path: Path) -> None:
+    small = replace(run, device="cuda:0", memory_limit=6.0)
+    with pytest.raises(UserError, match="plans for 8 GB, the memory limit is 6 GiB; set --set downstream.planner_gb=6"):
+        TRAINING.plan(CASES, tmp_path, small)

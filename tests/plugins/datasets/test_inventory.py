@@ -138,6 +138,30 @@ def test_the_same_content_in_two_splits_is_a_warning(cohort: Path) -> None:
     assert "same content in train and test: p0 (train) and p3 (test)" in warned[0]
 
 
+def test_the_same_content_in_two_splits_names_one_of_each(cohort: Path) -> None:
+    for name in ("p1", "p2", "p3"):
+        (cohort / name / "ct.nii.gz").write_bytes((cohort / "p0" / "ct.nii.gz").read_bytes())
+    (cohort.parent / "s.json").write_text('{"train": ["p0", "p1", "p2"], "test": ["p3"]}')
+    warned = folder(cohort, split={"file": cohort.parent / "s.json"}).inventory().warnings
+    assert [one.partition(":")[0] for one in warned] == ["same content in train and test"]
+    assert "p0 (train) and p3 (test)" in warned[0]
+
+
+def test_masks_that_a_manifest_names_and_nobody_uses_are_one_warning(cohort: Path) -> None:
+    lines = ["image,mask", *(f"p{i}/ct.nii.gz,p{i}/ct.nii.gz" for i in range(4))]
+    (cohort / "m.csv").write_text("\n".join(lines))
+    warned = folder(cohort, manifest="m.csv").inventory().warnings
+    assert len(warned) == 1 and warned[0].startswith("dataset.manifest names masks of 4 images, which are not used")
+    assert folder(cohort, manifest="m.csv", masks="none").inventory().warnings == ()
+    assert folder(cohort, manifest="m.csv", label_names={1: "a"}).inventory().warnings == ()
+
+
+def test_a_pipe_among_the_images_is_left_out_and_not_opened(cohort: Path) -> None:
+    for name in ("p0/x.nii.gz", "p1/slice", "labels.txt"):
+        os.mkfifo(cohort / name)
+    assert "3 pipes, sockets or devices" in text(folder(cohort))
+
+
 def test_nothing_usable_names_the_layouts_and_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"x")
     with pytest.raises(

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from medlord_bench.contracts import SPLITS, Dataset
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.fetching.tables import series_of
 from medlord_bench.plugins.datasets.luna16.dataset import Luna16Config, Luna16Dataset
 from medlord_bench.volumes.grid import fit, fit_labels
 
@@ -176,3 +177,56 @@ def test_its_inventory_counts_scans_and_what_is_beside_them(tree: Path) -> None:
     assert "LUNA16" in found.layout
     assert "image files of" in found.taken
     assert any(".csv 1" in one.words() for one in found.left_out)
+
+
+def empty_tree(root: Path, subset_of: dict[str, int]) -> None:
+    """LUNA16's layout with empty files: the ids are what counts."""
+    (root / "seg-lungs-LUNA16").mkdir(parents=True)
+    for series, subset in subset_of.items():
+        (root / f"subset{subset}").mkdir(exist_ok=True)
+        (root / f"subset{subset}" / f"{series}.mhd").touch()
+        (root / "seg-lungs-LUNA16" / f"{series}.mhd").touch()
+
+
+TWICE = [one.uid for one in series_of("lidc_idri.csv", "luna16") if one.patient == "LIDC-IDRI-0332"]
+
+
+@pytest.mark.parametrize("twice_in", [(9, 9), (9, 3), (0, 3)])
+def test_888_series_are_887_patients_and_none_is_in_two_splits(twice_in: tuple[int, int], tmp_path: Path) -> None:
+    """Ten subsets of 88 and 89 scans; where the two scans of LIDC-IDRI-0332 lie is drawn three ways."""
+    ids = [one.uid for one in series_of("lidc_idri.csv", "luna16")]
+    sizes = [89] * 8 + [88] * 2
+    places = [subset for subset, count in enumerate(sizes) for _ in range(count)]
+    subset_of = dict(zip(ids, places, strict=True))
+    for series, subset in zip(TWICE, twice_in, strict=True):  # swapped with another, so that the sizes stay
+        other = next(uid for uid, place in subset_of.items() if place == subset and uid not in TWICE)
+        subset_of[series], subset_of[other] = subset, subset_of[series]
+    empty_tree(tmp_path, subset_of)
+    dataset = luna(tmp_path, n_val=40)
+    splits, words = dataset._division
+    found = {split: {case.patient for case in splits[split]} for split in SPLITS}
+    every = {case.patient for cases in dataset.subsets.values() for case in cases}
+    print(f"{len(ids)} series, {len(every)} patients, splits { ({split: len(splits[split]) for split in SPLITS}) }")
+    assert (len(ids), len(every)) == (888, 887)
+    assert not (found["train"] & found["val"] or found["train"] & found["test"] or found["val"] & found["test"])
+    assert len(splits["test"]) == 88 and len(splits["val"]) in (40, 41)
+    assert sum(len(splits[split]) for split in SPLITS) == (887 if twice_in == (9, 3) else 888)
+    assert ("scans of patients in the test subset left out: 1" in words) == (twice_in == (9, 3))
+
+
+def test_both_scans_of_a_patient_are_validated_on_together(tmp_path: Path) -> None:
+    """Whatever the seed, and wherever the boundary lies."""
+    ids = [*TWICE, *[one.uid for one in series_of("lidc_idri.csv", "luna16") if one.uid not in TWICE][:23]]
+    empty_tree(tmp_path, {uid: 0 if uid in TWICE or n > 3 else 9 for n, uid in enumerate(ids)})
+    larger = 0
+    for seed in range(120):
+        splits = luna(tmp_path, n_val=8, seed=seed)._division[0]
+        placed = {split for split in SPLITS for case in splits[split] if case.id in TWICE}
+        assert len(placed) == 1
+        larger += len(splits["val"]) == 9
+    assert larger, "no seed had the boundary between the two: the test shows nothing"
+
+
+def test_series_of_other_data_count_as_patients_with_a_warning(tree: Path) -> None:
+    warnings = luna(tree).inventory().warnings
+    assert any("20 series are not of LIDC-IDRI" in one for one in warnings)

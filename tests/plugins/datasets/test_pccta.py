@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from medlord_bench.contracts import SPLITS, Dataset
+from medlord_bench.contracts.regions import HEART_NAMES
 from medlord_bench.errors import ExitCode, MissingError, UserError
-from medlord_bench.plugins.datasets.pccta.dataset import HEART_NAMES, PcctaConfig, PcctaDataset
+from medlord_bench.plugins.datasets.pccta.dataset import PcctaConfig, PcctaDataset
 
 WriteCT = Callable[..., Path]
 SEVEN = {

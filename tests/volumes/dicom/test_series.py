@@ -16,6 +16,7 @@ from pydicom.data import get_testdata_file
 from medlord_bench.errors import UserError
 from medlord_bench.volumes.dicom.headers import is_dicom, read_header
 from medlord_bench.volumes.dicom.series import read_series, series_of
+from medlord_bench.volumes.io import read_volume
 from medlord_bench.volumes.listing import listed
 
 CORONAL = [1, 0, 0, 0, 0, -1]
@@ -150,3 +151,30 @@ def test_deflated_files_are_read_and_named_when_cut_short(folder: Path, some_hu:
     cut.write_bytes(cut.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"i003\.dcm: cut short"):
         read_series(folder)
+
+
+@pytest.mark.parametrize(
+    "tags", [{"Rows": 65535, "Columns": 65535}, {"NumberOfFrames": 2**31 - 1}, {"NumberOfFrames": 40}]
+)
+def test_sizes_that_the_file_cannot_have_are_refused_before_anything_is_allocated(
+    tmp_path: Path, writer: Any, some_hu: np.ndarray, tags: dict[str, int]
+) -> None:
+    folder = writer.volume(tmp_path / "d", some_hu, (0, 0, 2))
+    writer.slice(folder / "i003.dcm", some_hu[4], (-9, 5, 88), **tags)
+    with pytest.raises(
+        UserError, match=r"i003\.dcm: .*(declares \d+ frames of \d+ x \d+ pixels|NumberOfFrames is 2147483647)"
+    ):
+        read_volume(folder)
+
+
+@pytest.mark.parametrize("slope", ["1e30", "inf", "nan"])
+def test_a_slope_that_no_hu_have_is_refused(tmp_path: Path, writer: Any, some_hu: np.ndarray, slope: str) -> None:
+    folder = writer.volume(tmp_path / "d", some_hu, (0, 0, 2), RescaleSlope=1.5)
+    for path in folder.iterdir():  # the writer of pydicom refuses them
+        path.write_bytes(
+            path.read_bytes().replace(
+                b"\x28\x00\x53\x10DS\x04\x001.5 ", b"\x28\x00\x53\x10DS\x04\x00" + slope.ljust(4).encode()
+            )
+        )
+    with pytest.raises(UserError, match=f"its slope is {float(slope):g}".replace("+", "[+]")):
+        read_volume(folder)

@@ -34,7 +34,7 @@ class PatchConfig(FrozenConfig):
     """Random patches instead of whole images."""
 
     shape: Shape = Field((64, 64, 64), description="voxels of a patch along R, A, S")
-    per_volume: int = Field(16, ge=1, description="patches from each image")
+    per_volume: int = Field(16, ge=1, le=10_000, description="patches from each image")
     min_body: float = Field(0.5, ge=0, le=1, description="smallest fraction of a patch that is inside the body")
     seed: int = Field(0, description="seed of the patches' positions")
 
@@ -62,6 +62,7 @@ class FolderDataset:
 
     Config: ClassVar[type[FolderConfig]] = FolderConfig
     version: ClassVar[int] = 1
+    segmenter: ClassVar[str] = "lungs"  # of generated volumes, where the masks are no segmenter's
 
     def __init__(self, config: FolderConfig) -> None:
         self.config = config
@@ -88,7 +89,7 @@ class FolderDataset:
         grid = self.grid
         each = config.patches.per_volume if config.patches else 1
         known = tuple(dict.fromkeys(files.names.values())) if files.masks == "dataset" else ()
-        segmenter = "lungs" if files.masks in WITHOUT_SEGMENTER else files.masks
+        segmenter = self.segmenter if files.masks in WITHOUT_SEGMENTER else files.masks
         # A patch does not show whether its lung is the left or the right one.
         measured = known or (("lungs",) if config.patches and segmenter == "lungs" else ())
         return DataProtocol(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from pydantic import Field
 from medlord_bench.contracts import SPLITS, Case, DataProtocol, Grid, HUWindow, LabelMap, Shape, Split, Volume
 from medlord_bench.contracts.inventory import Inventory
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.fetching.tables import series_of
 from medlord_bench.plugins.datasets.on_disk.find import FilesConfig, Search, root_of
 from medlord_bench.plugins.datasets.on_disk.layouts import Cases
 from medlord_bench.plugins.datasets.on_disk.masks import load
@@ -44,11 +45,12 @@ class Luna16Config(FilesConfig):
 class Luna16Dataset:
     """LUNA16 under the paper's protocol: resized to 512x512x256, -1000..2000 HU, subset 9 held out.
 
-    LUNA16 names series, not patients: each series is treated as one patient.
+    LUNA16 names series; their patients are those of LIDC-IDRI (`patients`). One of the 887 has two of the 888 series. Scans
+    outside the test subset of a patient in it are left out.
     """
 
     Config: ClassVar[type[Luna16Config]] = Luna16Config
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     licence: ClassVar[str] = "CC BY 4.0 (Zenodo 3723295 and 4121926)"
     overlaps: ClassVar[tuple[str, ...]] = ("lidc-idri",)  # LUNA16 is a selection of its series
 
@@ -71,7 +73,8 @@ class Luna16Dataset:
 
     def _scans(self, folder: Path) -> list[Found]:
         kept = [p for p in sorted(folder.glob("*.mhd")) if not matches(p.relative_to(self.root), self.config.exclude)]
-        return [Found(path.stem, path.stem, path, self._mask(path.stem)) for path in kept]
+        known = patients()
+        return [Found(path.stem, known.get(path.stem, path.stem), path, self._mask(path.stem)) for path in kept]
 
     def _mask(self, series: str) -> Path | None:
         if self.config.masks != "dataset":
@@ -90,7 +93,9 @@ class Luna16Dataset:
         if config.split is not None:
             return divide([case for cases in self.subsets.values() for case in cases], config.split, str(self.root))
         test = self.subsets.get(config.test_subset, [])
-        rest = [case for n, cases in self.subsets.items() if n != config.test_subset for case in cases]
+        held_out = {case.patient for case in test}
+        others = [case for n, cases in self.subsets.items() if n != config.test_subset for case in cases]
+        rest = [case for case in others if case.patient not in held_out]
         if not test or len(rest) <= config.n_val:
             raise UserError(
                 f"{self.root}: fewer cases than a split needs: {len(test)} scans in subset{config.test_subset} (test), "
@@ -98,10 +103,17 @@ class Luna16Dataset:
                 "or set dataset.split.fractions or dataset.n_val"
             )
         rest.sort(key=lambda case: (derive(config.seed, "split", case.patient), case.id))
-        splits: Splits = {"train": rest[config.n_val :], "val": rest[: config.n_val], "test": test}
+        n_val = config.n_val
+        while 0 < n_val < len(rest) and rest[n_val - 1].patient == rest[n_val].patient:
+            n_val += 1  # both scans of a patient
+        splits: Splits = {"train": rest[n_val:], "val": rest[:n_val], "test": test}
         check_disjoint(splits)
-        others = sorted(n for n in self.subsets if n != config.test_subset)
-        words = f"test: subset{config.test_subset}; val: {config.n_val} scans of subsets {others}, seed {config.seed}"
+        numbers = sorted(n for n in self.subsets if n != config.test_subset)
+        words = (
+            f"test: subset{config.test_subset}; val: {n_val} scans of subsets {numbers}, seed {config.seed}; by patient"
+        )
+        left = len(others) - len(rest)
+        words += f"; scans of patients in the test subset left out: {left}" if left else ""
         return {split: sorted(splits[split], key=lambda case: case.id) for split in SPLITS}, words
 
     @property
@@ -128,7 +140,11 @@ class Luna16Dataset:
         used = {path for case in found for path in (case.image, case.mask)}
         unused = ["/".join(image.parts) for image in listing.images if image.path not in used]
         left = {"images that are not of subset0 to subset9": unused} if unused else {}
-        cases = Cases("LUNA16 (subset0 to subset9, seg-lungs-LUNA16)", found, left)
+        unknown = [case.id for case in found if case.patient == case.id]
+        warnings = (
+            (f"{len(unknown)} series are not of LIDC-IDRI ({unknown[0]}): each counts as a patient",) if unknown else ()
+        )
+        cases = Cases("LUNA16 (subset0 to subset9, seg-lungs-LUNA16)", found, left, warnings=warnings)
         return inventory_of(Search(cases, listing), self._division[0], self.protocol.masks)
 
     def cases(self, split: Split) -> Sequence[Case]:
@@ -142,6 +158,12 @@ class Luna16Dataset:
             raise UserError(f"case {case.id}: has no file; expected a case of this data set")
         volume, labels = load(Found(case.id, case.patient, case.image, case.mask), RAW_NAMES)
         return volume, None if labels is None else name_sides(labels, case.mask or case.image)
+
+
+@cache
+def patients() -> dict[str, str]:
+    """Series -> patient of all CT series of LIDC-IDRI, of which LUNA16 is a selection; the table names its source."""
+    return {one.uid: one.patient for one in series_of("lidc_idri.csv")}
 
 
 def name_sides(labels: LabelMap, where: Path) -> LabelMap:

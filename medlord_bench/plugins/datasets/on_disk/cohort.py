@@ -43,7 +43,7 @@ class Files:
         """What is taken and left out, and the same content in two splits; hashes the images the first time."""
         from medlord_bench.plugins.datasets.on_disk.inventory import inventory_of
 
-        return inventory_of(self.search, self.splits, self.masks)
+        return inventory_of(self.search, self.splits, self.masks, self.config)
 
     @cached_property
     def names(self) -> dict[int, str]:

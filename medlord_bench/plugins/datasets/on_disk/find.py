@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from medlord_bench.contracts import FrozenConfig
+from medlord_bench.contracts import FrozenConfig, LabelNames
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.plugins.datasets.on_disk import layouts, manifest
 from medlord_bench.plugins.datasets.on_disk.splits import SplitConfig
@@ -32,7 +32,7 @@ class FilesConfig(FrozenConfig):
         description="'dataset': masks beside the images; 'none'; or a segmenter's name. "
         "Unset: 'dataset' if masks and names for their values are found, else 'none'",
     )
-    label_names: dict[int, str] = Field(
+    label_names: LabelNames = Field(
         {}, description="mask value to region name; unset: labels.json or dataset.json in data_root"
     )
     split: SplitConfig = SplitConfig()

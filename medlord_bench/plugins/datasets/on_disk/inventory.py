@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medlord_bench.contracts import SPLITS
 from medlord_bench.contracts.inventory import Inventory, LeftOut
-from medlord_bench.plugins.datasets.on_disk.find import Search
+from medlord_bench.plugins.datasets.on_disk.find import FilesConfig, Search
 from medlord_bench.plugins.datasets.on_disk.layouts import WITHOUT_SPLIT, Cases
 from medlord_bench.plugins.datasets.on_disk.masks import lacking_regions
 from medlord_bench.plugins.datasets.on_disk.splits import Splits
@@ -28,15 +28,17 @@ WORDS = {
     "copy": "copied files, counted once",
     "excluded": "files by dataset.exclude or dataset.include",
     "system": "hidden or system files",
+    "special": "pipes, sockets or devices",
     "not read": "files of formats that are not read",
 }
 
 WITHOUT_GLOB = (WITHOUT_SPLIT, WORDS["excluded"], WORDS["system"], WORDS["copy"])
 
 
-def inventory_of(search: Search, splits: Splits, masks: str) -> Inventory:
-    """The block of a search. masks: the protocol's description of them."""
+def inventory_of(search: Search, splits: Splits, masks: str, config: FilesConfig | None = None) -> Inventory:
+    """The block of a search. masks: the protocol's description of them. config: settings that may name masks."""
     warnings = [*_crowded(search.found), *_duplicates(splits), *lacking_regions(search.found)]
+    warnings += [] if config is None else _unused_masks(search.found, masks, config)
     cases = search.cases
     used = {one.id for split in SPLITS for one in splits[split]}
     without = [one.id for one in cases.found if one.id not in used]
@@ -137,6 +139,19 @@ def _crowded(found: Sequence[Found]) -> list[str]:
     ]
 
 
+def _unused_masks(found: Sequence[Found], masks: str, config: FilesConfig) -> list[str]:
+    """A warning if masks that the user named are not used, because nothing says what their values mean."""
+    named = {"dataset.manifest": config.manifest, "dataset.mask_folder": config.mask_folder}
+    source = next((field for field, value in named.items() if value is not None), None)
+    count = sum(one.mask is not None for one in found)
+    if source is None or not count or masks != "none" or config.masks is not None:
+        return []
+    return [
+        f"{source} names masks of {count} images, which are not used, since their values have no names: give "
+        "dataset.label_names or labels.json, or --set dataset.masks=none if that is meant"
+    ]
+
+
 def _duplicates(splits: Splits) -> list[str]:
     """A warning for each content that is in two splits, or of two patients."""
     split_of = {one.id: split for split in SPLITS for one in splits[split]}
@@ -144,7 +159,8 @@ def _duplicates(splits: Splits) -> list[str]:
     for group in contents(one for split in SPLITS for one in splits[split]).values():
         across = sorted({split_of[one.id] for one in group}, key=SPLITS.index)
         if len(across) > 1:
-            names = " and ".join(f"{one.id} ({split_of[one.id]})" for one in group[:EXAMPLES])
+            firsts = [next(one for one in group if split_of[one.id] == split) for split in across]
+            names = " and ".join(f"{one.id} ({split_of[one.id]})" for one in firsts)
             warnings.append(
                 f"same content in {' and '.join(across)}: {names}: exclude one, or scores of memorisation mean nothing"
             )

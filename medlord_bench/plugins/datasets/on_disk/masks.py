@@ -32,7 +32,9 @@ def declared_names(root: Path, config: FilesConfig) -> dict[int, str]:
         try:
             return _names(read_json(table), name)
         except (ValueError, AttributeError, TypeError):
-            raise UserError(f'{table}: not a table of labels; expected JSON such as {{"1": "aorta"}}') from None
+            raise UserError(
+                f'{table}: not a table of labels; expected JSON such as {{"1": "aorta"}}, values from 1 up'
+            ) from None
     return {}
 
 
@@ -46,7 +48,10 @@ def _names(found: dict[str, object], name: str) -> dict[int, str]:
     pairs = [(key, value) if str(key).lstrip("-").isdigit() else (value, key) for key, value in table.items()]
     if name == "dataset.json":  # regions of several values (nnU-Net) have no value of their own
         pairs = [(value, text) for value, text in pairs if not isinstance(value, list)]
-    return {int(value): str(text) for value, text in pairs if int(value)}
+    names = {int(value): str(text) for value, text in pairs if int(value)}
+    if min(names, default=0) < 0:
+        raise ValueError(f"label value {min(names)}")
+    return names
 
 
 def region_names(root: Path, config: FilesConfig, found: Iterable[Found]) -> dict[int, str]:

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Case, DataProtocol, Grid, HUWindow, LabelMap, Shape, Split, Volume
+from medlord_bench.contracts import Case, DataProtocol, Grid, HUWindow, LabelMap, LabelNames, Shape, Split, Volume
 from medlord_bench.contracts.inventory import Inventory
-from medlord_bench.contracts.regions import CARDIAC
+from medlord_bench.contracts.regions import CARDIAC, HEART_NAMES
 from medlord_bench.errors import UserError
 from medlord_bench.plugins.datasets.on_disk.cohort import Files
 from medlord_bench.plugins.datasets.on_disk.find import FilesConfig
@@ -19,26 +19,13 @@ ADVICE = (
     "CCTA images and masks of the heart; the paper's cohort is not public; alternatives: ImageCAS with the STACOM2025 "
     "labels, or MM-WHS (docs/datasets.md)"
 )
-# TotalSegmentator's heartchambers_highres order, and the three that the STACOM2025 maps add.
-HEART_NAMES = {
-    1: "lv_myocardium",
-    2: "left_atrium",
-    3: "left_ventricle",
-    4: "right_atrium",
-    5: "right_ventricle",
-    6: "aorta",
-    7: "pulmonary_artery",
-    8: "left_atrial_appendage",
-    9: "coronary_arteries",
-    10: "pulmonary_veins",
-}
 CONDITIONS = tuple(name for name in CARDIAC if name != "pulmonary_artery")  # the six of the paper's ControlNet
 
 
 class PcctaConfig(FilesConfig):
     """The paper's protocol. Departure: 12 of its 120 training patients are the validation split (`split.counts`)."""
 
-    label_names: dict[int, str] = Field(HEART_NAMES, description="mask value to region name")
+    label_names: LabelNames = Field(HEART_NAMES, description="mask value to region name")
     split: SplitConfig = Field(
         SplitConfig(counts=(108, 12, 16)),
         description="the paper's 120/16, 12 of the 120 used for checkpoint selection, since nothing is selected on "

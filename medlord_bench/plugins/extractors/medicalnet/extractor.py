@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from medlord_bench.contracts import FrozenConfig, HUWindow, Run, Spacing, State, Volume
+from medlord_bench.contracts.weights import NeededWeights
 from medlord_bench.nn import pretrained
 from medlord_bench.plugins.extractors.windowed import Window
 
@@ -44,6 +45,9 @@ class MedicalNetExtractor:
 
     def __init__(self, config: MedicalNetConfig) -> None:
         self.config = config
+
+    def needed_weights(self) -> Sequence[NeededWeights]:
+        return [weights_file(self.config.depth).needed(self.licence)]
 
     @cached_property
     def weights(self) -> pretrained.Found:

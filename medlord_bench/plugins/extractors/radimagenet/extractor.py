@@ -5,13 +5,14 @@ The weights may not be redistributed: the user fetches them, or they are in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from medlord_bench.contracts import FrozenConfig, HUWindow, Run, State, Volume
+from medlord_bench.contracts.weights import NeededWeights
 from medlord_bench.nn import pretrained
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class RadImageNetExtractor:
 
     def __init__(self, config: RadImageNetConfig) -> None:
         self.config = config
+
+    def needed_weights(self) -> Sequence[NeededWeights]:
+        return [WEIGHTS.needed(self.licence)]
 
     @cached_property
     def weights(self) -> pretrained.Found:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, Run, Volume
+from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, LabelNames, Run, Volume
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.util.hashing import file_sha256
 from medlord_bench.volumes.formats import SUFFIXES
@@ -18,7 +18,7 @@ class FilesConfig(FrozenConfig):
     """The folder of the label maps, and the meaning of their values."""
 
     folder: Path | None = Field(None, description="folder with one label map for each case, `<case id>.nii.gz`")
-    label_names: dict[int, str] = Field({}, description="label value to region name")
+    label_names: LabelNames = Field({}, description="label value to region name")
 
 
 class FilesSegmenter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from medlord_bench.contracts.regions import TOTALSEGMENTATOR
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.nn.checkpoints import more_than_numbers
+from medlord_bench.util.documents import parse_json
 
 RESERVED = ("background", "ignore")  # label names that are not regions
 
@@ -92,7 +92,7 @@ def _unsafe(path: Path, size: int, changed: int) -> str | None:
 def _dataset(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_text())
     except FileNotFoundError:
         raise MissingError(
             f"{path}: not found; expected a trained nnU-Net v2 model folder: give it with --set nnunet.folder=DIR"

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, Run, Volume
+from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, LabelNames, Run, Volume
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.plugins.segmenters.nnunet.model import check_checkpoint, check_dataset, checkpoints, label_names
 from medlord_bench.plugins.segmenters.subprocess.child import Launch, segment
@@ -26,7 +26,7 @@ class NnUNetConfig(FrozenConfig):
     )
     folds: tuple[int | Literal["all"], ...] | None = Field(None, description="folds to average; unset: all existing")
     checkpoint: str = Field("checkpoint_final.pth", pattern=r"^[\w.-]+\.pth$", description="file in each fold's folder")
-    label_names: dict[int, str] | None = Field(None, description="label value to region; unset: from dataset.json")
+    label_names: LabelNames | None = Field(None, description="label value to region; unset: from dataset.json")
     orientation: str = Field(
         "RAS",
         pattern="^[RL][AP][SI]$",

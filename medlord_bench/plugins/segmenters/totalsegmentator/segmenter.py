@@ -8,6 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from medlord_bench.contracts import Failure, FrozenConfig, LabelMap, Run, Volume
+from medlord_bench.contracts.weights import NeededWeights
 from medlord_bench.plugins.segmenters.subprocess.child import Launch, segment
 from medlord_bench.plugins.segmenters.totalsegmentator import tasks as tasks_of
 from medlord_bench.plugins.segmenters.totalsegmentator import weights
@@ -44,6 +45,11 @@ class TotalSegmentatorSegmenter:
         unknown task."""
         self._check_tasks()
         return tasks_of.names(self.config.tasks)
+
+    def needed_weights(self) -> Sequence[NeededWeights]:
+        """The models of the tasks. Raises as `names` does."""
+        self._check_tasks()
+        return weights.needed(self.config.tasks, self.config.speed)
 
     def fingerprint(self, case_ids: Sequence[str]) -> Mapping[str, str]:
         """Versions of TotalSegmentator and nnU-Net, which change its labels, and the sha256 of all its weights.

@@ -5,7 +5,6 @@ They are read from its own tables (`map_to_binary`, `map_tasks_config`, `registr
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from medlord_bench.contracts.regions import TOTALSEGMENTATOR
 from medlord_bench.contracts.registry import unknown
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.util.documents import parse_json
 
 Speed = Literal["default", "fast", "fastest"]
 LICENCE_PAGE = "https://backend.totalsegmentator.com/license-academic/"
@@ -98,6 +98,13 @@ def models(task: str, speed: Speed) -> dict[int, str]:
     return {id: TASK_ID_WEIGHTS_CONFIGS[id]["foldername"] for id in ids}
 
 
+def release(model: int) -> str:
+    """The release of TotalSegmentator's repository that has a model; empty if it is not there but behind a licence."""
+    from totalsegmentator.map_tasks_config import TASK_ID_WEIGHTS_CONFIGS
+
+    return str(TASK_ID_WEIGHTS_CONFIGS[model].get("version") or "")
+
+
 def has_speeds(task: str) -> bool:
     """Whether a task exists in several resolutions, so that `fast` and `fastest` apply."""
     from totalsegmentator.map_tasks_config import TASK_CONFIGS
@@ -151,7 +158,7 @@ def own_home() -> Path:
 def licence_number(home: Path) -> str | None:
     """The licence number in a `config.json` of TotalSegmentator, or None. It must never be printed or stored."""
     try:
-        found = json.loads((home / "config.json").read_text())
+        found = parse_json((home / "config.json").read_text())
     except (OSError, ValueError):
         return None
     number = found.get("license_number") if isinstance(found, dict) else None

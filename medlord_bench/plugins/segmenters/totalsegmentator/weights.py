@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from medlord_bench.contracts.weights import NeededWeights
 from medlord_bench.errors import MissingError
 from medlord_bench.nn.pretrained import ENVIRONMENT, weights_folder
 from medlord_bench.plugins.segmenters.subprocess.model_files import sha256
 from medlord_bench.plugins.segmenters.totalsegmentator import tasks as tasks_of
 from medlord_bench.plugins.segmenters.totalsegmentator.tasks import Speed
 
+RELEASES = "https://github.com/wasserth/TotalSegmentator/releases/download"
 CHECKPOINT = "checkpoint_final.pth"
 
 
@@ -39,6 +41,34 @@ def model_folders(tasks: Sequence[str], speed: Speed, root: Path) -> list[Path]:
     if missing:
         raise _missing(tasks, missing, root)
     return [wanted[model] for model in sorted(wanted)]
+
+
+def needed(tasks: Sequence[str], speed: Speed) -> list[NeededWeights]:
+    """Every model of the tasks as `fetch weights` lists it: free ones at TotalSegmentator's releases, others by hand."""
+    found = []
+    for task in tasks:
+        for model, name in tasks_of.models(task, speed).items():
+            release = tasks_of.release(model)
+            free = (
+                "Apache-2.0"
+                if release
+                else f"needs a licence number, free for non-commercial use: {tasks_of.LICENCE_PAGE}"
+            )
+            by_hand = (
+                ""
+                if release
+                else (
+                    f"set the licence number with `totalseg_set_license -l NUMBER`, then `TOTALSEG_WEIGHTS_PATH=DIR/totalsegmentator "
+                    f"totalseg_download_weights -t {tasks_of.download_name(model)}`"
+                )
+            )
+            address = f"{RELEASES}/{release}/{name}.zip" if release else tasks_of.LICENCE_PAGE
+            found.append(
+                NeededWeights(
+                    path=f"totalsegmentator/{name}", address=address, licence=free, by_hand=by_hand, unpacks=True
+                )
+            )
+    return list(dict.fromkeys(found))
 
 
 def fingerprint(tasks: Sequence[str], speed: Speed, root: Path) -> dict[str, str]:
