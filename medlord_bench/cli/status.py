@@ -48,7 +48,7 @@ def _queue(folder: Path) -> tuple[dict[str, str], str]:
     if not slurm.recorded(folder):
         return {}, ""
     try:
-        return {step: slurm.summary(tasks) for step, tasks in slurm.queued(folder).items()}, ""
+        return {step: slurm.summary(slurm.newest(tasks)) for step, tasks in slurm.queued(folder).items()}, ""
     except UserError as error:
         return {}, str(error)
 

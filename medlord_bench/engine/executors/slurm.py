@@ -60,6 +60,14 @@ def queued(run_folder: Path) -> dict[str, list[Task]]:
     return found
 
 
+def newest(tasks: Iterable[Task]) -> list[Task]:
+    """Of each task of a step the one that was submitted last: the queue also knows those that failed before."""
+    found: dict[int, Task] = {}
+    for task in sorted(tasks, key=lambda task: int(task.job)):
+        found[task.index] = task
+    return list(found.values())
+
+
 def summary(tasks: Iterable[Task]) -> str:
     """Tasks by state: "3 running, 2 pending (Priority)"."""
     counts: dict[str, int] = {}
@@ -180,7 +188,7 @@ class SlurmExecutor:
         while left := missing(store, step):
             self._sleep(stop, step_id)
             try:
-                tasks = queued(run_folder).get(step_id, [])
+                tasks = newest(queued(run_folder).get(step_id, []))
                 quiet_since = None
             except StepError as error:
                 quiet_since = quiet_since or time.monotonic()
@@ -196,6 +204,8 @@ class SlurmExecutor:
                 ended_since = None
                 continue
             ended_since = ended_since or time.monotonic()
+            if not missing(store, step):  # looked before the queue was asked
+                return
             if bad or time.monotonic() - ended_since > SETTLE_SECONDS:
                 raise self._failure(run_folder, step_id, bad or tasks)
 

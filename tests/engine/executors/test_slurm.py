@@ -13,7 +13,7 @@ import pytest
 
 from medlord_bench.engine.executors import sbatch, slurm_settings
 from medlord_bench.engine.executors.sbatch import Needs
-from medlord_bench.engine.executors.slurm import jobs_of, needs_of, recorded, shards_for
+from medlord_bench.engine.executors.slurm import jobs_of, needs_of, newest, recorded, shards_for
 from medlord_bench.engine.plan import read_plan
 from medlord_bench.engine.run_folder import locate, settings_of
 from medlord_bench.engine.steps.kinds import KINDS
@@ -128,6 +128,11 @@ def test_the_warning_comes_well_after_the_start_of_a_short_job(limit: str | None
 def test_needs_of_new_jobs_and_of_jobs_of_an_earlier_submission() -> None:
     assert Needs(["3", "4"], ["1"]).option() == ["--dependency=afterok:3:4,afterany:1", "--kill-on-invalid-dep=yes"]
     assert Needs().option() == []
+
+
+def test_of_a_task_that_was_submitted_again_only_the_last_counts() -> None:
+    first = [sbatch.Task("8", 0, "COMPLETED", ""), sbatch.Task("8", 1, "FAILED", "NonZeroExitCode")]
+    assert newest([sbatch.Task("12", 1, "COMPLETED", ""), *first]) == [first[0], sbatch.Task("12", 1, "COMPLETED", "")]
 
 
 def test_without_sbatch_a_run_ends_with_exit_3_and_one_line(bench: Any, noise: tuple[str, ...], tmp_path: Path) -> None:
