@@ -102,8 +102,9 @@ def open_run(file: RunFile, settings: Settings, stopper: Stopper | None) -> tupl
     from medlord_bench.engine.worker import pick_device
 
     planned = build(fitted(spec, settings, stopper))
+    device = pick_device(settings.device)  # before anything is written
     folder = run_folder.open_run(Store(settings.store), planned, file, settings)
-    run_folder.record_provenance(folder, pick_device(settings.device), planned.inventory)
+    run_folder.record_provenance(folder, device, planned.inventory)
     log.info("run folder: %s", folder)
     return planned, folder
 

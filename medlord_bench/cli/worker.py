@@ -38,18 +38,24 @@ def worker(run_folder: Path, step: str, shard: str, rank: str | None, meet: int)
     stopper.install()
     if rank is not None:
         threading.Thread(target=_end_with_parent, daemon=True, name="parent").start()
-        number, _, size = rank.partition("/")
-        _follow(run_folder, step, World(int(size), lambda port: nullcontext(), int(number), meet))
+        number, size = _part("--rank", rank)
+        _follow(run_folder, step, World(size, lambda port: nullcontext(), number, meet))
         return
-    index, _, count = shard.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise UserError(f"--shard {shard}: expected i/n with i from 0 below n, such as 0/2")
+    index, count = _part("--shard", shard)
     if step == FINISH:
         _finish(run_folder)
         return
     _check_inputs(run_folder, step)
     with _ending_with_parent(stopper):
-        execute(run_folder, step, settings_of(run_folder), stopper.stop, int(index), int(count), PlainProgress())
+        execute(run_folder, step, settings_of(run_folder), stopper.stop, index, count, PlainProgress())
+
+
+def _part(option: str, text: str) -> tuple[int, int]:
+    """(i, n) of "i/n"."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UserError(f"{option} {text}: expected i/n with i from 0 below n, such as 0/2")
+    return int(index), int(count)
 
 
 def _check_inputs(run_folder: Path, step: str) -> None:
