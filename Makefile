@@ -11,7 +11,7 @@ PIN := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # One process for each core, one thread in each: the same threads give the same bytes.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: help demo test test-all lint coverage fuzz docs lock
+.PHONY: help demo test test-all lint coverage fuzz mutants docs lock
 .DELETE_ON_ERROR:
 
 help:  ## This list
@@ -49,6 +49,12 @@ FUZZ_SECONDS ?= 600
 
 fuzz: $(VENV)/.installed-dev  ## Random damage to inputs for ten minutes
 	OMP_NUM_THREADS=1 MEDLORD_BENCH_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest tests/fuzz -m ''
+
+N ?= 200
+SEED ?= 0
+
+mutants: $(VENV)/.installed-dev  ## Random changes to the code; those that no test notices are printed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation $(N) --seed $(SEED)
 
 # An existing .venv is used as it is; it is made only where there is none.
 $(BIN)/python:

@@ -145,6 +145,26 @@ def test_a_failed_case_without_a_mask_at_hand_still_counts(bench: Bench) -> None
     assert (scores["dsc", "aorta"].n, scores["dsc", "aorta"].value) == (2, 0.5)
 
 
+def test_a_failed_case_is_judged_by_the_mask_of_its_real_image(bench: Bench) -> None:
+    """The mask lacks the atrium, so the failure counts for the aorta alone, though the sample has no mask at hand."""
+    conditional = bench.items("conditional:test", [(None, None), (labels(4, 3), labels(4, 3))])
+    real = bench.items("real:test", [(labels(4, 0), labels(4, 0)), (labels(4, 3), labels(4, 3))])
+    scores, _ = bench.reduce(conditional, real)
+    assert (scores["dsc", "aorta"].n, scores["dsc", "aorta"].failed) == (2, 1)
+    assert (scores["dsc", "left_atrium"].n, scores["dsc", "left_atrium"].failed) == (1, 0)
+    assert "1 cases lack it" in scores["dsc", "left_atrium"].note_text
+
+
+def test_a_source_without_a_mask_does_not_stand_for_one_that_has_it(bench: Bench) -> None:
+    """The real image has no mask; that of the reconstruction lacks the atrium."""
+    conditional = bench.items("conditional:test", [(None, None), (labels(4, 3), labels(4, 3))])
+    real = bench.items("real:test", [(labels(4, 3), None), (labels(4, 3), labels(4, 3))])
+    reconstructions = bench.items("reconstructions", [(labels(4, 3), labels(4, 0)), (labels(4, 3), labels(4, 3))])
+    scores, _ = bench.reduce(conditional, real, reconstructions)
+    assert (scores["dsc", "aorta"].n, scores["dsc", "aorta"].failed) == (2, 1)
+    assert (scores["dsc", "left_atrium"].n, scores["dsc", "left_atrium"].failed) == (1, 0)
+
+
 def test_nothing_but_failures_is_not_run(bench: Bench) -> None:
     scores, rows = bench.conditional([(None, labels(4, 3))] * 3)
     assert {score.status for score in scores.values()} == {"not_run"} and not rows

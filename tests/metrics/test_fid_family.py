@@ -322,3 +322,13 @@ def test_each_features_file_is_read_once(run: Run, items: MakeItems, monkeypatch
     monkeypatch.setattr(sides, "load_state", lambda path: read.append(path) or load_state(path))
     reduced(run, items("samples", N), items("real:train", N), items("real:test", N))
     assert len(read) == len(set(read)) == 3 * N
+
+
+@pytest.mark.parametrize(("neighbours", "least", "ok"), [(0, 16, False), (1, 4, True), (3, 8, True), (3, 7, False)])
+def test_a_ball_holds_less_than_half_of_its_own_set(neighbours: int, least: int, ok: bool) -> None:
+    """One neighbour or more, and twice as many volumes as a ball has with its centre."""
+    if ok:
+        assert FIDConfig(neighbours=neighbours, prdc_minimum=least).neighbours == neighbours
+        return
+    with pytest.raises(ValidationError):
+        FIDConfig(neighbours=neighbours, prdc_minimum=least)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -336,3 +338,21 @@ def test_the_real_volumes_are_compared_once_for_all_contestants(run: Run, monkey
     bench.use(fields(1, 8), fields(20, 3), fields(30, 3))
     bench(fields(40, 3))
     assert len(made) == 2
+
+
+def test_progress_counts_each_volume_once(bench: Bench) -> None:
+    """Ten of training, four and four held out, and three samples."""
+    told: list[list[int]] = []
+
+    class Counted:
+        @contextmanager
+        def task(self, title: str, total: int, done: int = 0) -> Iterator[Any]:
+            told.append([total, 0])
+            yield self
+
+        def advance(self, steps: int = 1, **shown: object) -> None:
+            told[-1][1] += steps
+
+    bench.run = dataclasses.replace(bench.run, progress=Counted())
+    bench(fields(300, 3))
+    assert told == [[21, 21]]

@@ -96,6 +96,17 @@ def test_constant_training_volumes_are_no_error() -> None:
     assert not len(LocalMatcher(flat.__getitem__, list("abcdefgh"), 5).find(volume(0)).training)
 
 
+def test_the_best_of_each_patient_and_then_the_next_best_of_any_are_looked_at() -> None:
+    """Two patients by their best votes (ten of a, eight of b), and the three next best, whose patient does not matter."""
+    flat = np.full((BIG,) * 3, 7.0, np.float32)
+    matcher = LocalMatcher(lambda _: flat, ["a", "a", "b", "c", "d"], neighbours=2)
+    votes = {0: 10, 1: 9, 2: 8, 3: 7, 4: 6}
+    nothing = torch.zeros(3, 3)
+    given = [local.Hypothesis(which, 0, votes[which], nothing, nothing[0]) for which in (4, 2, 0, 3, 1)]
+    assert [one.training for one in matcher._chosen(given)] == [0, 2, 1, 3, 4]
+    assert [one.training for one in matcher._chosen(given[:2])] == [2, 4]
+
+
 def test_the_local_stage_is_deterministic(matcher: LocalMatcher) -> None:
     hu = CHANGES["half"](volume(1))
     first, again = matcher.find(hu), matcher.find(hu)
@@ -244,3 +255,13 @@ def test_the_rule_of_dar_is_not_run_without_validation_volumes(run: Run) -> None
     scores, rows = dar(run).use(fields(0, 10), [], fields(200, 2))([field(0)])
     assert {score.status for score in scores.values()} == {"not_run"} and len(scores) == 2 and not rows
     assert "no validation volumes" in scores["dar_copy_rate"].reason
+
+
+def test_contrast_is_that_of_a_place_but_noise_far_below_the_picture_s_own_stays_noise() -> None:
+    """Detail of one half is a hundredth of the other's: a tenth of the floor, which is a tenth of the picture's own."""
+    picture = torch.from_numpy(volume(3)) * 100
+    picture[BIG // 2 :] /= 100
+    found = points.contrast(picture)
+    assert 0.7 < found[: BIG // 2 - 8].std() < 1.2
+    assert found[BIG // 2 + 8 :].std() < 0.25
+    torch.testing.assert_close(points.contrast(picture * 50), found, rtol=1e-2, atol=1e-2)

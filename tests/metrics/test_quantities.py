@@ -51,3 +51,12 @@ def test_units_and_directions_of_the_built_in_metrics() -> None:
     tissue = {name: unit for name, unit in (OF_TISSUE | OF_SHAPE).items() if unit}
     distances = {f"dt_hd95_{arm}": "mm" for arm in f"{SYNTHETIC} {REAL}".split()}
     assert units == {**distances, "rvr_ml": "mL", "hd95": "mm", "psnr": "dB", **tissue}
+
+
+def test_dsc_has_the_paper_s_margin_of_equivalence() -> None:
+    """0.05 DSC, of samples against masks and of segmenters that were trained on them; no other quantity has one."""
+    found = quantities_of({name: registry.load("metrics", name) for name in METRICS})
+    assert {one.margin for one in found.values()} == {0.05, None}
+    arms = {f"dt_{set}_{arm}" for set in ("dsc", "external") for arm in SYNTHETIC.split()}
+    doses = {f"dt_dose_{multiple}x" for multiple in (1, 2, 3)}
+    assert {name for name, one in found.items() if one.margin} == {"dsc", "dt_dsc_on_samples"} | arms | doses

@@ -172,6 +172,7 @@ def test_median_interval_and_iqr_over_cases(run: Run) -> None:
     score = scores["psnr", ""]
     assert (score.value, score.low, score.high) == pytest.approx((23, 20, 26))
     assert (score.n, score.failed) == (7, 0)
+    assert score.interval == "95 % order statistics of the median of 7 patients"
     assert "IQR 21.5 to 24.5" in score.note_text and score.quartiles == pytest.approx((21.5, 24.5))
 
 
@@ -204,7 +205,11 @@ def test_cases_of_one_patient_count_once_in_the_interval(run: Run) -> None:
     scores, rows = reduced(run, items, [state(3000**2 / 10 ** ((20 + i % 3) / 10)) for i in range(9)])
     assert {row.patient for row in rows} == {"p0", "p1", "p2"}, "comparisons between generators pair patients"
     assert scores["psnr", ""].value == pytest.approx(21)
-    assert scores["psnr", ""].low is None and "3 patients, at least 6" in scores["psnr", ""].note_text
+    assert (
+        scores["psnr", ""].low is None
+        and scores["psnr", ""].interval == ""
+        and "3 patients, at least 6" in scores["psnr", ""].note_text
+    )
     assert scores["psnr", ""].n == 9
 
 
@@ -233,6 +238,15 @@ def test_other_grids_and_lost_references_are_named(run: Run, tmp_path: Path) -> 
         list(METRIC.extract(items, run))
     with pytest.raises(UserError, match="case c0: no real image"):
         list(METRIC.extract([dataclasses.replace(items[0], reference=None)], run))
+
+
+@pytest.mark.parametrize(
+    ("shape", "scales"), [((48, 96, 200), 5), ((200, 47, 96), 4), ((96, 96, 12), 3), ((96, 96, 6), 2), ((9, 5, 9), 0)]
+)
+def test_the_protocol_names_the_scales_that_fit_the_smallest_side(shape: tuple[int, int, int], scales: int) -> None:
+    """Five need 16 times the kernel of 3 voxels, four 8 times, and so on; fewer than two are none."""
+    text = protocol_of("reconstruction", METRIC, DATA.model_copy(update={"grid": Grid(shape=shape)}))[1]
+    assert len(text["ms_ssim_scale_weights"]) == scales
 
 
 @pytest.mark.parametrize("settings", [{"hu_window": (100, -100)}, {"kernel_size": 4}, {"data_range": 1}])

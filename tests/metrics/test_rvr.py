@@ -398,6 +398,29 @@ def test_too_few_samples_have_medians_and_no_distances(bench: Bench) -> None:
     assert scores["rvr_joint", "", "test"].status == "not_run" and not replicates
 
 
+def test_as_many_as_are_needed_are_enough_on_each_side(bench: Bench) -> None:
+    """Eight are needed: eight samples, train and test patients are compared and have floors, seven of one are not."""
+    against = ("rvr_w1", "rvr_ks", "rvr_variance_ratio")
+    keys = [(name, "aorta", "train") for name in against] + [("rvr_joint", "", "train")]
+    enough, _, _ = bench.of(drawn(8, 3), train=drawn(8, 1), test=drawn(8, 2))
+    assert {enough[key].status for key in keys} == {"ok"}
+    assert all(enough[key].floor is not None for key in keys if key[0] != "rvr_ks")
+    few, _, _ = bench.of(drawn(7, 3), train=drawn(8, 1), test=drawn(8, 2))
+    assert {few[key].reason for key in keys} == {"7 samples have a label map; at least 8 are needed"}
+    few, _, _ = bench.of(drawn(8, 3), train=drawn(7, 1), test=drawn(8, 2))
+    assert {few[key].reason for key in keys} == {"7 real train patients; at least 8 are needed"}
+    few, _, _ = bench.of(drawn(8, 3), train=drawn(8, 1), test=drawn(7, 2))
+    assert {few[key].status for key in keys} == {"ok"} and few["rvr_w1", "aorta", "train"].floor is None
+
+
+def test_a_patient_with_several_volumes_has_their_median(bench: Bench) -> None:
+    voxels = [[100, 30], [110, 40], [400, 10], [50, 60]]  # of the first patient three, of which one is an outlier
+    items = bench.items("real:train", voxels, patients=["a", "a", "a", "b"])
+    names, values = volumes.Volumes.of(items, 2).by_patient()
+    assert names == ["a", "b"]
+    assert np.allclose(values * TOTAL, [[110, 30], [50, 60]], rtol=1e-12)
+
+
 def test_a_patient_with_several_volumes_counts_once_in_the_reference(bench: Bench) -> None:
     train, patients = drawn(24, 1), [f"p{i // 2}" for i in range(24)]
     items = {"samples": bench.items("samples", drawn(12, 3)), "real:test": bench.items("real:test", drawn(12, 2))}

@@ -64,6 +64,7 @@ class Bench:
         with_cases = self.metric.reduce(self.inputs(samples=samples, train=train, test=test), self.run)
         without = list(self.metric.reduce_against(self.inputs(samples=samples), real.arrays, self.run))
         assert {one.generator for one in without if isinstance(one, CaseRow)} <= {"toy"}
+        self.rows = [(one.case, one.region, one.value) for one in without if isinstance(one, CaseRow)]
         return keyed(with_cases), keyed(without)
 
 
@@ -92,6 +93,12 @@ def test_what_is_of_the_samples_is_equal_and_the_rest_needs_cases(bench: Bench) 
     for metric in ("rvr_w1", "rvr_ks", "rvr_variance_ratio", "rvr_joint"):
         assert (without[metric, ""].status, without[metric, ""].reason) == ("not_run", NEEDS_CASES)
     lost = without["rvr_absent", "aorta"]
+    assert bench.rows == [
+        (f"samples-{i:03d}", region, voxels[place] / TOTAL)
+        for i, voxels in enumerate([*drawn(11, 0), None, [0, 90]])
+        if voxels is not None
+        for place, region in enumerate(DATA.rvr_regions)
+    ]
     assert (lost.value, lost.floor, lost.n) == (2 / 13, 0.0, 13)  # one without it, one that failed
     assert lost.floor_note == "0 of 22 real test volumes, 0 of 24 real train volumes"
     assert lost.p == pytest.approx(comb(13, 2) / comb(37, 2)) and lost.warning == "", "2 of 13 can be chance"

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from medlord_bench.nn.tiling import Layer, apply_tiled, axis_layers, output_size, spans
 from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
@@ -62,6 +63,22 @@ def test_output_sizes_are_torchs(layer: Layer) -> None:
         assert layer.size(n) == module(torch.zeros(1, 1, n)).shape[-1]
 
 
+@pytest.mark.parametrize(
+    "layer", [Layer(3, 1, 1), Layer(4, 2, 1), Layer(3, 1, 2, 2), Layer(4, 2, 1, transposed=True), Layer(3, 1, 0)]
+)
+@pytest.mark.parametrize("at", [3, 4, 6])
+def test_the_reach_of_a_layer_is_where_its_gradient_is(layer: Layer, at: int) -> None:
+    """No voxel more and none less, so that no tile reads in vain."""
+    kind = nn.ConvTranspose1d if layer.transposed else nn.Conv1d
+    module = kind(1, 1, layer.kernel, layer.stride, layer.padding, dilation=layer.dilation)
+    nn.init.ones_(module.weight)
+    x = torch.ones(1, 1, 20, requires_grad=True)
+    module(x)[0, 0, at : at + 2].sum().backward()
+    assert x.grad is not None
+    touched = x.grad[0, 0].nonzero()[:, 0].tolist()
+    assert layer.reach(at, at + 1) == (touched[0], touched[-1])
+
+
 def test_a_norm_over_space_is_refused() -> None:
     with pytest.raises(ValueError, match="InstanceNorm3d"):
         axis_layers(nn.Sequential(nn.Conv3d(1, 1, 3), nn.InstanceNorm3d(1)))
@@ -85,3 +102,16 @@ def test_tiles_bound_what_a_layer_holds() -> None:
     x = torch.zeros(1, 1, 256, 4, 4)
     net.encode(x, (32, 4, 4))
     assert largest < 64  # untiled: 128
+
+
+def test_a_dry_run_computes_the_largest_tile_twice() -> None:
+    """Two, since the output is there from the second on. A tile in the middle reads a halo on both sides."""
+    read: list[tuple[int, ...]] = []
+    with FakeTensorMode():
+        net = network(1)
+        x = torch.zeros(1, 1, 64, 8, 8)
+        net.encoder.register_forward_pre_hook(lambda _, inputs: read.append(tuple(inputs[0].shape[2:])))
+        apply_tiled(net.encoder, x, (4, 4, 4))
+    every = [span.read.stop - span.read.start for span in spans(axis_layers(net.encoder)[0], 64, 4)]
+    assert every[-1] < max(every), "the test would be empty if the last tile were the largest"
+    assert read == [(max(every), 8, 8)] * 2

@@ -206,3 +206,13 @@ def test_the_step_where_time_ends_is_a_candidate_too(tmp_path: Path, run: Run, c
     horizon = dataclasses.replace(HORIZON, choice=CheckpointSelection(every=4, samples=2))
     published = fit(Slow(clock), horizon, tmp_path, dataclasses.replace(run, train_seconds=65), "line")
     assert sorted(path.name for path in published.iterdir()) == ["step-00000004", "step-00000007"]
+
+
+def test_the_learning_rate_is_the_given_one_times_the_factor_of_the_step() -> None:
+    """The first step of AdamW moves a weight of zero by the learning rate, whatever the gradient (Kingma & Ba 2015)."""
+    for factor, expected in (({}, -0.01), ({"lr_factor": lambda step: 1 / step}, -0.0025)):
+        weight = torch.nn.Parameter(torch.zeros(1))
+        optimiser = Optimiser([weight], lr=0.01, **factor)
+        optimiser.backward((3 * weight).sum())
+        assert optimiser.step(4)
+        assert weight.item() == pytest.approx(expected, rel=1e-4)

@@ -113,6 +113,36 @@ def test_the_weights_of_another_network_are_refused(state: dict[str, torch.Tenso
         config_from_state(state)
 
 
+@pytest.mark.parametrize(
+    ("blocks", "words"),
+    [
+        (
+            {"0.conv": (4, 1, 4, 4, 4), "1.conv1.conv": (4, 4, 3, 3, 3), "2.conv": (8, 4, 4, 4, 4)},
+            "1 residual units on 2",
+        ),
+        ({"0.conv1.conv": (4, 4, 3, 3, 3)}, "1 residual units on 0 levels"),
+        ({"0.conv": (4, 1, 3, 3, 3)}, "expected 4 cubed"),
+        ({"0.conv": (4, 1, 4, 4, 3)}, "expected 4 cubed"),
+        ({"0.conv": (4, 2, 4, 4, 4)}, "2 image channels, expected 1"),
+    ],
+)
+def test_shapes_of_another_encoder_are_named(blocks: dict[str, tuple[int, ...]], words: str) -> None:
+    last = {f"{len(blocks)}.conv": (3, 8, 3, 3, 3)}  # it maps to the channels of the codes
+    state = {f"encoder.blocks.{name}.weight": torch.zeros(shape) for name, shape in (blocks | last).items()}
+    with pytest.raises(UserError, match=words):
+        config_from_state({**state, "quantizer.quantizer.embedding.weight": torch.zeros(16, 3)})
+
+
+def test_the_presets_are_those_of_the_authors() -> None:
+    """`configs/stage1` of MedLoRD's repository: channels, codes, decay."""
+    found = {name: (one.channels, one.codes, one.dim, one.decay) for name, one in PRESETS.items()}
+    assert found == {
+        "ds4": ((128, 256), 16384, 8, 0.95),
+        "ds8": ((128, 256, 512), 16384, 8, 0.98),
+        "small": ((64, 128), 8192, 8, 0.99),
+    }
+
+
 def test_a_side_that_is_no_multiple_of_the_factor_is_refused() -> None:
     net = VQGAN(VQGANConfig(channels=(4, 8), res_layers=0, codes=16, dim=3))
     with pytest.raises(UserError, match=r"\(16, 16, 18\), expected multiples of 4"):

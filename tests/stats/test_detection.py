@@ -43,3 +43,19 @@ def test_readers_are_averaged_and_must_be_the_same() -> None:
         stats.area(x, y[:, :1], 0, 10)
     with pytest.raises(UserError, match="at least one case"):
         stats.area([], [1.0], 0, 10)
+
+
+def test_sensitivity_is_the_mean_d_prime_of_readers_with_the_bootstrap_s_interval() -> None:
+    """The reference of the interval draws cases one resample after the other."""
+    rng = np.random.default_rng(4)
+    signals, noises = rng.uniform(size=(60, 3)) < (0.8, 0.7, 0.6), rng.uniform(size=(50, 3)) < (0.3, 0.2, 0.4)
+
+    def mean_d_prime(x: np.ndarray, y: np.ndarray) -> float:
+        return float(
+            np.mean([stats.d_prime(int(a.sum()), len(a), int(b.sum()), len(b)) for a, b in zip(x.T, y.T, strict=True)])
+        )
+
+    found = stats.sensitivity(signals, noises, seed=0, bootstraps=4000)
+    assert found.value == pytest.approx(mean_d_prime(signals, noises), rel=1e-12)
+    drawn = [mean_d_prime(signals[rng.integers(60, size=60)], noises[rng.integers(50, size=50)]) for _ in range(2000)]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.06)

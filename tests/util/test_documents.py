@@ -27,6 +27,15 @@ def test_values(text: str, value: Any) -> None:
     assert found == value and type(found) is type(value)
 
 
+def test_fifty_levels_are_read_and_one_more_is_refused() -> None:
+    found = parse_yaml("[" * 50 + "]" * 50, "t")
+    for _ in range(49):
+        (found,) = found
+    assert found == []
+    with pytest.raises(UserError, match="more than 50 levels"):
+        parse_yaml("[" * 51 + "]" * 51, "t")
+
+
 LAUGHS = "a: &a [x, x]\n" + "".join(
     f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(20)
 )

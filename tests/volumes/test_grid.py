@@ -93,6 +93,30 @@ def test_enlarging_equals_monai_trilinear() -> None:
     assert np.abs(fit(volume, grid((20, 12, 28)), "resize").volume.hu - expected).max() <= 0.51
 
 
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("target", [1, 2, 5])
+def test_an_axis_of_one_voxel_is_repeated(axis: int, target: int) -> None:
+    """There is nothing to interpolate with: the only neighbour of the voxel is itself."""
+    shape, wanted = [4, 4, 4], [4, 4, 4]
+    shape[axis], wanted[axis] = 1, target
+    volume = a_volume((shape[0], shape[1], shape[2]))
+    got = fit(volume, grid((wanted[0], wanted[1], wanted[2])), "resize").volume.hu
+    assert np.array_equal(got, np.repeat(volume.hu, target, axis=axis))
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("target", [2, 3, 11])
+def test_two_voxels_are_enlarged_as_numpy_interpolates(axis: int, target: int) -> None:
+    """np.interp is constant beyond the two centres."""
+    ends = np.array([-200.0, 600.0])
+    hu = np.moveaxis(np.broadcast_to(ends, (3, 3, 2)), 2, axis).astype(np.int16)
+    wanted = [3, 3, 3]
+    wanted[axis] = target
+    got = fit(Volume(hu, np.eye(4)), grid((wanted[0], wanted[1], wanted[2])), "resize").volume.hu
+    expected = np.interp((np.arange(target) + 0.5) * 2 / target - 0.5, [0, 1], ends)
+    assert np.abs(np.moveaxis(got, axis, 2)[0, 0] - expected).max() <= 0.5
+
+
 def test_resize_keeps_the_field_of_view() -> None:
     volume = a_volume((10, 9, 14))
     fitted = fit(volume, grid((20, 3, 7)), "resize")

@@ -373,6 +373,35 @@ def test_a_mask_on_another_grid_is_refused_with_both_files() -> None:
     check_same_grid(volume, _mask((4, 4, 4), 0.05), "image.nii", "mask.nii")  # rounding of headers
 
 
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_mask_that_is_off_at_one_end_alone_is_refused(axis: int, end: int) -> None:
+    """Its voxels are 10 % larger along one axis, and the first or the last of them lies where the image has it."""
+    volume = Volume(some_ct((6, 5, 7)), np.eye(4))
+    scaled = np.eye(4)
+    scaled[axis, axis] = 1.1
+    scaled[axis, 3] = -0.1 * (volume.shape[axis] - 1) * end
+    off = 0.1 * (volume.shape[axis] - 1)
+    with pytest.raises(UserError, match=rf"differs from that of image\.nii by up to {off:.3g} mm"):
+        check_same_grid(volume, LabelMap(np.zeros((6, 5, 7), np.uint8), scaled, {1: "a"}), "image.nii", "mask.nii")
+
+
+@pytest.mark.parametrize(("shift", "same"), [(0.04, True), (0.07, False)])
+def test_a_tenth_of_the_smallest_voxel_side_is_allowed_in_any_orientation(shift: float, same: bool) -> None:
+    """Voxels of 0.5 x 1 x 3 mm, turned by 45 degrees, so that no row of the affine is as short as 0.5."""
+    half = 0.5**0.5
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[half, 0, -half], [0, 1, 0], [half, 0, half]]) * (0.5, 1.0, 3.0)
+    moved = affine.copy()
+    moved[1, 3] += shift
+    volume, labels = Volume(some_ct((4, 4, 4)), affine), LabelMap(np.zeros((4, 4, 4), np.uint8), moved, {1: "a"})
+    if same:
+        check_same_grid(volume, labels, "image.nii", "mask.nii")
+        return
+    with pytest.raises(UserError, match="differs"):
+        check_same_grid(volume, labels, "image.nii", "mask.nii")
+
+
 def test_missing_and_cropped_regions_are_told_apart() -> None:
     labels = np.zeros((6, 6, 6), np.uint8)
     labels[2:4, 2:4, 2:4], labels[0, 3, 3] = 1, 2

@@ -91,3 +91,17 @@ def test_a_grid_without_right_angles_is_refused() -> None:
     affine[:3, :3] = [[1, 0.3, 0.2], [0, 1, 0.4], [0, 0, 1]]
     with pytest.raises(UserError, match="scan: its affine is sheared"):
         straightened(Volume(np.zeros((9, 9, 9), np.int16), affine), None, WHERE)
+
+
+def test_labels_keep_their_values_and_stay_on_their_object() -> None:
+    """A value between 0 and 200 would be a label of something else."""
+    shape, affine = (40, 44, 14), tilted(-18.5)
+    middle = affine[:3, :3] @ (np.array(shape) / 2) + affine[:3, 3]
+    hu = rod(affine, shape, middle, np.array([0.0, 0.0, 1.0]))
+    labels = LabelMap(np.where(hu > 0, 200, 0).astype(np.uint8), affine, {200: "rod"})
+    _, upright = straightened(Volume(np.rint(hu).astype(np.int16), affine), labels, WHERE)
+    assert upright is not None and set(np.unique(upright.labels)) == {0, 200}
+    expected = rod(upright.affine, upright.shape, middle, np.array([0.0, 0.0, 1.0])) > 0
+    # A tilted stack ends in wedges, where the upright grid has no slice.
+    both = ((upright.labels == 200) & expected).sum()
+    assert both > 0.9 * (upright.labels == 200).sum()

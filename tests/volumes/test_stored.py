@@ -152,6 +152,32 @@ def test_voxel_sizes_that_no_ct_has(size: tuple[float, float, float], ok: bool) 
         check_voxel_size(volume, "a.nii")
 
 
+@pytest.mark.parametrize(("shift", "warned"), [(0.1, False), (4.0, True)])
+def test_two_forms_that_are_shifted_are_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, shift: float, warned: bool
+) -> None:
+    """From a tenth of a voxel of 2 mm on."""
+    moved = np.diag([2, 2, 3, 1.0])
+    moved[0, 3] = shift
+    image = nib.Nifti1Image(some_hu(), np.diag([2, 2, 3, 1.0]))
+    image.set_sform(np.diag([2, 2, 3, 1.0]), 1)
+    image.set_qform(moved, 1)
+    nib.save(image, tmp_path / "a.nii")
+    monkeypatch.setattr(logging.getLogger("medlord_bench"), "propagate", True)
+    with caplog.at_level(logging.WARNING, "medlord_bench"):
+        read_volume(tmp_path / "a.nii")
+    assert ("its sform and qform differ by up to 4 mm" in caplog.text) is warned
+    assert ("differ" in caplog.text) is warned
+
+
+@pytest.mark.parametrize(("unit", "in_mm"), [("meter", 1000), ("mm", 1), ("micron", 1 / 1000), ("unknown", 1)])
+def test_the_header_s_unit_of_length_is_heeded(tmp_path: Path, unit: str, in_mm: float) -> None:
+    image = nib.Nifti1Image(some_hu(), np.diag([2 / in_mm, 2 / in_mm, 3 / in_mm, 1.0]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    assert read_volume(tmp_path / "a.nii").spacing == pytest.approx((2, 2, 3), rel=1e-6)
+
+
 @pytest.mark.parametrize("noise", [3e-7, -9e-4])
 def test_labels_with_noise_are_whole_numbers(tmp_path: Path, noise: float) -> None:
     values = np.array([0, 1, 2, 7], np.float32).reshape(2, 2, 1) * (1 + noise / 7)

@@ -63,3 +63,15 @@ def test_bone_and_contrast_are_kept_apart() -> None:
 def test_a_constant_volume_has_no_hu_of_bone(level: int) -> None:
     share, value = bone(np.full((10, 10, 10), level, np.float32), (3.0, 3.0, 3.0))
     assert np.isnan(value) and (np.isnan(share) if level == -1000 else share == 0)
+
+
+@pytest.mark.parametrize(("voxels", "known"), [(19, False), (20, True)])
+def test_twenty_voxels_of_bone_have_a_level(voxels: int, known: bool) -> None:
+    """Single bright voxels, so that none of them is the even core of a vessel."""
+    hu = np.full((40, 40, 10), 0, np.float32)
+    places = [(x, y) for x in range(2, 40, 6) for y in range(2, 40, 6)][:voxels]
+    for x, y in places:
+        hu[x, y, 5] = 700
+    share, level = bone(hu, (3.0, 3.0, 3.0))
+    assert share == pytest.approx(voxels / hu.size)
+    assert level == pytest.approx(700 if known else np.nan, nan_ok=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
-from medlord_bench.metrics.artefacts.planes import Axis, along, body_of
+from medlord_bench.metrics.artefacts.planes import Axis, _midmeans, along, body_of
 
 MM = (1.5, 1.5, 1.5)
 
@@ -77,3 +78,23 @@ def test_air_around_the_body_is_left_out() -> None:
     hu = np.full((64, 48, 48), -1000.0)
     hu[16:48] = noise((32, 48, 48))
     assert np.isnan(axis_of(hu, 0).jumps[:14]).all() and axis_of(hu, 0).largest() < 6
+
+
+def test_a_jump_where_nothing_else_differs_is_over_a_twentieth_of_a_hu() -> None:
+    jumps = np.zeros(17)
+    jumps[8] = 2.0
+    found = Axis(jumps, np.zeros(17), 0.0, 0.0)
+    assert found.typical == 0.05
+    assert found.largest() == found.middle() == pytest.approx(40.0)
+    assert found.every(8) == pytest.approx(np.mean([0.0, 2.0, 0.0]) / 0.05)  # planes 0, 8 and 16
+
+
+@pytest.mark.parametrize(("tissue", "known"), [(63, False), (64, True)])
+def test_a_block_counts_where_a_quarter_of_it_is_tissue(tissue: int, known: bool) -> None:
+    """The mean of the middle half of its values, as SciPy's trimmed mean has it."""
+    values = np.full(256, np.nan, np.float32)
+    values[:tissue] = np.random.default_rng(3).normal(0, 10, tissue) ** 3
+    found, count = _midmeans(np.random.default_rng(4).permutation(values).reshape(1, 16, 16))
+    assert count.tolist() == [[tissue if known else 0]]
+    expected = scipy_stats.trim_mean(values[:tissue], 0.25) if known else np.nan
+    assert found[0, 0] == pytest.approx(expected, rel=1e-5, nan_ok=True)

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 from medlord_bench.contracts import LabelMap
 from medlord_bench.metrics.tissue.blocks import Blocks
 from medlord_bench.metrics.tissue.classes import CLASSES
-from medlord_bench.metrics.tissue.describe import OF_CLASSES, describe, descriptors
+from medlord_bench.metrics.tissue.describe import OF_CLASSES, _level, _spread, describe, descriptors
 from medlord_bench.metrics.tissue.edges import widths
 from medlord_bench.metrics.tissue.spectrum import mean_frequencies
 
@@ -76,6 +76,32 @@ def test_white_noise_has_the_frequency_that_the_docs_name() -> None:
         assert value == pytest.approx(0.40, abs=0.005)
 
 
+@pytest.mark.parametrize(("level", "read"), [(-200, False), (-199, True), (129, True), (130, False)])
+def test_the_spectrum_is_that_of_fat_and_soft_tissue(level: int, read: bool) -> None:
+    """Noise without a mean and slopes, so that the mean of each square is the level itself."""
+    x, y, z = np.indices((16, 16, 16))
+    hu = (level + np.where((x + y + z) % 2, 10, -10)).astype(np.int16)
+    for value in mean_frequencies(hu, 10.0).values():
+        assert value == pytest.approx(0.5**0.5) if read else np.isnan(value)  # of a chessboard: 0.5 along both sides
+
+
+@pytest.mark.parametrize(("count", "read"), [(49, False), (50, True)])
+def test_fifty_lines_are_enough_for_a_width(count: int, read: bool) -> None:
+    """Lines along Z that cross a step between lung and tissue, among lines without one."""
+    hu = np.full((10, 10, 16), 50, np.int16)
+    hu.reshape(100, 16)[:count, :8] = -850
+    found = widths(hu)["lung border"][1]
+    assert (found == pytest.approx(1.0)) if read else np.isnan(found)
+
+
+@pytest.mark.parametrize(("depth", "read"), [(7, False), (8, True)])
+def test_a_border_needs_four_voxels_on_each_side(depth: int, read: bool) -> None:
+    hu = np.full((10, 10, depth), -850, np.int16)
+    hu[:, :, 4:] = 50
+    found = widths(hu)["lung border"][1]
+    assert (found == pytest.approx(1.0)) if read else np.isnan(found)
+
+
 @pytest.mark.parametrize("sigma", [1.0, 1.3])
 def test_a_border_blurred_by_a_gaussian_is_two_and_a_half_sigma_wide(sigma: float) -> None:
     hu = np.full((60, 40, 40), -850.0)
@@ -137,3 +163,11 @@ def test_regions_are_measured_in_the_blocks_that_lie_wholly_in_one_label() -> No
     padding = ((4, 4), (4, 4), (4, 4))
     padded = LabelMap(np.pad(labels, padding), np.eye(4), names)
     assert describe(np.pad(hu, padding, constant_values=-1000), padded, regions) == pytest.approx(values, nan_ok=True)
+
+
+@pytest.mark.parametrize(("blocks", "known"), [(19, False), (20, True)])
+def test_a_level_and_a_spread_need_twenty_blocks(blocks: int, known: bool) -> None:
+    """Of evenly spread values the median is the middle, and the spread half of the range over 1.349."""
+    means = np.linspace(0, 100, blocks, dtype=np.float32)
+    assert _level(means) == pytest.approx(50 if known else np.nan, nan_ok=True)
+    assert _spread(means) == pytest.approx(50 / 1.349 if known else np.nan, rel=1e-3, nan_ok=True)

@@ -59,6 +59,11 @@ def test_every_case_of_training_and_validation_is_kept_with_all_its_arrays(run: 
         case_arrays(folder, "e")
 
 
+def test_folders_that_are_not_there_are_made(run: Run, tmp_path: Path) -> None:
+    folder = encoded(Encoder(), tmp_path / "a" / "b", run)
+    assert folder == tmp_path / "a" / "b" / "latents" and latent_facts(folder)["measured"]
+
+
 def test_the_scale_brings_the_training_latents_to_unit_deviation(run: Run, tmp_path: Path) -> None:
     stored = StoredLatents(encoded(Encoder(), tmp_path, run), DATA)
     scaled = np.stack([stored.latent(case).numpy() for case in stored.ids("train")])

@@ -11,9 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medlord_bench.contracts import SPLITS, Dataset
+from medlord_bench.contracts import SPLITS, Dataset, Volume
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.plugins.datasets.folder.dataset import FolderConfig, FolderDataset
+from medlord_bench.plugins.datasets.folder import patches
+from medlord_bench.plugins.datasets.folder.dataset import FolderConfig, FolderDataset, PatchConfig
 from medlord_bench.util.hashing import file_sha256
 
 WriteCT = Callable[..., Path]
@@ -411,3 +412,42 @@ def test_the_shared_patients_give_comparable_patches(data_dir: Path) -> None:
         assert patch.shape == (32, 32, 32)
         assert (patch.hu > -500).mean() > 0.1
         assert patch.hu.min() >= -1000
+
+
+def test_patches_have_the_defaults_of_the_docs() -> None:
+    config = PatchConfig()
+    assert (config.shape, config.per_volume, config.min_body) == ((64, 64, 64), 16, 0.5)
+
+
+def test_the_body_is_the_largest_part_with_its_lungs() -> None:
+    """A table beside a body with a hole, at a spacing that keeps every voxel."""
+    hu = np.full((20, 20, 6), -1000, np.int16)
+    hu[4:16, 4:16], hu[8:11, 8:11] = 40, -850
+    hu[4:16, 18:] = 40
+    inside, step = patches.body(Volume(hu, np.diag([6.0, 6.0, 6.0, 1.0])))
+    expected = np.zeros(hu.shape, bool)
+    expected[4:16, 4:16] = True
+    assert step == (1, 1, 1) and np.array_equal(inside, expected)
+    small = np.full((20, 20, 6), -1000, np.int16)
+    small[0:2, 0:2], small[4:16, 4:16] = 40, 40  # the largest is not the first either
+    assert np.array_equal(patches.body(Volume(small, np.diag([6.0, 6.0, 6.0, 1.0])))[0], expected)
+
+
+@pytest.mark.parametrize(("least", "draws"), [(0.0, 1), (1.0, 50)])
+def test_a_place_is_drawn_up_to_fifty_times(monkeypatch: pytest.MonkeyPatch, least: float, draws: int) -> None:
+    """No patch of 16 voxels is wholly within a body of 12."""
+    hu = np.full((32, 32, 32), -1000, np.int16)
+    hu[10:22, 10:22, 10:22] = 40
+    drawn, usual = [], patches.numpy_rng
+
+    class Counted:
+        def __init__(self, *parts: object) -> None:
+            self.rng = usual(*parts)
+
+        def integers(self, *given: Any) -> Any:
+            drawn.append(given)
+            return self.rng.integers(*given)
+
+    monkeypatch.setattr(patches, "numpy_rng", Counted)
+    patches.place(Volume(hu, np.diag([6.0, 6.0, 6.0, 1.0])), (16, 16, 16), least, (0, "a", 0))
+    assert len(drawn) == 2 * draws  # a voxel of the coarse body, and a place within it

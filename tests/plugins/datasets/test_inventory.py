@@ -61,6 +61,32 @@ def test_every_file_is_counted_once(cohort: Path, write_ct: WriteCT) -> None:
     assert found.files == sum(len(files) for _, _, files in os.walk(cohort)) == 4 + left
 
 
+def test_a_glob_is_offered_only_where_it_leaves_out_no_image_that_is_taken(cohort: Path, write_ct: WriteCT) -> None:
+    """`p0/*` would match what is left out, and the patient's own image."""
+    for name in ("second", "third"):
+        write_ct(cohort / "p0" / f"{name}.nii.gz", 9)
+    (beside,) = folder(cohort).inventory().left_out
+    assert (beside.count, beside.places, beside.glob) == (2, ("p0/second", "p0/third"), "")
+    for name in ("p0/a.npy", "p1/b.npy"):
+        (cohort / name).write_bytes(b"x")
+    assert [one.glob for one in folder(cohort).inventory().left_out if "not read" in one.reason] == ["*/*.npy"]
+
+
+def test_of_nested_folders_without_images_the_topmost_is_named(cohort: Path) -> None:
+    for name in ("a/b/c", "p0/x/y", "z"):
+        (cohort / name).mkdir(parents=True)
+    (empty,) = folder(cohort).inventory().left_out
+    assert (empty.count, empty.places) == (3, ("a", "p0/x", "z"))
+
+
+def test_hidden_folders_are_left_out_by_name(cohort: Path) -> None:
+    for name in (".git/objects", "p0/.cache"):
+        (cohort / name).mkdir(parents=True)
+        (cohort / name / "x.nii.gz").write_bytes(b"x")
+    (hidden,) = folder(cohort).inventory().left_out
+    assert (hidden.reason, hidden.places) == ("hidden or system files", (".git", "p0/.cache"))
+
+
 def test_a_glob_that_matches_nothing_is_said(cohort: Path) -> None:
     (cohort / "p[5]").mkdir()
     (cohort / "p0" / "ct.nii.gz").rename(cohort / "p[5]" / "ct.nii.gz")

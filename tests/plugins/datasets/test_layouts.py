@@ -154,6 +154,15 @@ def test_nnunet_pairs_images_and_labels_and_names_values(tmp_path: Path, write_c
     assert labels.region("aorta").sum() == 64
 
 
+def test_nnunet_with_masks_of_its_test_images_takes_them(tmp_path: Path, write_ct: WriteCT) -> None:
+    root = nnunet(tmp_path, write_ct)
+    for i in (50, 51):
+        write_ct(root / "imagesTs" / f"C_{i}_0000.nii.gz", i, mask=root / "labelsTs" / f"C_{i}.nii.gz")
+    dataset = folder(root)
+    assert splits(dataset)["test"] == ["C_50", "C_51"]
+    assert all(case.mask is not None for case in cases(dataset).values())
+
+
 def test_nnunet_without_masks_has_its_test_images(tmp_path: Path, write_ct: WriteCT) -> None:
     dataset = folder(nnunet(tmp_path, write_ct, tests=2), masks="none")
     assert splits(dataset)["test"] == ["C_50", "C_51"]
@@ -215,6 +224,32 @@ def test_image_and_mask_find_each_other(tmp_path: Path, write_ct: WriteCT, image
         ]
         assert numbers[0] == numbers[1]
     assert not any("mask" in reason for reason in left_out(dataset))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_lits_is_paired_by_number_over_its_batches(tmp_path: Path, write_ct: WriteCT, lost: bool) -> None:
+    """A volume is in one batch and its segmentation in another; the number is the patient."""
+    for i in range(5):
+        mask = tmp_path / f"Batch {2 - i % 2}" / f"segmentation-{i}.nii.gz"
+        write_ct(tmp_path / f"Batch {1 + i % 2}" / f"volume-{i}.nii.gz", i, mask=mask)
+    if lost:
+        (tmp_path / "Batch 1" / "volume-4.nii.gz").unlink()
+    dataset = folder(tmp_path, label_names=NAMES)
+    assert dataset.inventory().layout == "LiTS (volume-N, segmentation-N)"
+    assert patients(dataset) == {f"volume-{i}" for i in range(4 if lost else 5)}
+    assert all(case.mask is not None for case in cases(dataset).values())
+    assert left_out(dataset).get("masks without an image", 0) == int(lost)
+
+
+def test_bids_has_its_subjects_and_masks_below_derivatives(tmp_path: Path, write_ct: WriteCT) -> None:
+    for i in range(4):
+        name = f"sub-{i:02d}"
+        mask = tmp_path / "derivatives" / "seg" / name / "ct" / f"{name}_ct_mask.nii.gz"
+        write_ct(tmp_path / name / "ct" / f"{name}_ct.nii.gz", i, mask=mask)
+    dataset = folder(tmp_path, label_names=NAMES)
+    assert dataset.inventory().layout == "BIDS (sub-NAME)"
+    assert patients(dataset) == {f"sub-{i:02d}" for i in range(4)}
+    assert all(case.mask is not None for case in cases(dataset).values())
 
 
 def test_label_names_without_a_mask_are_refused(tmp_path: Path, write_ct: WriteCT) -> None:
@@ -290,6 +325,23 @@ def test_one_folder_of_unknown_patients_is_not_guessed(tmp_path: Path, write_ct:
     with pytest.raises(UserError, match=r"all 4 images lie below all.*--data-root .*all"):
         folder(tmp_path).cases("train")
     assert len(patients(folder(tmp_path / "all"))) == 4
+
+
+def test_an_export_of_one_patient_below_one_folder_is_not_guessed(tmp_path: Path) -> None:
+    """One PatientID names no patients: it may be one patient, or have been replaced in all."""
+    for i in range(4):
+        series(tmp_path / "all" / f"S{i}", patient="ANON", seed=i)
+    with pytest.raises(UserError, match="all 4 images lie below all"):
+        folder(tmp_path).cases("train")
+
+
+@pytest.mark.parametrize(("below", "tree"), [("study/series", True), ("series", False)])
+def test_three_levels_of_dicom_are_a_tcia_tree(tmp_path: Path, below: str, tree: bool) -> None:
+    for i in range(4):
+        series(tmp_path / f"p{i}" / below, patient=f"id{i}", seed=i)
+    found = folder(tmp_path).inventory()
+    assert found.layout == "one folder per patient" + " (TCIA or IDC: patient, study, series)" * tree
+    assert patients(folder(tmp_path)) == {f"p{i}" for i in range(4)}
 
 
 def test_a_patient_id_in_two_folders_is_warned_about(tmp_path: Path) -> None:

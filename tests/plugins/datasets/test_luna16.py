@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medlord_bench.contracts import SPLITS, Dataset
+from medlord_bench.contracts import SPLITS, Dataset, LabelMap
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.fetching.tables import series_of
-from medlord_bench.plugins.datasets.luna16.dataset import Luna16Config, Luna16Dataset
+from medlord_bench.plugins.datasets.luna16.dataset import Luna16Config, Luna16Dataset, name_sides
 from medlord_bench.volumes.grid import fit, fit_labels
 
 FLIPPED = "1.3.6.1.9.0.1"
@@ -110,6 +110,16 @@ def test_a_lone_lung_is_named_by_its_side(tree: Path) -> None:
     assert labels is not None
     assert labels.region("lung_right").sum() == 5 * 8 * 7
     assert labels.region("lung_left").sum() == 0
+
+
+@pytest.mark.parametrize("value", [3, 4])
+@pytest.mark.parametrize(("plane", "side"), [(4, "lung_left"), (5, "lung_right")])
+def test_a_lone_lung_next_to_the_middle_has_the_side_where_it_lies(plane: int, side: str, value: int) -> None:
+    """Of ten planes along R the middle is between the planes 4 and 5."""
+    labels = np.zeros((10, 4, 4), np.uint8)
+    labels[plane] = value
+    named = name_sides(LabelMap(labels, np.eye(4), {3: "a", 4: "b", 5: "c"}), Path("a.mhd"))
+    assert named.region(side).sum() == 16
 
 
 def test_no_lung_and_unknown_labels_are_errors(tree: Path) -> None:

@@ -101,6 +101,23 @@ def test_interchanged_great_vessels_are_refused(tmp_path: Path, write_ct: WriteC
     check_great_vessels(empty, "empty")
 
 
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(("aorta", "artery", "refused"), [((6, 1), (1, 6), False), ((1, 6), (6, 1), True)])
+def test_great_vessels_of_any_size_have_to_lie_side_by_side(
+    aorta: tuple[int, int], artery: tuple[int, int], refused: bool, size: int
+) -> None:
+    """Axes of RAS: the pulmonary trunk is to the left (smaller x) of the aorta and in front of it (larger y)."""
+    values = np.zeros((9, 9, 9), np.uint8)
+    for value, (x, y) in ((1, aorta), (2, artery)):
+        values[x : x + size, y : y + size, 4 : 4 + size] = value
+    labels = LabelMap(values, np.eye(4), {1: "aorta", 2: "pulmonary_artery"})
+    if refused:
+        with pytest.raises(UserError, match="interchanged in this copy"):
+            check_great_vessels(labels, "a.nii")
+    else:
+        check_great_vessels(labels, "a.nii")
+
+
 # ---------------------------------------------------------------------------------------------------- TotalSegmentator
 @pytest.fixture
 def total(tmp_path: Path, write_ct: WriteCT) -> Path:

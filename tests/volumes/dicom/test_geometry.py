@@ -69,6 +69,14 @@ def test_a_tilt_stays_in_the_affine(
     assert voxel == pytest.approx(1.5 * 0.75 * step * np.cos(np.radians(degrees)), rel=1e-5)
 
 
+@pytest.mark.parametrize("orientation", [(0.98, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0.98, 0), (0.9, 0, 0, 0, 0.95, 0)])
+def test_directions_that_are_no_unit_vectors_change_no_voxel_size(
+    tmp_path: Path, writer: Any, some_hu: np.ndarray, orientation: tuple[float, ...]
+) -> None:
+    folder = writer.volume(tmp_path / "s", some_hu, (0, 0, 2.5), ImageOrientationPatient=list(orientation))
+    assert read_volume(folder).spacing == pytest.approx((0.75, 1.5, 2.5), rel=1e-6)
+
+
 def test_positions_rounded_to_a_tenth_are_even(tmp_path: Path, writer: Any, some_hu: np.ndarray) -> None:
     for k, plane in enumerate(some_hu):
         writer.slice(tmp_path / f"{k}.dcm", plane, (0, 0, round(k * 0.625, 1)))

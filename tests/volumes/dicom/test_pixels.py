@@ -65,6 +65,16 @@ def test_padding_up_to_its_limit_becomes_air(tmp_path: Path, writer: Any, some_h
     assert (read_series(tmp_path)[0].T[:, :2] <= -1000).all()
 
 
+@pytest.mark.parametrize("tags", [{}, {"PixelPaddingRangeLimit": -490}, {"PixelPaddingRangeLimit": -510}])
+def test_negative_padding_brighter_than_air_becomes_air(
+    tmp_path: Path, writer: Any, some_hu: np.ndarray, tags: dict[str, int]
+) -> None:
+    stored = some_hu.astype(np.int16)
+    stored[:, 0] = -500
+    hu = read_series(writer.volume(tmp_path, stored, STEP, PixelPaddingValue=-500, **tags))[0].T
+    assert (hu[:, 0] <= -1000).all() and np.array_equal(hu[:, 1:], some_hu[:, 1:])
+
+
 def test_a_padding_value_that_tissue_has_leaves_tissue_alone(tmp_path: Path, writer: Any, some_hu: np.ndarray) -> None:
     """A writer that declares 0 as padding, and has none."""
     stored = some_hu.copy()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medlord_bench.errors import UserError
 from medlord_bench.volumes.dicom.headers import is_dicom, read_header
@@ -56,6 +57,39 @@ def test_a_file_that_is_cut_short_is_named(folder: Path, bytes_left: int) -> Non
     os.truncate(path, {60: size - 60, 400: 400, 900: 900}[bytes_left])
     with pytest.raises(UserError, match=r"i004\.dcm: cut short"):
         read_series(folder)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_one_byte_that_is_missing_is_seen(folder: Path, explicit: bool) -> None:
+    path = folder / "i004.dcm"
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
+    dataset.save_as(path, implicit_vr=not explicit, little_endian=True)
+    size, needed = path.stat().st_size, len(dataset.PixelData)
+    assert read_header(path).problem == ""  # type: ignore[union-attr]
+    os.truncate(path, size - 1)
+    assert read_header(path).problem == f"cut short: {needed - 1} of {needed} bytes of pixel data are there"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(96, 87), (7, 23)])
+def test_a_letter_in_an_implicit_length_is_no_value_representation(
+    tmp_path: Path, writer: Any, rows: int, columns: int
+) -> None:
+    """16704 bytes are 0x4140 and 322 are 0x0142: one byte of each is a letter, as both of "OW" are."""
+    path = writer.slice(tmp_path / "a.dcm", np.zeros((rows, columns), np.int16), (0, 0, 0))
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    dataset.save_as(path, implicit_vr=True, little_endian=True)
+    assert read_header(path).problem == ""  # type: ignore[union-attr]
+    os.truncate(path, path.stat().st_size - 10)
+    assert "of pixel data are there" in read_header(path).problem  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("size", "dicom"), [(131, False), (132, True)])
+def test_a_file_without_preamble_has_132_bytes_or_more(folder: Path, size: int, dicom: bool) -> None:
+    path = folder / "i004.dcm"
+    path.write_bytes(path.read_bytes()[132 : 132 + size])
+    assert is_dicom(path) is dicom
 
 
 def test_a_file_without_preamble_is_dicom_and_a_text_is_not(folder: Path) -> None:
