@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from torch.nn import functional as F
 from medlord_bench.contracts import Run
 from medlord_bench.nn import pretrained
 from medlord_bench.nn.checkpoints import load_strict, read_torch
+from medlord_bench.plugins.extractors.imagenet import extractor as imagenet
 from medlord_bench.plugins.extractors.radimagenet.extractor import (
     MEAN,
     WEIGHTS,
@@ -136,6 +138,38 @@ def speed(folder: Path, quick: bool) -> list[dict[str, Any]]:
     ]
 
 
+def default_network(folder: Path, quick: bool) -> list[dict[str, Any]]:
+    """The default extractor, with the few slices at a time that it takes on a CPU, against sixteen: CPU seconds, one thread."""
+    volume = read_volume(images(folder)[0])
+    extractor = imagenet.ImageNetExtractor(imagenet.ImageNetConfig(slices=8 if quick else 32))
+    few, threads = imagenet.CHUNK, torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds: dict[int, list[float]] = {few: [], BATCH: []}
+    found = {}
+    for _ in range(1 if quick else 4):
+        for chunk, times in seconds.items():
+            imagenet.CHUNK = chunk
+            before = time.process_time()
+            (state,) = extractor.features([volume], run_context(folder))
+            times.append(time.process_time() - before)
+            found[chunk] = np.concatenate([state[plane] for plane in PLANES])
+    imagenet.CHUNK = few
+    torch.set_num_threads(threads)
+    count = len(found[few])
+    rates = {chunk: count / min(times) for chunk, times in seconds.items()}
+    print(
+        f"default network, {few} at a time: {rates[few]:.1f} slices for each second of a core, {BATCH}: {rates[BATCH]:.1f}",
+        file=sys.stderr,
+    )
+    apart = float(np.abs(found[few] - found[BATCH]).max() / np.abs(found[BATCH]).max())
+    return [
+        check(
+            "default_network_speedup", rates[few] / rates[BATCH], ">= 1.2", quick or rates[few] >= 1.2 * rates[BATCH]
+        ),
+        {**check("default_network_difference", 0, "<= 1e-4", apart <= 1e-4), "value": float(f"{apart:.2g}")},
+    ]
+
+
 def large_volume(folder: Path) -> Path:
     """The first image, resized to 512 x 512 x 256."""
     hu = torch.from_numpy(read_volume(images(folder)[0]).hu.astype(np.float32))
@@ -173,7 +207,8 @@ def main() -> int:
         folder = Path(place)
         random_weights(folder / WEIGHTS.repo / WEIGHTS.file)
         os.environ |= {pretrained.ENVIRONMENT: str(folder), pretrained.OFFLINE: "1"}
-        checks = [*speed(folder, arguments.quick), *memory(folder, arguments.quick)]
+        quick = arguments.quick
+        checks = [*speed(folder, quick), *default_network(folder, quick), *memory(folder, quick)]
     if arguments.json:
         print(json.dumps({"checks": checks}))
     else:

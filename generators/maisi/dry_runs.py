@@ -72,7 +72,7 @@ def _train_autoencoder(config: MAISIConfig, data: DataProtocol, run: Run, times:
 
 
 def _encode(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
-    _pass(config, data, config.latents, run, times, encodes=True)
+    _pass(config, data, config.latents, run, encodes=True)
 
 
 def _train_diffusion(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
@@ -123,17 +123,15 @@ def _planes(shape: Shape, device: str) -> torch.Tensor:
 
 
 def _decode(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
-    _pass(config, data, config.sampling, run, times, encodes=False)
+    _pass(config, data, config.sampling, run, encodes=False)
 
 
 def _reconstruct(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:
-    _pass(config, data, config.sampling, run, times, encodes=True)
-    _pass(config, data, config.sampling, run, times, encodes=False)
+    _pass(config, data, config.sampling, run, encodes=True)
+    _pass(config, data, config.sampling, run, encodes=False)
 
 
-def _pass(
-    config: MAISIConfig, data: DataProtocol, tiling: TilingConfig, run: Run, times: int, *, encodes: bool
-) -> None:
+def _pass(config: MAISIConfig, data: DataProtocol, tiling: TilingConfig, run: Run, *, encodes: bool) -> None:
     """Encode or decode one volume. Two windows per axis need as much memory as any larger number."""
     net = for_precision(Autoencoder(config.autoencoder.net).to(run.device), run.device, tiling.precision)
     net.eval().requires_grad_(False)
@@ -143,11 +141,10 @@ def _pass(
     with on_host():
         image = torch.zeros(1, 1, x * factor, y * factor, z * factor)
         latent = torch.zeros(1, channels, x, y, z)
-    for _ in range(times):
-        if encodes:
-            encode(net, image, tiling, run.device)
-        else:
-            decode(net, latent, tiling, run.device)
+    if encodes:  # once: nothing of a volume is kept for the next
+        encode(net, image, tiling, run.device)
+    else:
+        decode(net, latent, tiling, run.device)
 
 
 def _diffusion(config: MAISIConfig, run: Run, asked: DiffusionConfig) -> Diffusion:

@@ -32,7 +32,7 @@ class MedLoRD:
     """MedLoRD: latent diffusion on a VQ-GAN with a large codebook, for 512x512x256 on 24 GB."""
 
     Config: ClassVar[type[MedLoRDConfig]] = MedLoRDConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"unconditional", "conditional", "reconstructs"})

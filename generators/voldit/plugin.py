@@ -20,6 +20,7 @@ from medlord_bench.contracts import (
     Stage,
     Volume,
 )
+from medlord_bench.contracts.weights import NeededWeights
 from medlord_bench.errors import UserError
 
 from .configs import VolDiTConfig
@@ -45,6 +46,24 @@ class VolDiT:
     def pretrained_on(self) -> Sequence[str]:
         """What published weights were trained on."""
         return self.config.pretrained.trained_on if self.config.pretrained is not None else ()
+
+    def needed_weights(self) -> Sequence[NeededWeights]:
+        """The published weights, or what their training reads: the backbone of the perceptual loss."""
+        from medlord_bench.nn.losses import needed_backbone
+
+        published, autoencoder = self.config.pretrained, self.config.autoencoder
+        if published is None:
+            return [needed_backbone()] if autoencoder.perceptual and autoencoder.steps else []
+        repo = published.repository
+        return [
+            NeededWeights(
+                path=f"{repo}/{pattern}",
+                address=f"https://huggingface.co/{repo}",
+                licence=published.licence,
+                by_hand=f"the names of its files are not fixed: hf download {repo} --include '{pattern}' --local-dir {repo}",
+            )
+            for pattern in (published.autoencoder, published.diffusion)
+        ]
 
     def check(self, data: DataProtocol) -> None:
         """Autoencoder and patches must divide the grid, which contains a training patch; train and val need cases."""

@@ -53,9 +53,10 @@ FITTED: Mapping[str, Any] = {
 
 # The whole model in minutes on two cores, for grids of about 64 voxels a side. Departures: latents of 1/4 of the sides
 # before quantisation, a codebook of 512 x 8, few channels and no residual units (with them latents stay near zero in
-# such a short training), no discriminator, a small transformer without dropout, minutes of training, sampling by DDIM in
-# 50 of the 300 steps, higher learning rates that decay, float32, the spectral loss instead of a perceptual one (whose
-# backbone would have to be downloaded).
+# such a short training), no discriminator, a small transformer without dropout, minutes of training, factors of the
+# adapter that start at 1 (at 0.1 it hardly acts after a few hundred steps), sampling by DDIM in 50 of the 300 steps,
+# higher learning rates that decay, float32, and the spectral loss instead of a perceptual one (whose backbone would have
+# to be downloaded).
 TINY: Mapping[str, Any] = {
     "autoencoder": {
         "net": {"channels": (24, 64), "res_layers": 0, "codes": 512, "dim": 8, "decay": 0.95, "restart_below": 0.05},
@@ -75,18 +76,18 @@ TINY: Mapping[str, Any] = {
     "diffusion": {
         "net": {"patch": 2, "depth": 4, "hidden": 96, "heads": 4, "dropout": 0.0},
         "batch": 4,
-        "steps": 900,
+        "steps": 1700,
         "lr": 1e-3,
-        "lr_decay": 0.998,
+        "lr_decay": 0.9985,
         "ema_decay": 0.99,
         "precision": "fp32",
         "validate_every": 100,
         "checkpoint_every": 100,
     },
     "tgca": {
-        "net": {"channels": (8, 16, 32, 64)},
+        "net": {"channels": (8, 16, 32, 64), "scale": 1.0},
         "batch": 2,
-        "steps": 200,
+        "steps": 300,
         "lr": 2e-3,
         "ema_decay": 0.98,
         "precision": "fp32",

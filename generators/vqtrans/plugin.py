@@ -36,7 +36,7 @@ class VQTrans:
     """VQ-Trans: an autoregressive transformer on the codes of a VQ-GAN with a downsampling factor of 16."""
 
     Config: ClassVar[type[VQTransConfig]] = VQTransConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"unconditional", "reconstructs"})

@@ -12,10 +12,12 @@ from medlord_bench.contracts import registry, validation
 from medlord_bench.engine import run_file
 from medlord_bench.engine.run_file import RunFile
 from medlord_bench.engine.worker import Settings
+from medlord_bench.errors import UserError
 from medlord_bench.memory.budget import parse_gib
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEFAULT_STORE = "medlord-bench-store"
+SLURM_TASKS = 8  # jobs into which each step is divided
 
 
 class _StorePath(click.Path):
@@ -37,6 +39,14 @@ store_option = click.option(
     show_default=True,
     envvar="MEDLORD_BENCH_STORE",
     help="Folder of all computed results.",
+)
+KEEPS = ("all", "volumes", "features", "scores")  # of `engine.cleaning`, which takes long to import
+keep_option = click.option(
+    "--keep",
+    type=click.Choice(KEEPS),
+    default="all",
+    show_default=True,
+    help="What stays of a finished run: volumes: without prepared images and checkpoints; features: nor volumes; scores: nor features.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 memory_check_option = click.option(
@@ -114,8 +124,23 @@ def settings_options(command: Command) -> Command:
                 "--batch", type=int, help="Volumes sampled at once; default: 4 of at most 2^18 voxels, else 1."
             ),
             click.option("--threads", type=int, envvar="MEDLORD_BENCH_THREADS", help="CPU threads per worker."),
-            click.option("--executor", default=None, help="inline, or local (one process per GPU, or --workers)."),
-            click.option("--workers", type=int, help="Processes of the local executor; default: one per GPU."),
+            click.option(
+                "--gpus", type=int, default=1, show_default=True, help="GPUs of each training stage (docs/cluster.md)."
+            ),
+            click.option(
+                "--executor",
+                default=None,
+                help="inline; local (one process per GPU, or --workers); slurm (jobs of a cluster).",
+            ),
+            click.option(
+                "--workers", type=int, help="Processes of local, default: one per GPU; jobs of each step of slurm, 8."
+            ),
+            click.option(
+                "--slurm",
+                multiple=True,
+                metavar="FIELD=VALUE",
+                help="E.g. partition=gpu, gres=gpu:1, time=04:00:00, scores.gres= (docs/cluster.md); or a YAML file of such fields.",
+            ),
             click.option(
                 "--offline", is_flag=True, envvar="MEDLORD_BENCH_OFFLINE", help="Make no network call at all."
             ),
@@ -125,6 +150,7 @@ def settings_options(command: Command) -> Command:
                 envvar="MEDLORD_BENCH_WEIGHTS",
                 help="Offline folder of pretrained weights.",
             ),
+            keep_option,
             click.option("--max-time", type=float, metavar="SECONDS", help="Save and stop (exit 75) after this time."),
             click.option(
                 "--memory-limit",
@@ -171,13 +197,24 @@ def run_file_of(options: dict[str, Any]) -> RunFile:
 
 def settings_of(options: dict[str, Any]) -> Settings:
     """`Settings` from the options of `settings_options`."""
-    workers, executor = options.pop("workers"), options.pop("executor")
+    workers, executor, slurm = options.pop("workers"), options.pop("executor"), options.pop("slurm")
+    if slurm and executor not in (None, "slurm"):
+        raise UserError(f"--slurm: executor {executor} submits no jobs; expected --executor slurm")
+    executor = "slurm" if slurm else executor
     if workers is None:
-        workers = _gpu_count() if executor == "local" else 1
+        workers = _gpu_count() if executor == "local" else SLURM_TASKS if executor == "slurm" else 1
     executor = executor or ("local" if workers > 1 else "inline")
     registry.load("executors", executor)
-    fields = {name: options.pop(name) for name in ("device", "batch", "threads", "offline", "weights_dir", "max_time")}
+    fields = {
+        name: options.pop(name)
+        for name in ("device", "batch", "threads", "offline", "weights_dir", "max_time", "keep", "gpus")
+    }
     limit = options.pop("memory_limit")
+    if executor == "slurm":
+        from medlord_bench.engine.executors import slurm_settings
+        from medlord_bench.engine.steps.kinds import KINDS
+
+        fields["slurm"] = slurm_settings.parse(slurm, KINDS)
     fields["memory_limit"] = limit if limit == "auto" else parse_gib(limit)
     store = options.pop("store")
     given = {"store": store, "workers": workers, "executor": executor, **fields}

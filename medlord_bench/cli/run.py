@@ -7,7 +7,7 @@ import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,9 @@ from medlord_bench.errors import ExitCode, Stopped, UserError
 from medlord_bench.memory.hold import limit_on
 from medlord_bench.util.stopping import Stopper
 
+if TYPE_CHECKING:
+    from medlord_bench.engine.plan import Plan
+
 log = logging.getLogger("medlord_bench")
 
 
@@ -33,9 +36,12 @@ log = logging.getLogger("medlord_bench")
 @spec_options()
 @settings_options
 @click.option("--report/--no-report", "report", default=True, help="Write the page at the end.")
+@click.option(
+    "--detach", is_flag=True, help="Submit all jobs to Slurm, with a last one that collects the results, and return."
+)
 @memory_check_option
 @json_option
-def run(report: bool, memory_check: bool, as_json: bool, **options: Any) -> None:
+def run(report: bool, detach: bool, memory_check: bool, as_json: bool, **options: Any) -> None:
     """Train or load generators, sample, measure, and write the page. Run the same command again to resume.
 
     \b
@@ -43,6 +49,11 @@ def run(report: bool, memory_check: bool, as_json: bool, **options: Any) -> None
     medlord-bench run --generator medlord --dataset pccta --data-root DIR
     medlord-bench run experiment.yaml --seed 1
     """
+    if detach:
+        folder, jobs = hand_over(run_file_of(options), settings_of(options))
+        log.info("see medlord-bench status; end it with medlord-bench cancel")
+        click.echo(json.dumps({"run": str(folder), "jobs": jobs}) if as_json else str(folder))
+        return
     folder = work(run_file_of(options), settings_of(options), memory_check)
     pages = draw(folder) if report else []
     for line in headlines(folder):
@@ -73,21 +84,39 @@ def work(file: RunFile, settings: Settings, memory_check: bool = True, again: st
         stopper.restore()
 
 
-def _work(file: RunFile, settings: Settings, stopper: Stopper, memory_check: bool) -> Path:
+def hand_over(file: RunFile, settings: Settings) -> tuple[Path, int]:
+    """Submit a run to a cluster, which goes on alone: its folder, and the number of new jobs."""
+    from medlord_bench.engine.runner import submit
+
+    planned, folder = open_run(file, settings, None)
+    return folder, submit(planned, folder, settings)
+
+
+def open_run(file: RunFile, settings: Settings, stopper: Stopper | None) -> tuple[Plan, Path]:
+    """The plan of a run, and its folder in the store."""
     spec = resolve.resolve(file)
     from medlord_bench.engine import run_folder
     from medlord_bench.engine.planner import build
-    from medlord_bench.engine.runner import carry_out
     from medlord_bench.engine.store import Store
     from medlord_bench.engine.training_hours import fitted
-    from medlord_bench.engine.worker import missing, pick_device
+    from medlord_bench.engine.worker import pick_device
 
     planned = build(fitted(spec, settings, stopper))
-    device = pick_device(settings.device)
-    store = Store(settings.store)
-    folder = run_folder.open_run(store, planned, file, settings)
+    device = pick_device(settings.device)  # before anything is written
+    folder = run_folder.open_run(Store(settings.store), planned, file, settings)
     run_folder.record_provenance(folder, device, planned.inventory)
     log.info("run folder: %s", folder)
+    return planned, folder
+
+
+def _work(file: RunFile, settings: Settings, stopper: Stopper, memory_check: bool) -> Path:
+    planned, folder = open_run(file, settings, stopper)
+    from medlord_bench.engine.runner import carry_out
+    from medlord_bench.engine.store import Store
+    from medlord_bench.engine.worker import missing, pick_device
+
+    device = pick_device(settings.device)
+    store = Store(settings.store)
     limit = limit_on(device, settings.memory_limit)
     if memory_check and limit is not None:
         from medlord_bench.engine.executors.processes import apart, can_fork

@@ -21,7 +21,9 @@ from medlord_bench.contracts.plugins import (
     Metric,
     Run,
     Segmenter,
+    SubmitsPlans,
     Workload,
+    World,
 )
 from medlord_bench.contracts.values import (
     BUDGET,
@@ -72,6 +74,8 @@ __all__ = [
     "Dependencies",
     "DryRun",
     "Executor",
+    "SubmitsPlans",
+    "World",
     "Extractor",
     "Failure",
     "FitMode",

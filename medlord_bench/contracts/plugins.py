@@ -7,6 +7,7 @@ This module imports neither torch nor NumPy, so that listing plugins stays fast.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from logging import Logger
 from pathlib import Path
@@ -45,6 +46,19 @@ if TYPE_CHECKING:
 
 # ------------------------------------------------------------------------------------------------------ run context
 @dataclass(frozen=True)
+class World:
+    """The processes of one training (`nn.ranks`). rank: which one this is. port: where they meet; 0 for the first, which chooses.
+
+    start: of the first: starts the others, which meet at a port, and waits for their end.
+    """
+
+    size: int
+    start: Callable[[int], AbstractContextManager[None]]
+    rank: int = 0
+    port: int = 0
+
+
+@dataclass(frozen=True)
 class Run:
     """The context that the bench passes to a working plugin.
 
@@ -55,6 +69,7 @@ class Run:
     The bench enforces it in this process; a plugin that starts a program passes it to `memory.children.Watch`.
     train_seconds: time budget of this training stage over all sessions; None for no limit. `training.fit` enforces it;
     a plugin with its own loop must do so itself.
+    world: of a training that may use several processes; None for one. `training.fit` starts them.
     """
 
     device: str
@@ -68,6 +83,7 @@ class Run:
     weights_dir: Path | None = None
     memory_limit: float | None = None
     train_seconds: float | None = None
+    world: World | None = None
 
 
 class Cohort(Protocol):
@@ -262,6 +278,15 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Release resources kept between steps, such as processes, at the end of the run."""
+        ...
+
+
+@runtime_checkable
+class SubmitsPlans(Protocol):
+    """An executor that takes a whole plan at once, and whose `map` waits for a step of it."""
+
+    def submit(self, plan: Any, run_folder: Path, finish: bool = False) -> int:
+        """Submit what is missing; returns the number of new jobs. finish: with a last job that collects the results."""
         ...
 
 

@@ -3,7 +3,8 @@
 The leases of a folder are files `lease.<number>.json` with host, process, job and a heartbeat (the file's time). The holder
 is the process that created the highest number and has not released it. A number is created once and never again, so that of
 several processes that see a dead holder only one takes over (Lamport's fencing token). A holder is dead when its heartbeat is
-stale, also of a dead node, or when its process, on this host, is gone. A holder that slept meanwhile finds a higher number and
+stale, also of a dead node, when its process, on this host, is gone, or when it is the same job of Slurm before that was
+requeued from another node. A holder that slept meanwhile finds a higher number and
 writes nothing more.
 """
 
@@ -30,6 +31,10 @@ HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 180.0
 CHECK_SECONDS = 1.0  # between two looks at the folder
 TRIES = 100  # of a take-over while others take over too
+
+
+class HeldError(UserError):
+    """Another process works in the folder."""
 
 
 class Lease:
@@ -70,7 +75,7 @@ def held(folder: Path) -> Iterator[Lease]:
     """Hold the lease of `folder`; whatever is published below it is preceded by `check`. Raises `UserError` naming the holder if
     another process works there."""
     folder.mkdir(parents=True, exist_ok=True)
-    lease = _take(folder)
+    lease = _take_patiently(folder) if os.environ.get("SLURM_JOB_ID") else _take(folder)
     ended = threading.Event()
     beat = threading.Thread(target=_beat, args=(lease.path, ended), daemon=True, name="lease")
     beat.start()
@@ -82,6 +87,29 @@ def held(folder: Path) -> Iterator[Lease]:
             beat.join()
             if lease.holds():
                 write_json(lease.path, {"released": True})
+
+
+def _take_patiently(folder: Path) -> Lease:
+    """As `_take`; in a job of a cluster, which may begin seconds after the node of its predecessor died, first wait whether
+    the holder still gives a heartbeat."""
+    before = _beats(folder)
+    end = time.monotonic() + STALE_SECONDS + HEARTBEAT_SECONDS
+    while True:
+        try:
+            return _take(folder)
+        except HeldError:
+            if _beats(folder) != before or time.monotonic() > end:
+                raise
+        time.sleep(CHECK_SECONDS)
+
+
+def _beats(folder: Path) -> tuple[tuple[str, float], ...]:
+    """Every lease of a folder and its last heartbeat."""
+    found = []
+    for path in sorted(folder.glob("lease.*.json")):
+        with suppress(FileNotFoundError):
+            found.append((path.name, path.stat().st_mtime))
+    return tuple(found)
 
 
 def _take(folder: Path) -> Lease:
@@ -105,7 +133,7 @@ def _take(folder: Path) -> Lease:
             _path(folder, old).unlink(missing_ok=True)
         return Lease(folder, number, token)
     found = {} if holder is None else _read(holder)
-    raise UserError(
+    raise HeldError(
         f"{folder}: another run trains this (host {found.get('host')}, process {found.get('pid')}, "
         f"job {found.get('job') or 'none'}); wait for it, or give another --seed or --store"
     )
@@ -139,7 +167,11 @@ def _is_free(path: Path) -> bool:
     pid = holder.get("pid")
     ended = holder.get("host") == socket.gethostname() and isinstance(pid, int) and not _is_alive(pid)
     released = holder.get("released") is True
-    return released or ended or age > STALE_SECONDS  # the process id may have been reused: the heartbeat decides too
+    job = os.environ.get("SLURM_JOB_ID")
+    moved = bool(job) and holder.get("job") == job and holder.get("host") != socket.gethostname()
+    return (
+        released or ended or moved or age > STALE_SECONDS
+    )  # the process id may have been reused: the heartbeat decides too
 
 
 def _now(folder: Path) -> float:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,11 @@ class Plan(FrozenConfig):
     steps: tuple[Step, ...]
 
     def step(self, id: str) -> Step:
-        return next(step for step in self.steps if step.id == id)
+        return self._by_id[id]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Step]:
+        return {step.id: step for step in self.steps}
 
 
 def item_id(case: Case) -> str:

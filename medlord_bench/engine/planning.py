@@ -50,7 +50,7 @@ class Planning:
         full["inputs"] = {role: self.steps[step].key for role, step in inputs.items()}
         known = self.steps.get(id)
         if known is not None:
-            items = (*known.items, *(item for item in items if item not in known.items))
+            items = tuple(dict.fromkeys((*known.items, *items)))
         self.steps[id] = Step(
             id=id,
             kind=kind,

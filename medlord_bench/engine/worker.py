@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from medlord_bench.contracts import FrozenConfig, Grid, Run
+from medlord_bench.engine.executors.slurm_settings import SlurmSettings
 from medlord_bench.engine.plan import Plan, Step, read_plan
 from medlord_bench.engine.store import Store, StoredObject
 from medlord_bench.errors import MemoryBudgetError, StepError, Stopped, UserError
@@ -38,9 +39,16 @@ class Settings(FrozenConfig):
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of each worker; None leaves torch's choice")
     workers: int = Field(1, ge=1, description="processes (executor local)")
+    gpus: int = Field(
+        1, ge=1, description="GPUs, or processes on a CPU, of each training stage that can divide its batch"
+    )
     executor: str = "inline"
+    slurm: SlurmSettings | None = Field(None, description="what the jobs of executor slurm ask for")
     offline: bool = False
     weights_dir: Path | None = Field(None, description="offline folder of pretrained weights")
+    keep: Literal["all", "volumes", "features", "scores"] = Field(
+        "all", description="what stays of the run once it is finished (docs/disk.md)"
+    )
     max_time: float | None = Field(None, gt=0, description="seconds after which to save and stop with exit 75")
     memory_limit: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
         "auto",
@@ -88,9 +96,13 @@ def missing(store: Store, step: Step) -> list[str]:
 
 def record(run_folder: Path, **event: object) -> None:
     """Append one line to the run's `events.jsonl`; short lines that are appended in one call are not interleaved
-    between processes."""
+    between processes of a machine. A job of Slurm has a file of its own: nodes that append to one file of a network disk may
+    overwrite each other's lines."""
     line = json.dumps({"time": round(time.time(), 3), **event}) + "\n"
-    with open(run_folder / "events.jsonl", "a") as file:
+    job = os.environ.get("SLURM_JOB_ID", "")
+    path = run_folder / "events" / f"{int(job):012d}.jsonl" if job.isdigit() else run_folder / "events.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "a") as file:
         file.write(line)
 
 
@@ -112,13 +124,17 @@ def execute(
     plan = read_plan(run_folder)
     step = plan.step(step_id)
     store = Store(settings.store)
-    todo = set(missing(store, step))
     batch = settings.batch_on(plan.protocol.grid)
-    items = [item for position, item in enumerate(step.items) if position // batch % shards == shard and item in todo]
+    own = [item for position, item in enumerate(step.items) if position // batch % shards == shard]
+    items = output(store, step).missing(own)
     if not items:
         return
     output(store, step).declare(step.identity)
     run = replace(context(run_folder, step, settings, stop, progress), batch=batch)
+    if step.kind == "weights" and settings.gpus > 1:
+        from medlord_bench.engine.ranks import world_of
+
+        run = replace(run, world=world_of(run_folder, step.id, settings.gpus, run.device))
     record(run_folder, step=step.id, event="start", device=run.device, pid=os.getpid(), items=len(items))
     start = time.monotonic()
     peak = PeakMemory(run.device, run.memory_limit is not None, forecast_of(run_folder, step.id))
@@ -165,7 +181,8 @@ def _handle(plan: Plan, step: Step, store: Store, run: Run, items: list[str], pe
     from medlord_bench.engine.steps.kinds import KINDS
 
     KINDS[step.kind].run(Job(plan, step, store, run, lambda: {"memory": peak.facts()}), items)
-    output(store, step).complete(item for item in step.items if output(store, step).has(item))
+    if not missing(store, step):  # of several shards the last: each would read the sidecars of all
+        output(store, step).complete(step.items)
 
 
 def _told(error: BaseException, step: Step, run: Run, peak: PeakMemory) -> BaseException:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -26,6 +27,7 @@ from torch.utils._pytree import tree_iter
 BLOCK_BYTES = 512  # bytes: the smallest unit of CUDA's caching allocator
 MIN_NAMED_BYTES = 2**16  # bytes: smaller tensors are counted, but their layer is not recorded
 aten = torch.ops.aten
+DEVICE = torch.ops.prim.device.default
 CONVOLUTIONS = {aten.convolution.default, aten.convolution_backward.default}
 ATTENTION_BACKWARD = {
     aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
@@ -108,6 +110,8 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._layers.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        if func is DEVICE and type(args[0]) is FakeTensor:  # two of three calls; `func` would ask every mode below
+            return args[0].fake_device
         kwargs = kwargs or {}
         if func.namespace == "prim":
             return func(*args, **kwargs)

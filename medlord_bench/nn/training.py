@@ -17,14 +17,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
 from medlord_bench.contracts import CheckpointSelection, Precision, Run, Selection, Stage, candidate_name
-from medlord_bench.errors import StepError, Stopped
+from medlord_bench.errors import StepError, Stopped, UserError
 from medlord_bench.memory.dry_run import is_dry_run
 from medlord_bench.nn.checkpoints import read_torch
+from medlord_bench.nn.ranks import Ranks, current, joined
 from medlord_bench.util import seeds
 from medlord_bench.util.files import publish, publish_folder, write_json, write_text
 
@@ -62,6 +63,16 @@ class Recipe(Protocol):
 
     def export(self, folder: Path) -> None:
         """Write the weights for later stages and sampling (`checkpoints.save_model`)."""
+        ...
+
+
+@runtime_checkable
+class DividesBatch(Protocol):
+    """A recipe that computes only the micro-batches of its rank (`ranks.current().parts`) and sums what a step needs."""
+
+    @property
+    def micro_batches(self) -> int:
+        """Of one optimiser step."""
         ...
 
 
@@ -136,6 +147,7 @@ class Optimiser:
 
     def step(self, step: int) -> bool:
         """Apply the accumulated gradient and clear it. False if it was not finite and the step was skipped."""
+        current().sum_gradients(self.parameters)
         for group in self.adam.param_groups:
             group["lr"] = self.lr * self.lr_factor(step)
         self.scaler.unscale_(self.adam)
@@ -260,6 +272,39 @@ def _validate(recipe: Recipe, step: int, curves: Curves) -> float:
 
 
 def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Path:
+    """As `_fit`, on all processes of `run.world` if the recipe divides its batch (`DividesBatch`).
+
+    Raises `UserError` for more processes than a batch has micro-batches.
+    """
+    world = run.world
+    if world is None or not isinstance(recipe, DividesBatch):
+        if world is not None:
+            run.log.warning("%s: trains on one GPU; its batch cannot be divided", title)
+        return _fit(recipe, horizon, out, run, title)
+    if recipe.micro_batches < world.size:
+        raise UserError(
+            f"{title}: --gpus {world.size}, but a batch has {recipe.micro_batches} micro-batches; give a smaller --gpus, or a "
+            "smaller micro_batch"
+        )
+    with joined(world, run.device) as ranks:
+        if ranks.leads:
+            return _fit(recipe, horizon, out, run, title)
+        return _follow(recipe, out, run, title, ranks)
+
+
+def _follow(recipe: Recipe, out: Path, run: Run, title: str, ranks: Ranks) -> Path:
+    """Train as one of several processes that is not the first: compute its micro-batches, and write nothing."""
+    _Checkpoint(out, recipe).load(run.device)
+    start, stop = ranks.told(0, 0)
+    for step, batch in _prefetched(recipe, start, stop):
+        torch.manual_seed(seeds.derive(run.seed, title, step))
+        recipe.step(step, batch)
+        if ranks.told(0) == [1]:
+            break
+    return out
+
+
+def _fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Path:
     """Train `recipe` in the folder `out` up to `horizon.steps`, continuing after an earlier call.
 
     Training ends earlier if `run.train_seconds` are spent, summed over all calls, but after at least one step.
@@ -269,6 +314,7 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
     one folder of weights per candidate. `TRAINED` records the number of steps and seconds.
     """
     candidates = horizon.choice.candidates(horizon.steps) if horizon.choice else ()
+    ranks = current()
     checkpoint = _Checkpoint(out, recipe)
     start, best = checkpoint.load(run.device)
     done, budget = start, math.inf if run.train_seconds is None else run.train_seconds
@@ -283,12 +329,14 @@ def fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> Pa
     try:
         with run.progress.task(title, horizon.steps, start) as task:
             stop = horizon.steps if start == 0 or checkpoint.seconds < budget else start
+            ranks.told(start, stop)
             for step, batch in _prefetched(recipe, start, stop):
                 torch.manual_seed(seeds.derive(run.seed, title, step))
                 figures = recipe.step(step, batch)
                 stopping = run.stop()  # before anything is written: it raises if another run has taken over
                 done = step + 1
                 last = done == horizon.steps or checkpoint.seconds >= budget
+                ranks.told(int(last or stopping))
                 if done % log_every == 0 or last:
                     shown = _floats(figures)
                     curves.add(done, shown)

@@ -85,7 +85,11 @@ def read_steps(folder: Path) -> tuple[StepRecord, ...]:
 
 def _steps(folder: Path, store: Path | None) -> list[StepRecord]:
     planned: Sequence[Mapping[str, Any]] = (read_object(folder / "plan.json") or {}).get("steps") or []
-    events, _ = read_lines(folder / "events.jsonl")
+    events = [
+        row
+        for path in (folder / "events.jsonl", *sorted((folder / "events").glob("*.jsonl")))
+        for row in read_lines(path)[0]
+    ]
     by_step: dict[str, list[Mapping[str, Any]]] = {}
     for event in events:
         by_step.setdefault(str(event.get("step", "")), []).append(event)

@@ -1,4 +1,4 @@
-"""Stopping cleanly: SIGTERM, SIGUSR1 (Slurm's warning), Ctrl-C and `--max-time` set one flag that long work checks."""
+"""Stopping cleanly: SIGTERM, SIGUSR1 or SIGUSR2 (a scheduler's warning), Ctrl-C and `--max-time` set one flag that long work checks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Stopper:

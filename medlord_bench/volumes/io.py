@@ -21,6 +21,7 @@ from medlord_bench.util.files import publish
 from medlord_bench.volumes.dicom.headers import is_dicom
 from medlord_bench.volumes.dicom.series import read_series
 from medlord_bench.volumes.formats import NIFTI, SUFFIXES, suffix_of
+from medlord_bench.volumes.order import in_c_order
 from medlord_bench.volumes.pointers import check_content
 from medlord_bench.volumes.stored import check_affine, check_shape, read_itk, read_nifti
 
@@ -45,7 +46,7 @@ def read_volume(path: Path, files: Sequence[Path] = ()) -> Volume:
     if values.dtype != np.int16:
         rounded = np.rint(values) if values.dtype.kind == "f" else values
         values = np.clip(rounded, limits.min, limits.max).astype(np.int16)
-    return Volume(np.ascontiguousarray(values), affine)
+    return Volume(in_c_order(values), affine)
 
 
 def read_labels(path: Path, names: Mapping[int, str]) -> LabelMap:
@@ -73,7 +74,7 @@ def read_labels(path: Path, names: Mapping[int, str]) -> LabelMap:
         order = sorted(own)
         values = np.where(values == 0, 0, np.searchsorted(order, values) + 1)
         own = {index + 1: own[value] for index, value in enumerate(order)}
-    return LabelMap(np.ascontiguousarray(values.astype(np.uint8)), affine, own)
+    return LabelMap(in_c_order(values.astype(np.uint8)), affine, own)
 
 
 def write_volume(path: Path, volume: Volume) -> None:

@@ -127,7 +127,7 @@ def listed(
                 images.append(path)
             else:
                 rest.append(path)
-        absent = [path for path in (*images, *rest) if _is_pointer(path)]
+        absent = dict.fromkeys(path for path in (*images, *rest) if _is_pointer(path))
         for path in absent if named else ():
             listing.leave("not fetched", shown(path, root))
         unfetched += [] if named else [shown(path, root) for path in absent]

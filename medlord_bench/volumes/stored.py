@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medlord_bench.errors import UserError
+from medlord_bench.volumes.direct import read_direct
 from medlord_bench.volumes.formats import data_file
 from medlord_bench.volumes.headers import declared_scaling
 from medlord_bench.volumes.streams import DEFLATE_RATIO, DEFLATED, check_packed, check_text_header, is_gzip, read_gzip
@@ -113,7 +114,7 @@ def read_nifti(path: Path) -> Raw:
         affine[:3] *= MM.get(image.header.get_xyzt_units()[0], 1.0)
         _check_forms(path, image)
         check_affine(path, affine)
-        values = np.asanyarray(_whole(path, image).dataobj).reshape(shape)
+        values = _values(path, image).reshape(shape, order="F")
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path}: incomplete NIfTI image ({_first_line(error)}); copy it again") from None
     except (np.linalg.LinAlgError, HeaderDataError, KeyError) as error:  # KeyError: a code that nibabel does not know
@@ -121,13 +122,18 @@ def read_nifti(path: Path) -> Raw:
     return values, affine
 
 
-def _whole(path: Path, image: Any) -> Any:
-    """The image; a compressed one from bytes whose checksum was tested."""
+def _values(path: Path, image: Any) -> NDArray[Any]:
+    """The values, rescaled, x fastest; of a compressed file from bytes whose checksum was tested."""
+    from nibabel.volumeutils import apply_read_scaling
+
+    stored, kind = image.dataobj, image.header.get_data_dtype()
     if not is_gzip(path):
-        return image
-    values = image.dataobj
-    size = values.offset + int(np.prod(values.shape, dtype=np.int64)) * image.header.get_data_dtype().itemsize
-    return type(image).from_bytes(read_gzip(path, size))
+        return np.asanyarray(stored)
+    count = int(np.prod(stored.shape, dtype=np.int64))
+    content = read_gzip(path, stored.offset + count * kind.itemsize)
+    values = np.frombuffer(content, kind, count, stored.offset).reshape(stored.shape, order="F")
+    scaled: NDArray[Any] = apply_read_scaling(values, stored.slope, stored.inter)
+    return scaled
 
 
 def _check_declared(path: Path, image: Any, shape: tuple[int, ...]) -> None:
@@ -170,7 +176,7 @@ def read_itk(path: Path) -> Raw:
     check_text_header(path)
     _check_data_file(path, None)
     with plain_name(path) as name:
-        return _from_itk(path, _itk_image(path, name))
+        return _itk_values(path, name)
 
 
 @contextmanager
@@ -189,8 +195,8 @@ def plain_name(path: Path) -> Iterator[str]:
             yield str(link)
 
 
-def _itk_image(path: Path, name: str) -> Any:
-    """The image, after its header was checked. name: for ITK; path: for messages."""
+def _itk_values(path: Path, name: str) -> Raw:
+    """Values, x fastest, and affine, after the header was checked. name: for ITK; path: for messages."""
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
@@ -205,8 +211,11 @@ def _itk_image(path: Path, name: str) -> Any:
         itemsize = np.dtype(_type_of(reader)).itemsize
         _check_data_file(path, int(np.prod([float(n) for n in shape])) * itemsize)
         check_memory(path, shape, itemsize)
-        check_packed(path)
-        return reader.Execute()
+        values = read_direct(path, _type_of(reader), shape)
+        if values is None:
+            check_packed(path)
+            values = sitk.GetArrayFromImage(reader.Execute()).T.reshape(shape, order="F")
+        return values, _itk_affine(reader)
     except RuntimeError as error:
         raise UserError(f"{path}: incomplete image ({_first_line(error)}); copy it again, with its raw file") from None
 
@@ -264,17 +273,14 @@ def _expected_bytes(path: Path) -> int:
     return int(voxels) * np.dtype(_type_of(reader)).itemsize
 
 
-def _from_itk(path: Path, image: Any) -> Raw:
-    import SimpleITK as sitk
-
-    size = image.GetSize()
-    values = sitk.GetArrayFromImage(image).T.reshape(size[:3], order="F")
-    dimension = image.GetDimension()
+def _itk_affine(reader: Any) -> NDArray[np.float64]:
+    """Index to mm in R, A, S: ITK's world is LPS+."""
+    dimension = reader.GetDimension()
     affine = np.eye(4)
-    directions = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
-    affine[:3, :3] = directions * np.array(image.GetSpacing()[:3])
-    affine[:3, 3] = image.GetOrigin()[:3]
-    return values, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # ITK's world is LPS+
+    directions = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
+    affine[:3, :3] = directions * np.array(reader.GetSpacing()[:3])
+    affine[:3, 3] = reader.GetOrigin()[:3]
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
 def _first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from medlord_bench.checks.contract import Check, check
+from medlord_bench.cli import new
 from medlord_bench.contracts import DryRun, Failure, LabelMap, MemoryOption, Run, Volume, registry
 from medlord_bench.errors import MissingError, UserError
 from medlord_bench.metrics.reconstruction.metric import Reconstruction
@@ -97,11 +98,13 @@ def test_a_plugin_that_imports_torch_to_be_listed_fails_that_check(
 
 
 @pytest.fixture
-def toy() -> ModuleType:
-    path = Path(__file__).parents[1] / "contract" / "toy_generator" / "toy_generator.py"
-    spec = importlib.util.spec_from_file_location("toy_generator", path)
+def toy(tmp_path: Path) -> ModuleType:
+    """The module of the generator that `medlord-bench new` writes."""
+    name = new.module_of("toy")
+    path = new.write_plugin("generators", "toy", tmp_path / "toy") / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
-    module = sys.modules["toy_generator"] = importlib.util.module_from_spec(spec)  # pydantic looks names up there
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # pydantic looks names up there
     spec.loader.exec_module(module)
     return module
 
@@ -213,20 +216,20 @@ def test_a_generator_that_breaks_a_promise_fails_that_check(
     fault: str, toy: ModuleType, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breaks, name = BREAKS[fault]
-    _instead(monkeypatch, "generators", breaks(toy.Toy))
+    _instead(monkeypatch, "generators", breaks(toy.ToyGenerator))
     found = failed(check("generators", "noise", run))
     assert any(one.startswith(name) for one in found), found
 
 
 def test_the_toy_itself_breaks_none(toy: ModuleType, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    _instead(monkeypatch, "generators", toy.Toy)
+    _instead(monkeypatch, "generators", toy.ToyGenerator)
     assert failed(check("generators", "noise", run)) == []
 
 
 def test_a_dry_run_that_fails_is_no_fault_and_its_reason_is_shown(
     toy: ModuleType, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _instead(monkeypatch, "generators", _runs_dry(lambda run, times: 1 / 0, {"steps": 2})(toy.Toy))
+    _instead(monkeypatch, "generators", _runs_dry(lambda run, times: 1 / 0, {"steps": 2})(toy.ToyGenerator))
     found = {one.name: one for one in check("generators", "noise", run)}
     assert all(one.ok for one in found.values())
     assert "ZeroDivisionError" in found["dry run train: says why it is not predictable"].detail
@@ -236,7 +239,7 @@ def test_a_dry_run_that_fails_is_no_fault_and_its_reason_is_shown(
 def test_an_error_that_a_plugin_did_not_expect_is_a_finding(
     toy: ModuleType, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _instead(monkeypatch, "generators", type("Broken", (toy.Toy,), {"stages": lambda self: 1 / 0}))
+    _instead(monkeypatch, "generators", type("Broken", (toy.ToyGenerator,), {"stages": lambda self: 1 / 0}))
     assert failed(check("generators", "noise", run)) == [
         "runs without an unexpected error (ZeroDivisionError: division by zero)"
     ]

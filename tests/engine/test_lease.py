@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from contextlib import suppress
 from multiprocessing import get_context
@@ -185,3 +186,43 @@ def test_the_age_of_a_heartbeat_is_by_the_clock_of_the_file_system(
     monkeypatch.setattr(time, "time", lambda: 4e9)
     with pytest.raises(UserError, match="another-node"), lease.held(tmp_path):
         raise AssertionError
+
+
+def test_a_job_that_was_requeued_from_a_dead_node_takes_its_own_lease_over_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, host="a-dead-node", pid=1, job="17")
+    with pytest.raises(lease.HeldError, match="a-dead-node"), lease.held(tmp_path):
+        raise AssertionError
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    start = time.monotonic()
+    with lease.held(tmp_path) as held:
+        assert held.number == 2
+    assert time.monotonic() - start < 1
+
+
+def test_another_job_waits_until_the_heartbeat_of_a_dead_node_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "STALE_SECONDS", 1.5)
+    monkeypatch.setattr(lease, "CHECK_SECONDS", 0.1)
+    monkeypatch.setenv("SLURM_JOB_ID", "18")
+    write(tmp_path, host="a-dead-node", pid=1, job="17")
+    with lease.held(tmp_path) as held:
+        assert held.number == 2
+
+
+def test_another_job_gives_up_at_once_where_the_holder_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "CHECK_SECONDS", 0.1)
+    monkeypatch.setenv("SLURM_JOB_ID", "18")
+    path = write(tmp_path, host="another-node", pid=1, job="17")
+
+    def beat() -> None:
+        time.sleep(0.3)
+        os.utime(path)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    with pytest.raises(lease.HeldError, match="another-node"), lease.held(tmp_path):
+        raise AssertionError
+    thread.join()

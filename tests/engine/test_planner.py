@@ -158,7 +158,7 @@ def test_settings_of_the_machine_are_no_part_of_a_plan() -> None:
     names = set(Settings.model_fields)
     assert names == {
         *("store", "device", "batch", "threads", "workers", "executor", "offline", "weights_dir", "max_time"),
-        "memory_limit",
+        *("memory_limit", "gpus", "slurm", "keep"),
     }
     text = plan().model_dump_json()
     assert not any(f'"{name}"' in text for name in names - {"batch", "store"})

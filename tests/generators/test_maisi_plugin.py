@@ -17,9 +17,8 @@ from medlord_bench.contracts import DataProtocol, Grid, Purpose, Run, Shape
 from medlord_bench.contracts.validation import merged
 from medlord_bench.engine.keys import decides
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.generators.maisi.adoption import LICENCE
 from medlord_bench.generators.maisi.autoencoder import Autoencoder, load_autoencoder
-from medlord_bench.generators.maisi.configs import Foundation, MAISIConfig
+from medlord_bench.generators.maisi.configs import FOUNDATION_LICENCE, Foundation, MAISIConfig
 from medlord_bench.generators.maisi.plugin import MAISI
 from medlord_bench.generators.maisi.presets import PRESETS, TINY_NET, VARIANTS
 from medlord_bench.util.hashing import file_sha256
@@ -161,9 +160,9 @@ def test_the_foundation_is_loaded_as_it_is_and_its_licence_is_shown_and_recorded
     offline = dataclasses.replace(run, weights_dir=tmp_path / "weights", offline=True)
     with caplog.at_level(logging.WARNING):
         folder = generator.train(generator.stages()[0], NO_CASES, {}, tmp_path / "out", offline)
-    assert LICENCE in caplog.text
+    assert FOUNDATION_LICENCE in caplog.text
     described = json.loads((folder / "model.json").read_text())["config"]
-    assert described["licence"] == LICENCE
+    assert described["licence"] == FOUNDATION_LICENCE
     assert described["converted_from"]["sha256"] == file_sha256(path)
     assert described["converted_from"]["repository"] == "nvidia/NV-Generate-CT"
     loaded, window = load_autoencoder(folder, "cpu", "fp32")

@@ -71,7 +71,9 @@ class LocalExecutor:
         environment = dict(safe_environment())
         visible = _gpus(environment)
         if visible and self.settings.workers > 1 and self.settings.device in ("cuda", "auto"):
-            environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
+            own = number % len(visible)  # a training on several GPUs uses the ones after its own too
+            seen = [*visible[own:], *visible[:own]] if self.settings.gpus > 1 else [visible[own]]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(seen)
         return start(serve_command(), log, environment)
 
     def _threads(self, shards: int) -> int | None:

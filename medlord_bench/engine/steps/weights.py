@@ -90,7 +90,12 @@ class Weights(Kind):
         (described,) = (stage for stage in generator.stages() if stage.name == detail.stage)
         stage = replace(described, steps=detail.steps, choice=detail.choice)
         inputs = {need: job.input(need).items / "weights" for need in stage.needs}
-        folder = _training_folder(job.store, detail.lineage, detail.steps, detail.seconds)
+        follows = job.run.world is not None and job.run.world.rank > 0
+        folder = _training_folder(job.store, detail.lineage, detail.steps, detail.seconds, write=not follows)
+        if follows:
+            run = replace(job.run, train_seconds=detail.seconds)
+            generator.train(stage, job.cohort(), inputs, folder, run)
+            return
         with lease.held(folder) as held:
             run = replace(held.guarded(job.run), train_seconds=detail.seconds)
             start = time.monotonic()
@@ -114,7 +119,7 @@ def _trained(folder: Path, stage: Stage, seconds: float) -> dict[str, Any]:
     return {"steps": stage.steps, "seconds": round(seconds, 1), **counted}
 
 
-def _training_folder(store: Store, lineage: str, steps: int | None, seconds: float | None) -> Path:
+def _training_folder(store: Store, lineage: str, steps: int | None, seconds: float | None, write: bool = True) -> Path:
     """The folder in which a lineage trains. A training that already exceeds this budget is not touched: a shorter one
     has its own folder."""
     shared, own = training_names(lineage, steps, seconds)
@@ -126,5 +131,6 @@ def _training_folder(store: Store, lineage: str, steps: int | None, seconds: flo
         earlier = json.loads(horizon.read_text())
         if earlier["steps"] > steps or (earlier["seconds"] or math.inf) > (seconds or math.inf):
             return store.object("trainings", own).path
-    write_json(horizon, {"steps": steps, "seconds": seconds})
+    if write:
+        write_json(horizon, {"steps": steps, "seconds": seconds})
     return folder

@@ -18,6 +18,7 @@ from medlord_bench.memory.dry_run import is_dry_run
 from medlord_bench.nn.diffusion.latents import SPLITS, Latents
 from medlord_bench.nn.diffusion.schedules import NoiseSchedule
 from medlord_bench.nn.ema import EMA
+from medlord_bench.nn.ranks import current
 from medlord_bench.nn.training import Optimiser, Stateful, autocast
 from medlord_bench.util.seeds import torch_rng
 
@@ -139,18 +140,23 @@ class LatentRecipe:
     # ------------------------------------------------------------------------------------------------------ training
     def step(self, step: int, batch: LatentBatch) -> Mapping[str, Tensor | float]:
         self.trained.train()
-        size, part = self.config.batch, self.config.parts_of
-        starts = range(0, size, part)
+        size, part, ranks = self.config.batch, self.config.parts_of, current()
+        count = self.micro_batches
         if is_dry_run(batch.latents):
-            starts = starts[:2]  # the second part has gradients in memory besides activations, as all later ones
+            count = min(count, 2)  # the second part has gradients in memory besides activations, as all later ones
         total = torch.zeros((), device=self.run.device)
-        for start in starts:
+        for number in ranks.parts(count, self.run.seed, self.stage, step):
+            start = number * part
             loss = self._loss(batch.part(start, start + part, self.run.device), None) * (part / size)
             self.optimiser.backward(loss)
             total += loss.detach()
         if self.optimiser.step(step):
             self.ema.update(self.model)
-        return {"loss": total}
+        return ranks.total({"loss": total})
+
+    @property
+    def micro_batches(self) -> int:
+        return len(range(0, self.config.batch, self.config.parts_of))
 
     @torch.no_grad()
     def validate(self, step: int) -> Mapping[str, float]:

@@ -22,6 +22,7 @@ from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
 from medlord_bench.nn.intensity import Window, scale_hu
 from medlord_bench.nn.losses import Adversary, Perceptual, Spectral, check_perceptual_weights
 from medlord_bench.nn.pretrained import weights_folder
+from medlord_bench.nn.ranks import current
 from medlord_bench.nn.training import Optimiser, Stateful, autocast
 from medlord_bench.nn.vqgan.config import AutoencoderConfig
 from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
@@ -144,19 +145,28 @@ class AutoencoderRecipe:
         """One step of the generator, of the discriminator and of the codebook, on one batch."""
         self.net.train()
         gathered = self.net.quantiser.no_statistics()
-        share = self.config.micro_batch / len(batch)
+        share, ranks = self.config.micro_batch / len(batch), current()
         figures: dict[str, Tensor] = {}
-        for images in torch.split(batch, self.config.micro_batch):
-            terms, z = self._accumulate(images.to(self.device, non_blocking=True), step, share, gathered)
+        parts = torch.split(batch, self.config.micro_batch)
+        for number in ranks.parts(len(parts), self.seed, "autoencoder", step):
+            images = parts[number].to(self.device, non_blocking=True)
+            terms, z = self._accumulate(images, step, share, gathered)
             figures = {name: figures.get(name, 0) + share * term.detach() for name, term in terms.items()}
+        figures = ranks.total(figures)
         self.optimiser.step(step)
         if self.critic:
             self.critic.step(step)
+        ranks.sum_([gathered.counts, gathered.sums])
         self.net.quantiser.update(gathered)
         if self.config.net.restart_below:
+            z = ranks.of(len(parts) - 1, z)
             figures["codes_restarted"] = self.net.quantiser.restart(z, seeds.torch_rng(self.seed, "restart", step))
         self.window.counts.add_(gathered.counts)
         return {**figures, "perplexity": usage(gathered.counts).perplexity}
+
+    @property
+    def micro_batches(self) -> int:
+        return len(range(0, self.config.batch, self.config.micro_batch))
 
     def _accumulate(
         self, images: Tensor, step: int, share: float, gathered: Statistics

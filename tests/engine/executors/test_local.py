@@ -91,7 +91,7 @@ def ready(store: Path, tmp_path: Path) -> Callable[..., Ready]:
             generators=("command",), dataset="phantom", metrics=("reconstruction",), samples=SAMPLES, set=SET | given
         )
         plan = build(resolve.resolve(file))
-        settings = Settings(store=store, device="cpu", workers=2, executor="local", **changes)
+        settings = Settings(store=store, device="cpu", batch=1, workers=2, executor="local", **changes)
         folder = open_run(Store(store), plan, file, settings)
         execute(folder, "images", settings, never, progress=SilentProgress())
         return Ready(folder, settings, plan.step(STEP), script)

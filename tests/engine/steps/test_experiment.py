@@ -310,12 +310,12 @@ def test_the_metric_keeps_its_contract() -> None:
 
 
 def test_a_training_in_progress_is_not_cleaned_away(trained: list[Any], tmp_path: Path) -> None:
-    from medlord_bench.cli.clean import unreferenced
+    from medlord_bench.engine.cleaning import unused
 
     store = tmp_path / "store"
     go(store)
     step = plan_of(store).step("arms:oracle:downstream")
     for name in (arm_training(step.key, "synthetic.seed0"), "0" * 64):
         (store / "objects" / "trainings" / name).mkdir(parents=True)
-    assert [path.name for path in unreferenced(Store(store))] == ["0" * 64]
+    assert [one.path.name for one in unused(Store(store))] == ["0" * 64]
     shutil.rmtree(store)

@@ -58,9 +58,10 @@ def test_features_do_not_depend_on_batch_or_neighbours(run: Run) -> None:
         assert together[1][plane].tobytes() == alone[plane].tobytes()
 
 
-def test_chunk_size_changes_nothing_but_rounding(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("chunk", [2, 16])
+def test_chunk_size_changes_nothing_but_rounding(chunk: int, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = features([volume()], run)[0]
-    monkeypatch.setattr("medlord_bench.plugins.extractors.imagenet.extractor.CHUNK", 2)
+    monkeypatch.setattr("medlord_bench.plugins.extractors.imagenet.extractor.CHUNK", chunk)
     for plane, values in features([volume()], run)[0].items():
         np.testing.assert_allclose(values, whole[plane], atol=1e-4)
 

@@ -39,6 +39,10 @@ class Files:
         return self.search.found
 
     @cached_property
+    def _by_id(self) -> dict[str, Found]:
+        return {one.id: one for one in self.found}
+
+    @cached_property
     def inventory(self) -> Inventory:
         """What is taken and left out, and the same content in two splits; hashes the images the first time."""
         from medlord_bench.plugins.datasets.on_disk.inventory import inventory_of
@@ -92,6 +96,6 @@ class Files:
 
     def read(self, case_id: str) -> tuple[Volume, LabelMap | None]:
         """A checked case of the cohort, as on disk."""
-        case = next(found for found in self.found if found.id == case_id)
+        case = self._by_id[case_id]
         window = getattr(self.config, "hu_window", None)
         return load(case, self.names if self.masks == "dataset" else None, window)

@@ -12,6 +12,32 @@ from medlord_bench.volumes.listing import Image
 from medlord_bench.volumes.names import IMAGE_END, MASK_NAME, is_mask, key
 
 Folder = tuple[str, ...]
+Position = tuple[Folder, int]  # of a case in `_General.found`
+
+
+class _Masks:
+    """The mask files of a folder, by what their names say: a search of all of them for each image would take minutes."""
+
+    def __init__(self, files: Sequence[Image]) -> None:
+        self.files = {one.path: one for one in files}
+        self._by_base: dict[str, list[Image]] = {}
+        self._by_key: dict[str, list[Image]] = {}
+        for one in files:
+            if match := MASK_NAME.fullmatch(one.stem):
+                self._by_base.setdefault(match["base"], []).append(one)
+            self._by_key.setdefault(key(one.stem), []).append(one)
+
+    def take(self, base: str, stem: str) -> Path | None:
+        """The only mask of an image's name, which is then no other's. None if there is none, or several."""
+        named = self._left(self._by_base, base) or self._left(self._by_key, key(stem))
+        if len(named) != 1:  # several: which one is meant, nobody knows
+            return None
+        del self.files[named[0].path]
+        return named[0].path
+
+    def _left(self, index: dict[str, list[Image]], name: str) -> list[Image]:
+        index[name] = [one for one in index.get(name, []) if one.path in self.files]
+        return index[name]
 
 
 class _General:
@@ -26,6 +52,9 @@ class _General:
         self.images: dict[Folder, list[Image]] = {}
         for image in images:
             self._sort(image)
+        self.folders_below: dict[Folder, list[Folder]] = {}
+        for folder in sorted(self.mask_folders):
+            self.folders_below.setdefault(folder[:-1], []).append(folder)
 
     def _sort(self, image: Image) -> None:
         outer = next((i for i, name in enumerate(image.folder) if MASK_NAME.fullmatch(name)), None)
@@ -63,7 +92,9 @@ class _General:
             return
         subject = [one for one in files if one.stem.lower() == "ct"]
         if not subject:
-            self.found[folder] = [self._file(folder, one) for one in files]
+            masks = _Masks(self.mask_files.get(folder, []))
+            self.found[folder] = [self._file(folder, one, masks) for one in files]
+            self.mask_files[folder] = list(masks.files.values())
             return
         self._leave("image files beside ct.*", [one for one in files if one is not subject[0]])
         parts = folder or (self.root.name,)
@@ -78,11 +109,10 @@ class _General:
         if len(own) == 1:
             mask = own[0].path
             files.remove(own[0])
-            self.mask_files = {k: v for k, v in self.mask_files.items() if v}
             return mask
         if files:  # several: which one is meant, nobody knows
             return None
-        below = sorted(name for name in self.mask_folders if name[:-1] == folder)
+        below = self.folders_below.get(folder)
         if not below:
             return None
         return self._path(below[0], self.mask_folders.pop(below[0]))
@@ -94,16 +124,10 @@ class _General:
             path = path.parent
         return path
 
-    def _file(self, folder: Folder, image: Image) -> Found:
+    def _file(self, folder: Folder, image: Image, masks: _Masks) -> Found:
         base = IMAGE_END.sub("", image.stem)
         parts = (*folder, base)
-        masks = self.mask_files.get(folder, [])
-        named = [one for one in masks if (match := MASK_NAME.fullmatch(one.stem)) and match["base"] == base]
-        named = named or [one for one in masks if key(one.stem) == key(image.stem)]
-        one = named[0] if len(named) == 1 else None  # several: which one is meant, nobody knows
-        if one is not None:
-            masks.remove(one)
-        return Found("__".join(parts), parts[0], image.path, one.path if one else None)
+        return Found("__".join(parts), parts[0], image.path, masks.take(base, image.stem))
 
     def _leave(self, reason: str, images: Sequence[Image]) -> None:
         if images:
@@ -112,6 +136,7 @@ class _General:
     # ------------------------------------------------------------------------------- masks that no name has paired yet
     def _pair_the_rest(self) -> None:
         """A mask in a folder belongs to the only image below it; masks of a folder to the images of their names."""
+        self._index()
         for folder in sorted(self.mask_files):
             files = self.mask_files[folder]
             if len(files) == 1 and folder and self._give_to_only(folder, files[0].path):
@@ -123,51 +148,61 @@ class _General:
             if folder[:-1] and self._give_to_only(folder[:-1], mask):
                 files.clear()
                 continue
-            files = [one for one in files if not self._give_by_name(folder[:-1], one)]
+            named = self._by_name(folder[:-1])
+            files = [one for one in files if not self._give_by_name(named, one)]
             self.mask_folders[folder] = [one for one in files if not self._give_by_id(folder, one)]
         self.mask_files = {folder: files for folder, files in self.mask_files.items() if files}
         self.mask_folders = {folder: files for folder, files in self.mask_folders.items() if files}
 
-    def _give_to_only(self, folder: Folder, mask: Path) -> bool:
-        below = [
-            (place, i)
-            for place, group in self.found.items()
-            for i, _ in enumerate(group)
-            if place[: len(folder)] == folder
-        ]
-        if len(below) != 1:
+    def _index(self) -> None:
+        """Where the cases are: below each folder, by id and by patient."""
+        self.below: dict[Folder, list[Position]] = {}
+        self.by_id: dict[str, list[Position]] = {}
+        self.by_patient: dict[str, list[Position]] = {}
+        for folder, group in self.found.items():
+            for number, one in enumerate(group):
+                for depth in range(len(folder) + 1):
+                    self.below.setdefault(folder[:depth], []).append((folder, number))
+                self.by_id.setdefault(one.id, []).append((folder, number))
+                self.by_patient.setdefault(one.patient, []).append((folder, number))
+
+    def _give(self, positions: Sequence[Position], mask: Path) -> bool:
+        """To the case, if there is only one and it has no mask yet."""
+        if len(positions) != 1:
             return False
-        where, number = below[0]
-        one = self.found[where][number]
+        folder, number = positions[0]
+        one = self.found[folder][number]
         if one.mask is not None:
             return False
-        self.found[where][number] = replace(one, mask=mask)
+        self.found[folder][number] = replace(one, mask=mask)
         return True
+
+    def _give_to_only(self, folder: Folder, mask: Path) -> bool:
+        return self._give(self.below.get(folder, []), mask)
 
     def _give_by_id(self, folder: Folder, mask: Image) -> bool:
         """To the case of that id, or to the only image of that patient, for a folder of masks at the root."""
         if len(folder) > 1:
             return False
-        places = [(where, i, one) for where, group in self.found.items() for i, one in enumerate(group)]
         stems = {mask.stem, key(mask.stem)}
-        named = [p for p in places if p[2].id in stems] or [p for p in places if p[2].patient in stems]
-        if len(named) != 1 or named[0][2].mask is not None:
-            return False
-        where, number, one = named[0]
-        self.found[where][number] = replace(one, mask=mask.path)
-        return True
+        named = [position for stem in stems for position in self.by_id.get(stem, [])]
+        named = named or [position for stem in stems for position in self.by_patient.get(stem, [])]
+        return self._give(named, mask.path)
 
-    def _give_by_name(self, folder: Folder, mask: Image) -> bool:
-        """To the image of that name directly in `folder`, the folder above the masks'."""
-        group = self.found.get(folder, [])
-        for number, one in enumerate(group):
+    def _by_name(self, folder: Folder) -> dict[tuple[str, str], list[Position]]:
+        """The images directly in a folder without a mask: ("stem", name) and ("key", what names share) -> positions."""
+        named: dict[tuple[str, str], list[Position]] = {}
+        for number, one in enumerate(self.found.get(folder, [])):
             stem = one.id.rpartition("__")[2] or one.id
-            if (
-                one.mask is None
-                and stem in (mask.stem, IMAGE_END.sub("", mask.stem))
-                or (one.mask is None and key(stem) == key(mask.stem))
-            ):
-                group[number] = replace(one, mask=mask.path)
+            for name in (("stem", stem), ("key", key(stem))):
+                named.setdefault(name, []).append((folder, number))
+        return named
+
+    def _give_by_name(self, named: dict[tuple[str, str], list[Position]], mask: Image) -> bool:
+        """To the first image of that name in the folder above the masks'. named: from `_by_name`."""
+        names = (("stem", mask.stem), ("stem", IMAGE_END.sub("", mask.stem)), ("key", key(mask.stem)))
+        for position in sorted({position for name in names for position in named.get(name, [])}):
+            if self._give([position], mask.path):
                 return True
         return False
 

@@ -65,9 +65,12 @@ def of_samples(listing: Listing) -> Cases:
 
     A file named as a mask is not left out: the caller refuses it.
     """
-    direct = [image for image in listing.images if len(image.parts) == 1 and image.path != listing.root]
+    direct: list[Image] = []
+    others: list[Image] = []
+    for image in listing.images:
+        (direct if len(image.parts) == 1 and image.path != listing.root else others).append(image)
     if direct:
-        deeper = [_place(image) for image in listing.images if image not in direct]
+        deeper = [_place(image) for image in others]
         unused = {"images in sub-folders": deeper} if deeper else {}
         return Cases(
             "files or series directly in it", [paired.found_of(one, one.stem, one.stem) for one in direct], unused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,22 +79,27 @@ def nnunet(images: Sequence[Image], masks: bool) -> Result | None:
 
 def bids(images: Sequence[Image]) -> Result | None:
     """`sub-NAME/[ses-NAME/]ct/sub-NAME_..._ct` and masks below `derivatives`. None without such folders."""
-    inside = [one for one in images if SUBJECT.fullmatch(one.parts[0]) and len(one.parts) > 1]
-    rest = [one for one in images if one not in inside]
+    inside: list[Image] = []
+    rest: list[Image] = []
+    for one in images:
+        (inside if SUBJECT.fullmatch(one.parts[0]) and len(one.parts) > 1 else rest).append(one)
     if not inside or any(one.parts[0] not in ("derivatives", "sourcedata", "code") for one in rest):
         return None
     masks = [one for one in images if BIDS_MASK.search(one.stem)]
+    by_name = sorted(masks, key=lambda one: one.stem)
+    names = [one.stem for one in by_name]
     found: list[Found] = []
     unused: dict[str, list[str]] = {}
     taken: set[Path] = set()
     for image in inside:
-        if image in masks:
+        if BIDS_MASK.search(image.stem):
             continue
         if image.series is None and not image.stem.lower().endswith("_ct"):
             unused.setdefault("images that are not _ct (BIDS)", []).append(place(image))
             continue
         stem = image.stem[: -len("_ct")] if image.series is None else image.parts[0]
-        own = [one for one in masks if one.stem.startswith(stem + "_")]
+        first = bisect_left(names, stem + "_")  # a search, since a scan of all masks for each image takes minutes
+        own = [one for one in by_name[first : first + 2] if one.stem.startswith(stem + "_")]
         mask = own[0].path if len(own) == 1 else None
         taken |= {mask} if mask is not None else set()
         base = re.sub(r"_ct$", "", image.stem, flags=re.IGNORECASE)
@@ -118,7 +124,8 @@ def lits(images: Sequence[Image]) -> Result | None:
     found = [
         found_of(one, "__".join(one.parts), f"volume-{n}", masks[n].path if n in masks else None) for one, n in volumes
     ]
-    lost = [place(one) for n, one in masks.items() if n not in {number for _, number in volumes}]
+    numbers = {number for _, number in volumes}
+    lost = [place(one) for n, one in masks.items() if n not in numbers]
     return Result(found, {"masks without an image": lost} if lost else {})
 
 
@@ -156,7 +163,7 @@ def two_folders(images: Sequence[Image]) -> Result | None:
         if len(image.parts) > 1:
             tops.setdefault(image.parts[0], []).append(image)
     mask_tops = [top for top in tops if is_mask(top)]
-    others = [top for top in tops if top not in mask_tops]
+    others = [top for top in tops if not is_mask(top)]
     flat = any(len(image.parts) == 1 for image in images)
     top = "images" if "images" in tops else others[0] if len(others) == 1 and not flat else ""
     if not top:
@@ -170,9 +177,9 @@ def two_folders(images: Sequence[Image]) -> Result | None:
 def _masks_of(tops: dict[str, list[Image]], mask_tops: Iterable[str]) -> dict[tuple[str, ...], Image]:
     """Place below its folder -> mask; `masks` before `labels` before others. By name, and by what names share."""
     masks: dict[tuple[str, ...], Image] = {}
-    first = [name for name in ("masks", "labels") if name in mask_tops]
+    names = sorted(mask_tops, key=lambda name: ("masks", "labels", name).index(name))
     for exact in (True, False):
-        for name in (*first, *(name for name in mask_tops if name not in first)):
+        for name in names:
             for one in tops[name]:
                 inner = one.parts[1:]
                 masks.setdefault(inner if exact else (*inner[:-1], "key", key(inner[-1])), one)
@@ -202,7 +209,7 @@ def _of_two(
         found.append(found_of(image, "__".join(inner), patient, mask.path if mask else None, split))
     unused: dict[str, list[str]] = {}
     for one in images:
-        if one not in own and one.path not in used:
+        if (one.parts[0] != top or len(one.parts) < 2) and one.path not in used:
             reason = "masks without an image of their name" if is_mask(one.parts[0]) else f"images outside {top}/"
             unused.setdefault(reason, []).append(place(one))
     return Result(found, unused, f"folders in {top}: {', '.join(sorted(first))}" if divided else "")

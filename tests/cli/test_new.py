@@ -1,10 +1,9 @@
-"""A third party's generator and metric, each in a distribution of its own: they install, are listed, pass, and run."""
+"""`medlord-bench new`: the distribution of a third party's generator or metric installs, is listed, passes, and runs."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,19 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medlord_bench.cli import new
+from medlord_bench.errors import UserError
 from medlord_bench.volumes.io import read_volume
 
-CONTRACT = Path(__file__).with_name("contract")
 
-
-def laid_out(name: str, folders: pytest.TempPathFactory) -> Path:
-    """A distribution's wheel, built without a network and laid into a folder, as `pip install --target` does."""
-    copy, out, place = (folders.mktemp(part) for part in ("source", "wheel", "site"))
-    shutil.copytree(
-        CONTRACT / name, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
-    )
+def laid_out(kind: str, name: str, folders: pytest.TempPathFactory) -> Path:
+    """The wheel of a new distribution, built without a network and laid into a folder, as `pip install --target` does."""
+    source, out, place = folders.mktemp("source") / name, folders.mktemp("wheel"), folders.mktemp("site")
+    new.write_plugin(kind, name, source)
     code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    built = subprocess.run([sys.executable, "-c", code, str(out)], cwd=copy, capture_output=True, text=True)
+    built = subprocess.run([sys.executable, "-c", code, str(out)], cwd=source, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr[-2000:]
     (wheel,) = out.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(place)
@@ -37,13 +34,13 @@ def laid_out(name: str, folders: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the toy generator is installed."""
-    return laid_out("toy_generator", tmp_path_factory)
+    return laid_out("generators", "toy", tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def with_metric(bench: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """``with_metric(...)`` runs `medlord-bench` where the toy metric is installed."""
-    place = laid_out("toy_metric", tmp_path_factory)
+    place = laid_out("metrics", "toy-mae", tmp_path_factory)
     prelude = f"import sys; sys.path.insert(0, {str(place)!r})"
     return lambda *words: bench(*words, env={"PYTHONPATH": str(place)}, prelude=prelude)
 
@@ -140,3 +137,57 @@ def test_a_metric_stands_in_the_overview_the_comparisons_and_the_results(with_me
     overview = page.read_text().split('<table class="forest">', 1)[1].split("</table>", 1)[0]
     assert "toy_mae" in overview and declared["meaning"] in unescape(overview)
     assert "hu-shift  toy_mae" in done.err
+
+
+# -------------------------------------------------------------------------------------------------------- what is written
+@pytest.mark.parametrize(("kind", "name"), [("generator", "mine"), ("metric", "my-mae")])
+def test_the_command_writes_a_distribution_of_clean_code_and_says_what_is_next(
+    kind: str, name: str, bench: Any, tmp_path: Path
+) -> None:
+    done = bench("new", kind, name, "--to", tmp_path / name)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[:2] == [f"pip install -e {tmp_path / name}", f"medlord-bench check {kind} {name}"]
+    module = f"medlord_bench_{name.replace('-', '_')}"
+    written = {path.relative_to(tmp_path / name).as_posix() for path in (tmp_path / name).rglob("*") if path.is_file()}
+    assert written == {"pyproject.toml", "README.md", f"{module}.py", f"tests/test_{module}.py"}
+    ruff = [sys.executable, "-m", "ruff"]
+    for words in (["check", "--select", "E,F,I,B,UP"], ["format", "--check"]):
+        command = [*ruff, *words, "--isolated", "--no-cache", "--line-length", "120", "."]
+        found = subprocess.run(command, cwd=tmp_path / name, capture_output=True, text=True)
+        assert found.returncode == 0, found.stdout
+
+
+def test_the_tests_that_a_new_plugin_brings_pass(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    kinds = {"mine": "generators", "my-mae": "metrics"}
+    places = [str(laid_out(kind, name, tmp_path_factory)) for name, kind in kinds.items()]
+    sources = [str(new.write_plugin(kind, name, tmp_path / name)) for name, kind in kinds.items()]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *sources]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "6 passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("generators", "noise", "name 'noise': medlord-bench has a generator of that name; choose another"),
+        ("metrics", "My_MAE", "name 'My_MAE': expected lower-case letters, digits and single hyphens, e.g. my-vae"),
+        ("generators", "a:b", "name 'a:b': expected lower-case"),
+        ("reports", "mine", "unknown kind with a template 'reports'; known: generators, metrics"),
+    ],
+)
+def test_a_name_or_kind_that_cannot_be_used_is_refused_before_anything_is_written(
+    kind: str, name: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as error:
+        new.write_plugin(kind, name, tmp_path / "new")
+    assert str(error.value).startswith(said)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists and is not an empty folder"):
+        new.write_plugin("generators", "mine", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
