@@ -265,3 +265,15 @@ def test_contrast_is_that_of_a_place_but_noise_far_below_the_picture_s_own_stays
     assert 0.7 < found[: BIG // 2 - 8].std() < 1.2
     assert found[BIG // 2 + 8 :].std() < 0.25
     torch.testing.assert_close(points.contrast(picture * 50), found, rtol=1e-2, atol=1e-2)
+
+
+def test_the_candidates_are_the_nearest_points_of_other_patients(matcher: LocalMatcher) -> None:
+    """By brute force over all points that are not barred."""
+    barred = torch.from_numpy(matcher.patients == "p3")[matcher.owner]
+    query = matcher.moments[:70] + 0.01
+    distance = torch.cdist(query.double(), matcher.moments.double())
+    distance[:, barred] = torch.inf
+    found = matcher._candidates(query, barred)
+    assert found.shape == (len(query), min(local.CANDIDATES, int((~barred).sum())))
+    expected = distance.sort(dim=1).values[:, : found.shape[1]]
+    torch.testing.assert_close(distance.gather(1, found).sort(dim=1).values, expected, rtol=1e-3, atol=1e-3)
