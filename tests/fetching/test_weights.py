@@ -39,7 +39,7 @@ def test_the_paper_s_run_file_reads_these() -> None:
     found = paths(weights.of_run(read_run_file(PAPER)))
     assert found["nvidia/NV-Generate-CT/models/autoencoder_v1.pt"] == ("generator maisi:foundation@24gb",)
     assert found["squeezenet1_1-b8a52dc0.pth"] == (
-        *("generator medlord@24gb", "generator maisi:scratch@24gb", "generator vqtrans@24gb"),
+        *("generator medlord@24gb", "generator maisi:scratch@24gb", "generator vqtrans@24gb", "generator voldit@24gb"),
     )
     assert found["alexnet-owt-7be5be79.pth"] == ("metric lpips",)
     models = [path for path in found if path.startswith("totalsegmentator/Dataset29")]
