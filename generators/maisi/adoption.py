@@ -18,6 +18,7 @@ import torch
 
 from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.nn.adoption import only_one
 from medlord_bench.nn.checkpoints import load_model, load_strict, read_torch, stored_models
 from medlord_bench.nn.diffusion.latents import FACTS, latent_facts
 from medlord_bench.nn.pretrained import WeightsFile, find
@@ -110,17 +111,10 @@ def find_weights(source: Path, stage: str) -> Path:
 
     Raises `MissingError` if there are none, and `UserError` if there are several.
     """
+    hint = "; or omit the condition with --no-conditional" if stage == "controlnet" else ""
+    expected = f"a folder with {stage}/model.json, a run's weights folder, or NV-Generate's {UPSTREAM[stage]}*.pt{hint}"
     found = [*stored_models(source, stage, f"maisi.{stage}"), *_theirs(source, stage)]
-    if len(found) > 1:
-        names = ", ".join(str(path.relative_to(source)) for path in found)
-        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); keep only one")
-    if not found:
-        hint = "; or omit the condition with --no-conditional" if stage == "controlnet" else ""
-        raise MissingError(
-            f"--weights {source}: nothing for the stage {stage}; expected a folder with {stage}/model.json, a run's "
-            f"weights folder, or NV-Generate's {UPSTREAM[stage]}*.pt{hint}"
-        )
-    return found[0]
+    return only_one(found, source, stage, expected)
 
 
 def _theirs(source: Path, stage: str) -> list[Path]:

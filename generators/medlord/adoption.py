@@ -14,7 +14,15 @@ from typing import Any
 
 from medlord_bench.contracts import Cohort, Run, Stage
 from medlord_bench.errors import MissingError, UserError
-from medlord_bench.nn.adoption import adopt_latents, describe, description, only_one, read_latent_facts, vqgan_config
+from medlord_bench.nn.adoption import (
+    adopt_latents,
+    authors_files,
+    describe,
+    description,
+    only_one,
+    read_latent_facts,
+    vqgan_config,
+)
 from medlord_bench.nn.checkpoints import stored_models
 from medlord_bench.nn.diffusion.schedules import CosineSchedule
 from medlord_bench.nn.intensity import Window
@@ -34,8 +42,8 @@ LOADERS: Mapping[str, Callable[[Path, str], object]] = {
     "diffusion": load_diffusion,
     "controlnet": load_controlnet,
 }
-# Stage -> the authors' name for it. The name of an authors' file must contain it.
-UPSTREAM: Mapping[str, Kind] = {"autoencoder": "vqgan", "diffusion": "ldm", "controlnet": "controlnet"}
+# Stage -> the authors' name for it. The name of an authors' file must contain it; "ldm_controlnet.pth" is a ControlNet.
+UPSTREAM: Mapping[str, Kind] = {"controlnet": "controlnet", "autoencoder": "vqgan", "diffusion": "ldm"}
 # The authors' `condition_keys`, in the order of the mask channels, under the bench's names.
 UPSTREAM_REGIONS = ("aorta", "left_atrium", "right_atrium", "lv_myocardium", "left_ventricle", "right_ventricle")
 UPSTREAM_WINDOW: Window = (-1000, 1000)  # the authors' transforms and samplers; the paper uses -1000..2000 for CCTA
@@ -78,7 +86,7 @@ def adopt(
         return adopt_latents(config.latents, find_weights(source, "diffusion"), data, inputs, out, run)
     path = find_weights(source, stage.name)
     window = UPSTREAM_WINDOW if config.pretrained is None else config.pretrained.hu_window
-    averaged = stage.name != "diffusion" or not _theirs(source, "controlnet")
+    averaged = stage.name != "diffusion" or not authors_files(source, "controlnet", UPSTREAM)
     job = Job(config, stage.name, data, inputs, out / "adopted", run, window, averaged)
     shutil.rmtree(job.folder, ignore_errors=True)
     return _convert(job, path) if path.is_file() else _copy(job, path)
@@ -113,20 +121,8 @@ def find_weights(source: Path, stage: str) -> Path:
     expected = (
         f"a folder with {stage}/model.json, a run's weights folder, or the authors' *{UPSTREAM[stage]}*.pth{hint}"
     )
-    found = [*stored_models(source, stage, f"medlord.{stage}"), *_theirs(source, stage)]
+    found = [*stored_models(source, stage, f"medlord.{stage}"), *authors_files(source, stage, UPSTREAM)]
     return only_one(found, source, stage, expected)
-
-
-def _theirs(source: Path, stage: str) -> list[Path]:
-    """Authors' files whose names contain the stage's. A single file that names no stage is treated as the stage's."""
-    if source.is_file():
-        return [source] if _named(source) in (stage, None) else []
-    return [path for path in sorted(source.glob("*.pth")) if _named(path) == stage]
-
-
-def _named(path: Path) -> str | None:
-    # The ControlNet is tested first: "ldm_controlnet.pth" contains two names and is a ControlNet.
-    return next((s for s in ("controlnet", "autoencoder", "diffusion") if UPSTREAM[s] in path.name.lower()), None)
 
 
 # --------------------------------------------------------------------------------------------------------- our weights

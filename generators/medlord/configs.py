@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import AttentionBackend, CheckpointSelection, FrozenConfig, Selection
-from medlord_bench.nn.diffusion.config import OptimisationConfig, Pretrained, SamplingConfig
+from medlord_bench.contracts import AttentionBackend, FrozenConfig, Selection
+from medlord_bench.nn.diffusion.config import DenoiserConfig, OptimisationConfig, Pretrained, SamplingConfig
 from medlord_bench.nn.vqgan.config import AutoencoderConfig, LatentsConfig
 
 Positive = Annotated[int, Field(gt=0)]
@@ -107,23 +107,10 @@ class ControlUNetConfig(FrozenConfig):
         return self.initial_stride * int(2 ** (len(self.embedding_channels) - 1))
 
 
-class DiffusionConfig(OptimisationConfig):
-    """The unconditional latent diffusion stage. timesteps: T of the cosine schedule (paper: 300).
-
-    selection: "fid" draws `candidate_samples` volumes from a candidate every `candidate_every` steps and publishes the
-    candidate with the lowest FID on the validation split (the paper, A.1, selected by FID on its test split).
-    """
+class DiffusionConfig(DenoiserConfig):
+    """The unconditional latent diffusion stage."""
 
     net: UNetConfig = UNetConfig()
-    timesteps: Annotated[int, Field(ge=2)] = 300
-    selection: Literal["best", "last", "fid"] = "best"
-    candidate_every: Positive = 50_000
-    candidate_samples: Annotated[int, Field(ge=2)] = 16
-
-    @property
-    def choice(self) -> CheckpointSelection | None:
-        """The candidates for checkpoint selection by the bench; None if training selects."""
-        return CheckpointSelection(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
 
 
 class ControlNetConfig(OptimisationConfig):

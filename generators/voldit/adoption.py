@@ -21,6 +21,7 @@ from medlord_bench.nn.adoption import (
     Checkpoint,
     State,
     adopt_latents,
+    authors_files,
     describe,
     description,
     only_one,
@@ -50,7 +51,8 @@ LOADERS: Mapping[str, Callable[[Path, str], object]] = {
     "diffusion": load_diffusion,
     "tgca": load_tgca,
 }
-UPSTREAM: Mapping[str, str] = {"autoencoder": "vqgan", "diffusion": "dit", "tgca": "tgca"}  # in the authors' names
+# Stage -> the part of an authors' file name that says so. The transformer is last: every "voldit_..." contains "dit".
+UPSTREAM: Mapping[str, str] = {"tgca": "tgca", "autoencoder": "vqgan", "diffusion": "dit"}
 UPSTREAM_WINDOW: Window = (-1000, 1000)  # the authors' transforms and samplers
 LABELS = "y_embedder.embedding_table.weight"  # of no classes: (0, hidden) in every checkpoint
 POSITIONS = "pos_embed"  # computed by the authors in float32
@@ -120,21 +122,8 @@ def find_weights(source: Path, stage: str) -> Path:
     expected = (
         f"a folder with {stage}/model.json, a run's weights folder, or the authors' *{UPSTREAM[stage]}*.pth{hint}"
     )
-    return only_one(
-        [*stored_models(source, stage, f"voldit.{stage}"), *_theirs(source, stage)], source, stage, expected
-    )
-
-
-def _theirs(source: Path, stage: str) -> list[Path]:
-    """Authors' files whose names contain the stage's. A single file that names no stage is treated as the stage's."""
-    if source.is_file():
-        return [source] if _named(source) in (stage, None) else []
-    return [path for path in sorted(source.glob("*.pth")) if _named(path) == stage]
-
-
-def _named(path: Path) -> str | None:
-    # The adapter first, and the transformer last: every "voldit_..." contains "dit".
-    return next((stage for stage in ("tgca", "autoencoder", "diffusion") if UPSTREAM[stage] in path.name.lower()), None)
+    found = [*stored_models(source, stage, f"voldit.{stage}"), *authors_files(source, stage, UPSTREAM)]
+    return only_one(found, source, stage, expected)
 
 
 # --------------------------------------------------------------------------------------------------------- our weights

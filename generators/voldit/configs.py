@@ -7,8 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import AttentionBackend, CheckpointSelection, FrozenConfig, Selection
-from medlord_bench.nn.diffusion.config import OptimisationConfig, Positive, Pretrained, Probability, SamplingConfig
+from medlord_bench.contracts import AttentionBackend, FrozenConfig, Selection
+from medlord_bench.nn.diffusion.config import (
+    DenoiserConfig,
+    OptimisationConfig,
+    Positive,
+    Pretrained,
+    Probability,
+    SamplingConfig,
+)
 from medlord_bench.nn.vqgan.config import AutoencoderConfig, LatentsConfig
 
 ControlNorm = Literal["before_gate", "upstream"]
@@ -67,25 +74,12 @@ class TGCANetConfig(FrozenConfig):
         return int(2 ** (len(self.channels) - 1))
 
 
-class DiffusionConfig(OptimisationConfig):
-    """The unconditional stage. timesteps: T of the cosine schedule.
-
-    selection: "fid" draws `candidate_samples` volumes from a candidate every `candidate_every` steps and publishes the
-    candidate with the lowest FID on the validation split.
-    """
+class DiffusionConfig(DenoiserConfig):
+    """The unconditional stage."""
 
     net: DiTConfig = DiTConfig()
-    timesteps: Annotated[int, Field(ge=2)] = 300
     loss: Literal["l1", "huber"] = "huber"
     ema_decay: Probability = 0.9999
-    selection: Literal["best", "last", "fid"] = "best"
-    candidate_every: Positive = 50_000
-    candidate_samples: Annotated[int, Field(ge=2)] = 16
-
-    @property
-    def choice(self) -> CheckpointSelection | None:
-        """The candidates for checkpoint selection by the bench; None if training selects."""
-        return CheckpointSelection(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
 
 
 class TGCAConfig(OptimisationConfig):

@@ -15,7 +15,8 @@ from pathlib import Path
 from torch import Tensor
 
 from medlord_bench.contracts import Cohort, Run, Stage
-from medlord_bench.errors import MissingError, UserError
+from medlord_bench.errors import UserError
+from medlord_bench.nn.adoption import only_one
 from medlord_bench.nn.checkpoints import load_model, load_strict, read_torch, stored_models
 from medlord_bench.nn.vqgan.network import VQGAN, config_from_state
 from medlord_bench.nn.vqgan.training import KIND as AUTOENCODER
@@ -57,16 +58,9 @@ def adopt(
 def _find(source: Path, stage: str) -> Path:
     """A stage's weights in the path of `--weights`. Raises `MissingError` or `UserError` unless there is exactly
     one."""
+    expected = f"a folder with {stage}/model.json, a run's weights folder, or MONAI's *{NAMES[stage][0]}*.pt"
     found = [*stored_models(source, stage, KINDS[stage]), *_theirs(source, stage)]
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise UserError(f"--weights {source}: {len(found)} weights for the stage {stage} ({names}); keep only one")
-    if not found:
-        raise MissingError(
-            f"--weights {source}: nothing for the stage {stage}; expected a folder with {stage}/model.json, a run's "
-            f"weights folder, or MONAI's *{NAMES[stage][0]}*.pt"
-        )
-    return found[0]
+    return only_one(found, source, stage, expected)
 
 
 def _theirs(source: Path, stage: str) -> list[Path]:

@@ -67,7 +67,7 @@ class Unpacked(FrozenConfig):
 
 
 def counted(targets: Iterable[str]) -> dict[str, int]:
-    """Folder -> how many of the targets lie in it."""
+    """Folder -> number of targets in it."""
     return dict(Counter(str(PurePosixPath(target).parent) for target in targets))
 
 

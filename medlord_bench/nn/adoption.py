@@ -36,6 +36,21 @@ def only_one(found: Sequence[Path], source: Path, stage: str, expected: str) -> 
     return found[0]
 
 
+def authors_files(source: Path, stage: str, names: Mapping[str, str]) -> list[Path]:
+    """The authors' files of a stage at the path of `--weights`: `source` itself, or its ``*.pth``.
+
+    names: stage -> the part of a file's name that says so. A name that contains several parts is of the first of them. A
+    single file whose name says no stage is treated as the stage's.
+    """
+
+    def stage_of(path: Path) -> str | None:
+        return next((one for one, part in names.items() if part in path.name.lower()), None)
+
+    if source.is_file():
+        return [source] if stage_of(source) in (stage, None) else []
+    return [path for path in sorted(source.glob("*.pth")) if stage_of(path) == stage]
+
+
 class Checkpoint(NamedTuple):
     """A trainer's file. shadow: averaged weights, perhaps only of trained parameters. source: the field of `model`."""
 

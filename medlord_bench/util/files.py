@@ -56,16 +56,12 @@ def publish(path: Path, write: Write) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        _check_guard(path)
-        os.replace(temporary, path)
-    except Exception as error:
-        named = _named(error, path, temporary)
-        if named is error:
-            raise  # not `from` itself: whoever follows the causes would never end
-        raise named from error
+        with _errors_name(path, temporary):
+            write(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            _check_guard(path)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -88,15 +84,11 @@ def publish_folder(path: Path, fill: Write) -> None:
     temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        fill(temporary)
-        _check_guard(path)
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(temporary, path)
-    except Exception as error:
-        named = _named(error, path, temporary)
-        if named is error:
-            raise  # not `from` itself: whoever follows the causes would never end
-        raise named from error
+        with _errors_name(path, temporary):
+            fill(temporary)
+            _check_guard(path)
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -114,6 +106,18 @@ def write_json(path: Path, value: Any) -> None:
 def _temporary(path: Path) -> Path:
     """Hidden, and different for each process, so that two writers of one path do not collide."""
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+
+
+@contextmanager
+def _errors_name(path: Path, temporary: Path) -> Iterator[None]:
+    """Raise errors of the block as `_named` returns them."""
+    try:
+        yield
+    except Exception as error:
+        named = _named(error, path, temporary)
+        if named is error:
+            raise  # `raise error from error` would make it its own cause, and a walk along the causes endless
+        raise named from error
 
 
 def _named(error: Exception, path: Path, temporary: Path) -> Exception:

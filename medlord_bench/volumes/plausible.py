@@ -55,13 +55,13 @@ def implausible(hu: NDArray[Any], window: tuple[int, int] | None = None) -> str 
     dense = share(*DENSE) * total / max(rest, 1)
     if dense > HALF or (spike and dense > DENSE_SHARE):
         return (
-            f"{100 * dense:.2g} % of the voxels above the lowest value lie in {DENSE[0]}..{DENSE[1]} HU, where CT has only dense bone: "
+            f"{100 * dense:.2g} % of the voxels above the lowest value are in {DENSE[0]}..{DENSE[1]} HU, where CT has only dense bone: "
             "stored values without their intercept of -1024, or an inverted image"
         )
     if padding > LEAST_PADDING and share(FAT, _OFFSET - 1) < LITTLE_TISSUE:
         return (
             f"{100 * padding:.3g} % of the voxels are below {AIR} HU and {100 * share(FAT, _OFFSET - 1):.2g} % above {FAT}, "
-            "where tissue lies: the intercept was applied twice, or padding and lung are all there is"
+            "the HU of tissue: the intercept was applied twice, or the volume has only padding and lung"
         )
     if padding > HALF:
         return (

@@ -1,4 +1,4 @@
-"""A run on a cohort in which a training case lies in the test split again, saved anew with noise."""
+"""A run on a cohort whose test split contains a training case with added noise."""
 
 from __future__ import annotations
 

@@ -6,7 +6,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import BUDGET, AttentionBackend, FrozenConfig, HUWindow, NotInKey, Precision, Shape
+from medlord_bench.contracts import (
+    BUDGET,
+    AttentionBackend,
+    CheckpointSelection,
+    FrozenConfig,
+    HUWindow,
+    NotInKey,
+    Precision,
+    Shape,
+)
 
 Positive = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -49,6 +58,24 @@ class OptimisationConfig(FrozenConfig):
     def lr_factor(self, step: int) -> float:
         """The factor on the learning rate at a step."""
         return float(self.lr_decay**step)
+
+
+class DenoiserConfig(OptimisationConfig):
+    """The unconditional stage. timesteps: T of the cosine schedule (MedLoRD's paper: 300).
+
+    selection: "fid" draws `candidate_samples` volumes from a candidate every `candidate_every` steps and publishes the
+    candidate with the lowest FID on the validation split (MedLoRD's paper, A.1, selected by FID on its test split).
+    """
+
+    timesteps: Annotated[int, Field(ge=2)] = 300
+    selection: Literal["best", "last", "fid"] = "best"
+    candidate_every: Positive = 50_000
+    candidate_samples: Annotated[int, Field(ge=2)] = 16
+
+    @property
+    def choice(self) -> CheckpointSelection | None:
+        """The candidates for checkpoint selection by the bench; None if training selects."""
+        return CheckpointSelection(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
 
 
 class SamplingConfig(FrozenConfig):

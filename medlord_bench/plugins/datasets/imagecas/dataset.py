@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Case, DataProtocol, Grid, HUWindow, LabelMap, Shape, Split, Volume
-from medlord_bench.contracts.inventory import Inventory
-from medlord_bench.contracts.regions import CARDIAC, HEART_NAMES
 from medlord_bench.errors import UserError
+from medlord_bench.plugins.datasets.on_disk.cardiac import CardiacConfig, CardiacDataset
 from medlord_bench.plugins.datasets.on_disk.cohort import Files
-from medlord_bench.plugins.datasets.on_disk.find import FilesConfig, Search
+from medlord_bench.plugins.datasets.on_disk.find import Search
 from medlord_bench.plugins.datasets.on_disk.layouts import Cases
 from medlord_bench.plugins.datasets.on_disk.splits import SplitConfig
 from medlord_bench.volumes.fingerprints import Found
@@ -26,20 +23,16 @@ IMAGE = re.compile(r"(?P<number>\d+)\.img")
 MAP = re.compile(r"(?P<number>\d+)(?:\.img|\.label)?")
 SEGMENTATIONS = "segmentations"
 INVALID = ("90", "141")  # scans for which the authors of the label maps could make none
-CONDITIONS = tuple(name for name in CARDIAC if name != "pulmonary_artery")
 
 
-class ImageCasConfig(FilesConfig):
+class ImageCasConfig(CardiacConfig):
     """The paper's cardiac protocol on ImageCAS."""
 
-    label_names: dict[int, str] = Field(HEART_NAMES, description="mask value to region name")
     split: SplitConfig = Field(
         SplitConfig(counts=(108, 12, 16)),
         description="as many as in the paper; of a larger cohort the rest is left out: other counts, or fractions with "
         "counts=null, use more",
     )
-    shape: Shape = Field((512, 512, 256), description="grid, centre-cropped or padded to")
-    hu_window: HUWindow = Field((-1000, 2000), description="paper: -1000..2000")
 
 
 class ImageCasFiles(Files):
@@ -90,7 +83,7 @@ class ImageCasFiles(Files):
         return found
 
 
-class ImageCasDataset:
+class ImageCasDataset(CardiacDataset):
     """ImageCAS with the label maps of STACOM2025, as a surrogate of the paper's cohort: 512x512x256, -1000..2000 HU.
 
     Conventional CT of the coronary arteries has another kernel and noise than the paper's photon-counting CT: its numbers are
@@ -100,32 +93,7 @@ class ImageCasDataset:
     Config: ClassVar[type[ImageCasConfig]] = ImageCasConfig
     version: ClassVar[int] = 1
     licence: ClassVar[str] = "images: see their page at Kaggle; label maps: MIT, made with TotalSegmentator"
+    protocol_name: ClassVar[str] = "imagecas-pccta-surrogate"
 
     def __init__(self, config: ImageCasConfig) -> None:
-        self.config = config
-        self.files = ImageCasFiles(config, "imagecas", ADVICE)
-
-    @property
-    def protocol(self) -> DataProtocol:
-        files = self.files
-        return DataProtocol(
-            name="imagecas-pccta-surrogate",
-            grid=Grid(shape=self.config.shape, hu_window=self.config.hu_window),
-            fit="crop-pad",
-            split=files.split_words,
-            split_sha256=files.split_sha256,
-            counts=files.counts,
-            masks=files.masks,
-            rvr_regions=CARDIAC,
-            condition_regions=CONDITIONS,
-            adherence_regions=CONDITIONS,
-        )
-
-    def inventory(self) -> Inventory:
-        return self.files.inventory
-
-    def cases(self, split: Split) -> Sequence[Case]:
-        return self.files.cases(split)
-
-    def load(self, case: Case) -> tuple[Volume, LabelMap | None]:
-        return self.files.read(case.id)
+        super().__init__(config, ImageCasFiles(config, "imagecas", ADVICE))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
 
-from medlord_bench.contracts import Case, DataProtocol, Grid, HUWindow, LabelMap, Shape, Split, Volume
-from medlord_bench.contracts.inventory import Inventory
-from medlord_bench.contracts.regions import CARDIAC
+from medlord_bench.contracts import Case, LabelMap, LabelNames, Volume
 from medlord_bench.errors import UserError
+from medlord_bench.plugins.datasets.on_disk.cardiac import CardiacConfig, CardiacDataset
 from medlord_bench.plugins.datasets.on_disk.cohort import Files
-from medlord_bench.plugins.datasets.on_disk.find import FilesConfig
 
 ADVICE = "ct_train/ct_train_N_image.nii.gz and ct_train_N_label.nii.gz (docs/datasets.md)"
 # The challenge's values. 421 is a known slip for 420 in some files.
@@ -26,18 +23,15 @@ NAMES = {
     820: "aorta",
     850: "pulmonary_artery",
 }
-CONDITIONS = tuple(name for name in CARDIAC if name != "pulmonary_artery")
 
 
-class MmwhsConfig(FilesConfig):
+class MmwhsConfig(CardiacConfig):
     """The paper's cardiac protocol on MM-WHS."""
 
-    label_names: dict[int, str] = Field(NAMES, description="mask value to region name")
-    shape: Shape = Field((512, 512, 256), description="grid, centre-cropped or padded to")
-    hu_window: HUWindow = Field((-1000, 2000), description="paper: -1000..2000")
+    label_names: LabelNames = Field(NAMES, description="mask value to region name")
 
 
-class MmwhsDataset:
+class MmwhsDataset(CardiacDataset):
     """CT of MM-WHS with expert masks of seven structures; an independent test of segmenters of the heart.
 
     Aorta and pulmonary artery are cut near the heart: compare them with a segmenter's only within their extent.
@@ -46,36 +40,14 @@ class MmwhsDataset:
     Config: ClassVar[type[MmwhsConfig]] = MmwhsConfig
     version: ClassVar[int] = 1
     licence: ClassVar[str] = "a consent form of its own; no redistribution"
+    protocol_name: ClassVar[str] = "mmwhs"
 
     def __init__(self, config: MmwhsConfig) -> None:
-        self.config = config
-        self.files = Files(config, "mmwhs", ADVICE)
-
-    @property
-    def protocol(self) -> DataProtocol:
-        files = self.files
-        return DataProtocol(
-            name="mmwhs",
-            grid=Grid(shape=self.config.shape, hu_window=self.config.hu_window),
-            fit="crop-pad",
-            split=files.split_words,
-            split_sha256=files.split_sha256,
-            counts=files.counts,
-            masks=files.masks,
-            rvr_regions=CARDIAC,
-            condition_regions=CONDITIONS,
-            adherence_regions=CONDITIONS,
-        )
-
-    def inventory(self) -> Inventory:
-        return self.files.inventory
-
-    def cases(self, split: Split) -> Sequence[Case]:
-        return self.files.cases(split)
+        super().__init__(config, Files(config, "mmwhs", ADVICE))
 
     def load(self, case: Case) -> tuple[Volume, LabelMap | None]:
         """Raises `UserError` if aorta and pulmonary artery are interchanged, as in copies of the set."""
-        volume, labels = self.files.read(case.id)
+        volume, labels = super().load(case)
         if labels is not None:
             check_great_vessels(labels, str(case.mask))
         return volume, labels
