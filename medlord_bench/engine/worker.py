@@ -106,6 +106,14 @@ def record(run_folder: Path, **event: object) -> None:
         file.write(line)
 
 
+def shard_of(position: int, batch: int, shards: int) -> int:
+    """The shard of an item, by its position in the step: batch b is of shard b mod `shards`.
+
+    The same items therefore share a batch for any number of workers.
+    """
+    return position // batch % shards
+
+
 def execute(
     run_folder: Path,
     step_id: str,
@@ -117,15 +125,14 @@ def execute(
 ) -> None:
     """Execute shard `shard` of `shards` of one step. Raises `UserError` (and its kinds) with the step named.
 
-    Items are assigned by position, batch b to shard b mod `shards`, so that the same items share a batch for any
-    number of workers; a complete step costs nothing.
+    A complete step costs nothing.
     """
     settings.export()
     plan = read_plan(run_folder)
     step = plan.step(step_id)
     store = Store(settings.store)
     batch = settings.batch_on(plan.protocol.grid)
-    own = [item for position, item in enumerate(step.items) if position // batch % shards == shard]
+    own = [item for position, item in enumerate(step.items) if shard_of(position, batch, shards) == shard]
     items = output(store, step).missing(own)
     if not items:
         return

@@ -21,19 +21,9 @@ from medlord_bench.util.interpreter import module_command
 
 ANSWER_SECONDS = 60.0
 ENDED = {
-    *(
-        "COMPLETED",
-        "CANCELLED",
-        "FAILED",
-        "TIMEOUT",
-        "NODE_FAIL",
-        "PREEMPTED",
-        "BOOT_FAIL",
-        "DEADLINE",
-        "OUT_OF_MEMORY",
-    ),
-    *("REVOKED", "SPECIAL_EXIT"),
-}
+    "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY",
+    "REVOKED", "SPECIAL_EXIT",
+}  # fmt: skip
 NEVER = "DependencyNeverSatisfied"
 MOST_TASKS = 1000  # of an array: Slurm's MaxArraySize is 1001 unless an administrator changed it
 

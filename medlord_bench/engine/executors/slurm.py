@@ -1,8 +1,7 @@
 """The executor that submits a whole plan to Slurm: one array for each step, which waits for the arrays of its inputs.
 
-The jobs need nobody: each requeues itself when it was stopped, and the store says what is done. So a run may be watched, or left
-alone (`--detach`), in which case a last job collects the results. The same command again submits only what is missing and not in
-the queue. `queue.json` in the run folder has the ids of all jobs.
+A stopped job requeues itself, and the store says what is done. A user watches the run, or leaves it alone (`--detach`); then a last
+job collects the results. The same command again submits only what is missing and not in the queue. `queue.json` in the run folder has the ids of all jobs.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from medlord_bench.engine.executors.slurm_settings import SlurmSettings
 from medlord_bench.engine.plan import Plan, Step, read_plan
 from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.engine.store import Store
-from medlord_bench.engine.worker import Settings, missing
+from medlord_bench.engine.worker import Settings, missing, shard_of
 from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped, UserError
 from medlord_bench.util.documents import parse_json
 from medlord_bench.util.files import write_json
@@ -97,15 +96,15 @@ def jobs_of(
     """The arrays that a run still needs. busy: tasks that are in the queue already. shards_of: into how many their step was
     divided; such a step with another division is left alone. finish: whether a last job collects the results."""
     store, slurm = Store(settings.store), settings.slurm or SlurmSettings()
+    batch = settings.batch_on(plan.protocol.grid)
     jobs: list[Job] = []
     for step in plan.steps:
         todo = set(missing(store, step))
-        batch = settings.batch_on(plan.protocol.grid)
         shards = shards_for(step, settings.workers, batch)
         living = {task.index for task in busy.get(step.id, ()) if task.lives}
         if living and shards_of.get(step.id) != shards:
             continue
-        wanted = {place // batch % shards for place, item in enumerate(step.items) if item in todo} - living
+        wanted = {shard_of(place, batch, shards) for place, item in enumerate(step.items) if item in todo} - living
         if wanted:
             words = ["worker", str(run_folder), step.id]
             jobs.append(
