@@ -61,7 +61,7 @@ class UNetConfig(FrozenConfig):
         return int(2 ** (len(self.channels) - 1))
 
 
-# The networks of the authors' configuration files (medlord.yaml; medlord_3level_300.yaml), and a small one for CPUs.
+# The networks of the authors' configuration files (medlord.yaml; medlord_3level_300.yaml), and small ones for CPUs.
 UNETS: Mapping[str, Mapping[str, Any]] = {
     "medlord": {
         "channels": (64, 128, 256, 512),
@@ -76,6 +76,13 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
         "num_head_channels": (0, 0, 64),
     },
     "tiny": {
+        "channels": (16, 32, 64),
+        "num_res_blocks": 1,
+        "attention_levels": (False, False, True),
+        "num_head_channels": (0, 0, 32),
+        "norm_num_groups": 16,
+    },
+    "smoke": {
         "channels": (32, 64),
         "num_res_blocks": 1,
         "attention_levels": (False, True),

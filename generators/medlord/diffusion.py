@@ -91,10 +91,10 @@ def save_diffusion(folder: Path, model: Diffusion, weights: Mapping[str, torch.T
     save_model(folder, KIND, described, weights)
 
 
-def load_diffusion(folder: Path, device: str, attention: AttentionBackend | None = None) -> Diffusion:
+def load_diffusion(folder: Path, device: str, attention: AttentionBackend | None = None, eta: float = 0.0) -> Diffusion:
     """Load the U-Net that `save_diffusion` wrote, frozen, on `device`. attention: replaces the trained backend.
 
-    Raises `MissingError` or `UserError` with the path of the file.
+    eta: of `SamplingConfig`. Raises `MissingError` or `UserError` with the path of the file.
     """
 
     def build(described: dict[str, Any]) -> tuple[UNet, tuple[NoiseSchedule, Shape | None, float | None]]:
@@ -102,7 +102,7 @@ def load_diffusion(folder: Path, device: str, attention: AttentionBackend | None
         unet = build_unet(UNetConfig.model_validate({**described["net"], **chosen}), device)
         shape = described["latent_shape"]
         known = None if shape is None else (shape[0], shape[1], shape[2])
-        return unet, (CosineSchedule(described["timesteps"]), known, described["latent_scale"])
+        return unet, (CosineSchedule(described["timesteps"], eta), known, described["latent_scale"])
 
     unet, facts = load_frozen(folder, KIND, build)
     return Diffusion(unet, *facts)

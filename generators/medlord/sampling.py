@@ -23,7 +23,7 @@ def sample(
     config: SamplingConfig, weights: Mapping[str, Path], requests: Sequence[Request], run: Run
 ) -> Iterator[Volume | Failure]:
     """One volume per request; see `volumes.sample`."""
-    diffusion = load_diffusion(weights["diffusion"], run.device, config.attention)
+    diffusion = load_diffusion(weights["diffusion"], run.device, config.attention, config.eta)
     control = load_controlnet(weights["controlnet"], run.device, config.attention) if "controlnet" in weights else None
     denoiser: list[nn.Module] = [diffusion.unet] if control is None else [diffusion.unet, control.net]
 

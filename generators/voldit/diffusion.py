@@ -77,17 +77,17 @@ def save_diffusion(folder: Path, model: Diffusion, weights: Mapping[str, Tensor]
     save_model(folder, KIND, described, weights)
 
 
-def load_diffusion(folder: Path, device: str, attention: AttentionBackend | None = None) -> Diffusion:
+def load_diffusion(folder: Path, device: str, attention: AttentionBackend | None = None, eta: float = 0.0) -> Diffusion:
     """Load the transformer that `save_diffusion` wrote, frozen, on `device`. attention: replaces the trained backend.
 
-    Raises `MissingError` or `UserError` with the path of the file.
+    eta: of `SamplingConfig`. Raises `MissingError` or `UserError` with the path of the file.
     """
 
     def build(described: dict[str, Any]) -> tuple[DiT, tuple[NoiseSchedule, Shape, float]]:
         chosen: dict[str, Any] = {} if attention is None else {"attention": attention}
         x, y, z = (int(side) for side in described["latent_shape"])
         net = build_transformer(DiTConfig.model_validate({**described["net"], **chosen}), (x, y, z), device)
-        return net, (CosineSchedule(described["timesteps"]), (x, y, z), float(described["latent_scale"]))
+        return net, (CosineSchedule(described["timesteps"], eta), (x, y, z), float(described["latent_scale"]))
 
     net, facts = load_frozen(folder, KIND, build)
     return Diffusion(net, *facts)

@@ -21,7 +21,7 @@ def sample(
     config: SamplingConfig, weights: Mapping[str, Path], requests: Sequence[Request], run: Run
 ) -> Iterator[Volume | Failure]:
     """One volume per request; see `volumes.sample`."""
-    diffusion = load_diffusion(weights["diffusion"], run.device, config.attention)
+    diffusion = load_diffusion(weights["diffusion"], run.device, config.attention, config.eta)
     control = load_tgca(weights["tgca"], run.device) if "tgca" in weights else None
     denoiser: list[nn.Module] = [diffusion.net] if control is None else [diffusion.net, control.net]
 

@@ -12,7 +12,7 @@ from medlord_bench.generators.medlord.configs import UNETS, ControlUNetConfig, U
 from medlord_bench.generators.medlord.controlnet import ControlNet, build_controlnet, control_channels
 from medlord_bench.generators.medlord.unet import UNet, build_unet
 
-TINY = UNetConfig(**{**UNETS["tiny"], "num_head_channels": (0, 16)})
+TINY = UNetConfig(**{**UNETS["smoke"], "num_head_channels": (0, 16)})
 EMBEDDINGS = {(4, 2): (8, 16), (4, 1): (8, 12, 16), (8, 2): (8, 12, 16), (8, 1): (4, 8, 12, 16)}
 
 

@@ -20,7 +20,7 @@ from medlord_bench.nn.vqgan.network import VQGAN
 
 SMALL: dict[str, Any] = {"channels": (32, 64), "attends": (False, True), "res_blocks": 1}
 SMALL_UNSTORED = Unstored(head_channels=16, norm_num_groups=8)
-SMALL_UNET = {**UNETS["tiny"], "num_head_channels": (0, 16), "norm_num_groups": 8}
+SMALL_UNET = {**UNETS["smoke"], "num_head_channels": (0, 16), "norm_num_groups": 8}
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from medlord_bench.nn.diffusion.schedules import CosineSchedule
 from medlord_bench.nn.training import Horizon, fit
 from medlord_bench.util.seeds import noise, torch_rng
 
-NET = UNetConfig(**UNETS["tiny"])
+NET = UNetConfig(**UNETS["smoke"])
 SHAPE = (4, 4, 2)
 CONFIG = DiffusionConfig(
     net=NET, timesteps=20, batch=4, steps=6, lr=2e-3, precision="fp32", validate_every=3, checkpoint_every=2

@@ -136,10 +136,10 @@ def _reads(purpose: Purpose, **over: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "changed"),
     [
-        ({"autoencoder": {"lr_g": 2e-3}}, {"autoencoder"}),
+        ({"autoencoder": {"lr_g": 3e-3}}, {"autoencoder"}),
         ({"autoencoder": {"steps": 99}}, set()),
         ({"latents": {"quantised": True}}, {"latents"}),
-        ({"diffusion": {"batch": 4}}, {"diffusion"}),
+        ({"diffusion": {"batch": 8}}, {"diffusion"}),
         ({"diffusion": {"steps": 99}}, set()),
         ({"controlnet": {"condition_dropout": 0.2}}, {"controlnet"}),
         ({"sampling": {"steps": 2}}, set()),
@@ -309,7 +309,7 @@ def protocol(shape: tuple[int, int, int], **counts: int) -> DataProtocol:
 @pytest.mark.parametrize(
     ("preset", "data", "message"),
     [
-        ("tiny", protocol((60, 64, 48)), r"multiples of 8; the nearest such grid is \(64, 64, 48\)"),
+        ("tiny", protocol((60, 64, 48)), r"multiples of 16; the nearest such grid is \(64, 64, 48\)"),
         ("24gb", protocol((512, 512, 240)), r"multiples of 32; the nearest such grid is \(512, 512, 256\)"),
         ("tiny", protocol((16, 64, 48)), r"autoencoder.patch .*larger than the grid \(16, 64, 48\)"),
         ("tiny", protocol((64, 64, 48), val=0), "no val case"),

@@ -152,6 +152,28 @@ def test_a_background_error_in_a_batch_reaches_the_caller(tmp_path: Path, run: R
 
 
 # ------------------------------------------------------------------------------------------------- a budget of time
+def test_batches_are_prepared_with_one_thread_and_steps_keep_theirs(tmp_path: Path, run: Run) -> None:
+    seen: dict[str, set[int]] = {"batch": set(), "step": set()}
+
+    class Watched(Line):
+        def batch(self, step: int) -> torch.Tensor:
+            seen["batch"].add(torch.get_num_threads())
+            return super().batch(step)
+
+        def step(self, step: int, batch: torch.Tensor) -> Mapping[str, torch.Tensor]:
+            seen["step"].add(torch.get_num_threads())
+            return super().step(step, batch)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fit(Watched(), HORIZON, tmp_path, run, "line")
+        assert seen == {"batch": {1}, "step": {2}}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 class Slow(Line):
     """Each step takes ten seconds of the clock it is given."""
 

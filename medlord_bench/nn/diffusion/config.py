@@ -16,16 +16,16 @@ from medlord_bench.contracts import (
     Precision,
     Shape,
 )
+from medlord_bench.nn.learning_rate import LearningRateConfig
 
 Positive = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
-class OptimisationConfig(FrozenConfig):
-    """Training of a diffusion stage.
+class OptimisationConfig(LearningRateConfig):
+    """Training of a diffusion stage. Its learning rate: see also `LearningRateConfig`.
 
     batch: the effective batch, computed in parts of `micro_batch` (results differ by rounding only).
-    lr_decay: factor on the learning rate after every step.
     ema_decay: decay of the averaged weights, which are validated, exported and sampled.
     loss: "l1" (paper, section 2.2) or "huber" (the authors' code, beta 1), on the velocity.
     """
@@ -36,7 +36,6 @@ class OptimisationConfig(FrozenConfig):
     micro_batch: Positive | None = None
     steps: Annotated[int, Field(ge=0), BUDGET] = 750_000
     lr: Annotated[float, Field(gt=0)] = 1e-4
-    lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     ema_decay: Probability = 0.999
     clip: Annotated[float, Field(gt=0)] = 1.0
     precision: Precision = "fp16"
@@ -54,10 +53,6 @@ class OptimisationConfig(FrozenConfig):
     def parts_of(self) -> int:
         """Latents per forward pass."""
         return self.micro_batch or self.batch
-
-    def lr_factor(self, step: int) -> float:
-        """The factor on the learning rate at a step."""
-        return float(self.lr_decay**step)
 
 
 class DenoiserConfig(OptimisationConfig):
@@ -82,6 +77,7 @@ class SamplingConfig(FrozenConfig):
     """Sampling and reconstruction."""
 
     steps: int | None = Field(None, ge=1, description="None: all T by DDPM; fewer: DDIM")
+    eta: float = Field(0.0, ge=0, le=1, description="fresh noise in fewer steps; 0: DDIM; 1: as much as DDPM's")
     precision: Precision = "fp32"
     attention: AttentionBackend | None = Field(None, description="None: as trained")
     tile: Annotated[Shape | None, NotInKey("tiled encoding and decoding are equal to untiled")] = Field(

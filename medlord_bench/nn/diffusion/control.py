@@ -37,9 +37,10 @@ def region_masks(labels: NDArray[np.uint8], names: Mapping[int, str], regions: S
     """
     masks = np.empty((len(regions), *labels.shape), dtype=np.bool_)
     for mask, region in zip(masks, regions, strict=True):
-        belongs = np.zeros(256, dtype=np.bool_)
-        belongs[condition_values(region, names)] = True
-        mask[...] = belongs[labels]  # table (256,) indexed by labels (X, Y, Z) -> (X, Y, Z)
+        first, *others = condition_values(region, names)
+        np.equal(labels, first, out=mask)
+        for value in others:
+            mask |= labels == value
     return torch.from_numpy(masks)
 
 

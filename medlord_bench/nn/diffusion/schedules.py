@@ -89,12 +89,14 @@ class GaussianSchedule:
 
     Conventions as in Ho et al. 2020: timestep t in 0..T-1, abar_t = prod (1 - beta), and x_t = sqrt(abar_t) x_0 +
     sqrt(1 - abar_t) noise. MONAI's DDPM always steps to t - 1, also if the next timestep is another; the result is then
-    not a sample of any posterior. Here, sampling in fewer than T steps is deterministic DDIM (Song et al. 2021,
-    sigma = 0).
+    not a sample of any posterior. Here, sampling in fewer than T steps follows Song et al. 2021, equations 12 and 16.
+    eta: their factor on the fresh noise of a step: 0 is deterministic DDIM, 1 is the posterior between the two times.
     """
 
-    def __init__(self, betas: Sequence[float], prediction_type: Literal["epsilon", "v_prediction"]) -> None:
-        self.betas = list(betas)
+    def __init__(
+        self, betas: Sequence[float], prediction_type: Literal["epsilon", "v_prediction"], eta: float = 0.0
+    ) -> None:
+        self.betas, self.eta = list(betas), eta
         self.alphas_cumprod = list(accumulate((1 - beta for beta in self.betas), mul))
         self.timesteps = len(self.betas)
         self.prediction_type: PredictionType = prediction_type
@@ -129,7 +131,9 @@ class GaussianSchedule:
         return [last] if n == 1 else [round(last * (n - 1 - i) / (n - 1)) for i in range(n)]
 
     def is_stochastic(self, timesteps: Sequence[float], place: int) -> bool:
-        return len(timesteps) == self.timesteps and timesteps[place] > 0
+        if len(timesteps) == self.timesteps:
+            return timesteps[place] > 0
+        return self.eta > 0 and place + 1 < len(timesteps)
 
     def denoised(self, x: Tensor, predicted: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """x_0 and noise, computed from x_t and the network's prediction."""
@@ -145,7 +149,7 @@ class GaussianSchedule:
         if len(timesteps) == self.timesteps:
             return self._ddpm_step(x, predicted, t, fresh)
         following = int(timesteps[place + 1]) if place + 1 < len(timesteps) else None
-        return self._ddim_step(x, predicted, t, following)
+        return self._ddim_step(x, predicted, t, following, fresh)
 
     def _ddpm_step(self, x: Tensor, predicted: Tensor, t: int, fresh: Tensor | None) -> Tensor:
         """x_{t-1} drawn from q(x_{t-1} | x_t, x_0) (Ho et al. 2020, equations 6 and 7). fresh: unused at t = 0."""
@@ -159,14 +163,20 @@ class GaussianSchedule:
         drawn: Tensor = mean + ((1 - before) / (1 - now) * beta) ** 0.5 * fresh
         return drawn
 
-    def _ddim_step(self, x: Tensor, predicted: Tensor, t: int, following: int | None) -> Tensor:
-        """x at the timestep `following` (None: the end), deterministic (Song et al. 2021, equation 12, sigma = 0)."""
+    def _ddim_step(self, x: Tensor, predicted: Tensor, t: int, following: int | None, fresh: Tensor | None) -> Tensor:
+        """x at the timestep `following`; None: the end (Song et al. 2021, equation 12). fresh: unused if eta is 0."""
         start, noise = self.denoised(x, predicted, t)
         if following is None:
             return start
-        after = self.alphas_cumprod[following]
-        moved: Tensor = after**0.5 * start + (1 - after) ** 0.5 * noise
-        return moved
+        now, after = self.alphas_cumprod[t], self.alphas_cumprod[following]
+        sigma = self.eta * ((1 - after) / (1 - now) * (1 - now / after)) ** 0.5  # equation 16
+        moved: Tensor = after**0.5 * start + (1 - after - sigma**2) ** 0.5 * noise
+        if self.eta == 0:
+            return moved
+        if fresh is None:
+            raise ValueError("fresh: expected noise for a step with eta > 0")
+        drawn: Tensor = moved + sigma * fresh
+        return drawn
 
 
 class CosineSchedule(GaussianSchedule):
@@ -175,12 +185,12 @@ class CosineSchedule(GaussianSchedule):
     The network predicts velocities. MONAI's betas are equal except for the last, which MONAI clips at 0.999.
     """
 
-    def __init__(self, timesteps: int) -> None:
+    def __init__(self, timesteps: int, eta: float = 0.0) -> None:
         def level(t: int) -> float:
             return math.cos((t / timesteps + OFFSET) / (1 + OFFSET) * math.pi / 2) ** 2
 
         betas = [min(1 - level(t + 1) / level(t), LARGEST_BETA) for t in range(timesteps)]
-        super().__init__(betas, "v_prediction")
+        super().__init__(betas, "v_prediction", eta)
 
 
 class ScaledLinearSchedule(GaussianSchedule):

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from medlord_bench.contracts import BUDGET, FrozenConfig, Precision, Selection, Shape
+from medlord_bench.nn.learning_rate import LearningRateConfig
 
 
 class VQGANConfig(FrozenConfig):
@@ -52,7 +53,7 @@ def adversary_fits(patch: tuple[int, int, int], layers: int) -> bool:
     return min(smallest) >= 2 and x * y * z > 1
 
 
-class AutoencoderConfig(FrozenConfig):
+class AutoencoderConfig(LearningRateConfig):
     """Training of the VQ-GAN. Defaults: MedLoRD's paper; if it gives no value, MedLoRD's `vqgan_ds4_new.yaml`."""
 
     net: VQGANConfig = PRESETS["ds4"]
@@ -62,7 +63,6 @@ class AutoencoderConfig(FrozenConfig):
     steps: Annotated[int, BUDGET] = Field(default=250_000, ge=0, description="the paper's, for both cohorts")
     lr_g: float = Field(default=3e-5, gt=0)
     lr_d: float = Field(default=1e-4, gt=0)
-    lr_decay: float = Field(default=1.0, gt=0, le=1, description="factor on both learning rates after every step")
     betas: tuple[float, float] = (0.9, 0.999)
     precision: Precision = "fp16"
     l1: float = Field(default=1.0, ge=0)

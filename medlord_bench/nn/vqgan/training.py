@@ -128,7 +128,7 @@ class AutoencoderRecipe:
             lr=lr,
             betas=config.betas,
             precision=config.precision,
-            lr_factor=lambda step: config.lr_decay**step,
+            lr_factor=config.lr_factor,
         )
 
     def stateful(self) -> Mapping[str, Stateful]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -168,6 +169,29 @@ def test_fewer_steps_are_monais_ddim(name: str, place: int) -> None:
     expected, _ = theirs.step(predicted, timesteps[place], x, eta=0.0)
     assert not ours.is_stochastic(timesteps, place)
     torch.testing.assert_close(ours.step(x, predicted, timesteps, place, None), expected, **TOLERANCE[name])
+
+
+@each_gaussian
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+@pytest.mark.parametrize("place", [0, 20, 48])
+def test_fewer_steps_with_fresh_noise_are_monais(name: str, place: int, eta: float) -> None:
+    x, predicted, ours = noise(SIZE, "x").double(), noise(SIZE, "v").double(), copy.copy(GAUSSIAN[name])
+    ours.eta = eta
+    theirs = monai(DDIMScheduler, name)
+    theirs.set_timesteps(50)
+    timesteps = [T[name] - 1 - T[name] // 50 * i for i in range(50)]
+    expected, _ = theirs.step(predicted, timesteps[place], x, eta=eta, generator=rng(4))
+    fresh = torch.randn(x.shape, generator=rng(4), dtype=x.dtype)
+    assert ours.is_stochastic(timesteps, place) and not ours.is_stochastic(timesteps, 49)
+    torch.testing.assert_close(ours.step(x, predicted, timesteps, place, fresh), expected, **TOLERANCE[name])
+
+
+def test_fresh_noise_of_eta_one_is_the_posteriors() -> None:
+    x, predicted, fresh = (noise(SIZE, name).double() for name in "xvn")
+    ours, every = CosineSchedule(300, eta=1.0), list(range(299, -1, -1))
+    for place in (1, 150, 298):  # of two times beside each other, DDPM's step is the reference
+        drawn = ours.step(x, predicted, every[place : place + 2], 0, fresh)
+        torch.testing.assert_close(drawn, ours.step(x, predicted, every, place, fresh))
 
 
 # MONAI's scaled linear coefficients are float32.
