@@ -14,7 +14,7 @@ from medlord_bench.errors import UserError
 from medlord_bench.generators.medlord.configs import UNETS, UNetConfig
 from medlord_bench.generators.medlord.unet import UNet, build_unet, check_latent_shape, config_from_state
 
-TINY = UNetConfig(**UNETS["tiny"])
+TINY = UNetConfig(**UNETS["smoke"])
 
 
 def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
@@ -32,7 +32,7 @@ def _inputs() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _tiny(**changes: Any) -> UNet:
-    net = build_unet(UNetConfig(**{**UNETS["tiny"], **changes}))
+    net = build_unet(UNetConfig(**{**UNETS["smoke"], **changes}))
     randomise(net)
     return net
 
@@ -112,7 +112,7 @@ def test_residuals_are_added_to_skips_and_middle() -> None:
     [
         ("medlord", 166_615_816, 2 * (256 * 256 + 256) * 2 + (256 * 256 + 256) + (512 * 512 + 512) * 6),
         ("3level", 215_380_872, (512 * 512 + 512) * 8),
-        ("tiny", 1_783_656, (64 * 64 + 64) * 4),
+        ("smoke", 1_783_656, (64 * 64 + 64) * 4),
     ],
 )
 def test_the_presets_have_the_published_number_of_parameters(preset: str, upstream: int, unused: int) -> None:
@@ -143,7 +143,7 @@ def test_a_state_dict_tells_its_architecture(preset: str) -> None:
 )
 def test_a_network_that_cannot_be_built_is_refused_by_field(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        UNetConfig(**{**UNETS["tiny"], **changes})
+        UNetConfig(**{**UNETS["smoke"], **changes})
 
 
 def test_latents_that_do_not_halve_are_refused_before_the_first_step() -> None:
