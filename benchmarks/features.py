@@ -28,7 +28,8 @@ import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from quantiser import check, interleaved, resident_mib
+from quantiser import interleaved, resident_mib
+from targets import check, concluded
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -134,7 +135,7 @@ def speed(folder: Path, quick: bool) -> list[dict[str, Any]]:
     )
     return [
         check("features_speedup", slower / quicker, ">= 1.5", slower >= 1.5 * quicker),
-        {**check("largest_difference", 0, "<= 1e-4", largest <= 1e-4), "value": float(f"{largest:.2g}")},
+        check("largest_difference", largest, "<= 1e-4", largest <= 1e-4),
     ]
 
 
@@ -166,7 +167,7 @@ def default_network(folder: Path, quick: bool) -> list[dict[str, Any]]:
         check(
             "default_network_speedup", rates[few] / rates[BATCH], ">= 1.2", quick or rates[few] >= 1.2 * rates[BATCH]
         ),
-        {**check("default_network_difference", 0, "<= 1e-4", apart <= 1e-4), "value": float(f"{apart:.2g}")},
+        check("default_network_difference", apart, "<= 1e-4", apart <= 1e-4),
     ]
 
 
@@ -209,12 +210,7 @@ def main() -> int:
         os.environ |= {pretrained.ENVIRONMENT: str(folder), pretrained.OFFLINE: "1"}
         quick = arguments.quick
         checks = [*speed(folder, quick), *default_network(folder, quick), *memory(folder, quick)]
-    if arguments.json:
-        print(json.dumps({"checks": checks}))
-    else:
-        for row in checks:
-            print(f"{row['name']:28} {row['value']:>10}  {row['target']:6}  {'ok' if row['ok'] else 'MISSED'}")
-    return 0 if all(row["ok"] for row in checks) else 1
+    return concluded(checks, arguments.json)
 
 
 if __name__ == "__main__":

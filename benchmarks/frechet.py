@@ -10,7 +10,6 @@ smaller features (d = 256) and has no target for speed. The exit code is 1 if a 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -21,16 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import sqrtm
+from targets import check, concluded
 
 from medlord_bench.stats import frechet_distance
 
 Matrix = NDArray[np.float64]
 MAX_RELATIVE_DIFFERENCE = 1e-6  # at full rank
 REPEATS = 3  # of the bench; the peer runs once, after the first
-
-
-def check(name: str, value: float, target: str, ok: bool) -> dict[str, Any]:
-    return {"name": name, "value": float(f"{value:.3g}"), "target": target, "ok": bool(ok)}
 
 
 def features(n: int, axes: Matrix, seed: int, shift: float = 0.0) -> Matrix:
@@ -138,12 +134,7 @@ def main() -> int:
         found, square_root = speed(x, y, None if arguments.quick else least)
         checks += found
     checks += [*values(x, y, square_root), closed_form(axes)]
-    if arguments.json:
-        print(json.dumps({"checks": checks}))
-    else:
-        for row in checks:
-            print(f"{row['name']:34} {row['value']:>10}  {row['target']:8}  {'ok' if row['ok'] else 'MISSED'}")
-    return 0 if all(row["ok"] for row in checks) else 1
+    return concluded(checks, arguments.json)
 
 
 if __name__ == "__main__":

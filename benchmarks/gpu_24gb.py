@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quantiser import check
+from targets import check
 
 from medlord_bench.contracts import DataProtocol, DryRun, Grid, HasDryRuns, Run, registry, specs
 from medlord_bench.contracts.regions import CARDIAC

@@ -14,7 +14,6 @@ features miss a target.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections import defaultdict
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
+from targets import check, concluded
 
 from medlord_bench import stats
 
@@ -139,23 +139,19 @@ def checks(rows: list[dict[str, Any]], tests: list[dict[str, Any]]) -> Iterator[
         if row["kind"] == "normal":
             name, value = f"coverage_{row['difference']}_n_{row['n']}", row["fid after"]
             low, high = _judged(value, row["repeats"])
-            yield _check(name, value, "0.93 to 0.98", high >= 0.93 and low <= 0.98)
+            yield check(name, value, "0.93 to 0.98", high >= 0.93 and low <= 0.98)
             value = row["fid alarms"]
             low, _ = _judged(value, row["repeats"])
-            yield _check(f"false_alarms_{row['difference']}_n_{row['n']}", value, "<= 0.05", low <= 0.05)
+            yield check(f"false_alarms_{row['difference']}_n_{row['n']}", value, "<= 0.05", low <= 0.05)
     for row in tests:
         if not row["farther"]:
             value = row["fid after"]
             low, _ = _judged(value, row["repeats"])
-            yield _check(f"size_{row['kind']}_shift_{row['shift']:g}_n_{row['n']}", value, "<= 0.05", low <= 0.05)
+            yield check(f"size_{row['kind']}_shift_{row['shift']:g}_n_{row['n']}", value, "<= 0.05", low <= 0.05)
 
 
 def _judged(rate: float, repeats: int) -> tuple[float, float]:
     return stats.wilson(round(rate * repeats), repeats, 0.999)
-
-
-def _check(name: str, value: float, target: str, ok: bool) -> dict[str, Any]:
-    return {"name": name, "value": round(value, 3), "target": target, "ok": bool(ok)}
 
 
 def table(rows: list[Mapping[str, Any]]) -> str:
@@ -184,12 +180,7 @@ def main() -> int:
         found = [] if arguments.only == "coverage" else list(pool.map(paired, tests))
     print(table(rows), table(found), sep="\n\n", file=sys.stderr)
     done = list(checks(rows, found))
-    if arguments.json:
-        print(json.dumps({"checks": done}))
-    else:
-        for row in done:
-            print(f"{row['name']:38} {row['value']:>7}  {row['target']:12}  {'ok' if row['ok'] else 'MISSED'}")
-    return 0 if all(row["ok"] for row in done) else 1
+    return concluded(done, arguments.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ code is 1 if a target is missed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from quantiser import check
+from targets import check, concluded
 
 from medlord_bench.volumes.io import read_volume
 
@@ -104,12 +103,7 @@ def main() -> int:
         shape = (64, 64, 32) if arguments.quick else SHAPE
         paths = files(Path(folder), arguments.ct, shape)
         checks = [row for path in paths for row in measure(path, arguments.quick)]
-    if arguments.json:
-        print(json.dumps({"checks": checks}))
-    else:
-        for row in checks:
-            print(f"{row['name']:28} {row['value']:>10}  {row['target']:6}  {'ok' if row['ok'] else 'MISSED'}")
-    return 0 if all(row["ok"] for row in checks) else 1
+    return concluded(checks, arguments.json)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib.util
-import json
 import logging
 import os
 import re
@@ -34,7 +33,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from features import ours, random_weights
-from quantiser import check
+from targets import check, concluded
 from torch import Tensor, nn
 
 from medlord_bench import stats
@@ -213,12 +212,7 @@ def main() -> int:
         parser.error("--size: expected 32 to 128")
     with tempfile.TemporaryDirectory() as folder:
         checks = compare(arguments, Path(folder))
-    if arguments.json:
-        print(json.dumps({"checks": checks}))
-    else:
-        for row in checks:
-            print(f"{row['name']:28} {row['value']:>10}  {row['target']:7}  {'ok' if row['ok'] else 'MISSED'}")
-    return 0 if all(row["ok"] for row in checks) else 1
+    return concluded(checks, arguments.json)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ is 1 if a target is missed.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from targets import check, concluded
 from torch import Tensor
 
 from medlord_bench.nn.vqgan.quantiser import code_statistics, nearest_codes
@@ -54,10 +54,6 @@ def interleaved(ours: Callable[[], Any], peer: Callable[[], Any], repeats: int) 
             call()
             taken.append(time.perf_counter() - start)
     return statistics.median(times[0]), statistics.median(times[1])
-
-
-def check(name: str, value: float, target: str, ok: bool) -> dict[str, Any]:
-    return {"name": name, "value": round(value, 3), "target": target, "ok": ok}
 
 
 def draw(seed: int, n: int = 16_384, scale: float = 1.0, shift: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -132,12 +128,7 @@ def main() -> int:
         measure_memory()
         return 0
     checks = [*speed(), *exactness(), memory()]
-    if arguments.json:
-        print(json.dumps({"checks": checks}))
-    else:
-        for row in checks:
-            print(f"{row['name']:28} {row['value']:>10}  {row['target']:6}  {'ok' if row['ok'] else 'MISSED'}")
-    return 0 if all(row["ok"] for row in checks) else 1
+    return concluded(checks, arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """FID and seconds against the number of sampling steps and the share of fresh noise (`sampling.eta`).
 
-Runs `medlord-bench run` on the phantom in one store, so that the generator is trained once. "all" is DDPM.
+Runs `medlord-bench run` on the phantom in one store, so that the generator is trained once. "null" steps are all, by DDPM.
 Seconds are those of the step that draws the samples, on this machine at this moment: compare them within one table.
 """
 
@@ -17,13 +17,10 @@ SETTINGS = (("10", "0"), ("25", "0"), ("50", "0"), ("100", "0"), ("10", "1"), ("
 
 def measured(generator: str, store: Path, samples: int, steps: str, eta: str) -> tuple[str, float]:
     """FID against the test split with its interval, and the seconds in which the samples were drawn."""
-    name = generator.partition("@")[0].partition(":")[0]
-    chosen = [] if steps == "all" else [f"{name}.sampling.steps={steps}"]
-    settings = [part for one in (*chosen, f"{name}.sampling.eta={eta}") for part in ("--set", one)]
-    if steps == "all":
-        settings += ["--set", f"{name}.sampling.steps=null"]
-    command = ["medlord-bench", "run", "--generator", generator, "--dataset", "phantom", "--metric", "fid"]
-    command += ["--samples", str(samples), "--store", str(store), "--no-conditional", *settings]
+    command = [str(Path(sys.executable).with_name("medlord-bench")), "run", "--generator", generator]
+    command += ["--dataset", "phantom", "--metric", "fid", "--samples", str(samples), "--no-conditional"]
+    command += ["--set", f"generator.sampling.steps={steps}", "--set", f"generator.sampling.eta={eta}"]
+    command += ["--store", str(store)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     run = Path(done.stdout.strip().splitlines()[-1]).parent.parent
     line = next(line for line in done.stderr.splitlines() if "  fid (test): " in line)
@@ -40,7 +37,7 @@ def main() -> None:
     parser.add_argument("--ddpm", action="store_true", help="also all steps of the schedule")
     arguments = parser.parse_args()
     print("| steps | eta | FID to test | seconds |\n|---|---|---|---|")
-    for steps, eta in (*SETTINGS, *([("all", "0")] if arguments.ddpm else [])):
+    for steps, eta in (*SETTINGS, *([("null", "0")] if arguments.ddpm else [])):
         fid, seconds = measured(arguments.generator, arguments.store, arguments.samples, steps, eta)
         print(f"| {steps} | {eta} | {fid} | {seconds:.1f} |")
         sys.stdout.flush()

@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 import torch
-from quantiser import check
+from targets import check
 from torch.utils.flop_counter import FlopCounterMode
 
 from medlord_bench.contracts import Shape

@@ -12,7 +12,6 @@ missed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from typing import Any
@@ -21,7 +20,7 @@ import torch
 from monai.inferers import VQVAETransformerInferer
 from monai.networks.nets import DecoderOnlyTransformer
 from monai.utils.ordering import Ordering
-from quantiser import check
+from targets import check, concluded
 from torch import Tensor
 
 from medlord_bench.generators.vqtrans.configs import SamplingConfig, TransformerNetConfig
@@ -88,12 +87,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="128 tokens, no target for speed")
     arguments = parser.parse_args()
     checks = measure(arguments.quick)
-    if arguments.json:
-        print(json.dumps({"checks": checks}))
-    else:
-        for row in checks:
-            print(f"{row['name']:22} {row['value']:>10}  {row['target']:6}  {'ok' if row['ok'] else 'MISSED'}")
-    return 0 if all(row["ok"] for row in checks) else 1
+    return concluded(checks, arguments.json)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medlord_bench.contracts import BUDGET, CheckpointSelection, FrozenConfig, Precision, Shape
+from medlord_bench.contracts import BUDGET, FrozenConfig, Precision, Shape
+from medlord_bench.nn.stage_config import BatchConfig, CandidatesConfig
 
 Positive = Annotated[int, Field(gt=0)]
 STAGE = "gan"  # its one training stage
@@ -55,7 +56,7 @@ class NetConfig(FrozenConfig):
         return self.size // 4
 
 
-class TrainingConfig(FrozenConfig):
+class TrainingConfig(BatchConfig, CandidatesConfig):
     """How the networks are trained. Defaults: the authors' `train.py`, except `ema_decay` (they do not average
     weights).
 
@@ -63,11 +64,9 @@ class TrainingConfig(FrozenConfig):
     the spectral norm, which runs once per part.
     lr, lr_d: of generator and encoders, and of the discriminator.
     ema_decay: of the averaged generator, which is exported; 0: the latest weights.
-    selection: "last", or "fid" on the validation split, among candidates every `candidate_every` steps of
-    `candidate_samples` volumes. A GAN's losses say nothing about its samples, so there is no "best".
+    selection: a GAN's losses say nothing about its samples, so there is no "best".
     """
 
-    batch: Positive = 4
     micro_batch: Positive = 4
     steps: Annotated[int, Field(ge=0), BUDGET] = 80_000
     lr: Annotated[float, Field(gt=0)] = 1e-4
@@ -79,18 +78,6 @@ class TrainingConfig(FrozenConfig):
     checkpoint_every: Positive = 500
     selection: Literal["last", "fid"] = "last"
     candidate_every: Positive = 10_000
-    candidate_samples: Annotated[int, Field(ge=2)] = 16
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> TrainingConfig:
-        if self.batch % self.micro_batch:
-            raise ValueError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
-        return self
-
-    @property
-    def choice(self) -> CheckpointSelection | None:
-        """The candidates of the checkpoint selection, if any."""
-        return CheckpointSelection(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
 
 
 class SamplingConfig(FrozenConfig):

@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 from medlord_bench.contracts import (
     BUDGET,
     AttentionBackend,
-    CheckpointSelection,
     FrozenConfig,
     HUWindow,
     NotInKey,
@@ -22,6 +21,7 @@ from medlord_bench.contracts import (
     Shape,
 )
 from medlord_bench.errors import UserError
+from medlord_bench.nn.stage_config import BatchConfig, CandidatesConfig
 from medlord_bench.nn.vqgan.config import adversary_fits
 
 Positive = Annotated[int, Field(gt=0)]
@@ -78,7 +78,7 @@ class NetConfig(FrozenConfig):
         return self.num_splits == 1 or (width % self.num_splits == 0 and width // self.num_splits >= MIN_PART_VOXELS)
 
 
-class AutoencoderConfig(FrozenConfig):
+class AutoencoderConfig(BatchConfig):
     """Training of the autoencoder: L1, LPIPS, KL and a least-squares discriminator on random patches."""
 
     net: NetConfig = NetConfig()
@@ -113,8 +113,6 @@ class AutoencoderConfig(FrozenConfig):
             )
         if self.adversarial and not adversary_fits(self.patch, self.discriminator_layers):
             raise ValueError(f"patch {self.patch}: too small for {self.discriminator_layers} discriminator_layers")
-        if self.batch % self.micro_batch:
-            raise ValueError(f"micro_batch {self.micro_batch}: expected a divisor of batch {self.batch}")
         return self
 
 
@@ -173,10 +171,9 @@ class UNetConfig(FrozenConfig):
         return int(2 ** (len(self.channels) - 1))
 
 
-class OptimisationConfig(FrozenConfig):
+class OptimisationConfig(BatchConfig):
     """Training of a diffusion stage with the L1 loss.
 
-    batch: the effective batch, computed in parts of `micro_batch` (results differ by rounding only).
     lr_decay_steps: the learning rate decreases as (1 - step / lr_decay_steps)^2; None: it is constant.
     ema_decay: decay of the averaged weights, which are validated, exported and sampled; 0: the latest weights, as in
     NV-Generate.
@@ -185,7 +182,6 @@ class OptimisationConfig(FrozenConfig):
     loss: ClassVar[Literal["l1"]] = "l1"
 
     batch: Positive = 2
-    micro_batch: Positive | None = None
     steps: Annotated[int, Field(ge=0), BUDGET] = 60_000
     lr: Annotated[float, Field(gt=0)] = 1e-4
     lr_decay_steps: Positive | None = 60_000
@@ -196,17 +192,6 @@ class OptimisationConfig(FrozenConfig):
     validate_every: Positive = 1_000
     checkpoint_every: Positive = 1_000
 
-    @model_validator(mode="after")
-    def _parts_fit(self) -> OptimisationConfig:
-        if self.batch % self.parts_of:
-            raise ValueError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
-        return self
-
-    @property
-    def parts_of(self) -> int:
-        """Latents per forward pass."""
-        return self.micro_batch or self.batch
-
     def lr_factor(self, step: int) -> float:
         """The factor on the learning rate at a step."""
         if self.lr_decay_steps is None:
@@ -214,14 +199,12 @@ class OptimisationConfig(FrozenConfig):
         return float(max(0.0, 1 - step / self.lr_decay_steps) ** 2)
 
 
-class DiffusionConfig(OptimisationConfig):
+class DiffusionConfig(OptimisationConfig, CandidatesConfig):
     """The unconditional latent diffusion stage.
 
     schedule: "rflow" is a rectified flow, conditioned on spacing and modality; "ddpm" has T noise levels and is
     conditioned on spacing and on the body regions at the volume's top and bottom. The two have different U-Nets.
     reference_voxels: for more latent voxels than this "rflow" shifts its times towards noise, for fewer away from it.
-    selection: "fid" draws samples from a candidate every `candidate_every` steps and publishes the candidate with the
-    lowest FID on the validation split.
     """
 
     net: UNetConfig = UNetConfig()
@@ -230,14 +213,7 @@ class DiffusionConfig(OptimisationConfig):
     reference_voxels: Positive = 32**3
     top_region: Region = "chest"
     bottom_region: Region = "chest"
-    selection: Literal["best", "last", "fid"] = "best"
     candidate_every: Positive = 10_000
-    candidate_samples: Annotated[int, Field(ge=2)] = 16
-
-    @property
-    def choice(self) -> CheckpointSelection | None:
-        """The candidates for checkpoint selection by the bench; None if training selects."""
-        return CheckpointSelection(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
 
 
 class ControlNetConfig(OptimisationConfig):

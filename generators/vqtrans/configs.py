@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from medlord_bench.contracts import BUDGET, AttentionBackend, FrozenConfig, NotInKey, Precision, Selection, Shape
+from medlord_bench.nn.stage_config import BatchConfig, LearningRateConfig
 from medlord_bench.nn.vqgan.config import AutoencoderConfig, VQGANConfig
 
 Positive = Annotated[int, Field(gt=0)]
@@ -39,21 +40,17 @@ class TransformerNetConfig(FrozenConfig):
         return self
 
 
-class TransformerConfig(FrozenConfig):
+class TransformerConfig(BatchConfig, LearningRateConfig):
     """How the transformer is trained: mean cross-entropy of the next token, over whole sequences.
 
-    batch: sequences of one step, computed in parts of `micro_batch` (the same result except for rounding).
-    lr_decay: factor on the learning rate after every step.
     ema_decay: of the averaged weights, which are validated, exported and sampled.
     loss_chunk: tokens whose logits are in memory at once; the same result except for rounding.
     """
 
     net: TransformerNetConfig = TransformerNetConfig()
-    batch: Positive = 4
     micro_batch: Positive = 4
     steps: Annotated[int, Field(ge=0), BUDGET] = 100_000
     lr: Annotated[float, Field(gt=0)] = 1e-4
-    lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     clip: Annotated[float, Field(gt=0)] = 1.0
     precision: Precision = "fp16"
@@ -61,12 +58,6 @@ class TransformerConfig(FrozenConfig):
     validate_every: Positive = 1_000
     checkpoint_every: Positive = 1_000
     selection: Selection = "best"
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> TransformerConfig:
-        if self.batch % self.micro_batch:
-            raise ValueError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
-        return self
 
 
 class TokensConfig(FrozenConfig):

@@ -71,7 +71,7 @@ class TransformerRecipe:
             lr=config.lr,
             precision=config.precision,
             clip=config.clip,
-            lr_factor=lambda step: config.lr_decay**step,
+            lr_factor=config.lr_factor,
         )
 
     def stateful(self) -> Mapping[str, Stateful]:

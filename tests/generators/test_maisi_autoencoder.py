@@ -167,7 +167,7 @@ def test_a_window_becomes_0_to_1_and_what_is_outside_is_clipped() -> None:
         (AutoencoderConfig, {"patch": (8, 8, 8)}, "too small for 3 discriminator_layers"),
         (AutoencoderConfig, {"net": {"num_splits": 8}, "patch": (64, 64, 64)}, "choose fewer splits"),
         (AutoencoderConfig, {"net": {"num_splits": 3}}, "choose fewer splits"),
-        (AutoencoderConfig, {"batch": 3, "micro_batch": 2}, "expected a divisor of batch 3"),
+        (AutoencoderConfig, {"batch": 3, "micro_batch": 2}, "batch = 3 is not a multiple of micro_batch = 2"),
     ],
 )
 def test_an_autoencoder_that_cannot_be_trained_is_refused_by_field(

@@ -151,7 +151,6 @@ def test_a_background_error_in_a_batch_reaches_the_caller(tmp_path: Path, run: R
         fit(Broken(), HORIZON, tmp_path, run, "line")
 
 
-# ------------------------------------------------------------------------------------------------- a budget of time
 def test_batches_are_prepared_with_one_thread_and_steps_keep_theirs(tmp_path: Path, run: Run) -> None:
     seen: dict[str, set[int]] = {"batch": set(), "step": set()}
 
@@ -174,6 +173,7 @@ def test_batches_are_prepared_with_one_thread_and_steps_keep_theirs(tmp_path: Pa
         torch.set_num_threads(before)
 
 
+# ------------------------------------------------------------------------------------------------- a budget of time
 class Slow(Line):
     """Each step takes ten seconds of the clock it is given."""
 

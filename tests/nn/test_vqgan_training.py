@@ -259,7 +259,7 @@ def test_a_cohort_without_validation_cases_is_refused(run: Run) -> None:
     ("changes", "word"),
     [
         ({"patch": (16, 16, 18)}, "multiples of 4"),
-        ({"batch": 3}, "divisor"),
+        ({"batch": 3}, "not a multiple of micro_batch"),
         ({"discriminator_layers": 3}, "too small"),
     ],
 )

@@ -4,36 +4,32 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from medlord_bench.contracts import (
     BUDGET,
     AttentionBackend,
-    CheckpointSelection,
     FrozenConfig,
     HUWindow,
     NotInKey,
     Precision,
     Shape,
 )
-from medlord_bench.nn.learning_rate import LearningRateConfig
+from medlord_bench.nn.stage_config import BatchConfig, CandidatesConfig, LearningRateConfig
 
 Positive = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
-class OptimisationConfig(LearningRateConfig):
-    """Training of a diffusion stage. Its learning rate: see also `LearningRateConfig`.
+class OptimisationConfig(BatchConfig, LearningRateConfig):
+    """Training of a diffusion stage.
 
-    batch: the effective batch, computed in parts of `micro_batch` (results differ by rounding only).
     ema_decay: decay of the averaged weights, which are validated, exported and sampled.
     loss: "l1" (paper, section 2.2) or "huber" (the authors' code, beta 1), on the velocity.
     """
 
     weight_decay: ClassVar[float] = 0.01  # AdamW's default
 
-    batch: Positive = 4
-    micro_batch: Positive | None = None
     steps: Annotated[int, Field(ge=0), BUDGET] = 750_000
     lr: Annotated[float, Field(gt=0)] = 1e-4
     ema_decay: Probability = 0.999
@@ -43,34 +39,14 @@ class OptimisationConfig(LearningRateConfig):
     validate_every: Positive = 5_000
     checkpoint_every: Positive = 1_000
 
-    @model_validator(mode="after")
-    def _parts_fit(self) -> OptimisationConfig:
-        if self.batch % self.parts_of:
-            raise ValueError(f"batch = {self.batch} is not a multiple of micro_batch = {self.micro_batch}")
-        return self
 
-    @property
-    def parts_of(self) -> int:
-        """Latents per forward pass."""
-        return self.micro_batch or self.batch
-
-
-class DenoiserConfig(OptimisationConfig):
+class DenoiserConfig(OptimisationConfig, CandidatesConfig):
     """The unconditional stage. timesteps: T of the cosine schedule (MedLoRD's paper: 300).
 
-    selection: "fid" draws `candidate_samples` volumes from a candidate every `candidate_every` steps and publishes the
-    candidate with the lowest FID on the validation split (MedLoRD's paper, A.1, selected by FID on its test split).
+    selection: MedLoRD's paper (A.1) selected by FID on its test split.
     """
 
     timesteps: Annotated[int, Field(ge=2)] = 300
-    selection: Literal["best", "last", "fid"] = "best"
-    candidate_every: Positive = 50_000
-    candidate_samples: Annotated[int, Field(ge=2)] = 16
-
-    @property
-    def choice(self) -> CheckpointSelection | None:
-        """The candidates for checkpoint selection by the bench; None if training selects."""
-        return CheckpointSelection(self.candidate_every, self.candidate_samples) if self.selection == "fid" else None
 
 
 class SamplingConfig(FrozenConfig):

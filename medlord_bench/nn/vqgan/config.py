@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from medlord_bench.contracts import BUDGET, FrozenConfig, Precision, Selection, Shape
-from medlord_bench.nn.learning_rate import LearningRateConfig
+from medlord_bench.nn.stage_config import BatchConfig, LearningRateConfig
 
 
 class VQGANConfig(FrozenConfig):
@@ -53,7 +53,7 @@ def adversary_fits(patch: tuple[int, int, int], layers: int) -> bool:
     return min(smallest) >= 2 and x * y * z > 1
 
 
-class AutoencoderConfig(LearningRateConfig):
+class AutoencoderConfig(BatchConfig, LearningRateConfig):
     """Training of the VQ-GAN. Defaults: MedLoRD's paper; if it gives no value, MedLoRD's `vqgan_ds4_new.yaml`."""
 
     net: VQGANConfig = PRESETS["ds4"]
@@ -87,8 +87,6 @@ class AutoencoderConfig(LearningRateConfig):
             raise ValueError(f"patch {self.patch}: expected multiples of {self.net.factor}, the downsampling")
         if self.adversarial and not adversary_fits(self.patch, self.discriminator_layers):
             raise ValueError(f"patch {self.patch}: too small for {self.discriminator_layers} discriminator_layers")
-        if self.batch % self.micro_batch:
-            raise ValueError(f"micro_batch {self.micro_batch}: expected a divisor of batch {self.batch}")
         return self
 
 

@@ -1,4 +1,4 @@
-"""The learning rate, against PyTorch's own schedulers."""
+"""Shared settings of stages: the learning rate against PyTorch's schedulers, parts of a batch, candidates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 from pydantic import ValidationError
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LinearLR, LRScheduler
 
-from medlord_bench.nn.learning_rate import COSINE_END, LearningRateConfig
+from medlord_bench.contracts import CheckpointSelection
+from medlord_bench.nn.stage_config import COSINE_END, BatchConfig, CandidatesConfig, LearningRateConfig
 
 
 def rates(make: type[LRScheduler], steps: int, **settings: float) -> list[float]:
@@ -57,3 +58,19 @@ def test_the_factors_are_multiplied() -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         LearningRateConfig.model_validate(wrong)
+
+
+@pytest.mark.parametrize(("micro_batch", "parts"), [(None, 6), (6, 6), (2, 2)])
+def test_a_batch_is_computed_in_parts(micro_batch: int | None, parts: int) -> None:
+    assert BatchConfig(batch=6, micro_batch=micro_batch).parts_of == parts
+
+
+def test_a_batch_of_unequal_parts_is_refused() -> None:
+    with pytest.raises(ValidationError, match="batch = 6 is not a multiple of micro_batch = 4"):
+        BatchConfig(batch=6, micro_batch=4)
+
+
+def test_candidates_are_those_of_selection_by_fid() -> None:
+    config = CandidatesConfig(selection="fid", candidate_every=10, candidate_samples=3)
+    assert config.choice == CheckpointSelection(10, 3)
+    assert CandidatesConfig().choice is None and CandidatesConfig(selection="last").choice is None
