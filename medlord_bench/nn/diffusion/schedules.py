@@ -170,7 +170,8 @@ class GaussianSchedule:
             return start
         now, after = self.alphas_cumprod[t], self.alphas_cumprod[following]
         sigma = self.eta * ((1 - after) / (1 - now) * (1 - now / after)) ** 0.5  # equation 16
-        moved: Tensor = after**0.5 * start + (1 - after - sigma**2) ** 0.5 * noise
+        rest = max(0.0, 1 - after - sigma**2)  # rounding may make it negative
+        moved: Tensor = after**0.5 * start + rest**0.5 * noise
         if self.eta == 0:
             return moved
         if fresh is None:
