@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from medlord_bench.nn.vqgan.config import PRESETS as VQGANS
+from medlord_bench.nn.vqgan.config import SMOKE as SMOKE_VQGAN
+from medlord_bench.nn.vqgan.config import TINY as TINY_VQGAN
 
 from .configs import UNETS
 
@@ -76,27 +78,11 @@ RELEASED_LUNA: Mapping[str, Any] = {
     },
 }
 
-# The three stages in minutes on two cores, for grids of about 64 voxels per side. Departures: a codebook of 512 x 8, few
-# channels, small patches, minutes of training, sampling in 50 of the 300 steps with fresh noise, higher learning rates along
-# a cosine, float32, and an autoencoder trained by L1 alone. In so few steps the discriminator and the spectral loss make
-# its reconstructions worse (docs/generators/medlord.md); the perceptual loss would require a download of its backbone.
+# The three stages in minutes on two cores, for grids of about 64 voxels per side. Departures: those of the autoencoder (see
+# `nn.vqgan.config`), few channels, minutes of training, sampling in 50 of the 300 steps with fresh noise, higher learning
+# rates along a cosine, and float32.
 TINY: Mapping[str, Any] = {
-    "autoencoder": {
-        "net": {"channels": (16, 64), "res_layers": 1, "codes": 512, "dim": 8, "decay": 0.95, "restart_below": 0.05},
-        "patch": (32, 32, 32),
-        "batch": 2,
-        "micro_batch": 2,
-        "steps": 2400,
-        "lr_g": 1.5e-3,
-        "lr_warmup": 100,
-        "lr_cosine": 2400,
-        "perceptual": 0.0,
-        "adversarial": 0.0,
-        "spectral": 0.0,
-        "precision": "fp32",
-        "validate_every": 600,
-        "checkpoint_every": 300,
-    },
+    "autoencoder": TINY_VQGAN,
     "diffusion": {
         "net": dict(UNETS["tiny"]),
         "timesteps": 300,
@@ -125,22 +111,7 @@ TINY: Mapping[str, Any] = {
 
 # Runs in seconds, for the contract check and tests. Its samples are not meaningful.
 SMOKE: Mapping[str, Any] = {
-    "autoencoder": {
-        **TINY["autoencoder"],
-        # In so few steps one code represents every latent. Restart all other codes, or all samples are equal.
-        "net": {**TINY["autoencoder"]["net"], "channels": (8, 8), "codes": 32, "restart_below": 0.9},
-        "patch": (16, 16, 16),
-        "adversarial": 0.005,
-        "spectral": 1.0,
-        "discriminator_channels": 8,
-        "discriminator_layers": 1,
-        "batch": 2,
-        "micro_batch": 1,
-        "steps": 6,
-        "validation_patches": 2,
-        "validate_every": 3,
-        "checkpoint_every": 2,
-    },
+    "autoencoder": SMOKE_VQGAN,
     "diffusion": {
         **TINY["diffusion"],
         "net": dict(UNETS["smoke"]),

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from medlord_bench.nn.vqgan.config import PRESETS as VQGANS
+from medlord_bench.nn.vqgan.config import SMOKE as SMOKE_VQGAN
+from medlord_bench.nn.vqgan.config import TINY as TINY_VQGAN
 
 from .configs import SIZES
 
@@ -52,37 +54,23 @@ FITTED: Mapping[str, Any] = {
 }
 
 # The whole model in minutes on two cores, for grids of about 64 voxels a side. Departures: latents of 1/4 of the sides
-# before quantisation, a codebook of 512 x 8, few channels and no residual units (with them latents stay near zero in
-# such a short training), no discriminator, a small transformer without dropout, minutes of training, factors of the
-# adapter that start at 1 (at 0.1 it hardly acts after a few hundred steps), sampling by DDIM in 50 of the 300 steps,
-# higher learning rates that decay, float32, and the spectral loss instead of a perceptual one (whose backbone would have
-# to be downloaded).
+# before quantisation, the autoencoder of MedLoRD's `tiny` (see `nn.vqgan.config`), a small transformer without dropout,
+# minutes of training, factors of the adapter that start at 1 (at 0.1 it hardly acts after a few hundred steps), sampling
+# in 50 of the 300 steps with fresh noise, higher learning rates along a cosine, and float32.
 TINY: Mapping[str, Any] = {
-    "autoencoder": {
-        "net": {"channels": (24, 64), "res_layers": 0, "codes": 512, "dim": 8, "decay": 0.95, "restart_below": 0.05},
-        "patch": (32, 32, 32),
-        "batch": 2,
-        "micro_batch": 2,
-        "steps": 800,
-        "lr_g": 1e-3,
-        "lr_decay": 0.998,
-        "perceptual": 0.0,
-        "adversarial": 0.0,
-        "precision": "fp32",
-        "validate_every": 200,
-        "checkpoint_every": 200,
-    },
+    "autoencoder": TINY_VQGAN,
     "latents": {"quantised": False},
     "diffusion": {
-        "net": {"patch": 2, "depth": 4, "hidden": 96, "heads": 4, "dropout": 0.0},
-        "batch": 4,
-        "steps": 1700,
-        "lr": 1e-3,
-        "lr_decay": 0.9985,
+        "net": {"patch": 2, "depth": 3, "hidden": 96, "heads": 4, "dropout": 0.0},
+        "batch": 2,
+        "steps": 3300,
+        "lr": 3e-3,
+        "lr_warmup": 100,
+        "lr_cosine": 3300,
         "ema_decay": 0.99,
         "precision": "fp32",
-        "validate_every": 100,
-        "checkpoint_every": 100,
+        "validate_every": 825,
+        "checkpoint_every": 400,
     },
     "tgca": {
         "net": {"channels": (8, 16, 32, 64), "scale": 1.0},
@@ -91,29 +79,15 @@ TINY: Mapping[str, Any] = {
         "lr": 2e-3,
         "ema_decay": 0.98,
         "precision": "fp32",
-        "validate_every": 50,
-        "checkpoint_every": 50,
+        "validate_every": 100,
+        "checkpoint_every": 100,
     },
-    "sampling": {"steps": 50},
+    "sampling": {"steps": 50, "eta": 1.0},
 }
 
 # Runs in seconds, for the contract check and tests. Its samples are not meaningful.
 SMOKE: Mapping[str, Any] = {
-    "autoencoder": {
-        **TINY["autoencoder"],
-        # In so few steps one code represents every latent. Restart all other codes, or all samples are equal.
-        "net": {**TINY["autoencoder"]["net"], "channels": (8, 8), "codes": 32, "restart_below": 0.9},
-        "patch": (16, 16, 16),
-        "adversarial": 0.005,
-        "discriminator_channels": 8,
-        "discriminator_layers": 1,
-        "batch": 2,
-        "micro_batch": 1,
-        "steps": 6,
-        "validation_patches": 2,
-        "validate_every": 3,
-        "checkpoint_every": 2,
-    },
+    "autoencoder": SMOKE_VQGAN,
     "diffusion": {
         **TINY["diffusion"],
         "net": {"patch": 2, "depth": 2, "hidden": 32, "heads": 2, "checkpointing": True},

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from medlord_bench.contracts import Cohort, Run, Split, Stage
 from medlord_bench.errors import UserError
 from medlord_bench.nn.ema import EMA
+from medlord_bench.nn.ranks import current
 from medlord_bench.nn.training import Horizon, Optimiser, Stateful, autocast, fit
 from medlord_bench.nn.vqgan.training import AutoencoderRecipe
 from medlord_bench.util import seeds
@@ -92,14 +93,19 @@ class TransformerRecipe:
     def step(self, step: int, batch: Tensor) -> Mapping[str, Tensor | float]:
         self.net.train()
         total, share = torch.zeros((), device=self.run.device), self.config.micro_batch / len(batch)
-        for sequences in batch.split(self.config.micro_batch):
+        parts, ranks = batch.split(self.config.micro_batch), current()
+        for number in ranks.parts(len(parts), self.run.seed, "transformer", step):
             with autocast(self.config.precision, self.run.device):
-                loss = share * self.net(sequences.to(self.run.device), self.config.loss_chunk)
+                loss = share * self.net(parts[number].to(self.run.device), self.config.loss_chunk)
             self.optimiser.backward(loss)
             total += loss.detach()
         if self.optimiser.step(step):
             self.ema.update(self.net)
-        return {"loss": total}
+        return ranks.total({"loss": total})
+
+    @property
+    def micro_batches(self) -> int:
+        return self.config.batch // self.config.micro_batch
 
     @torch.no_grad()
     def validate(self, step: int) -> Mapping[str, float]:

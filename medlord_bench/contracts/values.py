@@ -274,6 +274,7 @@ class Source(StrEnum):
 
     SAMPLES = "samples"
     CONDITIONAL = "conditional:test"
+    TRAINING_SAMPLES = "training-samples:train"  # one for the mask of each training case
     RECONSTRUCTIONS = "reconstructions"
     REAL_TRAIN = "real:train"
     REAL_VAL = "real:val"
@@ -310,7 +311,7 @@ class Source(StrEnum):
 
     def compared_with(self, labels: bool) -> Literal["mask", "image"] | None:
         """The reference of an item, case by case. labels: whether a label map is read instead of the volume."""
-        if self.has_cases and (labels or self.is_predicted or self is Source.CONDITIONAL):
+        if self.has_cases and (labels or self.is_predicted or self in (Source.CONDITIONAL, Source.TRAINING_SAMPLES)):
             return "mask"
         return "image" if self is Source.RECONSTRUCTIONS else None
 

@@ -9,16 +9,20 @@ from pydantic import Field
 
 from medlord_bench.contracts import FrozenConfig, HUWindow
 
-VARIANTS: Mapping[str, Mapping[str, Any]] = {"dar": {"rule": "dar"}}
+VARIANTS: Mapping[str, Mapping[str, Any]] = {"dar": {"rule": "dar"}, "masks": {"rule": "masks"}}
+
+
+Rule = Literal["conformal", "dar", "masks"]
 
 
 class MemorisationConfig(FrozenConfig):
     """What is compared, and the definition of a copy."""
 
-    rule: Literal["conformal", "dar"] = Field(
+    rule: Rule = Field(
         "conformal",
         description="the threshold of a copy: `conformal`, from left-out training patients, with the local stage; `dar`, "
-        "the 95th percentile of training to nearest validation correlations, of whole volumes",
+        "the 95th percentile of training to nearest validation correlations, of whole volumes; `masks`, samples that follow "
+        "training masks against the patients of these masks, from samples that follow test masks",
     )
     hu_window: HUWindow = Field((-1000, 1000), description="HU window of real and synthetic volumes")
     cells: int = Field(40, ge=16, description="boxes along the longest axis of the compared thumbnail")

@@ -23,10 +23,12 @@ from .quantities import QUANTITIES, RULES_QUANTITIES
 
 if TYPE_CHECKING:
     from .dar import DarAudit
+    from .masks import MaskAudit
     from .scores import Audit
 
 SAMPLES, TRAIN = Need(Source.SAMPLES, Made.STATES), Need(Source.REAL_TRAIN, Made.STATES)
 HELD_OUT = (Need(Source.REAL_VAL, Made.STATES), Need(Source.REAL_TEST, Made.STATES))
+OF_MASKS = (Need(Source.TRAINING_SAMPLES, Made.STATES), TRAIN, Need(Source.CONDITIONAL, Made.STATES), HELD_OUT[1])
 RULES = {
     "picture": "voxels clipped to the window and averaged in boxes, about 40 along the longest axis",
     "registration": "rigid, in every flip, onto the training volumes that are likeliest by tangent distance",
@@ -40,6 +42,10 @@ RULES = {
     "threshold": "conformal: of training volumes, each left out with its patient; never above the largest allowed; dar: "
     "the 95th percentile of the correlations of training volumes with their nearest validation volume",
     "failed": "counted in n of the rate; a failed sample is no copy",
+}
+MASK_RULES = {
+    "samples": "one sample for each training mask; control: one for each test mask",
+    "threshold": "conformal: of the correlations of the control with the test patients",
 }
 
 
@@ -60,8 +66,8 @@ class Memorisation:
         self.config = config
 
     def needs(self) -> Sequence[Need]:
-        """Samples, training volumes, and the real volumes that the generator has not seen."""
-        return [SAMPLES, TRAIN, *HELD_OUT]
+        """Samples, training volumes, and the real volumes that the generator has not seen; or what `masks` compares."""
+        return OF_MASKS if self.config.rule == "masks" else [SAMPLES, TRAIN, *HELD_OUT]
 
     def plugin_config(self) -> Mapping[str, Any]:
         return {}
@@ -70,9 +76,9 @@ class Memorisation:
         """Everything that decides its numbers besides the data."""
         text: dict[str, Any] = {
             "config": self.config.model_dump(mode="json"),
-            "rules": RULES,
+            "rules": RULES | (MASK_RULES if self.config.rule == "masks" else {}),
         }
-        return MetricProtocol(label="dar" if self.config.rule == "dar" else "", text=text)
+        return MetricProtocol(label="" if self.config.rule == "conformal" else self.config.rule, text=text)
 
     def extract(self, items: Iterable[Item], run: Run) -> Iterator[State]:
         """{"picture": float32, "local": float16, (x, y, z) each: mean HU of boxes} of each volume; see `thumbnails`."""
@@ -92,7 +98,7 @@ class Memorisation:
 
     def reduce(self, inputs: MetricInputs, run: Run) -> Iterable[Score | CaseRow]:
         """The quantities of the configured rule, and the rows of the module's docstring."""
-        samples = inputs.items.get(SAMPLES, ())
+        samples = inputs.items.get(self.needs()[0], ())
         common: dict[str, Any] = {
             "protocol": inputs.protocol_id,
             "generator": inputs.generator,
@@ -109,20 +115,22 @@ class Memorisation:
         yield from audit.scores(common)
         yield from audit.rows(inputs.generator)
 
-    def _audit(self, inputs: MetricInputs, run: Run) -> Audit | DarAudit | None:
+    def _audit(self, inputs: MetricInputs, run: Run) -> Audit | DarAudit | MaskAudit | None:
         from .compare import compare
         from .dar import compare_dar
+        from .masks import compare_masks
 
         sides = {str(need.source): _usable(inputs, need) for need in self.needs()}
         with run.progress.task("memorisation", total=sum(map(len, sides.values()))) as task:
-            audit = compare_dar if self.config.rule == "dar" else compare
+            audit = {"conformal": compare, "dar": compare_dar, "masks": compare_masks}[self.config.rule]
             return audit(sides, inputs.protocol.grid, self.config, task.advance)
 
     def _reason(self, inputs: MetricInputs) -> str:
         """Why it cannot be run; empty if it can be run."""
-        samples, training = inputs.items.get(SAMPLES, ()), _usable(inputs, TRAIN)
+        read, training = self.needs()[0], _usable(inputs, TRAIN)
+        samples = inputs.items.get(read, ())
         if not samples:
-            return "the generator has no unconditional samples"
+            return f"the generator has no {'un' if read == SAMPLES else ''}conditional samples"
         if all(item.path is None for item in samples):
             return f"all {len(samples)} samples failed"
         patients = len({item.patient or item.id for item in training})
@@ -131,6 +139,8 @@ class Memorisation:
                 f"{len(training)} training volumes of {patients} patients; memorisation needs at least "
                 f"{self.config.minimum} volumes and 2 patients to measure the similarity of patients"
             )
+        if self.config.rule == "masks" and (control := len(_usable(inputs, OF_MASKS[2]))) < self.config.minimum:
+            return f"{control} samples of test masks; the threshold needs at least {self.config.minimum}: give more test cases"
         if self.config.rule == "dar" and not _usable(inputs, HELD_OUT[0]):
             return "no validation volumes; the rule of Dar et al. takes its threshold from them"
         return ""

@@ -48,8 +48,25 @@ QUANTITIES = (
         meaning="Fraction of training volumes with a sample above the threshold of dar_copy_rate; it grows with the number of samples.",
         better="lower",
     ),
+    Quantity(
+        name="mask_copy_rate",
+        criterion="compliance",
+        title="Copy rate (masks)",
+        decimals=3,
+        meaning="Fraction of the samples of training masks that correlate more with the mask's patient than samples of test masks do with theirs: more than the mask explains. Floor: the nominal rate.",
+        better="lower",
+        watches="copies of training patients in samples of their masks",
+    ),
+    Quantity(
+        name="mask_correlation",
+        title="Mask correlation",
+        spread="iqr",
+        decimals=3,
+        meaning="Correlation of a sample of a training mask with the mask's patient after registration; floor: samples of test masks with the test patients.",
+    ),
 )
 RULES_QUANTITIES = {
     "conformal": tuple(one.name for one in QUANTITIES[:3]),
-    "dar": tuple(one.name for one in QUANTITIES[3:]),
+    "dar": tuple(one.name for one in QUANTITIES[3:5]),
+    "masks": tuple(one.name for one in QUANTITIES[5:]),
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,23 @@ SETS = (
     *("controlnet.batch=2", "controlnet.micro_batch=1"),
     *(f"{stage}.selection=last" for stage in ("autoencoder", "diffusion", "controlnet")),
 )
-WORDS = ("run", "--generator", "medlord@smoke", "--device", "cpu", "--no-report")
-WORDS += tuple(word for one in SETS for word in ("--set", f"generator.{one}"))
-STAGES = ("autoencoder", "diffusion", "controlnet")
+OF_VQTRANS = (
+    "transformer.batch=4",
+    "transformer.micro_batch=2",
+    f"transformer.steps={STEPS}",
+    "transformer.selection=last",
+)
+
+
+def words_of(name: str, sets: tuple[str, ...]) -> tuple[str, ...]:
+    words = ("run", "--generator", name, "--device", "cpu", "--no-report")
+    return words + tuple(word for one in sets for word in ("--set", f"generator.{one}"))
+
+
+MEDLORD, VQTRANS = "medlord@smoke", "vqtrans@smoke"
+WORDS_OF = {MEDLORD: words_of(MEDLORD, SETS), VQTRANS: words_of(VQTRANS, OF_VQTRANS)}
+WORDS = WORDS_OF[MEDLORD]
+STAGES = ((MEDLORD, "autoencoder"), (MEDLORD, "diffusion"), (MEDLORD, "controlnet"), (VQTRANS, "transformer"))
 
 # Stop with everything saved before the n-th checkpoint is written.
 STOP = """
@@ -45,16 +61,21 @@ os.replace = replace
 
 
 @pytest.fixture(scope="module")
-def one(bench: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of a run whose trainings had one process."""
-    store: Path = tmp_path_factory.mktemp("ranks") / "one"
-    done = bench(*WORDS, *bench.phantom, "--store", store)
-    assert done.code == 0, done.err
-    return store
+def one_process(bench: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Generator -> the store of a run whose trainings had one process."""
+
+    @cache
+    def run(name: str) -> Path:
+        store: Path = tmp_path_factory.mktemp("ranks") / "one"
+        done = bench(*WORDS_OF[name], *bench.phantom, "--store", store)
+        assert done.code == 0, done.err
+        return store
+
+    return run
 
 
-def weights(store: Path, stage: str) -> dict[str, Any]:
-    step = read_plan(locate(Store(store), None)).step(f"train:medlord@smoke:{stage}")
+def weights(store: Path, name: str, stage: str) -> dict[str, Any]:
+    step = read_plan(locate(Store(store), None)).step(f"train:{name}:{stage}")
     made = Store(store).object("weights", step.key)
     assert made.sidecar("weights").facts["trained"]["steps"] == STEPS
     return load_file(made.items / "weights" / "model.safetensors")
@@ -65,29 +86,30 @@ def largest(first: dict[str, Any], second: dict[str, Any]) -> float:
     return max(float((first[name].float() - second[name].float()).abs().max()) for name in first if first[name].numel())
 
 
-def test_two_processes_give_the_weights_of_one_and_one_goes_on(bench: Any, one: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_weights_of_one_and_one_goes_on(bench: Any, one_process: Any, tmp_path: Path) -> None:
     fault = STOP.format(fragment="checkpoints/last.pt", mark=str(tmp_path / "mark"))
     words = (*WORDS, *bench.phantom, "--store", tmp_path / "two")
     stopped = bench(*words, "--gpus", "2", "--set", "generator.autoencoder.checkpoint_every=10", prelude=fault)
     assert stopped.code == ExitCode.REQUEUE, stopped.err
     done = bench(*words, "--set", "generator.autoencoder.checkpoint_every=10")  # on with one process
     assert done.code == 0, done.err
-    assert largest(weights(one, "autoencoder"), weights(tmp_path / "two", "autoencoder")) < 1e-5
+    alone = weights(one_process(MEDLORD), MEDLORD, "autoencoder")
+    assert largest(alone, weights(tmp_path / "two", MEDLORD, "autoencoder")) < 1e-5
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_a_stage_on_two_processes_gives_the_weights_of_one_and_is_saved_once(
-    bench: Any, one: Path, tmp_path: Path, stage: str
+    bench: Any, one_process: Any, tmp_path: Path, name: str, stage: str
 ) -> None:
-    store = tmp_path / "two"
+    store, one = tmp_path / "two", one_process(name)
     shutil.copytree(one, store, symlinks=True)
-    step = read_plan(locate(Store(store), None)).step(f"train:medlord@smoke:{stage}")
+    step = read_plan(locate(Store(store), None)).step(f"train:{name}:{stage}")
     shutil.rmtree(store / "objects" / "weights" / step.key)
     training = store / "objects" / "trainings" / step.detail["lineage"]
     shutil.rmtree(training)
-    done = bench(*WORDS, *bench.phantom, "--store", store, "--gpus", "2")
+    done = bench(*WORDS_OF[name], *bench.phantom, "--store", store, "--gpus", "2")
     assert done.code == 0, done.err
-    assert largest(weights(one, stage), weights(store, stage)) < 1e-5
+    assert largest(weights(one, name, stage), weights(store, name, stage)) < 1e-5
     lines = [json.loads(line) for line in (training / "curves.jsonl").read_text().splitlines()]
     numbers = [line["step"] for line in lines if line["split"] == "train"]
     assert numbers[-1] == STEPS and numbers == sorted(set(numbers)), "each step is recorded once"

@@ -6,7 +6,7 @@ from medlord_bench.contracts import registry
 from medlord_bench.contracts.metrics import quantities_of
 
 HIGHER = "dsc nsd dsc_ceiling_real dsc_ceiling_reconstruction psnr ms_ssim precision recall density coverage axes distinct_samples precision3d recall3d density3d coverage3d"
-LOWER = "anatomy_joint artefact_joint rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share dar_copy_rate dar_memorised_share lpips fid fid_debiased kid fid_infinity tissue_joint fid3d kid3d mmd3d frd"
+LOWER = "anatomy_joint artefact_joint rvr_missing rvr_absent rvr_w1 rvr_ks rvr_joint hd95 copy_rate memorised_share dar_copy_rate dar_memorised_share mask_copy_rate lpips fid fid_debiased kid fid_infinity tissue_joint fid3d kid3d mmd3d frd"
 TISSUE = {"hu": "HU", "spread": "HU", "noise": "HU", "share": "", "nps": "1/voxel", "edge": "voxels"}
 OF_TISSUE = {f"tissue_{name}{end}": unit for name, unit in TISSUE.items() for end in ("", "_shift")}
 OWN = {f"anatomy_{name}": "" for name in ("share", "extent", "place", "sphericity", "distance", "vessels")}
@@ -22,7 +22,7 @@ OF_REAL += "".join(f" dt_external_{arm}" for arm in REAL.split()) + " dt_dose_0x
 COMPARED = (*SYNTHETIC.split(), *REAL.split()[1:])
 GAINS = " ".join(f"dt_{set}gain_{arm}" for set in ("", "external_") for arm in COMPARED)
 GAINS += "".join(f" dt_dose_gain_{multiple}x" for multiple in (1, 2, 3))
-NEITHER = f"{OF_REAL} {GAINS} rvr rvr_ml rvr_variance_ratio nearest_correlation vendi pair_ms_ssim {' '.join((*OF_TISSUE, *OF_SHAPE))}"
+NEITHER = f"{OF_REAL} {GAINS} rvr rvr_ml rvr_variance_ratio nearest_correlation mask_correlation vendi pair_ms_ssim {' '.join((*OF_TISSUE, *OF_SHAPE))}"
 METRICS = (
     "rvr",
     "adherence",

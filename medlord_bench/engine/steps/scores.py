@@ -14,7 +14,7 @@ from medlord_bench.contracts.results import CaseRow, Replicates, Score
 from medlord_bench.contracts.specs import PluginSpec
 from medlord_bench.engine.plan import Step
 from medlord_bench.engine.planning import Entrant, Planning
-from medlord_bench.engine.steps import against, experiment, features, labels, states
+from medlord_bench.engine.steps import against, experiment, features, labels, states, training_samples
 from medlord_bench.engine.steps.job import SCORES, STATE, VOLUME, Job, by
 from medlord_bench.engine.steps.kind import Kind
 from medlord_bench.engine.steps.sources import Derived, Volumes, items_of
@@ -109,6 +109,9 @@ def _source(
         return None
     if source.is_real:
         return planning.steps["images"], planning.splits[source.data_split]
+    if source is Source.TRAINING_SAMPLES:
+        made = training_samples.one_each(planning, entrant)
+        return None if made is None else (made, planning.splits["train"])
     step = planning.steps.get(f"{source.kind}:{entrant.name}")
     return None if step is None else (step, step.items)
 

@@ -34,6 +34,13 @@ def plan(planning: Planning, entrant: Entrant, wanted: Sequence[Synthetic]) -> S
     )
 
 
+def one_each(planning: Planning, entrant: Entrant) -> Step | None:
+    """One sample for each training mask; None for a contestant without conditional samples."""
+    if f"conditional:{entrant.name}" not in planning.steps:
+        return None
+    return plan(planning, entrant, [Synthetic(case=case, draw=1) for case in planning.splits["train"]])
+
+
 class TrainingSamples(Kind):
     name: ClassVar[str] = "training-samples"
     bytes_per_voxel: ClassVar[float | None] = generated.BYTES_PER_VOXEL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -88,6 +88,45 @@ class AutoencoderConfig(BatchConfig, LearningRateConfig):
         if self.adversarial and not adversary_fits(self.patch, self.discriminator_layers):
             raise ValueError(f"patch {self.patch}: too small for {self.discriminator_layers} discriminator_layers")
         return self
+
+
+# A training in two minutes on two cores, for grids of about 64 voxels a side: a codebook of 512 x 8, few channels, small
+# patches, a higher learning rate along a cosine, float32, and L1 alone. In so few steps the discriminator and the
+# spectral loss make reconstructions worse (docs/generators/medlord.md); the perceptual loss would require a download of
+# its backbone.
+TINY: Mapping[str, Any] = {
+    "net": {"channels": (16, 64), "res_layers": 1, "codes": 512, "dim": 8, "decay": 0.95, "restart_below": 0.05},
+    "patch": (32, 32, 32),
+    "batch": 2,
+    "micro_batch": 2,
+    "steps": 2400,
+    "lr_g": 1.5e-3,
+    "lr_warmup": 100,
+    "lr_cosine": 2400,
+    "perceptual": 0.0,
+    "adversarial": 0.0,
+    "spectral": 0.0,
+    "precision": "fp32",
+    "validate_every": 600,
+    "checkpoint_every": 300,
+}
+
+# A training in seconds, for tests.
+SMOKE: Mapping[str, Any] = {
+    **TINY,
+    # In so few steps one code represents every latent. Restart all other codes, or all samples are equal.
+    "net": {**TINY["net"], "channels": (8, 8), "codes": 32, "restart_below": 0.9},
+    "patch": (16, 16, 16),
+    "adversarial": 0.005,
+    "spectral": 1.0,
+    "discriminator_channels": 8,
+    "discriminator_layers": 1,
+    "micro_batch": 1,
+    "steps": 6,
+    "validation_patches": 2,
+    "validate_every": 3,
+    "checkpoint_every": 2,
+}
 
 
 class LatentsConfig(FrozenConfig):

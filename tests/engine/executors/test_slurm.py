@@ -23,8 +23,8 @@ from medlord_bench.errors import ExitCode, UserError
 HELD = ("--slurm", "options=--hold")
 JOBS = ("--executor", "slurm", "--workers", "2", "--device", "cpu", "--batch", "1")
 
-# In each job: once, just before the n-th file whose path holds a fragment is renamed into place, an action: a signal to itself
-# or a command of Slurm about its own task. A folder is made once, so that a job that begins again does not do it again.
+# In each job: once, just before the n-th file whose path holds a fragment is renamed into place, an action: a signal to itself,
+# a number of bytes to hold, or a command of Slurm about its own task. A folder is made once, so that a job that begins again does not do it again.
 FAULTS = """
 import os, signal, subprocess
 me = os.environ.get("SLURM_ARRAY_JOB_ID", "") + "_" + os.environ.get("SLURM_ARRAY_TASK_ID", "")
@@ -40,6 +40,8 @@ def replace(source, target):
                     continue
                 if isinstance(action, str):
                     os.kill(os.getpid(), getattr(signal, action))
+                elif isinstance(action, int):
+                    b"x" * action
                 else:
                     subprocess.run([word.replace("ME", me) for word in action], check=True)
     real(source, target)
@@ -208,6 +210,17 @@ def test_an_unknown_partition_is_one_line_and_nothing_stays_in_the_queue(
 
 
 # ------------------------------------------------------------------------------------------------------------ real work
+Fault = str | int | list[str]  # see FAULTS
+
+
+def faulty(slurm: Path, name: str, faults: list[tuple[str, int, Fault]]) -> str:
+    """A line of set-up for jobs in which each fault happens once."""
+    place = slurm / name
+    (place / "marks").mkdir(parents=True)
+    (place / "sitecustomize.py").write_text(FAULTS.format(faults=faults, marks=str(place / "marks")))
+    return f"setup=export PYTHONPATH={place}"
+
+
 @pytest.fixture(scope="module")
 def whole(bench: Any, slurm: Path) -> Any:
     """(words of a comparison, the store of it, done inline)."""
@@ -243,14 +256,11 @@ def test_a_comparison_with_a_killed_a_timed_out_and_a_requeued_task_ends_in_the_
         (f"{key['samples:noise']}/items/sample-00001.nii.gz", 1, "SIGTERM"),
         (f"{key['conditional:medlord@smoke']}/items/", 1, "SIGKILL"),
     ]
-    place = slurm / "faults"
-    (place / "marks").mkdir(parents=True)
-    (place / "sitecustomize.py").write_text(FAULTS.format(faults=faults, marks=str(place / "marks")))
-    jobs_words = (*words, *JOBS, "--slurm", f"setup=export PYTHONPATH={place}", "--store", store)
+    jobs_words = (*words, *JOBS, "--slurm", faulty(slurm, "faults", faults), "--store", store)
 
     first = cluster(*jobs_words)
     assert first.code == ExitCode.FAILED and "conditional:medlord@smoke" in first.err.splitlines()[-1], first.err
-    assert sorted(path.name for path in (place / "marks").iterdir()) == ["0", "1", "2", "3"]
+    assert sorted(path.name for path in (slurm / "faults/marks").iterdir()) == ["0", "1", "2", "3"]
     for step in ("train:medlord@smoke:diffusion", "samples:medlord@smoke", "samples:noise"):
         (one,) = jobs(store, step)
         assert any("Restarts=1" in state_of(one["job"], task) for task in one["tasks"]), step
@@ -281,3 +291,37 @@ def test_a_run_that_nobody_watches_ends_with_its_page(cluster: Any, slurm: Path,
     assert list((run_of(store) / "report").glob("*.html"))
     assert json.loads(cluster("status", "--store", store, "--json").out)["finished"] is True
     assert sorted(path.stem for path in (run_of(store) / "events").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("state", "fault", "asked", "code", "advice"),
+    [
+        # A process that hangs hears no warning: Slurm ends it at its limit, a minute.
+        ("TIMEOUT", "SIGSTOP", "time=1", ExitCode.FAILED, "give --slurm time=LIMIT"),
+        ("CANCELLED", ["scancel", "ME"], "time=1:00:00", ExitCode.FAILED, "it was cancelled"),
+        ("OUT_OF_MEMORY", 3 << 30, "memory=1500M", ExitCode.MEMORY, "give --slurm memory=SIZE"),
+    ],
+)
+def test_a_running_task_that_slurm_ends_is_named_and_alone_submitted_again(
+    cluster: Any, slurm: Path, noise: tuple[str, ...], whole: Any, state: str, fault: Fault, asked: str, code: ExitCode,
+    advice: str, request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    if state == "OUT_OF_MEMORY":
+        request.getfixturevalue("limited_memory")
+    plan, store = read_plan(run_of(whole[1])), slurm / state
+    key = plan.step("samples:noise").key
+    setup = faulty(slurm, f"faults-{state}", [(f"{key}/items/sample-00001.nii.gz", 1, fault)])
+    words = ("run", *noise, *JOBS, "--slurm", f"samples.{asked}", "--slurm", setup, "--store", store)
+
+    first = cluster(*words)
+    last = first.err.splitlines()[-1]
+    assert first.code == code and f"step samples:noise: task 1 ended {state}" in last, first.err
+    assert advice in last and "the same command submits only what failed" in last
+    images = len(jobs(store, "images"))
+
+    second = cluster(*words)
+    assert second.code == 0, second.err
+    assert jobs(store, "samples:noise")[-1]["tasks"] == [1] and len(jobs(store, "images")) == images
+    samples = {name: data for name, data in made(whole[1]).items() if f"{key}/" in name}
+    assert samples and samples.items() <= made(store).items()
