@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medlord_bench import stats
 from medlord_bench.overlap.cases import LEAST_PATIENTS, Table, by_patient
 
-from .quantities import MARGIN, short
+from .quantities import MARGIN, compared_with, short
 
 ALPHA = 0.05
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
@@ -51,6 +51,11 @@ class Difference:
         return "better" if self.value > 0 else "worse"
 
     @property
+    def longer(self) -> bool:
+        """Whether the arm has more iterations than its base, because the run lacks the control that has as many."""
+        return self.base == "real" != compared_with(self.arm)
+
+    @property
     def _is_chance(self) -> bool:
         return self.chance is not None and abs(self.value) <= self.chance
 
@@ -64,6 +69,8 @@ class Difference:
         span = "" if self.low is None or self.high is None else f" [{self.low:+.3f}, {self.high:+.3f}]"
         told = f"{self.value:+.3f}{span} DSC, {self.patients} patients"
         of, base = f"trained on {short(self.arm)}", f"trained on {short(self.base)}"
+        if self.longer:
+            of += " for twice the iterations"
         if self.verdict == "better":
             return f"supported: a segmenter {of} is better{where} than one {base} ({told})"
         if self.verdict == "worse":

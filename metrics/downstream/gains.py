@@ -12,6 +12,7 @@ from .differences import Difference
 
 ONE_CHECKPOINT = "one trained checkpoint of the generator: n = 1 for the generator, intervals are over test patients"
 
+LONGER = "twice the iterations of real: the gain may come from them alone; downstream:controls adds real-longer, which has as many"
 ONE_TRAINING = "one training of each arm: the tests are over patients; several seeds or real-other-seed show its chance"
 
 
@@ -24,6 +25,7 @@ def gain(
     told = (
         *notes("context", sentence),
         *notes("definition", found.equivalence, against, nested),
+        *notes("caution", LONGER if found.longer else ""),
         *notes("caution", "" if seeds > 1 or found.chance is not None else ONE_TRAINING),
         *(notes("caution", ONE_CHECKPOINT) if generated else ()),
     )

@@ -55,6 +55,7 @@ QUANTITIES = (
         decimals=3,
         meaning="Fraction of the samples of training masks that correlate more with the mask's patient than samples of test masks do with theirs: more than the mask explains. Floor: the nominal rate.",
         better="lower",
+        headline=(Headline(rank=21),),
         watches="copies of training patients in samples of their masks",
     ),
     Quantity(

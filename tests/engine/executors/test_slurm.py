@@ -24,9 +24,10 @@ HELD = ("--slurm", "options=--hold")
 JOBS = ("--executor", "slurm", "--workers", "2", "--device", "cpu", "--batch", "1")
 
 # In each job: once, just before the n-th file whose path holds a fragment is renamed into place, an action: a signal to itself,
-# a number of bytes to hold, or a command of Slurm about its own task. A folder is made once, so that a job that begins again does not do it again.
+# a number of bytes to hold, seconds (a float) in which it hears nothing, or a command of Slurm about its own task. A folder is made
+# once, so that a job that begins again does not do it again.
 FAULTS = """
-import os, signal, subprocess
+import os, signal, subprocess, time
 me = os.environ.get("SLURM_ARRAY_JOB_ID", "") + "_" + os.environ.get("SLURM_ARRAY_TASK_ID", "")
 real, seen = os.replace, {{}}
 def replace(source, target):
@@ -42,6 +43,8 @@ def replace(source, target):
                     os.kill(os.getpid(), getattr(signal, action))
                 elif isinstance(action, int):
                     b"x" * action
+                elif isinstance(action, float):
+                    time.sleep(action)
                 else:
                     subprocess.run([word.replace("ME", me) for word in action], check=True)
     real(source, target)
@@ -210,7 +213,7 @@ def test_an_unknown_partition_is_one_line_and_nothing_stays_in_the_queue(
 
 
 # ------------------------------------------------------------------------------------------------------------ real work
-Fault = str | int | list[str]  # see FAULTS
+Fault = str | int | float | list[str]  # see FAULTS
 
 
 def faulty(slurm: Path, name: str, faults: list[tuple[str, int, Fault]]) -> str:
@@ -297,8 +300,8 @@ def test_a_run_that_nobody_watches_ends_with_its_page(cluster: Any, slurm: Path,
 @pytest.mark.parametrize(
     ("state", "fault", "asked", "code", "advice"),
     [
-        # A process that hangs hears no warning: Slurm ends it at its limit, a minute.
-        ("TIMEOUT", "SIGSTOP", "time=1", ExitCode.FAILED, "give --slurm time=LIMIT"),
+        # A process that hears no warning is ended by Slurm at its limit, a minute, and half a minute of patience.
+        ("TIMEOUT", 600.0, "time=1", ExitCode.FAILED, "give --slurm time=LIMIT"),
         ("CANCELLED", ["scancel", "ME"], "time=1:00:00", ExitCode.FAILED, "it was cancelled"),
         ("OUT_OF_MEMORY", 3 << 30, "memory=1500M", ExitCode.MEMORY, "give --slurm memory=SIZE"),
     ],

@@ -48,6 +48,21 @@ def test_known_answers(shift: float, spread: float, verdict: str) -> None:
     assert words.get(verdict, "undecided: ") in one.sentence("")
 
 
+@pytest.mark.parametrize("base", ["real", "real-longer"])
+def test_twice_the_iterations_are_told_where_the_control_lacks(base: str) -> None:
+    arm = REAL + 0.1 + 0.01 * RNG.standard_normal(REAL.shape)
+    tables = {"real": table(REAL), "real-longer": table(REAL), "real+synthetic": table(arm)}
+    (one, *_) = differences(tables, range(3), {"real+synthetic": base})
+    assert one.verdict == "better"
+    assert ("for twice the iterations is better" in one.sentence("")) == one.longer == (base == "real")
+
+
+def test_a_dose_has_the_iterations_of_its_base() -> None:
+    tables = {"real-50pct+0x": table(REAL), "real-50pct+1x": table(REAL)}
+    (one, *_) = differences(tables, range(3), {"real-50pct+1x": "real-50pct+0x"})
+    assert not one.longer
+
+
 def test_regions_are_tested_by_patient_and_corrected_together() -> None:
     arm = REAL + np.array([-0.1, 0.0, 0.01]) + 0.02 * RNG.standard_normal(REAL.shape)
     made = found(arm, REAL)
