@@ -41,7 +41,8 @@ MpiDefault=none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters=CR_Core_Memory
+DefMemPerNode=4000
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1,batch_sched_delay=0,requeue_delay=0
 PreemptType=preempt/partition_prio
@@ -72,7 +73,7 @@ def _configure(place: Path) -> None:
     lines = CONFIG.format(host=host, port=_free_port(), place=place, track=track, limits=limits)
     for node in range(1, NODES + 1):
         lines += f"NodeName=n{node} NodeHostname={host} NodeAddr=127.0.0.1 Port={_free_port()} "
-        lines += f"CPUs={CPUS} RealMemory=4096 Gres=gpu:{GPUS} State=UNKNOWN\n"
+        lines += f"CPUs={CPUS} RealMemory=64000 Gres=gpu:{GPUS} State=UNKNOWN\n"
     lines += "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=10\n"
     lines += "PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF\n"
     (place / "slurm.conf").write_text(lines)

@@ -213,10 +213,10 @@ def test_an_unknown_partition_is_one_line_and_nothing_stays_in_the_queue(
 
 
 # ------------------------------------------------------------------------------------------------------------ real work
-Fault = str | int | float | list[str]  # see FAULTS
+Action = str | int | float | list[str]  # see FAULTS
 
 
-def faulty(slurm: Path, name: str, faults: list[tuple[str, int, Fault]]) -> str:
+def faulty(slurm: Path, name: str, faults: list[tuple[str, int, Action]]) -> str:
     """A line of set-up for jobs in which each fault happens once."""
     place = slurm / name
     (place / "marks").mkdir(parents=True)
@@ -298,28 +298,30 @@ def test_a_run_that_nobody_watches_ends_with_its_page(cluster: Any, slurm: Path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("state", "fault", "asked", "code", "advice"),
+    ("ended", "actions", "asked", "code", "advice"),
     [
-        # A process that hears no warning is ended by Slurm at its limit, a minute, and half a minute of patience.
-        ("TIMEOUT", 600.0, "time=1", ExitCode.FAILED, "give --slurm time=LIMIT"),
-        ("CANCELLED", ["scancel", "ME"], "time=1:00:00", ExitCode.FAILED, "it was cancelled"),
-        ("OUT_OF_MEMORY", 3 << 30, "memory=1500M", ExitCode.MEMORY, "give --slurm memory=SIZE"),
+        # A process that hears nothing does not save: Slurm kills it half a minute after the limit, a minute, or after scancel.
+        ("TIMEOUT", [600.0], "time=1", ExitCode.FAILED, "give --slurm time=LIMIT"),
+        ("CANCELLED", [["scancel", "ME"], 600.0], "time=1:00:00", ExitCode.FAILED, "it was cancelled"),
+        ("FAILED: killed for memory", [3 << 30], "memory=1500M", ExitCode.MEMORY, "give --slurm memory=SIZE"),
     ],
 )
 def test_a_running_task_that_slurm_ends_is_named_and_alone_submitted_again(
-    cluster: Any, slurm: Path, noise: tuple[str, ...], whole: Any, state: str, fault: Fault, asked: str, code: ExitCode,
+    cluster: Any, slurm: Path, noise: tuple[str, ...], whole: Any, ended: str, actions: list[Action], asked: str, code: ExitCode,
     advice: str, request: pytest.FixtureRequest,
 ) -> None:  # fmt: skip
-    if state == "OUT_OF_MEMORY":
+    if code == ExitCode.MEMORY:
         request.getfixturevalue("limited_memory")
-    plan, store = read_plan(run_of(whole[1])), slurm / state
+    plan, store = read_plan(run_of(whole[1])), slurm / ended.split(":")[0]
     key = plan.step("samples:noise").key
-    setup = faulty(slurm, f"faults-{state}", [(f"{key}/items/sample-00001.nii.gz", 1, fault)])
+    setup = faulty(
+        slurm, f"faults-{store.name}", [(f"{key}/items/sample-00001.nii.gz", 1, action) for action in actions]
+    )
     words = ("run", *noise, *JOBS, "--slurm", f"samples.{asked}", "--slurm", setup, "--store", store)
 
     first = cluster(*words)
     last = first.err.splitlines()[-1]
-    assert first.code == code and f"step samples:noise: task 1 ended {state}" in last, first.err
+    assert first.code == code and f"step samples:noise: task 1 ended {ended}" in last, first.err
     assert advice in last and "the same command submits only what failed" in last
     images = len(jobs(store, "images"))
 
