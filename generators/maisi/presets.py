@@ -55,8 +55,8 @@ FITTED_FULL: Mapping[str, Any] = {**FITTED, "grid": (512, 512, 256)}
 
 # The whole model in minutes on two cores, for grids of about 64 voxels per side. Departures: few channels, small
 # patches, minutes of training, higher learning rates, averaged weights, float32, and an autoencoder without a
-# discriminator, as in MedLoRD's `tiny`, and without a perceptual loss (which would require a download of its backbone). The flow's times are shifted towards noise as far as on the full grid,
-# because a small volume shows as much anatomy.
+# discriminator, as in MedLoRD's `tiny`, and without a perceptual loss (which would require a download of its backbone).
+# The flow's times are shifted towards noise as far as on the full grid, because a small volume shows as much anatomy.
 TINY_NET: Mapping[str, Any] = {"channels": (8, 16, 32), "num_res_blocks": 1, "norm_num_groups": 4}
 TINY_UNET: Mapping[str, Any] = {
     "channels": (16, 32, 64),
@@ -108,7 +108,6 @@ TINY: Mapping[str, Any] = {
     "sampling": {"precision": "fp32"},
 }
 
-# Runs in seconds, for the contract check and tests. Its samples are not meaningful.
 SMOKE_UNET: Mapping[str, Any] = {
     "channels": (16, 16),
     "num_res_blocks": 1,
@@ -116,6 +115,7 @@ SMOKE_UNET: Mapping[str, Any] = {
     "num_head_channels": (0, 16),
     "norm_num_groups": 8,
 }
+# Runs in seconds, for the contract check and tests. Its samples are not meaningful.
 SMOKE: Mapping[str, Any] = {
     **TINY,
     "autoencoder": {

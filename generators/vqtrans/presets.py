@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from medlord_bench.nn.vqgan.config import SMOKE as SMOKE_VQGAN
+from medlord_bench.nn.vqgan.config import TINY as TINY_VQGAN
+
 from .configs import VQGAN_16X
 
 # The paper's model: there is no other preset for it. Settings that the paper does not state: volumes are resized to
@@ -48,6 +51,7 @@ FITTED: Mapping[str, Any] = {
 # rate of 3e-3, or one of 1.5e-3 with residual units, made its codebook collapse.
 TINY: Mapping[str, Any] = {
     "autoencoder": {
+        **TINY_VQGAN,
         "net": {
             "channels": (16, 32, 64),
             "res_layers": 0,
@@ -57,17 +61,9 @@ TINY: Mapping[str, Any] = {
             "decay": 0.98,
             "restart_below": 0.05,
         },
-        "patch": (32, 32, 32),
-        "batch": 2,
-        "micro_batch": 2,
         "steps": 4000,
         "lr_g": 1e-3,
-        "lr_warmup": 100,
         "lr_cosine": 4000,
-        "perceptual": 0.0,
-        "adversarial": 0.0,
-        "spectral": 0.0,
-        "precision": "fp32",
         "validate_every": 500,
         "checkpoint_every": 500,
     },
@@ -89,20 +85,8 @@ TINY: Mapping[str, Any] = {
 # Seconds: for the contract check and for tests. Learns nothing useful.
 SMOKE: Mapping[str, Any] = {
     "autoencoder": {
-        **TINY["autoencoder"],
-        # In so few steps one code takes every latent: move all the others onto data, else all samples are identical.
+        **SMOKE_VQGAN,
         "net": {**TINY["autoencoder"]["net"], "channels": (8, 8, 8), "codes": 32, "restart_below": 0.9},
-        "patch": (16, 16, 16),
-        "adversarial": 0.005,
-        "spectral": 1.0,
-        "discriminator_channels": 8,
-        "discriminator_layers": 1,
-        "batch": 2,
-        "micro_batch": 1,
-        "steps": 6,
-        "validation_patches": 2,
-        "validate_every": 3,
-        "checkpoint_every": 2,
     },
     "transformer": {
         **TINY["transformer"],

@@ -53,7 +53,7 @@ class Difference:
     @property
     def longer(self) -> bool:
         """Whether the arm has more iterations than its base, because the run lacks the control that has as many."""
-        return self.base == "real" != compared_with(self.arm)
+        return self.base == "real" and compared_with(self.arm) != "real"
 
     @property
     def _is_chance(self) -> bool:

@@ -39,7 +39,7 @@ class Downstream:
     """
 
     Config: ClassVar[type[DownstreamConfig]] = DownstreamConfig
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     default: ClassVar[int | None] = None
     quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {

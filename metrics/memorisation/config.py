@@ -9,10 +9,8 @@ from pydantic import Field
 
 from medlord_bench.contracts import FrozenConfig, HUWindow
 
-VARIANTS: Mapping[str, Mapping[str, Any]] = {"dar": {"rule": "dar"}, "masks": {"rule": "masks"}}
-
-
 Rule = Literal["conformal", "dar", "masks"]
+VARIANTS: Mapping[str, Mapping[str, Any]] = {"dar": {"rule": "dar"}, "masks": {"rule": "masks"}}
 
 
 class MemorisationConfig(FrozenConfig):

@@ -17,7 +17,7 @@ from medlord_bench.contracts.results import CaseRow, Score, notes
 
 from .audit import Threshold
 from .compare import Pictures, patient, whole_stage
-from .scores import WILSON
+from .scores import WILSON, median_of
 
 if TYPE_CHECKING:
     from .config import MemorisationConfig
@@ -83,19 +83,14 @@ class MaskAudit:
         from scipy.stats import mannwhitneyu
 
         seen, unseen = self.training.correlations, self.control.correlations
-        found = stats.median_interval(seen)
         return Score(
             metric="mask_correlation",
-            value=found.value,
-            low=found.low,
-            high=found.high,
-            interval="" if found.low is None else f"95 % order statistics of the median of {len(seen)} samples",
-            quartiles=(found.lower_quartile, found.upper_quartile),
             p=float(mannwhitneyu(seen, unseen, alternative="greater").pvalue) if self.single else None,
             p_of="samples of training masks no nearer to their patients: Mann-Whitney" if self.single else "",
             floor=stats.median_interval(unseen).value,
             floor_n=len(unseen),
             floor_note="median of the samples of test masks with the test patients",
+            **median_of(seen),
             **shared,
         )
 
@@ -117,9 +112,10 @@ def compare_masks(
         both = [item for item in samples if item.id in own]
         values = []
         for item in both:
+            stage = whole_stage(pictures, [own[item.id]], grid, config)
             advance()
-            found = whole_stage(pictures, [own[item.id]], grid, config).find(pictures.whole(item))
-            values.append(float(found.likeness.max()))
+            values.append(float(stage.find(pictures.whole(item)).likeness.max()))
+            advance()
         return Followed([item.id for item in both], values)
 
     training = followed(sides["training-samples:train"], sides["real:train"])

@@ -43,8 +43,9 @@ RULES = {
     "the 95th percentile of the correlations of training volumes with their nearest validation volume",
     "failed": "counted in n of the rate; a failed sample is no copy",
 }
-MASK_RULES = {
-    "samples": "one sample for each training mask; control: one for each test mask",
+MASK_RULES = {name: RULES[name] for name in ("picture", "correlation", "failed")} | {
+    "samples": "one for each training mask; control: one for each test mask",
+    "registration": "rigid, in the likeliest flips by tangent distance, onto the volume of the mask's patient",
     "threshold": "conformal: of the correlations of the control with the test patients",
 }
 
@@ -76,7 +77,7 @@ class Memorisation:
         """Everything that decides its numbers besides the data."""
         text: dict[str, Any] = {
             "config": self.config.model_dump(mode="json"),
-            "rules": RULES | (MASK_RULES if self.config.rule == "masks" else {}),
+            "rules": MASK_RULES if self.config.rule == "masks" else RULES,
         }
         return MetricProtocol(label="" if self.config.rule == "conformal" else self.config.rule, text=text)
 
@@ -133,17 +134,25 @@ class Memorisation:
             return f"the generator has no {'un' if read == SAMPLES else ''}conditional samples"
         if all(item.path is None for item in samples):
             return f"all {len(samples)} samples failed"
+        if self.config.rule == "masks":
+            return self._few(len(_usable(inputs, OF_MASKS[2])))
         patients = len({item.patient or item.id for item in training})
         if len(training) < self.config.minimum or patients < 2:
             return (
                 f"{len(training)} training volumes of {patients} patients; memorisation needs at least "
                 f"{self.config.minimum} volumes and 2 patients to measure the similarity of patients"
             )
-        if self.config.rule == "masks" and (control := len(_usable(inputs, OF_MASKS[2]))) < self.config.minimum:
-            return f"{control} samples of test masks; the threshold needs at least {self.config.minimum}: give more test cases"
         if self.config.rule == "dar" and not _usable(inputs, HELD_OUT[0]):
             return "no validation volumes; the rule of Dar et al. takes its threshold from them"
         return ""
+
+    def _few(self, control: int) -> str:
+        """Why so many samples of test masks are too few for a threshold; empty if they are enough."""
+        if control >= self.config.minimum:
+            return ""
+        return (
+            f"{control} samples of test masks; the threshold needs at least {self.config.minimum}: give more test cases"
+        )
 
 
 def _usable(inputs: MetricInputs, need: Need) -> list[Item]:

@@ -20,6 +20,18 @@ RELATIVE_DISTANCE = (
 PART = "part"  # region of the pairs that the local stage found
 
 
+def median_of(correlations: Sequence[float]) -> dict[str, Any]:
+    """The fields of a score that is the median over samples."""
+    found = stats.median_interval(correlations)
+    return {
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "interval": "" if found.low is None else f"95 % order statistics of the median of {len(correlations)} samples",
+        "quartiles": (found.lower_quartile, found.upper_quartile),
+    }
+
+
 @dataclass(frozen=True)
 class Side:
     """Volumes, each with its nearest training volume."""
@@ -154,7 +166,6 @@ class Audit:
 
     def _nearest_correlation(self, shared: Mapping[str, Any]) -> Score:
         samples, held_out = self.samples.matches, self.held_out.matches
-        found = stats.median_interval([one.whole.correlation for one in samples])
         floor: dict[str, Any] = {"floor_note": "no floor: no held-out real volumes (val, test)"}
         p = None
         if held_out:
@@ -170,11 +181,6 @@ class Audit:
                 p = float(mannwhitneyu(near, far, alternative="less").pvalue)
         return Score(
             metric="nearest_correlation",
-            value=found.value,
-            low=found.low,
-            high=found.high,
-            interval="" if found.low is None else f"95 % order statistics of the median of {len(samples)} samples",
-            quartiles=(found.lower_quartile, found.upper_quartile),
             p=p,
             p_of="" if p is None else "samples no nearer than held-out patients (relative distance): Mann-Whitney",
             notes=(
@@ -183,6 +189,7 @@ class Audit:
                 ),
                 *notes("counts", f"{shared['failed']} failed samples have none" if shared["failed"] else ""),
             ),
+            **median_of([one.whole.correlation for one in samples]),
             **floor,
             **shared,
         )

@@ -74,6 +74,22 @@ class Bench:
         }
         return self
 
+    def counted(self) -> list[list[int]]:
+        """From now on, of each task: how many volumes it announced and how many it counted."""
+        told: list[list[int]] = []
+
+        class Counted:
+            @contextmanager
+            def task(self, title: str, total: int, done: int = 0) -> Iterator[Any]:
+                told.append([total, 0])
+                yield self
+
+            def advance(self, steps: int = 1, **shown: object) -> None:
+                told[-1][1] += steps
+
+        self.run = dataclasses.replace(self.run, progress=Counted())
+        return told
+
     def __call__(self, samples: Volumes) -> tuple[dict[str, Score], list[CaseRow]]:
         return self.reduced({**self.real, SAMPLES: self.items(SAMPLES, samples)})
 
@@ -342,17 +358,6 @@ def test_the_real_volumes_are_compared_once_for_all_contestants(run: Run, monkey
 
 def test_progress_counts_each_volume_once(bench: Bench) -> None:
     """Ten of training, four and four held out, and three samples."""
-    told: list[list[int]] = []
-
-    class Counted:
-        @contextmanager
-        def task(self, title: str, total: int, done: int = 0) -> Iterator[Any]:
-            told.append([total, 0])
-            yield self
-
-        def advance(self, steps: int = 1, **shown: object) -> None:
-            told[-1][1] += steps
-
-    bench.run = dataclasses.replace(bench.run, progress=Counted())
+    told = bench.counted()
     bench(fields(300, 3))
     assert told == [[21, 21]]

@@ -73,12 +73,24 @@ def test_failed_samples_stay_in_n_and_are_no_copies(bench: Bench) -> None:
     assert (rate.value, rate.n, rate.failed, rate.floor_n) == (0.9, 10, 1, 9)
 
 
-def test_several_cases_of_a_patient_give_no_p(bench: Bench, run: Run) -> None:
-    bench.real[TRAIN] = [dataclasses.replace(one, patient="one") for one in bench.real[TRAIN][:2]] + bench.real[TRAIN][
-        2:
-    ]
+def test_several_cases_of_a_patient_give_no_p(bench: Bench) -> None:
+    train = bench.real[TRAIN]
+    bench.real[TRAIN] = [*(dataclasses.replace(one, patient="one") for one in train[:2]), *train[2:]]
     scores, _ = audited(bench, fields(0, 10), explained(200, 10, 0.6))
     assert scores["mask_copy_rate"].p is None and "several cases per patient" in scores["mask_copy_rate"].note_text
+
+
+def test_few_training_masks_are_enough_since_the_threshold_is_the_control_s(bench: Bench) -> None:
+    bench.real[TRAIN] = bench.real[TRAIN][:3]
+    scores, _ = audited(bench, fields(0, 3), explained(200, 10, 0.6))
+    assert scores["mask_copy_rate"].value == 1 and scores["mask_copy_rate"].n == 3
+
+
+def test_progress_counts_each_volume_once(bench: Bench) -> None:
+    """Ten training and ten test volumes, and a sample for each."""
+    counted = bench.counted()
+    audited(bench, fields(0, 10), explained(200, 10, 0.6))
+    assert counted == [[40, 40]]
 
 
 @pytest.mark.parametrize(
