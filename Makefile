@@ -18,8 +18,8 @@ help:  ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '%-16s %s\n' "$$name" "$$text"; done
 
 demo: $(VENV)/.installed  ## From a fresh clone to a page of measured numbers
-	@echo medlord-bench run --generator medlord --dataset phantom
-	@page=$$($(BIN)/medlord-bench run --generator medlord --dataset phantom) && echo "$$page" && \
+	@echo medlord-bench run --generator medlord --dataset phantom --workers 2
+	@page=$$($(BIN)/medlord-bench run --generator medlord --dataset phantom --workers 2) && echo "$$page" && \
 	  if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] && command -v xdg-open >/dev/null; then xdg-open "$$page" || true; fi
 
 test: lint  ## Linter, type checker and tests: what continuous integration runs

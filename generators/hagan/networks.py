@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
 
 from .configs import NetConfig
 
@@ -217,6 +218,18 @@ class Discriminator(nn.Module):
         """A slab from slice `first` on, and the whole volume at low resolution -> (N, 1)."""
         logit: Tensor = (self.high(part, first) + self.low(small)) / 2
         return logit
+
+    @torch.no_grad()
+    def skip(self, passes: int) -> None:
+        """Take the power iterations of passes that another process does.
+
+        Spectral normalisation estimates the largest singular value of a layer by one more iteration in each pass, so that
+        the weights in use depend on the number of passes before.
+        """
+        for layer in self.modules():
+            if is_parametrized(layer, "weight"):
+                for _ in range(passes):
+                    layer.weight  # noqa: B018  # reading it is what iterates
 
 
 def _leaky(features: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn.functional import l1_loss, softplus
 from medlord_bench.contracts import Cohort, Run, Split, Stage
 from medlord_bench.errors import MissingError
 from medlord_bench.nn.ema import EMA
+from medlord_bench.nn.ranks import current
 from medlord_bench.nn.training import Horizon, Optimiser, Stateful, autocast, fit
 from medlord_bench.util import seeds
 from medlord_bench.volumes.native_grid import native_grid, on_native_grid
@@ -117,29 +118,39 @@ class GANRecipe:
 
     # ------------------------------------------------------------------------------------------------------ training
     def step(self, step: int, batch: Batch) -> Mapping[str, Tensor | float]:
-        losses: Mapping[str, Callable[[Batch], Tensor]] = {
-            "discriminator": self._discriminator_loss,
-            "generator": self._generator_loss,
-            "slab_encoder": self._slab_loss,
-            "latent_encoder": self._latent_loss,
+        losses: Mapping[str, tuple[Callable[[Batch], Tensor], int]] = {
+            "discriminator": (self._discriminator_loss, 2),
+            "generator": (self._generator_loss, 1),
+            "slab_encoder": (self._slab_loss, 0),
+            "latent_encoder": (self._latent_loss, 0),
         }
-        figures: dict[str, Tensor | float] = {}
-        for name, loss in losses.items():
+        figures = {}
+        for name, (loss, passes) in losses.items():
             for other, net in self._networks().items():
                 net.requires_grad_(other == name)
-            figures[name] = self._update(step, self.optimisers[name], loss, batch)
+            figures[name] = self._update(step, self.optimisers[name], loss, passes, batch)
         self.generator.requires_grad_(True)
         self.ema.update(self.generator)
-        return figures
+        return current().total(figures)
 
-    def _update(self, step: int, optimiser: Optimiser, loss: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
-        size, part = self.config.training.batch, self.config.training.micro_batch
+    @property
+    def micro_batches(self) -> int:
+        return self.config.training.batch // self.config.training.micro_batch
+
+    def _update(
+        self, step: int, optimiser: Optimiser, loss: Callable[[Batch], Tensor], passes: int, batch: Batch
+    ) -> Tensor:
+        """One step of one network. passes: of the discriminator, in the loss of a micro-batch."""
+        part, done = self.config.training.micro_batch, 0
         total = torch.zeros((), device=self.run.device)
-        for start in range(0, size, part):
+        for number in current().parts(self.micro_batches, self.run.seed, STAGE, step):
+            self.discriminator.skip(passes * (number - done))
             with autocast(self.config.training.precision, self.run.device):
-                share = loss(batch.part(start, start + part, self.run.device)) * (part / size)
+                share = loss(batch.part(number * part, (number + 1) * part, self.run.device)) / self.micro_batches
             optimiser.backward(share)
             total += share.detach()
+            done = number + 1
+        self.discriminator.skip(passes * (self.micro_batches - done))
         optimiser.step(step)
         return total
 

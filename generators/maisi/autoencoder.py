@@ -20,6 +20,7 @@ from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
 from medlord_bench.nn.intensity import Window, scale_hu
 from medlord_bench.nn.losses import Adversary, Perceptual, check_perceptual_weights
 from medlord_bench.nn.pretrained import weights_folder
+from medlord_bench.nn.ranks import current
 from medlord_bench.nn.recompute import run_checkpointed
 from medlord_bench.nn.training import Optimiser, Stateful, autocast
 from medlord_bench.util import seeds
@@ -149,15 +150,20 @@ class AutoencoderRecipe:
     def step(self, step: int, batch: Tensor) -> Mapping[str, Tensor | float]:
         """One step of the autoencoder and of the discriminator on one batch."""
         self.net.train()
-        share = self.config.micro_batch / len(batch)
+        share, ranks = self.config.micro_batch / len(batch), current()
         figures: dict[str, Tensor] = {}
-        for images in torch.split(batch, self.config.micro_batch):
-            terms = self._accumulate(images.to(self.device, non_blocking=True), share)
+        parts = torch.split(batch, self.config.micro_batch)
+        for number in ranks.parts(len(parts), self.seed, "autoencoder", step):
+            terms = self._accumulate(parts[number].to(self.device, non_blocking=True), share)
             figures = {name: figures.get(name, 0) + share * term.detach() for name, term in terms.items()}
         self.optimiser.step(step)
         if self.critic:
             self.critic.step(step)
-        return figures
+        return ranks.total(figures)
+
+    @property
+    def micro_batches(self) -> int:
+        return self.config.batch // self.config.micro_batch
 
     def _accumulate(self, images: Tensor, share: float) -> dict[str, Tensor]:
         """Accumulate the gradients of one micro-batch. Returns its loss terms, unweighted."""

@@ -19,6 +19,7 @@ from medlord_bench.engine.executors.slurm_settings import SlurmSettings
 from medlord_bench.engine.plan import Plan, Step, read_plan
 from medlord_bench.engine.store import Store, StoredObject
 from medlord_bench.errors import MemoryBudgetError, StepError, Stopped, UserError
+from medlord_bench.memory.allocator import keep_freed_memory
 from medlord_bench.memory.hold import held, is_exhausted, limit_on, over_budget
 from medlord_bench.memory.measured import PeakMemory, forecast_of
 from medlord_bench.util.progress import Progress, make_progress
@@ -142,6 +143,8 @@ def execute(
         from medlord_bench.engine.ranks import world_of
 
         run = replace(run, world=world_of(run_folder, step.id, settings.gpus, run.device))
+    if run.device == "cpu" and run.memory_limit is None:
+        keep_freed_memory()
     record(run_folder, step=step.id, event="start", device=run.device, pid=os.getpid(), items=len(items))
     start = time.monotonic()
     peak = PeakMemory(run.device, run.memory_limit is not None, forecast_of(run_folder, step.id))

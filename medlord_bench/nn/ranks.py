@@ -40,7 +40,7 @@ class Ranks:
         `seed` and its number."""
         for part in range(self.rank, count, self.size):
             if part:
-                torch.manual_seed(seeds.derive(*seed, "micro-batch", part))
+                seeds.set_global(seeds.derive(*seed, "micro-batch", part))
             yield part
 
     def sum_(self, tensors: Iterable[Tensor]) -> None:

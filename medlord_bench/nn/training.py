@@ -303,7 +303,7 @@ def _follow(recipe: Recipe, out: Path, run: Run, title: str, ranks: Ranks) -> Pa
     _Checkpoint(out, recipe).load(run.device)
     start, stop = ranks.told(0, 0)
     for step, batch in _prefetched(recipe, start, stop):
-        torch.manual_seed(seeds.derive(run.seed, title, step))
+        seeds.set_global(seeds.derive(run.seed, title, step))
         recipe.step(step, batch)
         if ranks.told(0) == [1]:
             break
@@ -337,7 +337,7 @@ def _fit(recipe: Recipe, horizon: Horizon, out: Path, run: Run, title: str) -> P
             stop = horizon.steps if start == 0 or checkpoint.seconds < budget else start
             ranks.told(start, stop)
             for step, batch in _prefetched(recipe, start, stop):
-                torch.manual_seed(seeds.derive(run.seed, title, step))
+                seeds.set_global(seeds.derive(run.seed, title, step))
                 figures = recipe.step(step, batch)
                 stopping = run.stop()  # before anything is written: it raises if another run has taken over
                 done = step + 1

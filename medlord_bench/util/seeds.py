@@ -35,6 +35,19 @@ def torch_rng(*parts: str | int) -> torch.Generator:
     return torch.Generator(device="cpu").manual_seed(derive(*parts))
 
 
+def set_global(seed: int) -> None:
+    """Seed torch's global generators: the CPU's, and those of the GPUs that are in use.
+
+    `torch.manual_seed` also queues a call, with the stack of its caller, for every kind of device that is not in use. Before each
+    step of a training that costs 1.5 ms and memory that grows.
+    """
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+
+
 def noise(shape: tuple[int, ...], *parts: str | int) -> torch.Tensor:
     """Standard normal noise of `shape` on the CPU, float32, from `derive(*parts)`."""
     import torch

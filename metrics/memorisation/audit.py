@@ -20,7 +20,7 @@ CHANCE_PATCHES = 5.0  # agreeing patches that two patients may have by chance, s
 @dataclass(frozen=True, eq=False)
 class Found:
     """The matches of a volume. training: indices of training volumes. likeness: of each, the correlation of detail of
-    the whole stage or the number of agreeing patches of the local stage."""
+    the whole stage or the agreeing patches of the local stage."""
 
     training: NDArray[np.intp]
     likeness: NDArray[np.float64]
@@ -56,6 +56,7 @@ def nearest(found: Found, patients: Sequence[str], neighbours: int, own: str | N
 class Part:
     """The training volume that most patches of a volume agree with (its index), their number, and the relative distance.
 
+    patches: those that agree with this patient better than with any other, each weighted by how much better.
     relative: the agreeing patches of the next few patients on average, over those of the nearest one, both increased by
     `CHANCE_PATCHES`: near 0 where many patches agree with one patient only, at most 1.
     """

@@ -5,13 +5,15 @@
 2. Consensus. Matches of one training volume, orientation and size vote for the shift (a Hough transform); the largest
    clusters are hypotheses, each an affine map by least squares.
 3. Agreement. Under a hypothesis each patch of the sample is registered locally to the training volume (a shift, by
-   Gauss-Newton: Lucas & Kanade 1981) and correlated. The agreement is the number of patches that correlate.
+   Gauss-Newton: Lucas & Kanade 1981) and correlated. A patch of common anatomy correlates with many patients. So it counts
+   by how much more it correlates with one patient than with any other (Lowe's ratio test, patch by patch).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +35,7 @@ EXTRA = 3  # hypotheses beside the best of each patient
 STIFFNESS = 200.0  # of an affine map against its orientation and size, in squared cells
 SHIFT_CELLS, STEPS = 2.5, 4  # largest local shift, and steps to find it
 DAMPING = 0.05  # of a step, of the mean curvature
-AGREES = 0.7  # correlation from which a patch agrees, in part; 1 counts in full
+AGREES = 0.7  # correlation from which a patch agrees
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +51,34 @@ class Matches:
 
 
 @dataclass(frozen=True, eq=False)
+class Cluster:
+    """Matches `ours` (n, 3) of the sample (at size `size`) and `theirs` (n, 3) of training volume `training` with about one
+    shift. turn: (3, 3), their orientation. votes: the sum of their weights."""
+
+    training: int
+    size: int
+    votes: float
+    ours: Tensor
+    theirs: Tensor
+    turn: Tensor
+
+    def hypothesis(self) -> Hypothesis:
+        """The affine map of the matches."""
+        return Hypothesis(self.training, self.size, *fitted(self.ours, self.theirs, self.turn))
+
+
+@dataclass(frozen=True, eq=False)
 class Hypothesis:
     """The place `at` of the sample (at size `size`) is `matrix @ at + shift` in training volume `training`."""
 
     training: int
     size: int
-    votes: float
     matrix: Tensor
     shift: Tensor
+
+    def of_size(self, size: int) -> Hypothesis:
+        """The same map, of places of the sample at another size."""
+        return replace(self, size=size, matrix=self.matrix * (SIZES[self.size] / SIZES[size]))
 
 
 class LocalMatcher:
@@ -76,20 +98,28 @@ class LocalMatcher:
 
     @torch.inference_mode()
     def find(self, picture: NDArray[np.float32], patient: str | None = None) -> Found:
-        """The agreeing patches of a picture (X, Y, Z) with the likeliest training volumes, except those of `patient`."""
+        """The patches of a picture (X, Y, Z) that agree with each of the likeliest training volumes, and better than with
+        those of other patients; volumes of `patient` are left out."""
         details = [contrast(resized(torch.from_numpy(picture), size)) for size in SIZES]
         ours = [points(detail) for detail in details]
         barred = torch.from_numpy(self.patients == patient)[self.owner]
-        hypotheses = [
+        found = [
             one
             for size, own in enumerate(ours)
             if len(own) and not bool(barred.all())
             for one in clusters(self._matches(own, barred), size)
         ]
-        chosen = self._chosen(hypotheses)
+        chosen = [one.hypothesis() for one in self._chosen(found)]
         maps = {one.training: contrast(torch.from_numpy(self.load(one.training))) for one in chosen}
-        agreement = [agreeing(ours[one.size], maps[one.training], one) for one in chosen]
-        return Found(np.array([one.training for one in chosen], np.intp), np.array(agreement, np.float64))
+        patches = [correlations(ours[one.size], maps[one.training], one) for one in chosen]
+        if chosen:
+            best = chosen[int(np.argmax([float(agreement(values).sum()) for values in patches]))].size
+            patches = [  # the same ones under every hypothesis
+                values if one.size == best else correlations(ours[best], maps[one.training], one.of_size(best))
+                for one, values in zip(chosen, patches, strict=True)
+            ]
+        training = np.array([one.training for one in chosen], np.intp)
+        return Found(training, exclusive(patches, self.patients[training]))
 
     def _matches(self, own: Points, barred: Tensor) -> Matches:
         candidates = self._candidates(moments(own.balls) / self.scale, barred)
@@ -112,9 +142,9 @@ class LocalMatcher:
             found.append(distance.topk(most, 1, largest=False).indices)
         return torch.cat(found)
 
-    def _chosen(self, hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
+    def _chosen(self, found: Sequence[Cluster]) -> list[Cluster]:
         """The best of each of the best patients, and the next best of any."""
-        ranked = sorted(hypotheses, key=lambda one: (-one.votes, one.training))
+        ranked = sorted(found, key=lambda one: (-one.votes, one.training))
         patients = [self.patients[one.training] for one in ranked]
         first = [i for i, patient in enumerate(patients) if patient not in patients[:i]][: self.neighbours]
         extra = [i for i in range(len(ranked)) if i not in first][:EXTRA]
@@ -128,7 +158,7 @@ def resized(picture: Tensor, size: float) -> Tensor:
     return F.interpolate(picture[None, None], size=shape, mode="trilinear", align_corners=False)[0, 0]
 
 
-def clusters(matches: Matches, size: int) -> list[Hypothesis]:
+def clusters(matches: Matches, size: int) -> list[Cluster]:
     """The largest cluster of shifts of each (training volume, orientation) with the most matches."""
     group = matches.owner * len(ORIENTATIONS) + matches.orientation
     names, group = group.unique(return_inverse=True)
@@ -143,9 +173,9 @@ def clusters(matches: Matches, size: int) -> list[Hypothesis]:
         votes = near.float() @ matches.weight[members]
         best = int(votes.argmax())
         inside = members[near[best]]
-        linear, offset = fitted(matches.ours[inside], matches.theirs[inside], matrix[inside[0]])
         training = int(names[one]) // len(ORIENTATIONS)
-        found.append(Hypothesis(training, size, float(votes[best]), linear, offset))
+        ours, theirs = matches.ours[inside], matches.theirs[inside]
+        found.append(Cluster(training, size, float(votes[best]), ours, theirs, matrix[inside[0]]))
     return found
 
 
@@ -158,10 +188,22 @@ def fitted(ours: Tensor, theirs: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor
     return linear, target - linear @ centre
 
 
-def agreeing(own: Points, detail: Tensor, hypothesis: Hypothesis) -> float:
-    """How many patches of the sample agree with the training volume's detail under a hypothesis."""
-    c = correlations(own, detail, hypothesis)
-    return float(((c - AGREES) / (1 - AGREES)).clamp_min(0).sum())
+def agreement(correlation: Tensor, least: Tensor | float = AGREES) -> Tensor:
+    """How far correlations exceed `least`; a correlation of 1 over `AGREES` is 1, and what does not exceed it is 0."""
+    return ((correlation - least) / (1 - AGREES)).clamp_min(0)
+
+
+def exclusive(correlation: Sequence[Tensor], patients: NDArray[Any]) -> NDArray[np.float64]:
+    """The agreement of patches under each hypothesis, beyond that with any other patient, summed over patches.
+
+    correlation: (n,) of the same n patches under each hypothesis. patients: of each hypothesis.
+    """
+    found = []
+    for own, patient in zip(correlation, patients, strict=True):
+        others = [one for one, other in zip(correlation, patients, strict=True) if other != patient]
+        least = torch.stack([torch.full_like(own, AGREES), *others]).amax(0)
+        found.append(float(agreement(own, least).sum()))
+    return np.array(found, np.float64)
 
 
 def correlations(own: Points, detail: Tensor, hypothesis: Hypothesis) -> Tensor:

@@ -35,7 +35,8 @@ RULES = {
     "correlation": "of a difference of Gaussians (0.7 and 1.4 cells), the largest over four blurs of the training "
     "volume; a tenth of each side left out",
     "local": "points of detail matched by rotation-invariant moments, in 48 orientations and three sizes; clusters of "
-    "shifts; patches registered locally that correlate above 0.7",
+    "shifts; patches registered locally that correlate above 0.7 and more than with any other patient, weighted by how much "
+    "more",
     "relative distance": "1 - correlation with the nearest patient, over its mean for the next nearest; or agreeing "
     "patches of the next patients (and 5) over those of the nearest (and 5), brought to the scale of the former by median and "
     "lower quartile of the left-out volumes' logarithms; the smaller of the two",
@@ -58,7 +59,7 @@ class Memorisation:
     """
 
     Config: ClassVar[type[MemorisationConfig]] = MemorisationConfig
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     default: ClassVar[int | None] = 4
     quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS

@@ -76,9 +76,12 @@ def contrast(picture: Tensor) -> Tensor:
 def read(pictures: Tensor, places: Tensor) -> Tensor:
     """Pictures (C, X, Y, Z) at places (..., 3) in cells from their centre, trilinear, the border repeated: (C, ...)."""
     half = torch.tensor([max((n - 1) / 2, 0.5) for n in pictures.shape[1:]])
-    grid = (places / half).flip(-1).reshape(1, -1, 1, 1, 3)
-    values = F.grid_sample(pictures[None], grid, mode="bilinear", padding_mode="border", align_corners=True)
-    return values.reshape(len(pictures), *places.shape[:-1])
+    grid = (places / half).flip(-1).reshape(-1, 3)
+    parts = torch.get_num_threads()  # grid_sample has one thread for each item of a batch
+    batch = F.pad(grid, (0, 0, 0, -len(grid) % parts)).reshape(parts, -1, 1, 1, 3)
+    repeated = pictures.expand(parts, *pictures.shape)
+    values = F.grid_sample(repeated, batch, mode="bilinear", padding_mode="border", align_corners=True)
+    return values.transpose(0, 1).flatten(1)[:, : len(grid)].reshape(len(pictures), *places.shape[:-1])
 
 
 def points(detail: Tensor) -> Points:
@@ -102,7 +105,11 @@ def places(at: Tensor, matrix: Tensor | None = None) -> Tensor:
 def _extrema(detail: Tensor) -> Tensor:
     """(n, 3): cells that are extreme among their neighbours, away from the border."""
     strength = detail.abs()
-    extreme = (strength == F.max_pool3d(strength[None, None], 3, 1, 1)[0, 0]) & (strength > LEAST)
+    largest = strength[None, None]
+    for axis in range(3):  # of 27 neighbours by three passes over 3
+        side = [3 if i == axis else 1 for i in range(3)]
+        largest = F.max_pool3d(largest, side, 1, [n // 2 for n in side])
+    extreme = (strength == largest[0, 0]) & (strength > LEAST)
     inner = torch.zeros_like(extreme)
     borders = [max(1, min(BORDER[0], int(n * BORDER[1]))) for n in detail.shape]
     inner[tuple(slice(border, -border) for border in borders)] = True

@@ -20,12 +20,14 @@ from medlord_bench.engine.keys import decides
 from medlord_bench.engine.memory_forecast import forecast
 from medlord_bench.engine.prepared import StoredCohort
 from medlord_bench.errors import MissingError, UserError
+from medlord_bench.generators.hagan import training
 from medlord_bench.generators.hagan.configs import HAGANConfig
 from medlord_bench.generators.hagan.plugin import HAGAN
 from medlord_bench.generators.hagan.presets import PRESETS, VARIANTS
 from medlord_bench.generators.hagan.training import GANRecipe
 from medlord_bench.generators.hagan.weights import load_gan, save_gan
 from medlord_bench.memory.budget import usable_gib
+from medlord_bench.nn import ranks
 from medlord_bench.util.progress import SilentProgress
 from medlord_bench.volumes.native_grid import NativeCohort
 
@@ -106,11 +108,42 @@ def test_each_update_moves_its_own_network_alone(recipe: GANRecipe) -> None:
         before = {other: state(recipe, other) for other in names}
         for other in names:
             recipe._networks()[other].requires_grad_(other == name)
-        recipe._update(0, recipe.optimisers[name], losses[name], batch)
+        recipe._update(0, recipe.optimisers[name], losses[name], 0, batch)
         parameters = {other: dict(recipe._networks()[other].named_parameters()) for other in names}
         for other in names:
             moved = [k for k in parameters[other] if not torch.equal(before[other][k], parameters[other][k])]
             assert bool(moved) == (other == name), f"{name}'s update moved {other}"
+
+
+def test_the_gradients_of_two_processes_sum_to_those_of_one(recipe: GANRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each ends with the spectral norms of one, so that all have the same discriminator in the next step."""
+    gradients: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
+    norms: list[dict[str, torch.Tensor]] = []
+    start = {k: v.clone() for k, v in recipe.discriminator.state_dict().items()}
+    for number, process in enumerate((ranks.ALONE, ranks.Ranks(0, 2), ranks.Ranks(1, 2))):
+        recipe.discriminator.load_state_dict(start)
+
+        def keep(name: str, number: int) -> bool:
+            net = recipe._networks()[name]
+            gradients[name, number] = {k: p.grad.clone() for k, p in net.named_parameters() if p.grad is not None}
+            net.zero_grad()
+            return True
+
+        for name, optimiser in recipe.optimisers.items():
+            monkeypatch.setattr(optimiser, "step", lambda step, name=name, number=number: keep(name, number))
+        monkeypatch.setattr(ranks, "current", lambda process=process: process)
+        monkeypatch.setattr(training, "current", lambda process=process: process)
+        monkeypatch.setattr(process, "total", lambda figures: figures)
+        recipe.step(0, recipe.batch(0))
+        norms.append({k: v.clone() for k, v in recipe.discriminator.state_dict().items()})
+    for name in recipe._networks():
+        one, *parts = (gradients[name, number] for number in range(3))
+        assert one.keys() == parts[0].keys() == parts[1].keys() and one
+        largest = max(float(value.abs().max()) for value in one.values())
+        for k, value in one.items():
+            torch.testing.assert_close(parts[0][k] + parts[1][k], value, rtol=1e-4, atol=1e-5 * largest)
+    for other in norms[1:]:
+        assert all(torch.equal(other[k], value) for k, value in norms[0].items())
 
 
 def test_the_adversarial_losses_are_binary_cross_entropy(recipe: GANRecipe) -> None:
@@ -227,7 +260,7 @@ def test_training_teaches_the_slab_encoder_to_give_slabs_back(recipe: GANRecipe)
     start = recipe._slab_loss(batch).item()
     for step in range(30):
         recipe.slab_encoder.requires_grad_(True)
-        recipe._update(step, recipe.optimisers["slab_encoder"], recipe._slab_loss, batch)
+        recipe._update(step, recipe.optimisers["slab_encoder"], recipe._slab_loss, 0, batch)
     assert recipe._slab_loss(batch).item() < 0.9 * start
 
 

@@ -102,9 +102,29 @@ def test_the_best_of_each_patient_and_then_the_next_best_of_any_are_looked_at() 
     matcher = LocalMatcher(lambda _: flat, ["a", "a", "b", "c", "d"], neighbours=2)
     votes = {0: 10, 1: 9, 2: 8, 3: 7, 4: 6}
     nothing = torch.zeros(3, 3)
-    given = [local.Hypothesis(which, 0, votes[which], nothing, nothing[0]) for which in (4, 2, 0, 3, 1)]
+    given = [local.Cluster(which, 0, votes[which], nothing, nothing, nothing) for which in (4, 2, 0, 3, 1)]
     assert [one.training for one in matcher._chosen(given)] == [0, 2, 1, 3, 4]
     assert [one.training for one in matcher._chosen(given[:2])] == [2, 4]
+
+
+def test_a_patch_counts_by_how_much_better_it_agrees_with_one_patient_than_with_others() -> None:
+    near = torch.tensor([1.0, 0.85, 0.9, 0.6])  # of a part that is copied, of common anatomy twice, of nothing
+    next_best = torch.tensor([0.4, 0.85, 0.8, 0.5])
+    twice = torch.tensor([0.9, 0.9, 0.9, 0.6])  # another map onto the nearest patient is no rival
+    found = local.exclusive([near, next_best, twice], np.array(["A", "B", "A"]))
+    assert found == pytest.approx([(0.3 + 0 + 0.1) / 0.3, 0, (0.2 + 0.05 + 0.1) / 0.3], abs=1e-6)
+    assert local.exclusive([near], np.array(["A"])) == pytest.approx([(0.3 + 0.15 + 0.2) / 0.3], abs=1e-6)
+    assert len(local.exclusive([], np.array([], str))) == 0
+
+
+def test_a_map_of_another_size_of_the_sample_leads_to_the_same_places() -> None:
+    place = torch.tensor([3.0, -5.0, 7.0])  # at size 1
+    one = local.Hypothesis(0, 2, torch.diag(torch.tensor([0.8, 0.9, 0.7])), torch.tensor([1.0, 2.0, 3.0]))
+    for size, zoom in enumerate(local.SIZES):
+        other = one.of_size(size)
+        torch.testing.assert_close(
+            other.matrix @ (zoom * place) + other.shift, one.matrix @ (local.SIZES[2] * place) + one.shift
+        )
 
 
 def test_the_local_stage_is_deterministic(matcher: LocalMatcher) -> None:

@@ -23,3 +23,11 @@ def test_noise_of_a_sample_is_its_own() -> None:
 def test_numpy_generators_are_reproducible() -> None:
     first, second = (seeds.numpy_rng(5, "patch").integers(1000, size=4).tolist() for _ in range(2))
     assert first == second
+
+
+def test_the_global_generator_is_seeded_as_torch_does_and_nothing_is_queued_for_other_devices() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(4)
+    queued = len(torch.cuda._queued_calls)
+    seeds.set_global(7)
+    assert torch.equal(torch.rand(4), expected) and len(torch.cuda._queued_calls) == queued

@@ -147,6 +147,8 @@ def page(found: Sequence[Sight], n: int, dataset: str) -> str:
     """`docs/metrics/what-sees-what.md`."""
     measured = {one.metric for one in found}
     how = [f"- `{one.metric}` sees a fault by {one.by}." for one in DETECTORS if one.metric in measured]
+    if any(one.sees is None for one in found):
+        how.append("- `-`: no value, for example because no sample could be segmented.")
     absent = [f"`{one.metric}`" for one in DETECTORS if one.metric not in measured]
     rest = [f"Not measured here (name it with `--metric`): {', '.join(absent)}.", ""] if absent else []
     return "\n".join(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from medlord_bench.engine.executors.processes import WorkerProcess, can_fork, fork, serve_command, start
+from medlord_bench.engine.executors.workers_progress import WorkersProgress
 from medlord_bench.engine.plan import read_plan
 from medlord_bench.engine.steps.kinds import KINDS
 from medlord_bench.engine.worker import Settings, pick_device
@@ -42,7 +43,7 @@ class LocalExecutor:
         for shard, (worker, log) in enumerate(zip(workers, logs, strict=True)):
             arguments = ["worker", str(run_folder), step_id, "--shard", f"{shard}/{shards}"]
             worker.start({"shard": shard, "arguments": arguments, "log": str(log), "threads": self._threads(shards)})
-        codes = _wait(workers, shards, stop)
+        codes = _wait(workers, shards, stop, WorkersProgress(logs[0], sizes[0], shards))
         # What a step leaves in memory would count in the next; and a signal to stop may reach a worker after its task.
         if any(codes) or (self.forks and isinstance(self.settings.memory_limit, float)):
             self.close()
@@ -122,7 +123,7 @@ def _error(code: ExitCode, message: str) -> UserError:
     return StepError(message) if code == ExitCode.FAILED else UserError(message, code)
 
 
-def _wait(workers: list[WorkerProcess], shards: int, stop: Callable[[], bool]) -> list[int]:
+def _wait(workers: list[WorkerProcess], shards: int, stop: Callable[[], bool], progress: WorkersProgress) -> list[int]:
     """The exit code of each shard once all have ended; if one fails, the others are asked to stop."""
     codes: dict[int, int] = {}
     told = False
@@ -130,6 +131,7 @@ def _wait(workers: list[WorkerProcess], shards: int, stop: Callable[[], bool]) -
         for worker in workers:
             ready.register(worker, selectors.EVENT_READ)
         while len(codes) < shards:
+            progress.show()
             for key, _ in ready.select(POLL_SECONDS):
                 worker = cast(WorkerProcess, key.fileobj)
                 codes |= worker.ended()
@@ -139,6 +141,7 @@ def _wait(workers: list[WorkerProcess], shards: int, stop: Callable[[], bool]) -
                 told = True
                 for worker in workers:
                     worker.stop()
+    progress.close()
     if told:  # a worker that was still starting is ended by the signal itself
         codes = {shard: ExitCode.REQUEUE if code == -signal.SIGTERM else code for shard, code in codes.items()}
     return [codes[shard] for shard in range(shards)]

@@ -89,6 +89,7 @@ def test_the_table_says_yes_no_and_nothing() -> None:
     assert next(line for line in lines if line.startswith("| `noise` |")).startswith("| `noise` | yes | - |")
     text = page(found, 16, "phantom")
     assert all(one.metric in text for one in DETECTORS) and "unseen real volumes" in text
+    assert "- `-`: no value" in text and "`-`" not in page(sights(seen(scores())), 16, "phantom")
 
 
 def test_a_record_keeps_the_sights() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ HEART = View((slice(10, 54), slice(12, 58), slice(4, 44)), (-150.0, 300.0), 1, 5
 VIEWS = (TRUNK, HEART)
 
 Image = NDArray[np.float32]
+Shift = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -107,22 +109,32 @@ class Atlas:
     def _votes(self, hu: Image, place: int) -> Image:
         """Votes of the phantoms in the view's part, each weighted voxel by voxel by its local similarity."""
         view, picture = VIEWS[place], seen(hu, VIEWS[place])
-        fits = [_best_shift(picture, other, view.reach) for other in self.pictures[place]]
+        pictures, all_labels = self._bordered[place]
+        fits = [_best_shift(picture, other, view.reach) for other in pictures]
         votes = np.zeros((max(LABELS) + 1, *picture.shape), np.float32)
+        cells = np.arange(picture.size)
         for index in np.argsort([apart for apart, _ in fits])[:VOTING_PHANTOMS]:
             shift = fits[index][1]
             apart = gaussian_filter(
-                (picture - _moved(self.pictures[place][index], list(shift))) ** 2, WINDOW_SIGMA_VOXELS / view.coarse
+                (picture - _moved(pictures[index], shift, view.reach)) ** 2, WINDOW_SIGMA_VOXELS / view.coarse
             )
             weight = (apart + NOISE_HU**2) ** -SIMILARITY_EXPONENT
-            labels = _moved(self.labels[index], [view.coarse * step for step in shift])[view.part]
+            x, y, z = (view.coarse * step for step in shift)
+            labels = _moved(all_labels[index], (x, y, z), view.coarse * view.reach)[view.part]
             labels = labels[:: view.coarse, :: view.coarse, :: view.coarse]
-            for value in range(len(votes)):
-                votes[value] += weight * (labels == value)
+            votes.reshape(len(votes), -1)[labels.ravel(), cells] += weight.ravel()
         votes /= votes.sum(0)
         smooth = np.stack([gaussian_filter(vote, PRIOR_BLUR_VOXELS) for vote in votes]) + 1e-4
         result: Image = smooth / smooth.sum(0)
         return result
+
+    @cached_property
+    def _bordered(self) -> list[tuple[Image, NDArray[np.uint8]]]:
+        """Of each view, pictures and labels with their borders replicated as far as phantoms are shifted."""
+        return [
+            (_with_border(pictures, view.reach), _with_border(self.labels, view.coarse * view.reach))
+            for view, pictures in zip(VIEWS, self.pictures, strict=True)
+        ]
 
 
 _read: dict[tuple[int, int], Atlas] = {}
@@ -137,25 +149,33 @@ def seen(hu: NDArray[np.float32], view: View) -> Image:
     return picture
 
 
-def _best_shift(picture: Image, other: Image, reach: int) -> tuple[float, tuple[int, ...]]:
-    """(mean squared difference, shift in cells) of `other` registered to `picture`; coordinate-wise descent."""
-    best = (float(np.mean((picture - other) ** 2)), (0, 0, 0))
+def _best_shift(picture: Image, bordered: Image, reach: int) -> tuple[float, Shift]:
+    """(mean squared difference, shift in cells) of a picture with its border registered to `picture`; coordinate-wise
+    descent."""
+    tried: dict[Shift, float] = {}
+
+    def apart(shift: Shift) -> float:
+        if shift not in tried:
+            tried[shift] = float(np.mean((picture - _moved(bordered, shift, reach)) ** 2))
+        return tried[shift]
+
+    best: Shift = (0, 0, 0)
     for _ in range(2):
         for axis in range(3):
             for step in (-1, 1):
-                shift = list(best[1])
-                while abs(shift[axis] + step) <= reach:
-                    shift[axis] += step
-                    apart = float(np.mean((picture - _moved(other, shift)) ** 2))
-                    if apart >= best[0]:
+                while abs(best[axis] + step) <= reach:
+                    x, y, z = (place + step * (i == axis) for i, place in enumerate(best))
+                    if apart((x, y, z)) >= apart(best):
                         break
-                    best = (apart, (shift[0], shift[1], shift[2]))
-    return best
+                    best = (x, y, z)
+    return apart(best), best
 
 
-def _moved(values: NDArray[Any], shift: list[int]) -> NDArray[Any]:
-    """The array shifted by whole cells, with the border replicated."""
-    for axis, step in enumerate(shift):
-        if step:
-            values = np.take(values, np.clip(np.arange(values.shape[axis]) - step, 0, values.shape[axis] - 1), axis)
-    return values
+def _with_border(values: NDArray[Any], cells: int) -> NDArray[Any]:
+    """Arrays (n, X, Y, Z) with their borders replicated."""
+    return np.pad(values, [(0, 0)] + 3 * [(cells, cells)], mode="edge")
+
+
+def _moved(bordered: NDArray[Any], shift: Shift, border: int) -> NDArray[Any]:
+    """An array without its border, shifted by whole cells, at most `border`."""
+    return bordered[tuple(slice(border - s, n - border - s) for s, n in zip(shift, bordered.shape, strict=True))]

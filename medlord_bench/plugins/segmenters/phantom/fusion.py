@@ -41,10 +41,12 @@ def segment(hu: NDArray[np.int16], atlas: Atlas) -> Labels:
         prior = np.stack([_resampled(one, hu.shape) for one in prior])
     levels = _levels(values, prior)
     score = np.log(prior)
+    bins: dict[float, NDArray[np.intp]] = {}  # of the voxels' HU less a level, which regions share
     for label in range(len(score)):
         table, offset = (atlas.residual, levels[label]) if label in LEVELS else (atlas.likelihood, 0.0)
-        place = np.clip(np.digitize(values - offset, HU_BINS) - 1, 0, len(HU_BINS) - 2)
-        score[label] += np.log(table[label]).astype(np.float32)[place]
+        if offset not in bins:
+            bins[offset] = np.clip(np.digitize(values - offset, HU_BINS) - 1, 0, len(HU_BINS) - 2)
+        score[label] += np.log(table[label]).astype(np.float32)[bins[offset]]
     score = np.stack([ndimage.gaussian_filter(np.maximum(one, MIN_LOG_SCORE), 0.5) for one in score])
     labels: Labels = score.argmax(0).astype(np.uint8)
     for label in (*LEVELS, *LUNGS):
