@@ -20,7 +20,7 @@ def keep_freed_memory() -> bool:
 
     By default a block of more than 128 KiB is mapped when it is allocated and unmapped when it is freed, so that a network's
     activations are new pages in each layer, which the system fills with zeros: a third of the time of slice features
-    (two cores, 10 volumes of 64x64x48: 40 s without, 26 s with it; the same peak).
+    (two cores, 32 volumes of 64x64x48: 40 s without, 26 s with it; the same peak).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name in os.environ for name in BY_THE_USER):
