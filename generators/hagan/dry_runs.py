@@ -9,7 +9,7 @@ import torch
 
 from medlord_bench.contracts import DataProtocol, DryRun, MemoryOption, Run
 from medlord_bench.memory.dry_run import on_host
-from medlord_bench.nn.vqgan.dry_runs import UnreadCohort, smaller_micro_batches
+from medlord_bench.nn.vqgan.dry_runs import UnreadCohort, smaller_micro_batches, take_steps
 
 from .configs import STAGE, HAGANConfig
 from .networks import Generator, LatentEncoder, SlabEncoder
@@ -30,8 +30,7 @@ def _train(config: HAGANConfig, data: DataProtocol, run: Run, times: int) -> Non
     size = config.training.batch
     with on_host():
         batch = Batch(torch.zeros(size, 1, *config.net.shape), torch.zeros(2, size, config.net.latent), 0)
-    for step in range(times):
-        recipe.step(step, batch)
+    take_steps(recipe.step, batch, times)
 
 
 def _sample(config: HAGANConfig, data: DataProtocol, run: Run, times: int) -> None:

@@ -12,7 +12,7 @@ from medlord_bench.contracts import DataProtocol, DryRun, MemoryOption, Run, Sha
 from medlord_bench.memory.dry_run import on_host
 from medlord_bench.nn.diffusion.dry_runs import MadeLatents, fused_attention, train_latents
 from medlord_bench.nn.losses import Perceptual
-from medlord_bench.nn.vqgan.dry_runs import UnreadCohort, recomputed, smaller_micro_batches
+from medlord_bench.nn.vqgan.dry_runs import UnreadCohort, recomputed, smaller_micro_batches, take_steps
 
 from .autoencoder import Autoencoder, AutoencoderRecipe, for_precision
 from .configs import DiffusionConfig, MAISIConfig, TilingConfig
@@ -67,8 +67,7 @@ def _train_autoencoder(config: MAISIConfig, data: DataProtocol, run: Run, times:
     recipe = _AutoencoderRecipe(config.autoencoder, UnreadCohort(data), config.hu_window, run)
     with on_host():
         batch = torch.rand(config.autoencoder.batch, 1, *config.autoencoder.patch)
-    for step in range(times):
-        recipe.step(step, batch)
+    take_steps(recipe.step, batch, times)
 
 
 def _encode(config: MAISIConfig, data: DataProtocol, run: Run, times: int) -> None:

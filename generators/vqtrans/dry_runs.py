@@ -11,7 +11,14 @@ from torch import Tensor
 
 from medlord_bench.contracts import DataProtocol, DryRun, MemoryOption, Run, Shape, Split
 from medlord_bench.memory.dry_run import on_host
-from medlord_bench.nn.vqgan.dry_runs import CASE, recomputed, smaller_micro_batches, smaller_tiles, train_autoencoder
+from medlord_bench.nn.vqgan.dry_runs import (
+    CASE,
+    recomputed,
+    smaller_micro_batches,
+    smaller_tiles,
+    take_steps,
+    train_autoencoder,
+)
 from medlord_bench.nn.vqgan.network import VQGAN
 from medlord_bench.volumes.native_grid import native_grid
 
@@ -71,8 +78,7 @@ def _train_transformer(config: VQTransConfig, data: DataProtocol, run: Run, time
     recipe = TransformerRecipe(config.transformer, _Sequences(config, data), run)
     with on_host():
         batch = torch.zeros(config.transformer.batch, prod(_shape(config, data)), dtype=torch.int64)
-    for step in range(times):
-        recipe.step(step, batch)
+    take_steps(recipe.step, batch, times)
 
 
 def _sample(config: VQTransConfig, data: DataProtocol, run: Run, times: int) -> None:

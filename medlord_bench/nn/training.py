@@ -138,10 +138,19 @@ class Optimiser:
         if not self.is_dry and self.parameters[0].device.type == "cpu":
             kernel = {"fused": True}  # the CPU's default takes a tenth of a small network's step
         self.adam = torch.optim.AdamW(self.parameters, lr=lr, betas=betas, weight_decay=weight_decay, **kernel)
+        if self.is_dry:
+            self._make_state()
         self.scaler = torch.amp.GradScaler(enabled=precision == "fp16" and not self.is_dry)
         self.lr, self.lr_factor = lr, lr_factor
         self.clip = clip if clip is not None else math.inf
         self.skipped = 0  # consecutive steps
+
+    def _make_state(self) -> None:
+        """In a dry run the first step needs the memory of every later one."""
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Accumulate gradients. Divide the loss by the number of micro-batches first."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from medlord_bench.contracts import CheckpointSelection, Run, Stage
 from medlord_bench.errors import StepError, Stopped
+from medlord_bench.memory.dry_run import run_dry
 from medlord_bench.nn.checkpoints import load_model, save_model
 from medlord_bench.nn.training import TRAINED, Horizon, Optimiser, fit
 from medlord_bench.util import seeds
@@ -140,6 +141,21 @@ def test_accumulated_micro_batches_step_as_the_whole_batch_does() -> None:
     one.step(0)
     two.step(0)
     assert whole.item() == pytest.approx(parts.item(), abs=1e-7)
+
+
+def test_the_first_step_of_a_dry_run_needs_the_memory_of_later_ones() -> None:
+    def peak(steps: int) -> int:
+        def work() -> None:
+            net = nn.Sequential(*[nn.Linear(256, 256) for _ in range(4)])
+            optimiser = Optimiser(net.parameters(), lr=0.1)
+            images = torch.rand(4096, 256)  # activations outweigh the optimiser's temporary tensors
+            for step in range(steps):
+                optimiser.backward(net(images).mean())
+                optimiser.step(step)
+
+        return run_dry(work).allocated
+
+    assert peak(1) == peak(3)
 
 
 def test_a_background_error_in_a_batch_reaches_the_caller(tmp_path: Path, run: Run) -> None:

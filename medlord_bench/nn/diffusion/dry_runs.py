@@ -9,7 +9,7 @@ import torch
 from medlord_bench.contracts import MemoryOption, Split
 from medlord_bench.memory.dry_run import on_host
 from medlord_bench.nn.diffusion.training import LatentBatch, LatentRecipe
-from medlord_bench.nn.vqgan.dry_runs import CASE
+from medlord_bench.nn.vqgan.dry_runs import CASE, take_steps
 
 
 class MadeLatents:
@@ -40,8 +40,7 @@ def train_latents(
             recipe.schedule.time_at(0.0, 1).expand(batch),
             tuple(torch.zeros(batch, *size, dtype=dtype) for size, dtype in conditions),
         )
-    for step in range(times):
-        recipe.step(step, made)
+    take_steps(recipe.step, made, times)
 
 
 def fused_attention(part: str, attention: str) -> list[MemoryOption]:

@@ -5,14 +5,14 @@ Generators use them in their `dry_runs`; see `contracts.HasDryRuns`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from medlord_bench.contracts import DataProtocol, MemoryOption, Precision, Run, Shape, Split
-from medlord_bench.memory.dry_run import on_host
+from medlord_bench.memory.dry_run import is_dry_run, on_host
 from medlord_bench.nn.losses import Perceptual
 from medlord_bench.nn.vqgan.config import AutoencoderConfig, LatentsConfig, VQGANConfig
 from medlord_bench.nn.vqgan.latents import decode, encode
@@ -55,8 +55,16 @@ def train_autoencoder(config: AutoencoderConfig, data: DataProtocol, run: Run, t
     recipe = _Recipe(config, UnreadCohort(data), run)
     with on_host():
         batch = torch.rand(config.batch, 1, *config.patch)
-    for step in range(times):
-        recipe.step(step, batch)
+    take_steps(recipe.step, batch, times)
+
+
+def take_steps(step: Callable[[int, Any], Any], batch: Any, times: int) -> None:
+    """`times` training steps, of which a dry run needs the first only: its `Optimiser` has a state from the start.
+
+    step: as `training.Recipe.step`.
+    """
+    for number in range(1 if is_dry_run(torch.empty(0)) else times):
+        step(number, batch)
 
 
 def encode_volume(net: VQGANConfig, latents: LatentsConfig, shape: Shape, run: Run, times: int) -> None:
