@@ -130,7 +130,7 @@ class GANRecipe:
                 net.requires_grad_(other == name)
             figures[name] = self._update(step, self.optimisers[name], loss, passes, batch)
         self.generator.requires_grad_(True)
-        self.ema.update(self.generator)
+        self.ema.update()
         return current().total(figures)
 
     @property

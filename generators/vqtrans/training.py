@@ -100,7 +100,7 @@ class TransformerRecipe:
             self.optimiser.backward(loss)
             total += loss.detach()
         if self.optimiser.step(step):
-            self.ema.update(self.net)
+            self.ema.update()
         return ranks.total({"loss": total})
 
     @property

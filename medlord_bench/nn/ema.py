@@ -20,20 +20,20 @@ class EMA:
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        """decay: in [0, 1); 0 keeps the latest parameters."""
+        """decay: in [0, 1); 0 keeps the latest parameters. The average follows the parameters that `module` has now."""
         if not 0 <= decay < 1:
             raise ValueError(f"EMA decay is {decay}, expected a number in [0, 1)")
         self.decay = decay
         self.updates = 0
-        self.shadow = {name: value.detach().clone() for name, value in module.named_parameters() if value.requires_grad}
+        self.followed = {name: value for name, value in module.named_parameters() if value.requires_grad}
+        self.shadow = {name: value.detach().clone() for name, value in self.followed.items()}
 
-    def update(self, module: nn.Module) -> None:
-        """Update the average with the parameters of `module` after an optimiser step."""
+    def update(self) -> None:
+        """Update the average with the network's parameters after an optimiser step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        parameters = dict(module.named_parameters())
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        average(list(self.shadow.values()), [parameters[name].detach() for name in self.shadow], self.updates)
+        average(list(self.shadow.values()), list(self.followed.values()), self.updates)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:

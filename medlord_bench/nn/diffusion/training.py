@@ -151,7 +151,7 @@ class LatentRecipe:
             self.optimiser.backward(loss)
             total += loss.detach()
         if self.optimiser.step(step):
-            self.ema.update(self.model)
+            self.ema.update()
         return ranks.total({"loss": total})
 
     @property
