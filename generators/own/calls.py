@@ -41,7 +41,9 @@ class Calls:
     ) -> None:
         self.words, self.folder, self.variables, self.timeout = words, folder, variables, timeout
         self.mapping, self.output, self.run = mapping, output, run
-        self.place = run.scratch / "command" / f"{title}-{digest([list(words), str(folder)])[:8]}"
+        # Another contestant's calls, at the same time, have another place.
+        told = [list(words), str(folder), dict(variables), timeout, mapping.model_dump(mode="json"), output]
+        self.place = run.scratch / "command" / f"{title}-{digest(told)[:8]}"
         self.place.mkdir(parents=True, exist_ok=True)
         self.log = self.place / "none.log"
         run.log.info("command: %s, in %s; %s; logs in %s", " ".join(words), folder, mapping.words(), self.place)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from medlord_bench.contracts.plugins import (
     Capability,
+    CarriesOut,
     Cohort,
     Dataset,
     DryRun,
@@ -66,6 +67,7 @@ __all__ = [
     "SPLITS",
     "AttentionBackend",
     "Capability",
+    "CarriesOut",
     "Case",
     "CheckpointSelection",
     "Cohort",

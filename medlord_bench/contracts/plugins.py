@@ -282,6 +282,26 @@ class Executor(Protocol):
 
 
 @runtime_checkable
+class CarriesOut(Protocol):
+    """An executor that works at several steps at once, each when the steps that it needs have ended."""
+
+    def carry_out(
+        self,
+        run_folder: Path,
+        steps: Sequence[Any],
+        begin: Callable[[Any], int],
+        end: Callable[[Any], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        """Execute all steps. Raises as `Executor.map`.
+
+        begin: called before a step; returns the number of its shards, 0 if nothing of it is left to do. end: called when
+        all its shards are done.
+        """
+        ...
+
+
+@runtime_checkable
 class SubmitsPlans(Protocol):
     """An executor that takes a whole plan at once, and whose `map` waits for a step of it."""
 

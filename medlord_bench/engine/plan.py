@@ -31,6 +31,11 @@ class Step(FrozenConfig):
     seed: int = 0
     identity: dict[str, Any] = {}
 
+    @property
+    def needs(self) -> list[str]:
+        """The steps that it reads: its inputs, and the images, which many open without naming them."""
+        return [id for id in dict.fromkeys(("images", *self.inputs.values())) if id != self.id]
+
 
 class Native(FrozenConfig):
     """The grid and window of a contestant if they differ from the protocol's, and the fit mode."""

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from medlord_bench.contracts import Executor, SubmitsPlans, registry
+from medlord_bench.contracts import CarriesOut, Executor, SubmitsPlans, registry
 from medlord_bench.engine import cleaning
 from medlord_bench.engine.collect import collect
 from medlord_bench.engine.collect_inputs import log_copies
@@ -82,32 +82,58 @@ def carry_out_steps(plan: Plan, steps: Sequence[Step], settings: Settings, stopp
 def _do_steps(
     plan: Plan, steps: Sequence[Step], run_folder: Path, settings: Settings, stopper: Stopper, executor: Executor
 ) -> None:
-    store = Store(settings.store)
-    reused = Reused(store, plan)
-    for number, step in enumerate(steps, 1):
-        if stopper.stop():
-            raise Stopped(f"stopped before step {step.id}, everything is saved")
-        todo = missing(store, step)
-        reused.note(step, todo)
-        where = f"[{number}/{len(steps)}] {step.id}"
+    work = _Work(
+        plan, steps, settings, not isinstance(executor, SubmitsPlans)
+    )  # else checked before they were submitted
+    if isinstance(executor, CarriesOut):
+        executor.carry_out(run_folder, steps, work.begin, work.end, stopper.stop)
+    else:
+        for step in steps:
+            if stopper.stop():
+                raise Stopped(f"stopped before step {step.id}, everything is saved")
+            if shards := work.begin(step):
+                executor.map(run_folder, step.id, shards, stopper.stop)
+                work.end(step)
+    work.check_results()
+
+
+class _Work:
+    """What is done before and after each step. checks: whether to check the files of earlier runs that steps read."""
+
+    def __init__(self, plan: Plan, steps: Sequence[Step], settings: Settings, checks: bool) -> None:
+        self.plan, self.settings, self.checks = plan, settings, checks
+        self.numbers = {step.id: f"[{number}/{len(steps)}]" for number, step in enumerate(steps, 1)}
+        self.steps = steps
+        self.store = Store(settings.store)
+        self.reused = Reused(self.store, plan)
+
+    def begin(self, step: Step) -> int:
+        """The number of shards of a step that begins now; 0 if it is done already. Raises `StepError` for damaged inputs."""
+        todo = missing(self.store, step)
+        self.reused.note(step, todo)
         if not todo:
-            log.info("%s: already done", where)
-            continue
-        log.info("%s: %d of %d to do", where, len(todo), len(step.items))
-        if not isinstance(executor, SubmitsPlans):  # checked before they were submitted
-            reused.check_inputs(step)
-        shards = min(settings.workers, len(todo)) if KINDS[step.kind].sharded else 1
-        executor.map(run_folder, step.id, shards, stopper.stop)
-        left = missing(store, step)
+            log.info("%s %s: already done", self.numbers[step.id], step.id)
+            return 0
+        log.info("%s %s: %d of %d to do", self.numbers[step.id], step.id, len(todo), len(step.items))
+        if self.checks:
+            self.reused.check_inputs(step)
+        return min(self.settings.workers, len(todo)) if KINDS[step.kind].sharded else 1
+
+    def end(self, step: Step) -> None:
+        """Complete a step whose shards are done. Raises `StepError` if items are missing."""
+        left = missing(self.store, step)
         if left:
             raise StepError(f"step {step.id}: {len(left)} of {len(step.items)} items are missing ({left[0]}, ...)")
-        if not output(store, step).manifest().keys() >= set(step.items):  # two shards ended at the same moment
-            output(store, step).complete(step.items)
+        if not output(self.store, step).manifest().keys() >= set(step.items):  # two shards ended at the same moment
+            output(self.store, step).complete(step.items)
         if step.kind == "images":  # before any training on them
-            log_copies(store, plan, step)
-    for step in () if isinstance(executor, SubmitsPlans) else steps:
-        if step.kind == "scores":
-            reused.check(step)
+            log_copies(self.store, self.plan, step)
+
+    def check_results(self) -> None:
+        """Check the scores of earlier runs, which no step reads."""
+        for step in self.steps if self.checks else ():
+            if step.kind == "scores":
+                self.reused.check(step)
 
 
 def _executor(settings: Settings) -> str:

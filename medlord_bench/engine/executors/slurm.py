@@ -107,9 +107,7 @@ def jobs_of(
         wanted = {shard_of(place, batch, shards) for place, item in enumerate(step.items) if item in todo} - living
         if wanted:
             words = ["worker", str(run_folder), step.id]
-            jobs.append(
-                _job(plan, run_folder, step.id, step.kind, words, sorted(wanted), shards, slurm, needs_of(step))
-            )
+            jobs.append(_job(plan, run_folder, step.id, step.kind, words, sorted(wanted), shards, slurm, step.needs))
     if finish and not any(task.lives for task in busy.get(FINISH, ())):
         words = ["worker", str(run_folder), FINISH]
         jobs.append(_job(plan, run_folder, FINISH, "scores", words, [0], 1, slurm, [step.id for step in plan.steps]))
@@ -122,11 +120,6 @@ def shards_for(step: Step, workers: int, batch: int) -> int:
         return 1
     batches = -(-len(step.items) // batch)
     return max(1, min(workers, batches, sbatch.MOST_TASKS))
-
-
-def needs_of(step: Step) -> list[str]:
-    """The steps that a step reads: its inputs, and the images, which many open without naming them."""
-    return [id for id in dict.fromkeys(("images", *step.inputs.values())) if id != step.id]
 
 
 def _job(

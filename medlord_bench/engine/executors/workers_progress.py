@@ -13,14 +13,15 @@ NEW_LINE_IN_PLACE = "\r\x1b[K"
 
 
 class WorkersProgress:
-    """Shows the progress lines of the first worker: in one place on a terminal, as they are elsewhere.
+    """Shows the progress lines of a step's first shard: in one place on a terminal, as they are elsewhere.
 
-    log: its log file, of which the first `size` bytes are of earlier steps. shards: how many workers a step has.
+    log: its log file, of which the first `size` bytes are of earlier work. shards: how many the step has.
     """
 
     def __init__(self, log: Path, size: int, shards: int, out: TextIO | None = None) -> None:
         self.log, self.read, self.shards = log, size, shards
         self.out = out or sys.stderr
+        self.in_place = self.out.isatty()
         self.shown = False
 
     def show(self) -> None:
@@ -34,10 +35,10 @@ class WorkersProgress:
         whole = new[: new.rfind(b"\n") + 1]
         self.read += len(whole)
         lines = [line for line in whole.decode(errors="replace").splitlines() if A_PROGRESS_LINE.match(line)]
-        if self.out.isatty():
+        if self.in_place:
             lines = lines[-1:]
         for line in lines:
-            self._write(f"{line}  (worker 1 of {self.shards})" if self.shards > 1 else line)
+            self._write(f"{line}  (part 1 of {self.shards})" if self.shards > 1 else line)
 
     def close(self) -> None:
         """Show the rest, and leave a terminal's line empty for what follows."""
@@ -46,7 +47,7 @@ class WorkersProgress:
             print(NEW_LINE_IN_PLACE, end="", file=self.out, flush=True)
 
     def _write(self, line: str) -> None:
-        if not self.out.isatty():
+        if not self.in_place:
             print(line, file=self.out, flush=True)
             return
         width = shutil.get_terminal_size().columns

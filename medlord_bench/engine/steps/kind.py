@@ -15,6 +15,7 @@ class Kind(ABC):
 
     name: the kind, and the folder of its objects in the store.
     sharded: whether several workers may share its items.
+    alone: whether it uses all that a machine has, so that other steps wait unless each worker has a card of its own.
     linked: whether a run folder has a link to its items.
     bytes_per_voxel: disk space of one item per voxel of the protocol's grid; None if negligible.
     less_memory: change that reduces its memory, if no forecast has better advice.
@@ -25,6 +26,7 @@ class Kind(ABC):
 
     name: ClassVar[str]
     sharded: ClassVar[bool] = True
+    alone: ClassVar[bool] = False
     linked: ClassVar[bool] = True
     bytes_per_voxel: ClassVar[float | None] = None
     less_memory: ClassVar[str] = "a smaller grid"

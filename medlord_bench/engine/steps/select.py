@@ -71,6 +71,7 @@ def plan(planning: Planning, entrant: Entrant, stage: Stage, choice: CheckpointS
 class Select(Kind):
     name: ClassVar[str] = "select"
     sharded: ClassVar[bool] = False
+    alone: ClassVar[bool] = True
     less_memory: ClassVar[str] = "--batch 1, or smaller tiles"
 
     def during(self, step: Step) -> str | None:

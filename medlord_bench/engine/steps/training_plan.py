@@ -37,6 +37,7 @@ def plan(planning: Planning, spec: PluginSpec, metric: Any) -> Step:
 class TrainingPlan(Kind):
     name: ClassVar[str] = "training-plan"
     sharded: ClassVar[bool] = False
+    alone: ClassVar[bool] = True
     less_memory: ClassVar[str] = "a smaller grid, or fewer training cases"
 
     def run(self, job: Job, items: Sequence[str]) -> None:

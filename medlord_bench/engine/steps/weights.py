@@ -79,6 +79,7 @@ def _sha256_of(weights: Path) -> dict[str, str]:
 class Weights(Kind):
     name: ClassVar[str] = "weights"
     sharded: ClassVar[bool] = False
+    alone: ClassVar[bool] = True
     less_memory: ClassVar[str] = "a smaller micro_batch or patch for this stage"
 
     def during(self, step: Step) -> str | None:

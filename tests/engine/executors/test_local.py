@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -22,12 +23,14 @@ from medlord_bench.engine import resolve
 from medlord_bench.engine.executors import local
 from medlord_bench.engine.executors.local import LocalExecutor
 from medlord_bench.engine.executors.processes import apart
+from medlord_bench.engine.plan import read_plan
 from medlord_bench.engine.planner import build
 from medlord_bench.engine.run_file import RunFile
 from medlord_bench.engine.run_folder import open_run
 from medlord_bench.engine.store import Store
 from medlord_bench.engine.worker import Settings, execute, missing
 from medlord_bench.errors import ExitCode, MemoryBudgetError, StepError, Stopped
+from medlord_bench.util.files import write_text
 from medlord_bench.util.progress import SilentProgress
 
 STEP, SAMPLES = "samples:command", 4
@@ -147,7 +150,47 @@ def test_under_a_limit_each_step_has_workers_of_its_own(ready: Any, executor_of:
     for _ in range(2):
         executor.map(run.folder, STEP, 1, never)
         unpublish(run)
-    assert len({note["worker"] for note in run.notes()}) == 2 and executor.workers == []
+    assert len({note["worker"] for note in run.notes()}) == 2 and not any(one.lives for one in executor.workers)
+
+
+MEETING = """
+until = time.monotonic() + 30
+while len({json.loads(line)["worker"] for line in open(__file__ + ".notes")}) < 2:
+    time.sleep(0.02)
+    if time.monotonic() > until:
+        sys.exit("no other step was at work")
+"""
+
+
+def with_another_step(run: Ready) -> Any:
+    """Adds a contestant, with a step like `STEP`, to the plan; returns the step."""
+    plan = read_plan(run.folder)
+    (first,) = plan.contestants
+    config = first.config | {"command": first.config["command"] + " --other yes"}
+    second = first.model_copy(update={"name": "other", "config": config})
+    plugin = run.step.plugin.model_copy(update={"config": config})
+    made = {"id": "samples:other", "contestant": "other", "plugin": plugin, "key": uuid4().hex * 2}
+    other = run.step.model_copy(update=made)
+    both = plan.model_copy(update={"contestants": (first, second), "steps": (*plan.steps, other)})
+    write_text(run.folder / "plan.json", both.model_dump_json())
+    return other
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_steps_that_do_not_need_each_other_are_at_work_at_once(ready: Any, executor_of: Any, forks: bool) -> None:
+    run = ready(MEETING)
+    other, ended = with_another_step(run), []
+    executor_of(run, forks).carry_out(run.folder, [run.step, other], lambda _: 1, ended.append, never)
+    assert run.left() == missing(Store(run.settings.store), other) == []
+    assert {step.id for step in ended} == {STEP, other.id}
+
+
+def test_when_one_step_fails_the_other_is_stopped_and_keeps_what_it_has(ready: Any, executor_of: Any) -> None:
+    run = ready(f"{MEETING}\nif '--other' in given: sys.exit('no such model')\nif index: time.sleep(20)")
+    other = with_another_step(run)
+    with pytest.raises(StepError, match=r"^step samples:other: a worker ended with 1: .*no such model"):
+        executor_of(run).carry_out(run.folder, [run.step, other], lambda _: 1, lambda _: None, never)
+    assert "sample-00001" in run.left()
 
 
 def test_work_apart_leaves_this_process_as_it_was_and_its_errors_are_raised_here(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from medlord_bench.engine.executors import sbatch, slurm_settings
 from medlord_bench.engine.executors.sbatch import Needs
-from medlord_bench.engine.executors.slurm import jobs_of, needs_of, newest, recorded, shards_for
+from medlord_bench.engine.executors.slurm import jobs_of, newest, recorded, shards_for
 from medlord_bench.engine.plan import read_plan
 from medlord_bench.engine.run_folder import locate, settings_of
 from medlord_bench.engine.steps.kinds import KINDS
@@ -174,7 +174,7 @@ def test_each_step_is_an_array_that_waits_for_its_inputs(held: Any, tmp_path: Pa
     for step in plan.steps:
         assert shards_for(step, settings.workers, 1) == (min(2, len(step.items)) if KINDS[step.kind].sharded else 1)
         told = state_of(ids[step.id], 0)
-        assert all(f"afterok:{ids[need]}_*" in told for need in needs_of(step)), told
+        assert all(f"afterok:{ids[need]}_*" in told for need in step.needs), told
 
 
 def test_a_run_is_submitted_once(cluster: Any, held: Any, tmp_path: Path) -> None:

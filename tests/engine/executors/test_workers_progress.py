@@ -55,9 +55,7 @@ def test_a_terminal_has_the_latest_line_in_one_place_and_is_left_empty(
     shown = WorkersProgress(log, len(EARLIER), 2, out)
     say(log, "labels: 1/8  0:09 left\nlabels: 2/8  0:08 left\n")
     shown.show()
-    assert (
-        out.getvalue() == f"{NEW_LINE_IN_PLACE}labels: 2/8  0:08 left  (worker 1 of 2)"[: len(NEW_LINE_IN_PLACE) + 39]
-    )
+    assert out.getvalue() == f"{NEW_LINE_IN_PLACE}labels: 2/8  0:08 left  (part 1 of 2)"[: len(NEW_LINE_IN_PLACE) + 39]
     shown.close()
     assert out.getvalue().endswith(NEW_LINE_IN_PLACE)
 
