@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from medlord_bench.drawing.curves import Points, quantities, running_mean
+
+from .figures import Picture, both
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from medlord_bench.results.run_results import Curve
 
-    from .figures import Picture
-
-LIGHT = {"text": "#46505a", "grid": "#d9dee3", "train": "#2463ad", "val": "#b8480c"}
-DARK = {"text": "#b4bec8", "grid": "#39424b", "train": "#7cb3f2", "val": "#f2a468"}
 FIRST = ("loss", "l1", "psnr", "codes_used")  # show whether a training went well; the rest is folded away
 
 
@@ -38,12 +36,9 @@ def draw_curves(curves: Sequence[Curve]) -> list[StageCurves]:
 
 
 def _stage(curve: Curve) -> StageCurves:
-    from .figures import Picture, data_uri
-
     pictures: dict[str, Picture] = {}
     for name, series in quantities(curve.rows).items():
-        light, dark = (data_uri(_png(name, series, colours)) for colours in (LIGHT, DARK))
-        pictures[name] = Picture(light, _alt(curve, name, series), dark)
+        pictures[name] = both((4.0, 2.6), partial(_draw, name, series), _alt(curve, name, series))
     notes = [] if pictures else ["no quantity was recorded"]
     if curve.unreadable:
         notes.append(f"{curve.unreadable} unreadable lines of the record were skipped")
@@ -61,22 +56,13 @@ def _alt(curve: Curve, name: str, series: Mapping[str, Points]) -> str:
     return f"{name} of {curve.contestant}, stage {curve.stage}: {'; '.join(parts)}"
 
 
-def _png(name: str, series: Mapping[str, Points], colours: Mapping[str, str]) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.0, 2.6), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+def _draw(name: str, series: Mapping[str, Points], axes: Axes, colours: Mapping[str, str]) -> None:
     if "train" in series:
         _train(axes, series["train"], colours["train"])
     if "val" in series:
         steps, values = zip(*series["val"], strict=True)
         axes.plot(steps, values, color=colours["val"], lw=1.4, marker="o", ms=3.2, label="validation")
     _dress(axes, name, [value for points in series.values() for _, value in points], colours)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _train(axes: Axes, points: Points, colour: str) -> None:
@@ -98,7 +84,7 @@ def _dress(axes: Axes, name: str, values: Sequence[float], colours: Mapping[str,
     elif high - low <= 1e-9 * max(abs(low), abs(high)):  # constant: no ticks of rounding errors
         axes.set_ylim(low - (abs(low) or 1), high + (abs(high) or 1))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.set_title(name.replace("_", " "), fontsize=12, color=colours["text"], loc="left", parse_math=False)
+    axes.set_title(name.replace("_", " "), fontsize=12, color=colours["text"], loc="left", y=1.0, parse_math=False)
     axes.set_xlabel("step", fontsize=10, color=colours["text"])
     axes.tick_params(labelsize=9.5, colors=colours["text"], which="both")
     axes.grid(color=colours["grid"], lw=0.6)

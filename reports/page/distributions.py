@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ from medlord_bench.contracts.metrics import Quantity
 from medlord_bench.contracts.results import CaseRow
 from medlord_bench.drawing.distributions import REAL, by_region
 
-from .curves import DARK, LIGHT
+from .figures import Picture, both
 
 if TYPE_CHECKING:
-    from .figures import Picture
+    from matplotlib.axes import Axes
 
 Strips = dict[str, list[float]]  # contestant or real split -> a value per case
 
@@ -24,16 +24,14 @@ def draw_distributions(rows: Sequence[CaseRow], quantities: Iterable[Quantity]) 
 
     rows: of one protocol. Real volumes are on top.
     """
-    from .figures import Picture, data_uri
-
     pictures = []
     for quantity in quantities:
         if not quantity.distribution:
             continue
         for region, by_source in by_region(rows, quantity.name).items():
             strips = {name: list(values.values()) for name, values in by_source.items()}
-            light, dark = (data_uri(_png(region, quantity.distribution, strips, colours)) for colours in (LIGHT, DARK))
-            pictures.append(Picture(light, _alt(quantity.name, region, strips), dark))
+            draw = partial(_draw, region, quantity.distribution, strips)
+            pictures.append(both((4.0, 0.9 + 0.22 * len(strips)), draw, _alt(quantity.name, region, strips)))
     return pictures
 
 
@@ -42,20 +40,14 @@ def _alt(quantity: str, region: str, strips: Strips) -> str:
     return f"{quantity} of {region}: {told}"
 
 
-def _png(region: str, axis: str, strips: Strips, colours: Mapping[str, str]) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.0, 0.9 + 0.22 * len(strips)), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+def _draw(region: str, axis: str, strips: Strips, axes: Axes, colours: Mapping[str, str]) -> None:
     for place, (name, values) in enumerate(strips.items()):
         colour = colours["val"] if name.startswith(REAL) else colours["train"]
         axes.plot(values, [place] * len(values), "o", ms=3.4, alpha=0.45, mew=0, color=colour)
         axes.plot([median(values)], [place], "|", ms=11, mew=1.8, color=colours["text"])
     axes.set_yticks(range(len(strips)), list(strips), fontsize=8.5, parse_math=False)
     axes.set_ylim(len(strips) - 0.5, -0.5)
-    axes.set_title(region.replace("_", " "), fontsize=11, color=colours["text"], loc="left", parse_math=False)
+    axes.set_title(region.replace("_", " "), fontsize=11, color=colours["text"], loc="left", y=1.0, parse_math=False)
     axes.set_xlabel(axis, fontsize=9, color=colours["text"])
     axes.tick_params(labelsize=8.5, colors=colours["text"])
     axes.locator_params(axis="x", nbins=5)
@@ -64,6 +56,3 @@ def _png(region: str, axis: str, strips: Strips, colours: Mapping[str, str]) -> 
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(colours["grid"])
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
-    return buffer.getvalue()
