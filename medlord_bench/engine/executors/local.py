@@ -51,6 +51,7 @@ class LocalExecutor:
         self.forks = can_fork(pick_device(settings.device))
         self.own_cards = settings.gpus == 1 and self._cards() >= settings.workers
         self.workers: list[WorkerProcess] = []
+        self.tasks: dict[int, _Task] = {}  # what is at work, by the number of the worker
 
     def map(self, run_folder: Path, step_id: str, shards: int, stop: Callable[[], bool]) -> None:
         step = read_plan(run_folder).step(step_id)
@@ -65,22 +66,29 @@ class LocalExecutor:
         end: Callable[[Step], None],
         stop: Callable[[], bool],
     ) -> None:
-        schedule = Schedule(steps, begin, end, side_by_side=self.own_cards)
+        def begin_on_a_new_line(step: Step) -> int:
+            for task in self.tasks.values():
+                if task.progress:
+                    task.progress.hide()
+            return begin(step)
+
+        schedule = Schedule(steps, begin_on_a_new_line, end, self.own_cards)
         self._carry_out(run_folder, schedule, self.settings.workers, stop)
 
     def close(self) -> None:
         for worker in self.workers:
             worker.close()
         self.workers.clear()
+        self.tasks.clear()
 
     def _carry_out(self, run_folder: Path, schedule: Schedule, workers: int, stop: Callable[[], bool]) -> None:
-        tasks: dict[int, _Task] = {}  # by the number of the worker
+        tasks = self.tasks
         failed: list[tuple[_Task, int]] = []
         while not schedule.is_done and not failed and not stop():
             for number in range(workers):
                 if number not in tasks and (shard := schedule.next()) is not None:
                     tasks[number] = self._give(number, shard, workers, run_folder)
-            for number, code in self._ended(tasks):
+            for number, code in self._ended():
                 task = tasks.pop(number)
                 if code:
                     failed.append((task, code))
@@ -91,7 +99,7 @@ class LocalExecutor:
         for number in tasks:
             self.workers[number].stop()
         while tasks:
-            for number, code in self._ended(tasks):
+            for number, code in self._ended():
                 # A worker that was still starting is ended by the signal itself.
                 failed.append((tasks.pop(number), ExitCode.REQUEUE if code == -signal.SIGTERM else code))
         self.close()  # a signal to stop may reach a worker after its task
@@ -108,17 +116,17 @@ class LocalExecutor:
         self._worker(number, run_folder / "logs").start(task)
         return _Task(shard, log, size, WorkersProgress(log, size, shard.of) if shard.number == 0 else None)
 
-    def _ended(self, tasks: Mapping[int, _Task]) -> list[tuple[int, int]]:
+    def _ended(self) -> list[tuple[int, int]]:
         """(number of a worker, exit code) of the tasks that have ended, after at most `POLL_SECONDS`."""
-        _show(tasks.values())
+        _show(self.tasks.values())
         codes: list[tuple[int, int]] = []
         with selectors.DefaultSelector() as ready:
-            for number in tasks:
+            for number in self.tasks:
                 ready.register(self.workers[number], selectors.EVENT_READ, number)
             for key, _ in ready.select(POLL_SECONDS):
                 codes += [(key.data, code) for code in self.workers[key.data].ended().values()]
         for number, _ in codes:
-            if progress := tasks[number].progress:
+            if progress := self.tasks[number].progress:
                 progress.close()
             # What a step leaves in memory would count in the next.
             if self.forks and isinstance(self.settings.memory_limit, float):

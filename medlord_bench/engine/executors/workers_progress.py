@@ -43,8 +43,13 @@ class WorkersProgress:
     def close(self) -> None:
         """Show the rest, and leave a terminal's line empty for what follows."""
         self.show()
+        self.hide()
+
+    def hide(self) -> None:
+        """Leave a terminal's line empty for other output."""
         if self.shown:
             print(NEW_LINE_IN_PLACE, end="", file=self.out, flush=True)
+        self.shown = False
 
     def _write(self, line: str) -> None:
         if not self.in_place:

@@ -60,6 +60,19 @@ def test_a_terminal_has_the_latest_line_in_one_place_and_is_left_empty(
     assert out.getvalue().endswith(NEW_LINE_IN_PLACE)
 
 
+def test_a_terminals_line_is_hidden_for_other_output_and_shown_again_with_news(log: Path) -> None:
+    out = Terminal()
+    shown = WorkersProgress(log, len(EARLIER), 1, out)
+    say(log, "labels: 1/8  0:09 left\n")
+    shown.show()
+    shown.hide()
+    shown.hide()
+    assert out.getvalue() == f"{NEW_LINE_IN_PLACE}labels: 1/8  0:09 left{NEW_LINE_IN_PLACE}"
+    say(log, "labels: 2/8  0:08 left\n")
+    shown.show()
+    assert out.getvalue().endswith(f"{NEW_LINE_IN_PLACE}labels: 2/8  0:08 left")
+
+
 def test_a_worker_without_a_log_shows_nothing(tmp_path: Path) -> None:
     out = Terminal()
     shown = WorkersProgress(tmp_path / "none.log", 0, 1, out)
