@@ -3,10 +3,12 @@ stops."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +20,8 @@ from medlord_bench.contracts import Run
 from medlord_bench.errors import Stopped, UserError
 from medlord_bench.memory.children import Watch
 
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 5.0  # between asking a program to end and killing it
 KILLED_SECONDS = 30.0  # for a killed program to be gone
@@ -54,7 +58,7 @@ def run(
         try:
             process = subprocess.Popen(
                 words, cwd=folder, env=dict(variables), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
         except OSError as error:
             raise UserError(
@@ -81,6 +85,12 @@ def run(
         watch.judge(problem)
         return problem
     return None
+
+
+def _end_with_parent() -> None:
+    """In the new process: Linux ends it when the bench is killed, which then cannot do so itself."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from medlord_bench.contracts import DataProtocol, Item, Made, MetricInputs, Need, Run, Source, State
 from medlord_bench.contracts.metrics import MetricProtocol, Quantity
 from medlord_bench.contracts.results import CaseRow, Score
-from medlord_bench.errors import UserError
+from medlord_bench.errors import Stopped, UserError
 
 from .config import VARIANTS, MemorisationConfig
 from .quantities import QUANTITIES, RULES_QUANTITIES
@@ -125,7 +125,13 @@ class Memorisation:
         sides = {str(need.source): _usable(inputs, need) for need in self.needs()}
         with run.progress.task("memorisation", total=sum(map(len, sides.values()))) as task:
             audit = {"conformal": compare, "dar": compare_dar, "masks": compare_masks}[self.config.rule]
-            return audit(sides, inputs.protocol.grid, self.config, task.advance)
+
+            def advance() -> None:
+                if run.stop():
+                    raise Stopped("memorisation: stopped; the next run compares from the start")
+                task.advance()
+
+            return audit(sides, inputs.protocol.grid, self.config, advance)
 
     def _reason(self, inputs: MetricInputs) -> str:
         """Why it cannot be run; empty if it can be run."""

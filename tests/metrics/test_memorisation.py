@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from medlord_bench.contracts import DataProtocol, Grid, Item, MetricInputs, Need, Run
 from medlord_bench.contracts.results import CaseRow, Score
-from medlord_bench.errors import UserError
+from medlord_bench.errors import Stopped, UserError
 from medlord_bench.metrics.memorisation.metric import HELD_OUT, SAMPLES, TRAIN, Memorisation, MemorisationConfig
 from medlord_bench.volumes.arrays import save_state
 
@@ -361,3 +361,10 @@ def test_progress_counts_each_volume_once(bench: Bench) -> None:
     told = bench.counted()
     bench(fields(300, 3))
     assert told == [[21, 21]]
+
+
+def test_an_audit_that_is_stopped_ends_after_the_volume_that_it_compares(bench: Bench) -> None:
+    told = iter([False, False, True])
+    bench.run = dataclasses.replace(bench.run, stop=lambda: next(told))
+    with pytest.raises(Stopped, match="compares from the start"):
+        bench(fields(300, 3))

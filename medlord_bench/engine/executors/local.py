@@ -100,10 +100,14 @@ class LocalExecutor:
             self.workers[number].stop()
         while tasks:
             for number, code in self._ended():
-                # A worker that was still starting is ended by the signal itself.
-                failed.append((tasks.pop(number), ExitCode.REQUEUE if code == -signal.SIGTERM else code))
+                task = tasks.pop(number)
+                if code == 0:
+                    schedule.finish(task.shard)
+                else:  # a worker that was still starting is ended by the signal itself
+                    failed.append((task, ExitCode.REQUEUE if code == -signal.SIGTERM else code))
         self.close()  # a signal to stop may reach a worker after its task
-        self._raise_first(run_folder, failed)
+        if not schedule.is_done:
+            self._raise_first(run_folder, failed)
 
     def _give(self, number: int, shard: Shard, workers: int, run_folder: Path) -> _Task:
         """Start a shard in a worker."""
@@ -168,20 +172,25 @@ class LocalExecutor:
 
     def _raise_first(self, run_folder: Path, failed: Sequence[tuple[_Task, int]]) -> None:
         """failed: the tasks that did not end well, the first failure first, and their exit codes."""
-        bad = [(task, code) for task, code in failed if code not in (0, ExitCode.REQUEUE)]
+        bad = [(task, code) for task, code in failed if code != ExitCode.REQUEUE]
         if not bad:
-            stopped = ", ".join(dict.fromkeys(task.shard.step.id for task, _ in failed))
-            raise Stopped(
-                f"step {stopped}: stopped, saved" if stopped else "stopped between steps, everything is saved"
-            )
-        step_id, code = bad[0][0].shard.step.id, bad[0][1]
+            stopped = list(dict.fromkeys(task.shard.step.id for task, _ in failed))
+            if not stopped:
+                raise Stopped("stopped between steps, everything is saved")
+            raise Stopped(f"step{'s' * (len(stopped) > 1)} {', '.join(stopped)}: stopped, saved")
+        first, code = bad[0]
+        step_id = first.shard.step.id
         lines = [line for task, _ in bad if task.shard.step.id == step_id for line in task.lines()]
         told = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
         if told and code == ExitCode.MEMORY:
             raise MemoryBudgetError(told[-1])  # names the step itself
         if not told:
             self._raise_crash(step_id, code, run_folder, lines)
-        said = told[-1] if told else f"see {run_folder / 'logs'}"
+        if code < 0 and not told:
+            killed = " (often by a system without free memory)" if code == -signal.SIGKILL else ""
+            how = f"a worker was ended by {signal.Signals(-code).name}{killed}"
+            raise StepError(f"step {step_id}: {how}; see {first.log}; the same command resumes")
+        said = told[-1] if told else f"see {first.log}"
         known = ExitCode(code) if code in ExitCode._value2member_map_ else ExitCode.FAILED
         raise _error(known, f"step {step_id}: a worker ended with {code}: {said}")
 

@@ -265,15 +265,24 @@ def test_a_worker_that_dies_is_one_line_and_the_others_stop(
     ready: Any, executor_of: Any, number: signal.Signals
 ) -> None:
     run = ready(f"if index == 1: os.kill(worker, {int(number)})\nif index == 2: time.sleep(20)")
-    with pytest.raises(StepError, match=f"^step {STEP}: a worker ended with -{int(number)}: see .*logs$"):
+    how = f"a worker was ended by {number.name}.*; see .*samples_command.1.log; the same command resumes"
+    with pytest.raises(StepError, match=f"^step {STEP}: {how}$"):
         executor_of(run).map(run.folder, STEP, 2, never)
     assert "sample-00001" in run.left() and len(run.left()) >= 3
     assert "stopped" in run.log(0)
 
 
+def test_the_program_of_a_worker_that_is_killed_ends_too(ready: Any, executor_of: Any) -> None:
+    run = ready("open(__file__ + '.pid', 'w').write(str(os.getpid()))\n"
+                "os.kill(worker, signal.SIGKILL)\ntime.sleep(40)")  # fmt: skip
+    with pytest.raises(StepError, match="SIGKILL .often by a system without free memory"):
+        executor_of(run).map(run.folder, STEP, 1, never)
+    await_end_of({int(Path(f"{run.script}.pid").read_text())})
+
+
 def test_a_worker_that_stays_and_dies_is_one_line_too(ready: Any, executor_of: Any) -> None:
     run = ready("if index == 1: os.kill(worker, signal.SIGSEGV)")
-    with pytest.raises(StepError, match=f"^step {STEP}: a worker ended with -11: see .*logs$"):
+    with pytest.raises(StepError, match=f"^step {STEP}: a worker was ended by SIGSEGV; see .*[.]log; the same "):
         executor_of(run, forks=False).map(run.folder, STEP, 1, never)
     assert len(run.left()) == 3
 
