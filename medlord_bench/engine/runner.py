@@ -1,4 +1,4 @@
-"""Execute a plan: the missing steps in order, then the results. Also the remaining work, for `plan` and `status`."""
+"""Execute a plan: the missing steps, each after those that it needs, then the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("medlord_bench")
 
 
 def carry_out(plan: Plan, run_folder: Path, settings: Settings, stopper: Stopper) -> None:
-    """Do every step that is not complete, in order, and collect the results. May raise `Stopped` between steps."""
+    """Do every step that is not complete and collect the results. May raise `Stopped` between steps."""
     store = Store(settings.store)
     if (gone := cleaning.dropped(run_folder)) and cleaning.is_finished(store, run_folder, plan):
         log.info("finished; removed by --keep: %s. To make them again, delete %s", ", ".join(gone), run_folder)
@@ -82,9 +82,8 @@ def carry_out_steps(plan: Plan, steps: Sequence[Step], settings: Settings, stopp
 def _do_steps(
     plan: Plan, steps: Sequence[Step], run_folder: Path, settings: Settings, stopper: Stopper, executor: Executor
 ) -> None:
-    work = _Work(
-        plan, steps, settings, not isinstance(executor, SubmitsPlans)
-    )  # else checked before they were submitted
+    checks = not isinstance(executor, SubmitsPlans)  # else they were checked before the plan was submitted
+    work = _Work(plan, steps, settings, checks)
     if isinstance(executor, CarriesOut):
         executor.carry_out(run_folder, steps, work.begin, work.end, stopper.stop)
     else:

@@ -22,9 +22,8 @@ class Shard:
 class Schedule:
     """Steps in the order of the plan, each after the steps that it needs.
 
-    A step that uses the whole machine (`Kind.alone`) is the only one at work: it begins when no other is at work or can
-    begin, and no other begins before it ends. side_by_side: such steps are treated as all others. begin, end: as of
-    `contracts.CarriesOut`.
+    A step that uses the whole machine (`Kind.alone`) is the only one at work. While others are, the steps after it in the
+    plan go first. side_by_side: such steps are treated as all others. begin, end: as of `contracts.CarriesOut`.
     """
 
     def __init__(
