@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from medlord_bench.contracts import Failure, Precision, Request, Run, Shape, Volume
-from medlord_bench.nn.training import autocast
+from medlord_bench.nn.optimiser import autocast
 from medlord_bench.util.seeds import noise
 from medlord_bench.volumes.native_grid import from_native, to_native
 

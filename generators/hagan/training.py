@@ -19,8 +19,9 @@ from torch.nn.functional import l1_loss, softplus
 from medlord_bench.contracts import Cohort, Run, Split, Stage
 from medlord_bench.errors import MissingError
 from medlord_bench.nn.ema import EMA
+from medlord_bench.nn.optimiser import Optimiser, autocast
 from medlord_bench.nn.ranks import current
-from medlord_bench.nn.training import Horizon, Optimiser, Stateful, autocast, fit
+from medlord_bench.nn.training import Horizon, Stateful, fit
 from medlord_bench.util import seeds
 from medlord_bench.volumes.native_grid import native_grid, on_native_grid
 

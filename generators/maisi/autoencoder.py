@@ -19,10 +19,11 @@ from medlord_bench.memory.dry_run import is_dry_run
 from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
 from medlord_bench.nn.intensity import Window, scale_hu
 from medlord_bench.nn.losses import Adversary, Perceptual, check_perceptual_weights
+from medlord_bench.nn.optimiser import Optimiser, autocast
 from medlord_bench.nn.pretrained import weights_folder
 from medlord_bench.nn.ranks import current
 from medlord_bench.nn.recompute import run_checkpointed
-from medlord_bench.nn.training import Optimiser, Stateful, autocast
+from medlord_bench.nn.training import Stateful
 from medlord_bench.util import seeds
 
 from .configs import AutoencoderConfig, NetConfig

@@ -21,7 +21,8 @@ from medlord_bench.contracts import (
     Shape,
 )
 from medlord_bench.errors import UserError
-from medlord_bench.nn.stage_config import BatchConfig, CandidatesConfig
+from medlord_bench.nn.diffusion.config import Times
+from medlord_bench.nn.stage_config import BatchConfig, CandidatesConfig, OptimiserKind
 from medlord_bench.nn.vqgan.config import adversary_fits
 
 Positive = Annotated[int, Field(gt=0)]
@@ -177,9 +178,11 @@ class OptimisationConfig(BatchConfig):
     lr_decay_steps: the learning rate decreases as (1 - step / lr_decay_steps)^2; None: it is constant.
     ema_decay: decay of the averaged weights, which are validated, exported and sampled; 0: the latest weights, as in
     NV-Generate.
+    times: how the noise levels of a batch are drawn, see `nn.diffusion.config.Times`; NV-Generate: "independent".
     """
 
     loss: ClassVar[Literal["l1"]] = "l1"
+    optimiser: ClassVar[OptimiserKind] = "adamw"
 
     batch: Positive = 2
     steps: Annotated[int, Field(ge=0), BUDGET] = 60_000
@@ -189,6 +192,7 @@ class OptimisationConfig(BatchConfig):
     ema_decay: Probability = 0.0
     clip: Annotated[float, Field(gt=0)] | None = None
     precision: Precision = "fp16"
+    times: Times = "independent"
     validate_every: Positive = 1_000
     checkpoint_every: Positive = 1_000
 

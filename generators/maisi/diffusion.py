@@ -15,7 +15,7 @@ from medlord_bench.nn.checkpoints import load_frozen, save_model
 from medlord_bench.nn.diffusion.sampling import draw_latents
 from medlord_bench.nn.diffusion.schedules import NoiseSchedule, RectifiedFlow, ScaledLinearSchedule
 from medlord_bench.nn.diffusion.training import LatentRecipe
-from medlord_bench.nn.training import autocast
+from medlord_bench.nn.optimiser import autocast
 from medlord_bench.util import seeds
 
 from .configs import DiffusionConfig

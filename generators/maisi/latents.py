@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from medlord_bench.contracts import Cohort, Run, Shape, Volume
 from medlord_bench.nn.diffusion import latents
-from medlord_bench.nn.training import autocast
+from medlord_bench.nn.optimiser import autocast
 from medlord_bench.volumes.native_grid import to_native
 
 from .autoencoder import Autoencoder, load_autoencoder, to_unit

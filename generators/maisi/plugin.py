@@ -33,7 +33,7 @@ class MAISI:
     """MAISI: latent diffusion on a KL autoencoder, trained from scratch or on the published foundation autoencoder."""
 
     Config: ClassVar[type[MAISIConfig]] = MAISIConfig
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"unconditional", "conditional", "reconstructs"})

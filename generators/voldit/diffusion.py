@@ -17,7 +17,7 @@ from medlord_bench.nn.diffusion.latents import Latents
 from medlord_bench.nn.diffusion.sampling import draw_latents
 from medlord_bench.nn.diffusion.schedules import CosineSchedule, NoiseSchedule
 from medlord_bench.nn.diffusion.training import LatentRecipe
-from medlord_bench.nn.training import autocast
+from medlord_bench.nn.optimiser import autocast
 from medlord_bench.util import seeds as seeding
 
 from .adapter import TGCA

@@ -62,6 +62,7 @@ TINY: Mapping[str, Any] = {
             "restart_below": 0.05,
         },
         "steps": 4000,
+        "optimiser": "adamw",
         "lr_g": 1e-3,
         "lr_cosine": 4000,
         "validate_every": 500,

@@ -15,7 +15,7 @@ from torch import Tensor
 from medlord_bench.contracts import Cohort, Precision, Run, Shape, Split, Volume
 from medlord_bench.errors import MissingError, Stopped, UserError
 from medlord_bench.nn.intensity import scale_hu
-from medlord_bench.nn.training import autocast
+from medlord_bench.nn.optimiser import autocast
 from medlord_bench.nn.vqgan.network import VQGAN
 from medlord_bench.nn.vqgan.training import hu_window, load_autoencoder
 from medlord_bench.util.files import write_json

@@ -15,8 +15,9 @@ from torch.func import functional_call
 from medlord_bench.contracts import Cohort, Run, Split, Stage
 from medlord_bench.errors import UserError
 from medlord_bench.nn.ema import EMA
+from medlord_bench.nn.optimiser import Optimiser, autocast
 from medlord_bench.nn.ranks import current
-from medlord_bench.nn.training import Horizon, Optimiser, Stateful, autocast, fit
+from medlord_bench.nn.training import Horizon, Stateful, fit
 from medlord_bench.nn.vqgan.training import AutoencoderRecipe
 from medlord_bench.util import seeds
 from medlord_bench.volumes.native_grid import native_grid, on_native_grid
@@ -73,6 +74,7 @@ class TransformerRecipe:
             precision=config.precision,
             clip=config.clip,
             lr_factor=config.lr_factor,
+            kind=config.optimiser,
         )
 
     def stateful(self) -> Mapping[str, Stateful]:

@@ -14,15 +14,20 @@ Positive = Annotated[int, Field(gt=0)]
 COSINE_END = 0.02  # the factor at the end of the cosine and after it, so that a longer training still learns
 
 
-class LearningRateConfig(FrozenConfig):
-    """Settings of a stage's learning rate; its largest value is another field.
+OptimiserKind = Literal["adamw", "muon"]
 
+
+class LearningRateConfig(FrozenConfig):
+    """Settings of a stage's optimiser and its learning rate; the largest value of the rate is another field.
+
+    optimiser: "muon" trains weight matrices and kernels with Muon, other parameters with AdamW; see `nn.muon`.
     lr_decay: factor on the learning rate after every step.
     lr_warmup: steps in which the learning rate rises linearly to its full value; 0: none.
     lr_cosine: steps in which it falls to `COSINE_END` of that along half a cosine (Loshchilov & Hutter 2017, equation
     5, without restarts); None: it does not. The number is not `steps`, so that a training can be continued.
     """
 
+    optimiser: OptimiserKind = "adamw"
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     lr_warmup: Annotated[int, Field(ge=0)] = 0
     lr_cosine: Annotated[int | None, Field(gt=0)] = None

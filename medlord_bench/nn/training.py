@@ -9,11 +9,10 @@ threads). Only with a time budget (`Run.train_seconds`) does the number of steps
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,15 +20,13 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
-from medlord_bench.contracts import CheckpointSelection, Precision, Run, Selection, Stage, candidate_name
+from medlord_bench.contracts import CheckpointSelection, Run, Selection, Stage, candidate_name
 from medlord_bench.errors import StepError, Stopped, UserError
-from medlord_bench.memory.dry_run import is_dry_run
 from medlord_bench.nn.checkpoints import read_torch
 from medlord_bench.nn.ranks import Ranks, current, joined
 from medlord_bench.util import seeds
 from medlord_bench.util.files import publish, publish_folder, write_json, write_text
 
-PATIENCE_NOT_FINITE = 20  # consecutive steps without a finite gradient that end the training
 CHECKPOINT_SECONDS = 300.0  # a killed process loses at most this much work
 TRAINED = "trained.json"  # in a training's folder: number of steps and their seconds, validation included
 
@@ -105,85 +102,6 @@ class Horizon:
         """The horizon of a stage. With selection "fid" the training does not select; the bench does, by `choice`."""
         selection: Selection = "last" if config.selection == "fid" else config.selection
         return cls(stage.steps or 0, config.validate_every, config.checkpoint_every, selection, stage.choice)
-
-
-def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[Any]:
-    """Mixed precision for a forward pass; does nothing for "fp32"."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(torch.device(device).type, dtype=dtype)
-
-
-class Optimiser:
-    """AdamW with loss scaling (fp16), gradient clipping and a learning rate that is a function of the step.
-
-    A step with a non-finite gradient is skipped and counted; `PATIENCE_NOT_FINITE` such steps in a row end training.
-    """
-
-    def __init__(
-        self,
-        parameters: Iterable[torch.nn.Parameter],
-        *,
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        weight_decay: float = 0.01,
-        precision: Precision = "fp32",
-        clip: float | None = None,
-        lr_factor: Callable[[int], float] = lambda step: 1.0,
-    ) -> None:
-        self.parameters = list(parameters)
-        self.is_dry = is_dry_run(self.parameters[0])  # then as on CUDA: many tensors at once; tensors have no values
-        kernel: dict[str, bool] = {"foreach": True} if self.is_dry else {}
-        if not self.is_dry and self.parameters[0].device.type == "cpu":
-            kernel = {"fused": True}  # the CPU's default takes a tenth of a small network's step
-        self.adam = torch.optim.AdamW(self.parameters, lr=lr, betas=betas, weight_decay=weight_decay, **kernel)
-        if self.is_dry:
-            self._make_state()
-        self.scaler = torch.amp.GradScaler(enabled=precision == "fp16" and not self.is_dry)
-        self.lr, self.lr_factor = lr, lr_factor
-        self.clip = clip if clip is not None else math.inf
-        self.skipped = 0  # consecutive steps
-
-    def _make_state(self) -> None:
-        """In a dry run the first step needs the memory of every later one."""
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
-        self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
-
-    def backward(self, loss: torch.Tensor) -> None:
-        """Accumulate gradients. Divide the loss by the number of micro-batches first."""
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-
-    def step(self, step: int) -> bool:
-        """Apply the accumulated gradient and clear it. False if it was not finite and the step was skipped."""
-        current().sum_gradients(self.parameters)
-        for group in self.adam.param_groups:
-            group["lr"] = self.lr * self.lr_factor(step)
-        self.scaler.unscale_(self.adam)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        finite = self.is_dry or bool(torch.isfinite(norm))
-        if finite or self.scaler.is_enabled():  # the scaler skips non-finite steps itself and lowers its scale
-            self.scaler.step(self.adam)
-        self.scaler.update()
-        self.adam.zero_grad(set_to_none=True)
-        self.skipped = 0 if finite else self.skipped + 1
-        if self.skipped >= PATIENCE_NOT_FINITE:
-            raise StepError(
-                f"the gradient was not finite for {self.skipped} steps in a row (step {step}); "
-                "lower the learning rate or use precision bf16 or fp32; the last checkpoint is intact"
-            )
-        return finite
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"adam": self.adam.state_dict(), "scaler": self.scaler.state_dict(), "skipped": self.skipped}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.adam.load_state_dict(state["adam"])
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.skipped = state["skipped"]
 
 
 def _prefetched(recipe: Recipe, start: int, stop: int, ahead: int = 2) -> Iterator[tuple[int, Any]]:

@@ -85,7 +85,7 @@ def test_the_authors_numbers_are_in_the_preset_for_24_gb() -> None:
 @pytest.mark.parametrize(
     ("change", "changed"),
     [
-        ({"autoencoder": {"lr_g": 2e-3}}, {"autoencoder"}),
+        ({"autoencoder": {"lr_g": 3e-3}}, {"autoencoder"}),
         ({"latents": {"quantised": False}}, {"latents"}),
         ({"diffusion": {"net": {"depth": 3}}}, {"diffusion"}),
         ({"tgca": {"net": {"control_norm": "upstream"}}}, {"tgca"}),

@@ -86,7 +86,7 @@ def _reads(purpose: Purpose, **over: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "changed"),
     [
-        ({"autoencoder": {"lr_g": 2e-3}}, {"autoencoder"}),
+        ({"autoencoder": {"lr_g": 3e-3}}, {"autoencoder"}),
         ({"autoencoder": {"steps": 99}}, set()),
         ({"grid": (16, 16, 16)}, {"autoencoder", "tokens"}),
         ({"fit": "crop-pad"}, {"autoencoder", "tokens"}),

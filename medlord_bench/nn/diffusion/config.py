@@ -20,12 +20,18 @@ from medlord_bench.nn.stage_config import BatchConfig, CandidatesConfig, Learnin
 Positive = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
+# "independent": each item of a batch has a time of its own. "stratified": one random number places a grid of `batch`
+# evenly spaced times (Kingma et al. 2021, appendix I.1). The time of an item has the same distribution, but every batch
+# covers all noise levels, so the gradient varies less from step to step.
+Times = Literal["independent", "stratified"]
+
 
 class OptimisationConfig(BatchConfig, LearningRateConfig):
     """Training of a diffusion stage.
 
     ema_decay: decay of the averaged weights, which are validated, exported and sampled.
     loss: "l1" (paper, section 2.2) or "huber" (the authors' code, beta 1), on the velocity.
+    times: how the noise levels of a batch are drawn, see `Times`; the authors: "independent".
     """
 
     weight_decay: ClassVar[float] = 0.01  # AdamW's default
@@ -36,6 +42,7 @@ class OptimisationConfig(BatchConfig, LearningRateConfig):
     clip: Annotated[float, Field(gt=0)] = 1.0
     precision: Precision = "fp16"
     loss: Literal["l1", "huber"] = "l1"
+    times: Times = "independent"
     validate_every: Positive = 5_000
     checkpoint_every: Positive = 1_000
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from medlord_bench.contracts import Precision
 from medlord_bench.errors import Stopped
 from medlord_bench.nn.diffusion.schedules import NoiseSchedule
-from medlord_bench.nn.training import autocast
+from medlord_bench.nn.optimiser import autocast
 from medlord_bench.util.seeds import noise as draw
 
 

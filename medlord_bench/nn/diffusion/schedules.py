@@ -45,7 +45,10 @@ class NoiseSchedule(Protocol):
         ...
 
     def time_at(self, fraction: float, voxels: int) -> Tensor:
-        """The time at `fraction` in [0, 1) of the way to pure noise, for validation; same type as `draw_time`."""
+        """The time at `fraction` in [0, 1) of the way to pure noise; same type as `draw_time`.
+
+        For a uniformly distributed fraction it is distributed as `draw_time`.
+        """
         ...
 
     def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
@@ -106,7 +109,7 @@ class GaussianSchedule:
         return torch.randint(self.timesteps, (), generator=rng)
 
     def time_at(self, fraction: float, voxels: int) -> Tensor:
-        return torch.tensor(round(fraction * (self.timesteps - 1)))
+        return torch.tensor(min(int(fraction * self.timesteps), self.timesteps - 1))
 
     def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         """q(x_t | x_0) at the timesteps `times`, int (N,)."""

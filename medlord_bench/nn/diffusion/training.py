@@ -15,11 +15,14 @@ from torch.nn import functional
 from medlord_bench.contracts import Precision, Run
 from medlord_bench.errors import UserError
 from medlord_bench.memory.dry_run import is_dry_run
+from medlord_bench.nn.diffusion.config import Times
 from medlord_bench.nn.diffusion.latents import SPLITS, Latents
 from medlord_bench.nn.diffusion.schedules import NoiseSchedule
 from medlord_bench.nn.ema import EMA
+from medlord_bench.nn.optimiser import Optimiser, autocast
 from medlord_bench.nn.ranks import current
-from medlord_bench.nn.training import Optimiser, Stateful, autocast
+from medlord_bench.nn.stage_config import OptimiserKind
+from medlord_bench.nn.training import Stateful
 from medlord_bench.util.seeds import torch_rng
 
 VALIDATION_TIMES = 4  # number of evenly spaced times at which each validation case is denoised
@@ -32,7 +35,8 @@ class Optimisation(Protocol):
     """The fields of a stage's configuration that a `LatentRecipe` reads.
 
     batch: items of one optimiser step. parts_of: items of one forward pass, a divisor of `batch`. ema_decay: decay of
-    the averaged weights, which are validated and exported. Other fields: see `nn.training.Optimiser`.
+    the averaged weights, which are validated and exported. times: see `nn.diffusion.config.Times`. Other fields: see
+    `nn.optimiser.Optimiser`.
     """
 
     @property
@@ -46,11 +50,15 @@ class Optimisation(Protocol):
     @property
     def clip(self) -> float | None: ...
     @property
+    def optimiser(self) -> OptimiserKind: ...
+    @property
     def ema_decay(self) -> float: ...
     @property
     def precision(self) -> Precision: ...
     @property
     def loss(self) -> Loss: ...
+    @property
+    def times(self) -> Times: ...
     def lr_factor(self, step: int) -> float:
         """The factor on the learning rate at a step."""
         ...
@@ -102,6 +110,7 @@ class LatentRecipe:
             precision=config.precision,
             clip=config.clip,
             lr_factor=config.lr_factor,
+            kind=config.optimiser,
         )
 
     def conditions(self, case_id: str, rng: torch.Generator | None) -> tuple[Tensor, ...]:
@@ -116,18 +125,28 @@ class LatentRecipe:
 
     # ------------------------------------------------------------------------------------------------------- batches
     def batch(self, step: int) -> LatentBatch:
-        """Cases in a new order each epoch. Noise and time of the n-th training item depend only on n."""
-        first = step * self.config.batch
-        return _stack([self._training_item(first + i) for i in range(self.config.batch)])
+        """Cases in a new order each epoch. Noise of the n-th item depends only on n; so do independent times."""
+        size = self.config.batch
+        fractions = self._fractions(step) if self.config.times == "stratified" else [None] * size
+        return _stack([self._training_item(step * size + i, fraction) for i, fraction in enumerate(fractions)])
 
-    def _training_item(self, n: int) -> LatentBatch:
+    def _fractions(self, step: int) -> list[float]:
+        """Evenly spaced fractions of the way to pure noise, one for each item of the batch, at a random offset."""
+        size = self.config.batch
+        offset = float(torch.rand((), generator=torch_rng(self.run.seed, self.stage, "times", step)))
+        return [(offset + i / size) % 1 for i in range(size)]
+
+    def _training_item(self, n: int, fraction: float | None) -> LatentBatch:
+        """The n-th item of the training, at `fraction` of the way to pure noise; None: at a random time."""
         cases, seed = self.cases["train"], self.run.seed
         epoch, place = divmod(n, len(cases))
         order = torch.randperm(len(cases), generator=torch_rng(seed, self.stage, "epoch", epoch))
         case = cases[int(order[place])]
         latent, rng = self.latents.latent(case), torch_rng(seed, self.stage, "item", n)
         # Order of the draws from `rng`: time, condition, noise.
-        time = self.schedule.draw_time(rng, _voxels(latent))
+        voxels = _voxels(latent)
+        drawn = self.schedule.draw_time(rng, voxels)  # always, so that condition and noise are the same either way
+        time = drawn if fraction is None else self.schedule.time_at(fraction, voxels)
         conditions = self.conditions(case, rng)
         return LatentBatch(latent, torch.randn(latent.shape, generator=rng), time, conditions)
 

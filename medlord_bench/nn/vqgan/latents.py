@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medlord_bench.contracts import Cohort, Precision, Run, Shape
 from medlord_bench.nn.diffusion import latents
 from medlord_bench.nn.intensity import scale_hu
-from medlord_bench.nn.training import autocast
+from medlord_bench.nn.optimiser import autocast
 from medlord_bench.nn.vqgan.config import LatentsConfig
 from medlord_bench.nn.vqgan.network import VQGAN
 from medlord_bench.nn.vqgan.training import hu_window, load_autoencoder

@@ -21,9 +21,10 @@ from medlord_bench.errors import MissingError, UserError
 from medlord_bench.nn.checkpoints import load_model, load_strict, save_model
 from medlord_bench.nn.intensity import Window, scale_hu
 from medlord_bench.nn.losses import Adversary, Perceptual, Spectral, check_perceptual_weights
+from medlord_bench.nn.optimiser import Optimiser, autocast
 from medlord_bench.nn.pretrained import weights_folder
 from medlord_bench.nn.ranks import current
-from medlord_bench.nn.training import Optimiser, Stateful, autocast
+from medlord_bench.nn.training import Stateful
 from medlord_bench.nn.vqgan.config import AutoencoderConfig
 from medlord_bench.nn.vqgan.network import VQGAN, VQGANConfig
 from medlord_bench.nn.vqgan.quantiser import Quantised, Statistics, usage
@@ -129,6 +130,7 @@ class AutoencoderRecipe:
             betas=config.betas,
             precision=config.precision,
             lr_factor=config.lr_factor,
+            kind=config.optimiser,
         )
 
     def stateful(self) -> Mapping[str, Stateful]:

@@ -74,7 +74,7 @@ class Masked:
 
 class Config:
     batch, parts_of, lr, weight_decay, clip, ema_decay = 2, 2, 1e-2, 0.0, None, 0.5
-    precision, loss = "fp32", "l1"
+    precision, loss, times, optimiser = "fp32", "l1", "independent", "adamw"
 
     def lr_factor(self, step: int) -> float:
         return 1.0

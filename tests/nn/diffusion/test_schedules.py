@@ -124,6 +124,9 @@ def test_every_timestep_is_drawn_and_validation_sees_both_ends(name: str) -> Non
     assert {int(time) for time in drawn} == set(range(20))
     assert all(time.dtype == torch.int64 and time.shape == () for time in drawn)
     assert [int(schedule.time_at(fraction, 1)) for fraction in (0.0, 0.125, 0.5, 0.999)] == [0, 2, 10, 19]
+    # Equal shares of the fractions are equal shares of the timesteps, as `draw_time` draws them.
+    assert [int(schedule.time_at((i + 0.5) / 60, 1)) for i in range(60)] == [t for t in range(20) for _ in range(3)]
+    assert int(schedule.time_at(1 - 1e-16, 1)) == 19
 
 
 def test_larger_volumes_are_trained_and_sampled_at_noisier_times() -> None:

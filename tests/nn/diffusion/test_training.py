@@ -16,6 +16,7 @@ from medlord_bench.contracts import Precision, Run, Split
 from medlord_bench.errors import Stopped, UserError
 from medlord_bench.memory.dry_run import is_dry_run, run_dry
 from medlord_bench.nn.checkpoints import load_model, save_model
+from medlord_bench.nn.diffusion.config import Times
 from medlord_bench.nn.diffusion.dry_runs import MadeLatents, train_latents
 from medlord_bench.nn.diffusion.schedules import (
     CosineSchedule,
@@ -24,6 +25,7 @@ from medlord_bench.nn.diffusion.schedules import (
     ScaledLinearSchedule,
 )
 from medlord_bench.nn.diffusion.training import LatentBatch, LatentRecipe, Loss
+from medlord_bench.nn.stage_config import OptimiserKind
 from medlord_bench.nn.training import Horizon, fit
 from medlord_bench.util.seeds import noise
 
@@ -46,6 +48,8 @@ class Config:
     ema_decay: float = 0.9
     precision: Precision = "fp32"
     loss: Loss = "l1"
+    times: Times = "independent"
+    optimiser: OptimiserKind = "adamw"
 
     def lr_factor(self, step: int) -> float:
         return 1.0
@@ -137,6 +141,24 @@ def test_an_epoch_shows_every_case_once_with_its_own_condition_and_every_time_ca
         assert batch.conditions[0].tolist() == orders[-1]
     assert orders[0] != orders[1] or orders[1] != orders[2]
     assert {int(t) for step in range(60) for t in shown.batch(step).times} == set(range(T))
+
+
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
+def test_stratified_times_cover_all_noise_levels_in_every_batch(run: Run, schedule: str) -> None:
+    """At the flow's reference size its times are not shifted, so a time / T is the fraction for all schedules."""
+    drawn = recipe(run, schedule=schedule, times="stratified")
+    batches = [drawn.batch(step) for step in range(60)]
+    for batch in batches:
+        quarters = sorted((batch.times.double() / T * 4).tolist())
+        assert all(place - 0.2 - 1e-6 <= quarter < place + 1 for place, quarter in enumerate(quarters))  # T is 20
+    assert torch.equal(drawn.batch(7).times, batches[7].times)
+    # Every item alone is spread over all times, as an independent one is.
+    for place in range(4):
+        own = torch.stack([batch.times[place] for batch in batches]).double() / T
+        assert 0.4 < own.mean() < 0.6 and own.min() < 0.1 and own.max() > 0.85
+    independent = recipe(run, schedule=schedule).batch(7)
+    assert torch.equal(independent.noise, batches[7].noise)
+    assert all(torch.equal(a, b) for a, b in zip(independent.conditions, batches[7].conditions, strict=True))
 
 
 def test_masks_become_floats_on_the_device_and_labels_stay_bytes() -> None:
