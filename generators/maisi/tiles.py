@@ -33,10 +33,13 @@ def importance(tile: Sequence[int], written: int) -> Tensor:
     A Gaussian about the centre with standard deviation of an eighth of the window, at least 0.001. All output voxels of
     one latent voxel (`written` per side) have the same weight.
     """
-    axes = [np.exp((np.arange(n) - (n - 1) / 2) ** 2 / (-2 * (n / 8) ** 2)).repeat(written) for n in tile]
+    axes = [np.exp((np.arange(n) - (n - 1) / 2) ** 2 / (-2 * (n / 8) ** 2)) for n in tile]
     # (X,), (Y,), (Z,) -> (X, Y, Z)
     weight = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
-    return torch.from_numpy(np.maximum(weight, 1e-3).astype(np.float32))
+    coarse = torch.from_numpy(np.maximum(weight, 1e-3).astype(np.float32))
+    x, y, z = coarse.shape
+    repeated = coarse[:, None, :, None, :, None].expand(x, written, y, written, z, written)
+    return repeated.reshape(x * written, y * written, z * written)
 
 
 @torch.no_grad()

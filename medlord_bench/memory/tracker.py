@@ -22,7 +22,6 @@ from torch.nn.modules.module import (
     register_module_module_registration_hook,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 BLOCK_BYTES = 512  # bytes: the smallest unit of CUDA's caching allocator
 MIN_NAMED_BYTES = 2**16  # bytes: smaller tensors are counted, but their layer is not recorded
@@ -120,13 +119,11 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
-        for tensor in tree_iter(args):
-            if isinstance(tensor, Tensor):
-                self._see(tensor, "given")
+        for tensor in _tensors(args):
+            self._see(tensor, "given")
         out = func(*args, **kwargs)
-        for tensor in tree_iter(out):
-            if isinstance(tensor, Tensor):
-                self._see(tensor, func.overloadpacket.__name__)
+        for tensor in _tensors(out):
+            self._see(tensor, func.overloadpacket.__name__)
         self.highest_with_workspace = max(self.highest_with_workspace, self.live + workspace(func, args, out))
         return out
 
@@ -182,6 +179,15 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return Peak(self.highest, max(0, self.highest_with_workspace - self.highest), tuple(biggest))
 
 
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of an operator's arguments or result: lists and tuples of them, at any depth."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part)
+
+
 def workspace(func: Any, args: Any, out: Any) -> int:
     """Upper bound of the bytes that an operator allocates internally besides its inputs and outputs.
 
@@ -189,7 +195,7 @@ def workspace(func: Any, args: Any, out: Any) -> int:
     pass: float32 gradients of the queries, in which the kernel accumulates.
     """
     if func in CONVOLUTIONS:
-        operands = [x for x in (*tree_iter(args), *tree_iter(out)) if isinstance(x, Tensor) and x.ndim == 5]
+        operands = [x for x in (*_tensors(args), *_tensors(out)) if x.ndim == 5]
         return sum(x.numel() * x.element_size() for x in operands)
     if func in ATTENTION_BACKWARD:
         return 4 * int(args[1].numel())
