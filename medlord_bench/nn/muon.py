@@ -7,8 +7,7 @@ compute slowly, and for matrices alone. This one also takes the kernels of convo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +42,8 @@ class Muon(torch.optim.Optimizer):
                     )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step along the gradients; parameters without one stay. closure: not supported."""
+    def step(self) -> None:  # type: ignore[override]
+        """One step along the gradients; parameters without one stay."""
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             directions = self._directions(parameters, group["momentum"])

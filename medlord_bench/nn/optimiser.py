@@ -28,7 +28,7 @@ def autocast(precision: Precision, device: str) -> contextlib.AbstractContextMan
 
 
 class Optimiser:
-    """AdamW or Muon with loss scaling (fp16), gradient clipping and a learning rate that is a function of the step.
+    """AdamW, or Muon and AdamW, with loss scaling (fp16), gradient clipping and a learning rate that is a function of the step.
 
     kind: "muon" trains weight matrices with Muon and all other parameters with AdamW.
     A step with a non-finite gradient is skipped and counted; `PATIENCE_NOT_FINITE` such steps in a row end training.
@@ -87,10 +87,10 @@ class Optimiser:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
         finite = self.is_dry or bool(torch.isfinite(norm))
         for optimiser in self.optimisers.values():
-            if finite or self.scaler.is_enabled():  # the scaler skips non-finite steps itself and lowers its scale
+            if finite:  # all or none: the scaler alone would skip only the optimiser whose gradients are not finite
                 self.scaler.step(optimiser)
             optimiser.zero_grad(set_to_none=True)
-        self.scaler.update()
+        self.scaler.update()  # lowers the scale if `unscale_` found a gradient that is not finite
         self.skipped = 0 if finite else self.skipped + 1
         if self.skipped >= PATIENCE_NOT_FINITE:
             raise StepError(

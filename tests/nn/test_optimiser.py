@@ -27,6 +27,25 @@ def test_one_bad_gradient_is_skipped_and_leaves_the_weights_alone() -> None:
     assert weight.item() < 1.0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bad", ["weight", "bias"])
+def test_loss_scaling_skips_all_parameters_if_one_gradient_is_not_finite(kind: OptimiserKind, bad: str) -> None:
+    net = nn.Linear(4, 3)
+    before = {name: value.detach().clone() for name, value in net.named_parameters()}
+    optimiser = Optimiser(net.parameters(), lr=0.01, clip=1.0, kind=kind)
+    optimiser.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    optimiser.backward(net(seeds.noise((5, 4), "inputs")).square().mean())
+    gradient = net.get_parameter(bad).grad
+    assert gradient is not None
+    gradient.view(-1)[0] = float("inf")
+    assert not optimiser.step(0)
+    assert all(torch.equal(value, before[name]) for name, value in net.named_parameters())
+    assert optimiser.scaler.get_scale() == 4.0
+    optimiser.backward(net(seeds.noise((5, 4), "inputs")).square().mean())
+    assert optimiser.step(1)
+    assert not any(torch.equal(value, before[name]) for name, value in net.named_parameters())
+
+
 def test_muon_trains_the_matrices_and_adamw_the_rest() -> None:
     """AdamW's first step has the size of the learning rate everywhere; Muon's is the same in all singular values."""
     net = nn.Linear(4, 3)
